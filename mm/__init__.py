@@ -1,0 +1,27 @@
+"""Let a vision-language model look again. `import mm` loads neither torch nor transformers."""
+
+from .answers import extract_answer, same_answer
+from .geometry import BoxFormat, Region, Size, iou
+from .images import open_image
+from .load import load
+from .session import Event, Session, Strategy, Verifier, run, run_many, stream
+from .scripted import ScriptedVLM
+from .store import load_traces, save_traces
+from .strategies import direct, insist, think
+from .trace import Branch, Sample, Step, Trace
+from .types import (
+    Cost,
+    Generation,
+    Image,
+    Message,
+    Sampling,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolSpec,
+    assistant,
+    message,
+    user,
+)
+from .question import question
+from .vlm import VLM, ModelError, ModelUnavailable, Traits

@@ -1,0 +1,217 @@
+"""A conversation in progress: strategies drive it, the trace records it, one observer may watch it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+from typing import Literal
+
+from .trace import Branch, Sample, Step, Trace
+from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
+from .vlm import VLM, Cancelled, ModelError
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something an observer may show.
+
+    `kind` is "token" (`text` is the new piece), "step" (`index` is the new step, `message` its message),
+    "verdict" (`index` was scored; `text` says what), or "done" (`trace` is complete).
+    """
+
+    kind: Literal["token", "step", "verdict", "done"]
+    text: str = ""
+    index: int | None = None
+    message: Message | None = None
+    trace: Trace | None = None
+
+
+Observer = Callable[[Event], None]
+
+
+class Session:
+    """One path through a trace, and the model to extend it with."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        vlm: VLM,
+        *,
+        sampling: Sampling = Sampling(),
+        observer: Observer | None = None,
+        cancel: Cancelled | None = None,
+        leaf: int | None = None,
+        seeds: Iterator[int] | None = None,
+    ) -> None:
+        self.trace = trace
+        self.vlm = vlm
+        self.sampling = sampling
+        self.cancel = cancel
+        self._observer = observer
+        self._leaf = leaf
+        self._seeds = seeds or count(sampling.seed + 1)
+
+    @property
+    def sample(self) -> Sample:
+        return self.trace.sample
+
+    @property
+    def branch(self) -> Branch:
+        return self.trace.branch(self._leaf)
+
+    @property
+    def messages(self) -> Conversation:
+        return self.branch.messages
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """Every picture in the conversation, the prompt's first; `img_idx` of a tool call counts these."""
+        return tuple(image for m in self.messages for image in m.images)
+
+    def say(self, message: Message) -> None:
+        """Add a message nobody sampled: an instruction, an observation. A system message goes first."""
+        self._add(Step(message, self._leaf))
+
+    def generate(self, sampling: Sampling | None = None) -> Generation:
+        """Let the model write the next message and record it.
+
+        Raises:
+            ModelError: the model failed.
+        """
+        on_token = partial(self._emit_token) if self._observer else None
+        (generation,) = self.vlm.generate(
+            [self.messages], sampling or self.sampling, on_token=on_token, cancel=self.cancel
+        )
+        self._add(
+            Step(
+                generation.message,
+                self._leaf,
+                sampled=True,
+                logprobs=generation.logprobs,
+                cost=generation.cost,
+            )
+        )
+        return generation
+
+    def choose(self, choices: Sequence[str]) -> str:
+        """The choice the model finds likeliest per token as its next words, recorded as an assistant message."""
+        scores = self.vlm.score(self.messages, choices)
+        means = [sum(s) / max(len(s), 1) for s in scores]
+        best = choices[means.index(max(means))]
+        self._add(Step(assistant(best), self._leaf, cost=Cost(calls=1)))
+        return best
+
+    def fork(self) -> Session:
+        """Another path from here in the same trace, with a seed of its own."""
+        return Session(
+            self.trace,
+            self.vlm,
+            sampling=replace(self.sampling, seed=next(self._seeds)),
+            observer=self._observer,
+            cancel=self.cancel,
+            leaf=self._leaf,
+            seeds=self._seeds,
+        )
+
+    def score(self, name: str, value: float | None) -> None:
+        """Write a verifier's verdict on the branch's leaf."""
+        if self._leaf is None:
+            raise ValueError("nothing to score: the branch has no step yet")
+        self.trace.score(self._leaf, name, value)
+        self._emit(Event("verdict", text=f"{name}: {value}", index=self._leaf))
+
+    def _add(self, step: Step) -> None:
+        self._leaf = self.trace.add(step)
+        self._emit(Event("step", index=self._leaf, message=step.message))
+
+    def _emit(self, event: Event) -> None:
+        if self._observer:
+            self._observer(event)
+
+    def _emit_token(self, piece: str) -> None:
+        self._emit(Event("token", text=piece))
+
+
+Strategy = Callable[[Session], Branch]
+"""Drives a session and returns the branch it stands by."""
+
+Verifier = Callable[[Branch], float | None]
+"""Scores a branch; None means it cannot tell. Changes nothing."""
+
+
+def run(
+    strategy: Strategy,
+    sample: Sample,
+    vlm: VLM,
+    *,
+    sampling: Sampling = Sampling(),
+    observer: Observer | None = None,
+    cancel: Cancelled | None = None,
+) -> Trace:
+    """Answer `sample` with `strategy`. A model's failure becomes `trace.error`; bugs stay exceptions."""
+    trace = Trace(sample, strategy=name_of(strategy))
+    session = Session(trace, vlm, sampling=sampling, observer=observer, cancel=cancel)
+    try:
+        trace.chosen = strategy(session).leaf
+    except ModelError as error:
+        trace.error = str(error)
+    if observer:
+        observer(Event("done", trace=trace))
+    return trace
+
+
+def run_many(
+    strategy: Strategy, samples: Sequence[Sample], vlm: VLM, *, threads: int = 4, **options: object
+) -> Iterator[Trace]:
+    """Traces of `samples` in order, several at a time so that a batching engine can share its passes."""
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(partial(_run_one, strategy, vlm, options), samples)
+
+
+def _run_one(strategy: Strategy, vlm: VLM, options: dict, sample: Sample) -> Trace:
+    return run(strategy, sample, vlm, **options)
+
+
+def stream(
+    strategy: Strategy, sample: Sample, vlm: VLM, *, sampling: Sampling = Sampling()
+) -> Iterator[Event]:
+    """Events as they happen, the last one "done" with the trace. Closing the iterator stops the model."""
+    events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def work() -> None:
+        try:
+            run(
+                strategy,
+                sample,
+                vlm,
+                sampling=sampling,
+                observer=events.put,
+                cancel=stopped.is_set,
+            )
+        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
+            events.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            event = events.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if event.kind == "done":
+                return
+    finally:
+        stopped.set()
+
+
+def name_of(function: Callable) -> str:
+    """The name people know a strategy or verifier by, through any `partial`."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)

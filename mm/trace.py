@@ -1,0 +1,145 @@
+"""The record of an answer: a tree of steps.
+
+n samples of one prompt are siblings; a GRPO group is a set of siblings; a DPO pair is two branches a verifier
+separates; a plain chat is the tree with one branch. What can be derived is a property and never stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import reduce
+
+from .answers import extract_answer
+from .types import Conversation, Cost, Image, Message
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One problem: its messages, what is right (None when nobody knows), and what may be answered.
+
+    `choices` closes the question; () leaves it open. `tags` are facts about the sample (task, level, ...).
+    """
+
+    id: str
+    prompt: Conversation
+    target: str | None = None
+    choices: tuple[str, ...] = ()
+    tags: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return tuple(image for m in self.prompt for image in m.images)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One message of the tree. `parent` is the index of the step before it, None at the root.
+
+    `sampled` marks what the policy wrote: exactly the tokens of these messages train.
+    """
+
+    message: Message
+    parent: int | None = None
+    sampled: bool = False
+    logprobs: tuple[float, ...] = field(default=(), repr=False)
+    scores: Mapping[str, float | None] = field(default_factory=dict)
+    cost: Cost = Cost()
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Root to leaf: one thing to score, one row to train on."""
+
+    sample: Sample
+    steps: tuple[Step, ...]
+    leaf: int | None
+
+    @property
+    def messages(self) -> Conversation:
+        """System steps, the prompt, then everything else, as the model sees it."""
+        said = [s.message for s in self.steps]
+        system = tuple(m for m in said if m.role == "system")
+        return (*system, *self.sample.prompt, *(m for m in said if m.role != "system"))
+
+    @property
+    def text(self) -> str:
+        """What the assistant said since anybody else spoke last, thinking and calls left out."""
+        spoken: list[str] = []
+        for step in reversed(self.steps):
+            if step.message.role != "assistant":
+                break
+            spoken.append(step.message.text)
+        return "".join(reversed(spoken)).strip()
+
+    @property
+    def answer(self) -> str | None:
+        return extract_answer(self.text)
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """What was looked at again, in order; the prompt's own pictures left out."""
+        return tuple(image for s in self.steps for image in s.message.images)
+
+    @property
+    def cost(self) -> Cost:
+        return reduce(Cost.__add__, (s.cost for s in self.steps), Cost())
+
+
+@dataclass
+class Trace:
+    """All that happened while one sample was answered; the only mutable record."""
+
+    sample: Sample
+    strategy: str = ""
+    steps: list[Step] = field(default_factory=list)
+    chosen: int | None = None
+    error: str | None = None
+
+    def add(self, step: Step) -> int:
+        """Append `step` and return its index.
+
+        Raises:
+            ValueError: its parent is not in the trace.
+        """
+        if step.parent is not None and not 0 <= step.parent < len(self.steps):
+            raise ValueError(f"parent {step.parent} is not one of {len(self.steps)} steps")
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+    def score(self, index: int, name: str, value: float | None) -> None:
+        """Write a verifier's `value` on the step at `index`."""
+        step = self.steps[index]
+        self.steps[index] = replace(step, scores={**step.scores, name: value})
+
+    def branch(self, leaf: int | None) -> Branch:
+        path: list[Step] = []
+        at = leaf
+        while at is not None:
+            path.append(self.steps[at])
+            at = self.steps[at].parent
+        return Branch(self.sample, tuple(reversed(path)), leaf)
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """One for each leaf, in the order they were begun."""
+        parents = {s.parent for s in self.steps}
+        return tuple(self.branch(i) for i in range(len(self.steps)) if i not in parents)
+
+    @property
+    def best(self) -> Branch:
+        """The branch the strategy stands by; the empty one before it chose."""
+        return self.branch(self.chosen)
+
+    @property
+    def answer(self) -> str | None:
+        return self.best.answer
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        return self.best.images
+
+    @property
+    def cost(self) -> Cost:
+        """Of all branches together."""
+        return reduce(Cost.__add__, (s.cost for s in self.steps), Cost())
