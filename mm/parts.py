@@ -1,0 +1,90 @@
+"""What a model writes, as parts, and back: <think>..</think>, <tool_call>..</tool_call>, and the words between."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+from .types import Part, Text, Thinking, ToolCall
+
+_PIECE = re.compile(
+    r"<think>(?P<thought>.*?)</think>"
+    r"|<think>(?P<unfinished>.*?)(?=<tool_call>|\Z)"
+    r"|<tool_call>(?P<call>.*?)(?:</tool_call>|\Z)",
+    re.DOTALL,
+)
+
+
+def parse_parts(text: str) -> tuple[Part, ...]:
+    """The parts of an assistant's `text`, in order.
+
+    A thought that nobody closed lasts until a tool call or the end. One that nobody opened (the template had)
+    starts at the beginning. A call that is not a JSON object with a name and arguments stays text, tags
+    and all, for the caller to complain about. Whitespace alone between tags is layout and is dropped.
+    """
+    opened, closed = text.find("<think>"), text.find("</think>")
+    if closed >= 0 and not 0 <= opened < closed:
+        text = "<think>" + text
+    parts: list[Part] = []
+    for part in _pieces(text):
+        if isinstance(part, Text) and parts and isinstance(parts[-1], Text):
+            part = Text(parts.pop().text + part.text)
+        parts.append(part)
+    if len(parts) > 1:
+        parts = [p for p in parts if not (isinstance(p, Text) and p.text.isspace())]
+    return tuple(parts)
+
+
+def render_parts(parts: Sequence[Part]) -> str:
+    """The text that `parse_parts` reads as `parts`.
+
+    Raises:
+        ValueError: one of them is not words (a picture, a tool on offer).
+    """
+    return "".join(_render(part) for part in parts)
+
+
+def render_call(call: ToolCall) -> str:
+    """The call as the Qwen families write it."""
+    body = json.dumps({"name": call.name, "arguments": call.arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{body}\n</tool_call>"
+
+
+def _render(part: Part) -> str:
+    match part:
+        case Text(text):
+            return text
+        case Thinking(text):
+            return f"<think>{text}</think>"
+        case ToolCall():
+            return render_call(part)
+    raise ValueError(f"only words and calls render as text, got {type(part).__name__}")
+
+
+def _pieces(text: str) -> Iterator[Part]:
+    at = 0
+    for found in _PIECE.finditer(text):
+        if found.start() > at:
+            yield Text(text[at : found.start()])
+        at = found.end()
+        if found["call"] is None:
+            yield Thinking(found["thought"] if found["thought"] is not None else found["unfinished"])
+        else:
+            yield parse_call(found["call"]) or Text(found[0])
+    if at < len(text):
+        yield Text(text[at:])
+
+
+def parse_call(body: str) -> ToolCall | None:
+    """The call that the JSON in `body` makes; None when it makes none."""
+    try:
+        call = json.loads(body)
+        name, arguments = call["name"], call.get("arguments", {})
+        if isinstance(arguments, str):  # OpenAI servers send the arguments as a string of JSON
+            arguments = json.loads(arguments)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if not (isinstance(name, str) and isinstance(arguments, dict)):
+        return None
+    return ToolCall(name, arguments)
