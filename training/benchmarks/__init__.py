@@ -1,0 +1,1 @@
+"""Measuring whether looking again helps."""
