@@ -1,0 +1,373 @@
+"""The one token builder: messages to ids, pictures and training mask, for inference and training alike.
+
+A conversation is rendered turn by turn, so a longer one begins with the ids of the shorter one and a cache
+of them stays good. Words that a model wrote keep the ids it wrote them with.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from .families import Family, Turns, family_of
+from .geometry import Size
+from .no_torchvision import hide_broken_torchvision
+from .parts import parse_parts, render_parts
+from .pictures import Pictures
+from .types import Image, Message, Part, Text, ToolSpec, assistant, user
+from .vlm import Traits
+from .words import After, Piece, Words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_TOOLS = (
+    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
+    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>",
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
+    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
+    "<args-json-object>}\n</tool_call>",
+)
+
+
+@dataclass(frozen=True)
+class ImageSpan:
+    """One picture inside the ids.
+
+    Attributes:
+        start, stop: ids[start:stop] runs from its first placeholder to its last.
+        tensors: the image processor's output for this picture alone (its own patches, or batch size 1).
+        patches: vision patches the encoder computes for it.
+    """
+
+    image: Image
+    start: int
+    stop: int
+    tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
+    patches: int
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A conversation as a model reads it.
+
+    `trained` has one flag per id: True on what assistant messages wrote and on their turn's end token.
+    """
+
+    ids: tuple[int, ...]
+    images: tuple[ImageSpan, ...]
+    trained: tuple[bool, ...]
+
+
+Numbered = tuple[int, Message]
+
+
+class TokenBuilder:
+    """Builds tokens for one checkpoint of a listed family; safe to use from several threads.
+
+    Attributes:
+        end_ids: ids that end the assistant's turn.
+        banned_ids: placeholders and picture markers, which sampling must never emit.
+        placeholder_id: the id that each visual token replaces.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        *,
+        config: Any,
+        tokenizer: Any,
+        image_processor: Any,
+        turns: Turns | None = None,
+        traits: Traits | None = None,
+    ) -> None:
+        self.family = family
+        self.tokenizer = tokenizer
+        self.turns = turns or family.turns[0]
+        self.traits = traits or Traits(family.box_format, calls_tools=family.calls_tools)
+        self.words = Words(tokenizer, (family.placeholder, *family.markers))
+        self.placeholder_id = self.words.ids[family.placeholder]
+        self.banned_ids = frozenset(
+            self.words.ids[m] for m in (family.placeholder, *family.markers)
+        )
+        self._pictures = Pictures(family, config, image_processor)
+        self._close = self.words.marks(self.turns.assistant[1])
+        self._end_id = next(p for p in self._close if isinstance(p, int))
+        self.end_ids = frozenset({self._end_id} | _ids(tokenizer.eos_token_id))
+        self._begin = self._beginning()
+
+    def build(
+        self,
+        conversation: Sequence[Message],
+        *,
+        open_turn: bool = True,
+        exclude: frozenset[int] = frozenset(),
+    ) -> Tokens:
+        """The ids, pictures and training mask of `conversation`.
+
+        Args:
+            open_turn: end where the assistant goes on: after the generation prompt, or, where the last
+                message is the assistant's, inside its turn. Else every turn is closed.
+            exclude: indices of messages that do not train although the assistant wrote them.
+
+        Raises:
+            ValueError: a picture's shape is beyond the processor, or a message's own tokens hold placeholders.
+        """
+        page = _Page(self.words, self._begin)
+        turns = self._grouped(conversation)
+        if self.turns.default_system and not (turns and turns[0][0] == "system"):
+            turns.insert(0, ("system", [(-1, Message("system", ()))]))
+        prefix: list[Piece] = []
+        for index, (role, messages) in enumerate(turns):
+            if role == "assistant":
+                last = index == len(turns) - 1
+                self._assistant(page, messages, exclude, closed=not (last and open_turn))
+            elif role == "system" and self.turns.system is None:
+                prefix += [*self._system(messages), "\n\n"]
+            else:
+                page.write(self._turn(role, messages, prefix))
+                prefix = []
+        if prefix:
+            page.write(self._turn("user", [], prefix))
+        if open_turn and not (turns and turns[-1][0] == "assistant"):
+            page.write(self.words.marks(self.turns.assistant[0]))
+        page.flush()
+        return Tokens(tuple(page.ids), self._spans(page.ids, conversation), tuple(page.trained))
+
+    def continuation(self, text: str, *, begins: bool = True) -> tuple[int, ...]:
+        """The ids of the assistant's next words and of its turn's end; `begins`: its turn has no words yet."""
+        lead = self.turns.lead if begins else ""
+        return (*self.words.encode((lead + text,), self._header_kind()), self._end_id)
+
+    def parse(self, ids: Sequence[int]) -> tuple[Part, ...]:
+        """What a model wrote, as parts; a malformed tool call stays text."""
+        text = self.decode(ids)
+        return parse_parts(text.removeprefix(self.turns.lead))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The words of `ids`, end tokens left out."""
+        return self.words.decode([i for i in ids if i not in self.end_ids])
+
+    def seen_size(self, size: Size) -> Size:
+        """The size, in pixels, that a picture of `size` has for the model."""
+        return self._pictures.layout(size).seen
+
+    def visual_tokens(self, size: Size) -> int:
+        """How many placeholders a picture of `size` takes."""
+        return self._pictures.layout(size).marks.count(self.family.placeholder)
+
+    def _beginning(self) -> list[Piece]:
+        """The template's beginning, with the token that the tokenizer itself puts first."""
+        begin = list(self.words.marks(self.turns.begin))
+        first = self.tokenizer("a").input_ids[0]
+        bos = self.tokenizer.bos_token_id
+        return [bos, *begin] if bos is not None and first == bos and bos not in begin else begin
+
+    def _header_kind(self) -> After:
+        header = self.words.marks(self.turns.assistant[0] or self.turns.user[1])
+        return "token" if header and isinstance(header[-1], int) else "words"
+
+    def _grouped(self, conversation: Sequence[Message]) -> list[tuple[str, list[Numbered]]]:
+        """Runs of messages that share a turn, with the role the turn has."""
+        turns: list[tuple[str, list[Numbered]]] = []
+        for role, run in groupby(enumerate(conversation), key=lambda numbered: numbered[1].role):
+            spoken = "user" if role == "tool" else role
+            messages = list(run)
+            shared = role != "user"
+            if turns and turns[-1][0] == spoken == "user" and self.turns.alternates:
+                turns[-1][1].extend(messages)
+            elif shared or self.turns.alternates:
+                turns.append((spoken, messages))
+            else:
+                turns += [(spoken, [m]) for m in messages]
+        return turns
+
+    def _system(self, messages: Iterable[Numbered]) -> list[Piece]:
+        """The text of merged system messages, then the tools on offer."""
+        parts = [part for _, message in messages for part in message.parts]
+        texts = [p.text for p in parts if isinstance(p, Text)] or [self.turns.default_system]
+        tools = [p.json for p in parts if isinstance(p, ToolSpec)]
+        blocks = [text for text in texts if text]
+        if tools:
+            listed = "".join("\n" + json.dumps(t, ensure_ascii=False) for t in tools)
+            blocks.append(listed.join(_TOOLS))
+        pictures = [p for part in parts if isinstance(part, Image) for p in self._picture(part)]
+        return [*pictures, "\n\n".join(blocks)]
+
+    def _turn(self, role: str, messages: Sequence[Numbered], prefix: list[Piece]) -> list[Piece]:
+        """A whole turn of the user's or the system's."""
+        before, after = (self.turns.system if role == "system" else None) or self.turns.user
+        if role == "system":
+            body, begins_with_picture = self._system(messages), False
+        else:
+            body, begins_with_picture = self._said(messages), _begins_with_picture(messages)
+        gap = "" if begins_with_picture and not prefix else self.turns.gap
+        return [*self.words.marks(before), gap, *prefix, *body, *self.words.marks(after)]
+
+    def _said(self, messages: Sequence[Numbered]) -> list[Piece]:
+        """What the user and the tools said, messages apart by a line."""
+        pieces: list[Piece] = []
+        for _, message in messages:
+            pieces += ["\n"] if pieces else []
+            pieces += self._observed(message) if message.role == "tool" else self._parts(message)
+        return pieces
+
+    def _observed(self, message: Message) -> list[Piece]:
+        """A tool's answer, as a user says it."""
+        parts = (Text("<tool_response>\n"), *message.parts, Text("\n</tool_response>"))
+        return self._parts(Message("user", parts))
+
+    def _parts(self, message: Message) -> list[Piece]:
+        parts = list(message.parts)
+        if self.turns.pictures_first:
+            parts.sort(key=lambda part: not isinstance(part, Image))
+        pieces: list[Piece] = []
+        for part in parts:
+            if isinstance(part, Image):
+                pieces += self._picture(part)
+            else:
+                text = render_parts([part])
+                pieces.append(
+                    self.turns.before_text + (text.strip() if self.turns.strips else text)
+                )
+        return pieces
+
+    def _picture(self, image: Image) -> list[Piece]:
+        before, after = self.turns.picture
+        return list(self.words.marks(before + self._pictures.layout(image.size).marks + after))
+
+    def _assistant(
+        self, page: _Page, messages: Sequence[Numbered], exclude: frozenset[int], *, closed: bool
+    ) -> None:
+        page.write(self.words.marks(self.turns.assistant[0]))
+        page.flush()
+        ended = False
+        for place, (index, message) in enumerate(messages):
+            ids = self._written(message, page.after, begins=place == 0)
+            ended = bool(ids) and ids[-1] in self.end_ids
+            if ended and not (closed and place == len(messages) - 1):
+                ids = ids[:-1]  # the turn goes on after all
+            page.add(ids, trained=index not in exclude)
+        if closed:
+            trained = messages[-1][0] not in exclude
+            page.add(() if ended else (self._end_id,), trained=trained)
+            page.write(self._close[self._close.index(self._end_id) + 1 :])
+
+    def _written(self, message: Message, after: After, *, begins: bool) -> tuple[int, ...]:
+        if message.tokens is not None:
+            return message.tokens
+        text = (self.turns.lead if begins else "") + render_parts(message.parts)
+        return self.words.encode((text,), after)
+
+    def _spans(self, ids: Sequence[int], conversation: Sequence[Message]) -> tuple[ImageSpan, ...]:
+        places = [at for at, id in enumerate(ids) if id == self.placeholder_id]
+        spans: list[ImageSpan] = []
+        at = 0
+        for image in self._shown(conversation):
+            count = self.visual_tokens(image.size)
+            mine = places[at : (at := at + count)]
+            patches = self._pictures.layout(image.size).patches
+            tensors = self._pictures.tensors(image)
+            spans.append(ImageSpan(image, mine[0], mine[-1] + 1, tensors, patches))
+        if at != len(places):
+            raise ValueError(
+                f"{len(places)} placeholders for pictures that take {at}: a message's own tokens hold some"
+            )
+        return tuple(spans)
+
+    def _shown(self, conversation: Sequence[Message]) -> list[Image]:
+        return [image for message in conversation for image in message.images]
+
+
+class _Page:
+    """Ids as they are written; words wait until what they touch is known."""
+
+    def __init__(self, words: Words, begin: Sequence[Piece]) -> None:
+        self.ids: list[int] = []
+        self.trained: list[bool] = []
+        self.after: After = "start"
+        self._words = words
+        self._waiting: list[Piece] = list(begin)
+
+    def write(self, pieces: Iterable[Piece]) -> None:
+        self._waiting += pieces
+
+    def flush(self) -> None:
+        pieces = tuple(p for p in self._waiting if p != "")
+        self._waiting = []
+        self._put(self._words.encode(pieces, self.after), trained=False)
+        if pieces:
+            self.after = "token" if isinstance(pieces[-1], int) else "words"
+
+    def add(self, ids: Sequence[int], *, trained: bool) -> None:
+        """Ids that the assistant wrote."""
+        self._put(ids, trained=trained)
+        if ids:
+            self.after = "words" if ids[-1] not in self._words.control_ids else "token"
+
+    def _put(self, ids: Sequence[int], *, trained: bool) -> None:
+        self.ids += ids
+        self.trained += [trained] * len(ids)
+
+
+def _ids(value: int | Sequence[int] | None) -> set[int]:
+    if value is None:
+        return set()
+    return {value} if isinstance(value, int) else set(value)
+
+
+def _begins_with_picture(messages: Sequence[Numbered]) -> bool:
+    if not messages or messages[0][1].role == "tool":
+        return False
+    parts = messages[0][1].parts
+    return bool(parts) and isinstance(parts[0], Image)
+
+
+def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBuilder:
+    """The builder of a checkpoint: its tokenizer and image processor, composed without its `AutoProcessor`.
+
+    `kw` goes to transformers' `from_pretrained` (`revision`, `local_files_only`, `token`, ...).
+    """
+    hide_broken_torchvision()
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+    config = config or AutoConfig.from_pretrained(folder_or_id, **kw)
+    family = family_of(config.model_type)
+    if family is None:
+        raise ValueError(f"{folder_or_id}: no family is known for model type {config.model_type!r}")
+    return compose(
+        family,
+        config,
+        AutoTokenizer.from_pretrained(folder_or_id, **kw),
+        AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw),
+    )
+
+
+def compose(family: Family, config: Any, tokenizer: Any, image_processor: Any) -> TokenBuilder:
+    """A builder from its parts, with the turns that the tokenizer's chat template writes."""
+    parts = {"config": config, "tokenizer": tokenizer, "image_processor": image_processor}
+    if not tokenizer.chat_template:
+        return TokenBuilder(family, **parts)
+    said = [("user", "one"), ("assistant", "two"), ("user", "three")]
+    told = [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in said]
+    probe = (user("one"), assistant("two"), user("three"))
+    theirs = tokenizer.apply_chat_template(told, tokenize=True, return_dict=False)
+    for turns in family.turns:
+        builder = TokenBuilder(family, **parts, turns=turns)
+        if _without(builder.build(probe, open_turn=False).ids, tokenizer) == _without(
+            theirs, tokenizer
+        ):
+            return builder
+    log.warning("%s: unknown chat template; using the family's usual turns", family.name)
+    return TokenBuilder(family, **parts)
+
+
+def _without(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    """`ids` without a leading token of the tokenizer's own."""
+    return list(ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids)

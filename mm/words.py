@@ -1,0 +1,111 @@
+"""Text to ids and back, so that a control token comes from us alone and never from somebody's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any, Literal
+
+Piece = int | str
+"""A token's id, or words to tokenise."""
+
+After = Literal["start", "token", "words"]
+
+_ANCHOR = "\n"  # words that a vocabulary never merges with what follows; only asked of those without bytes
+
+
+class Words:
+    """A tokenizer's rules without its control tokens; safe to use from several threads.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        controls: tokens that only we write, besides those the tokenizer calls special.
+    """
+
+    def __init__(self, tokenizer: Any, controls: Iterable[str] = ()) -> None:
+        from tokenizers import Tokenizer
+
+        added = tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in added if token.special} | set(controls)
+        self.ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+        missing = sorted(
+            name for name, id in self.ids.items() if id in (None, tokenizer.unk_token_id)
+        )
+        if missing := [name for name in missing if name in set(controls)]:
+            raise ValueError(f"the tokenizer has no token {missing[0]!r}, which its model needs")
+        self.control_ids = frozenset(self.ids.values())
+        self._controls = re.compile("|".join(sorted(map(re.escape, names), key=len, reverse=True)))
+        self._rules = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        self._rules.no_truncation()
+        self._rules.no_padding()
+        self._spaced = self._prefixed_after(tokenizer.backend_tokenizer)
+        self._rules.encode_special_tokens = True
+        self.encode = lru_cache(4096)(self._encode)
+        self.marks = lru_cache(1024)(self._marks)
+
+    def _marks(self, text: str) -> tuple[Piece, ...]:
+        """Our own `text` with its control tokens as ids."""
+        pieces: list[Piece] = []
+        at = 0
+        for found in self._controls.finditer(text):
+            pieces += [text[at : found.start()], self.ids[found[0]]]
+            at = found.end()
+        return tuple(p for p in (*pieces, text[at:]) if p != "")
+
+    def _encode(self, pieces: tuple[Piece, ...], after: After = "start") -> tuple[int, ...]:
+        """The ids of `pieces`; words that touch are tokenised as one text.
+
+        `after` says what stands before them, for vocabularies that put a space before a text's first word.
+        """
+        ids: list[int] = []
+        for piece in joined(pieces):
+            if isinstance(piece, int):
+                ids.append(piece)
+                after = "token"
+            else:
+                ids += self._text(piece, after)
+                after = "words"
+        return tuple(ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._rules.decode(list(ids), skip_special_tokens=False)
+
+    def _text(self, text: str, after: After) -> list[int]:
+        ids = self._plain(text, after)
+        if self.control_ids.isdisjoint(ids):
+            return ids
+        # a control token that its tokenizer does not call special: taken apart, it is words
+        broken = self._controls.sub(lambda m: f"{m[0][0]}\0{m[0][1:]}", text).split("\0")
+        contexts: list[After] = [after, *["words" for _ in broken[1:]]]
+        return [i for t, c in zip(broken, contexts, strict=True) for i in self._plain(t, c)]
+
+    def _plain(self, text: str, after: After) -> list[int]:
+        if after in self._spaced:
+            return self._raw(text)
+        return self._raw(_ANCHOR + text)[len(self._raw(_ANCHOR)) :]
+
+    def _raw(self, text: str) -> list[int]:
+        return self._rules.encode(text, add_special_tokens=False).ids
+
+    def _prefixed_after(self, backend: Any) -> frozenset[After]:
+        """Where words begin as a text of their own does; elsewhere an anchor must stand before them."""
+        alone = self._raw("a")
+        spaced: set[After] = {"start"}
+        if self._raw(_ANCHOR + "a")[len(self._raw(_ANCHOR)) :] == alone:
+            return frozenset({"start", "token", "words"})
+        name = next(iter(self.ids), "")
+        if backend.encode(name + "a", add_special_tokens=False).ids[1:] == alone:
+            spaced.add("token")
+        return frozenset(spaced)
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """`pieces` with words that touch made one."""
+    merged: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, str) and merged and isinstance(merged[-1], str):
+            merged[-1] += piece
+        elif piece != "":
+            merged.append(piece)
+    return merged
