@@ -1,0 +1,1 @@
+"""Makes the bundled models from nothing: `python -m training.bundle`."""

@@ -1,0 +1,109 @@
+"""What the stages share: optimisers, a learning-rate schedule, checkpoints, and batches made ahead of time."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimisers:
+    """Muon for the matrices inside the blocks, AdamW for everything else; one schedule for both."""
+
+    def __init__(self, module: nn.Module, rate: float, steps: int, warmup: int = 100) -> None:
+        matrices = [p for n, p in module.named_parameters() if _is_inner_matrix(n, p)]
+        chosen = {id(p) for p in matrices}
+        rest = [p for p in module.parameters() if id(p) not in chosen]
+        self.steps, self.warmup, self.rate = steps, warmup, rate
+        self._all = [
+            torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+        ]
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+
+    def step(self, number: int, scale: Callable[[Tensor], float] | None = None) -> None:
+        """One update at schedule position `number`: warm-up, flat, then a straight line down over the last 40 %."""
+        rate = self.rate * schedule(number, self.steps, self.warmup)
+        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        for optimiser in self._all:
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group.get("scale", 1.0)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+
+    def state(self) -> list[dict[str, Any]]:
+        return [o.state_dict() for o in self._all]
+
+    def load(self, states: list[dict[str, Any]]) -> None:
+        for optimiser, state in zip(self._all, states, strict=True):
+            optimiser.load_state_dict(state)
+
+
+def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:
+    outer = ("embed", "lm_head", "merger", "head")
+    return parameter.ndim == 2 and not any(word in name for word in outer)
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """Share of the full learning rate at `step`."""
+    down = (steps - step) / (0.4 * steps)
+    return max(min((step + 1) / warmup, 1.0, down), 0.02)
+
+
+def save_checkpoint(path: Path, **state: Any) -> None:
+    """Write `state` so that a kill at any moment leaves the old checkpoint or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".part"))
+    path.with_suffix(".part").rename(path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    return torch.load(path, weights_only=True) if path.exists() else None
+
+
+def ahead(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
+    """The same batches, made by another thread while the model works."""
+    ready: queue.Queue[Any] = queue.Queue(depth)
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                ready.put(batch)
+            ready.put(StopIteration())
+        except BaseException as error:
+            ready.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        batch = ready.get()
+        if isinstance(batch, StopIteration):
+            return
+        if isinstance(batch, BaseException):
+            raise batch
+        yield batch
+
+
+class Log:
+    """One JSON line per report, on the screen and in a file; knows how long the stage has run in all."""
+
+    def __init__(self, path: Path, before_s: float = 0.0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a")
+        self._start = time.monotonic() - before_s
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+    def write(self, **row: Any) -> None:
+        line = json.dumps({"seconds": round(self.seconds), **row})
+        print(line, flush=True)
+        self._file.write(line + "\n")
+        self._file.flush()

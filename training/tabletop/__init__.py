@@ -1,0 +1,5 @@
+"""Tabletop: pictures with exact ground truth, questions about them, and the steps a perfect reasoner takes."""
+
+from .questions import TASKS, Item, stream
+from .render import depth_map, render
+from .scene import COLOURS, LETTERS, SHAPES, SIDE, Level, Scene, Thing, make_scene
