@@ -1,4 +1,4 @@
-"""What a model writes, as parts, and back: <think>..</think>, <tool_call>..</tool_call>, and the words between."""
+"""What a model writes, as parts, and back: thoughts, tool calls and the words between."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ _PIECE = re.compile(
 def parse_parts(text: str) -> tuple[Part, ...]:
     """The parts of an assistant's `text`, in order.
 
-    A thought that nobody closed lasts until a tool call or the end. One that nobody opened (the template had)
-    starts at the beginning. A call that is not a JSON object with a name and arguments stays text, tags
-    and all, for the caller to complain about. Whitespace alone between tags is layout and is dropped.
+    A thought that nobody closed lasts until a tool call or the end. One that nobody opened (the
+    template had) starts at the beginning. A call that is not a JSON object with a name and
+    arguments stays text, tags and all. Whitespace alone between tags is layout and is dropped.
     """
     opened, closed = text.find("<think>"), text.find("</think>")
     if closed >= 0 and not 0 <= opened < closed:
         text = "<think>" + text
     parts: list[Part] = []
     for part in _pieces(text):
-        if isinstance(part, Text) and parts and isinstance(parts[-1], Text):
-            part = Text(parts.pop().text + part.text)
-        parts.append(part)
+        match parts[-1:], part:
+            case [Text(before)], Text(after):
+                parts[-1] = Text(before + after)
+            case _:
+                parts.append(part)
     if len(parts) > 1:
         parts = [p for p in parts if not (isinstance(p, Text) and p.text.isspace())]
     return tuple(parts)
@@ -69,7 +71,7 @@ def _pieces(text: str) -> Iterator[Part]:
             yield Text(text[at : found.start()])
         at = found.end()
         if found["call"] is None:
-            yield Thinking(found["thought"] if found["thought"] is not None else found["unfinished"])
+            yield Thinking(found["thought"] or found["unfinished"] or "")
         else:
             yield parse_call(found["call"]) or Text(found[0])
     if at < len(text):

@@ -24,12 +24,12 @@ def question(
 ) -> Sample:
     """A sample with one user message: the pictures, then `text`.
 
-    `id` is by default a hash of the pictures, the text and the choices: the same question has the same id.
+    `id` is by default a hash of the pictures, the text and the choices.
 
     Raises:
         BadImage: a picture cannot be opened.
     """
-    opened = tuple(i if isinstance(i, Image) else open_image(i) for i in images)
+    opened = tuple(open_image(image) for image in images)
     if id is None:
         content = "\0".join([*(i.id for i in opened), text, *choices])
         id = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

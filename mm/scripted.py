@@ -1,24 +1,30 @@
-"""A model that answers from a list: for tests, documents, and the demo without weights."""
+"""A model that answers from a list: for tests, documents, and trying a strategy without weights."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 
 from .geometry import Size
 from .parts import parse_parts
-from .types import Conversation, Cost, Generation, Message, Sampling
+from .types import Conversation, Cost, Finish, Generation, Message, Sampling
 from .vlm import Cancelled, ModelError, OnToken, Traits
 
 Reply = str | Callable[[Conversation], str]
 
 
 class ScriptedVLM:
-    """Answers with `replies` in turn and remembers what it saw in `conversations` and `samplings`.
+    """Answers with `replies` in turn and remembers what it was asked.
 
-    A reply is the text a model would write, calls and thinking included, or a function that makes it from
-    the conversation. Its tokens are the bytes of the text. `scores` are likelihoods by continuation;
-    those it lacks are unlikely.
+    A reply is the text that a model would write, with its thinking and calls, or a function that makes
+    it from the conversation. The tokens of a reply are its bytes.
+
+    Attributes:
+        conversations: what it saw, one for each reply.
+        samplings: how it was asked to answer, one for each reply.
+        scores: the log-probability of each continuation that `score` may be asked for; -100 for others.
     """
 
     name = "scripted"
@@ -28,13 +34,14 @@ class ScriptedVLM:
         replies: Sequence[Reply],
         *,
         traits: Traits = Traits(),
-        scores: dict[str, float] | None = None,
+        scores: Mapping[str, float] | None = None,
     ) -> None:
         self.replies = list(replies)
         self.traits = traits
-        self.scores = scores or {}
+        self.scores = dict(scores or {})
         self.conversations: list[Conversation] = []
         self.samplings: list[Sampling] = []
+        self._turn = threading.Lock()
 
     def generate(
         self,
@@ -44,29 +51,60 @@ class ScriptedVLM:
         on_token: OnToken | None = None,
         cancel: Cancelled | None = None,
     ) -> list[Generation]:
-        return [self._reply(c, sampling, on_token, cancel) for c in conversations]
+        """The next replies, cut at stop strings and at `max_tokens` bytes.
+
+        Raises:
+            ModelError: the script has run out.
+        """
+        return [self._generate(c, sampling, on_token, cancel) for c in conversations]
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
-        return [[self.scores.get(c, -100.0)] for c in continuations]
+        return [[self.scores.get(words, -100.0)] for words in continuations]
 
     def seen_size(self, size: Size) -> Size:
         return size
 
     def visual_tokens(self, size: Size) -> int:
-        return -(-size[0] // 32) * -(-size[1] // 32)
+        return math.ceil(size[0] / 32) * math.ceil(size[1] / 32)
 
-    def _reply(
-        self, seen: Conversation, sampling: Sampling, on_token: OnToken | None, cancel: Cancelled | None
+    def _generate(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        on_token: OnToken | None,
+        cancel: Cancelled | None,
     ) -> Generation:
-        self.conversations.append(seen)
-        self.samplings.append(sampling)
-        if len(self.conversations) > len(self.replies):
-            raise ModelError(f"the script has {len(self.replies)} replies and was asked for another")
-        reply = self.replies[len(self.conversations) - 1]
-        text = reply if isinstance(reply, str) else reply(seen)
-        if on_token:
-            for piece in re.findall(r"\s*\S+\s*\Z|\s*\S+", text):
+        text, finish = _cut(self._next(conversation, sampling), sampling)
+        spoken = ""
+        for piece in re.findall(r"\s*\S+\s*\Z|\s*\S+", text) or [text]:
+            if cancel and cancel():
+                finish = "cancelled"
+                break
+            spoken += piece
+            if on_token:
                 on_token(piece)
-        tokens = tuple(text.encode())
-        message = Message("assistant", parse_parts(text), tokens)
-        return Generation(message, (0.0,) * len(tokens), Cost(generated_tokens=len(tokens), calls=1))
+        tokens = tuple(spoken.encode())
+        visual = sum(self.visual_tokens(i.size) for m in conversation for i in m.images)
+        cost = Cost(visual_tokens=visual, generated_tokens=len(tokens), calls=1)
+        message = Message("assistant", parse_parts(spoken), tokens)
+        return Generation(message, (0.0,) * len(tokens), cost, finish)
+
+    def _next(self, conversation: Conversation, sampling: Sampling) -> str:
+        with self._turn:
+            turn = len(self.conversations)
+            if turn == len(self.replies):
+                raise ModelError(f"the script has only {turn} replies and was asked for one more")
+            self.conversations.append(conversation)
+            self.samplings.append(sampling)
+        reply = self.replies[turn]
+        return reply if isinstance(reply, str) else reply(conversation)
+
+
+def _cut(text: str, sampling: Sampling) -> tuple[str, Finish]:
+    """`text` up to the end of its first stop string, or to the token limit."""
+    ends = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]
+    text = text[: min(ends, default=len(text))]
+    data = text.encode()
+    if len(data) > sampling.max_tokens:
+        return data[: sampling.max_tokens].decode(errors="ignore"), "length"
+    return text, "stop"
