@@ -105,9 +105,19 @@ class BoxFormat:
         return Region.from_pixels(xyxy, self.frame or seen)
 
     def write(self, region: Region, seen: Size) -> list[float]:
-        """The numbers a model of this family writes for `region`."""
+        """The numbers a model of this family writes for `region`; `read` never finds them empty."""
         width, height = self.frame or seen
-        xyxy = (region.x0 * width, region.y0 * height, region.x1 * width, region.y1 * height)
-        numbers = [round(v, self.decimals) if self.decimals else round(v) for v in xyxy]
-        a, b, c, d = numbers
-        return [a, b, c, d] if self.order == "xyxy" else [b, a, d, c]
+        x0, x1 = self._ends(region.x0, region.x1, width)
+        y0, y1 = self._ends(region.y0, region.y1, height)
+        return [x0, y0, x1, y1] if self.order == "xyxy" else [y0, x0, y1, x1]
+
+    def _ends(self, low: float, high: float, length: int) -> tuple[float, float]:
+        unit = 10**-self.decimals if self.decimals else 1
+        start, end = (self._rounded(v * length) for v in (low, high))
+        if start < end:
+            return start, end
+        end = min(self._rounded(start + unit), length)  # a sliver within one unit of the frame
+        return self._rounded(end - unit), end
+
+    def _rounded(self, value: float) -> float:
+        return round(value, self.decimals) if self.decimals else round(value)
