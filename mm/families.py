@@ -1,63 +1,18 @@
 """What is particular about each model family: one small record of facts each.
 
-A family's `layout` says, from a picture's size alone, what its processor makes of it: the size the encoder
-sees, how many patches it computes, and the placeholders that stand for the picture in the context.
+What its processor makes of a picture is in layouts.py, the words around its turns are in turns.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import layouts, turns
 from .geometry import BoxFormat, Size
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A picture in the context.
-
-    Attributes:
-        seen: the size the picture has for the model, in pixels.
-        patches: vision patches the encoder computes for it.
-        marks: the placeholders that stand for it, with the markers between and around them.
-    """
-
-    seen: Size
-    patches: int
-    marks: str
-
-
-@dataclass(frozen=True)
-class Turns:
-    """The words around each turn, as one chat template writes them; (before, after) for each role.
-
-    Attributes:
-        begin: before the first turn.
-        system: None where there is no such turn; its words then go before the next user's.
-        lead: what the assistant's own words begin with (a space after "Assistant:").
-        default_system: what stands as system text in a conversation that brings none.
-        gap: after the opening of a turn that does not begin with a picture.
-        picture: around a picture's placeholders.
-        before_text: before each text of a user's message.
-        pictures_first: whether a message's pictures stand before its words.
-        alternates: whether user and assistant must take turns; messages in a row then share one.
-        strips: whether a user's text loses the whitespace around it.
-    """
-
-    begin: str = ""
-    system: tuple[str, str] | None = ("<|im_start|>system\n", "<|im_end|>\n")
-    user: tuple[str, str] = ("<|im_start|>user\n", "<|im_end|>\n")
-    assistant: tuple[str, str] = ("<|im_start|>assistant\n", "<|im_end|>\n")
-    lead: str = ""
-    default_system: str = ""
-    gap: str = ""
-    picture: tuple[str, str] = ("", "")
-    before_text: str = ""
-    pictures_first: bool = False
-    alternates: bool = False
-    strips: bool = False
+from .layouts import Layout
+from .turns import Turns
 
 
 @dataclass(frozen=True)
@@ -128,43 +83,92 @@ def _chain(values: list[Any]) -> Any:
     return tuple(feature for value in values for feature in value)
 
 
-def _qwen_layout(config: Any, processor: Any, size: Size) -> Layout:
-    width, height = size
-    merge, patch = processor.merge_size, processor.patch_size
-    edge = processor.size
-    seen = _smart_resize(size, patch * merge, edge["shortest_edge"], edge["longest_edge"])
-    patches = (seen[0] // patch) * (seen[1] // patch)
-    return Layout(seen, patches, "<|image_pad|>" * (patches // merge**2))
+_QWEN_MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+_PIXELS = BoxFormat(frame=None)  # of the resized picture
+_UNIT = BoxFormat(frame=(1, 1), decimals=3)
 
-
-def _smart_resize(size: Size, factor: int, low: int, high: int) -> Size:
-    """`size` on a grid of `factor` pixels, its area between `low` and `high`, its shape kept."""
-    width, height = size
-    if max(size) > 200 * min(size):
-        raise ValueError(f"a picture's sides may differ 200-fold at most, got {width}x{height}")
-    w, h = (round(v / factor) * factor for v in size)
-    if w * h > high:
-        shrink = math.sqrt(width * height / high)
-        w, h = (max(factor, math.floor(v / shrink / factor) * factor) for v in size)
-    elif w * h < low:
-        grow = math.sqrt(low / (width * height))
-        w, h = (math.ceil(v * grow / factor) * factor for v in size)
-    return w, h
-
-
-_QWEN_PICTURE = ("<|vision_start|>", "<|vision_end|>")
-_QWEN_MARKERS = (*_QWEN_PICTURE, "<|video_pad|>")
-
-_QWEN3_VL = Family(
-    name="Qwen3-VL",
-    model_types=("qwen3_vl", "qwen3_vl_moe"),
-    layout=_qwen_layout,
-    turns=(Turns(picture=_QWEN_PICTURE),),
-    placeholder="<|image_pad|>",
-    markers=_QWEN_MARKERS,
-    tensors=("pixel_values", "image_grid_thw"),
-    calls_tools=True,
-    mrope=True,
+# Boxes: Qwen's cookbooks and InternVL's documentation give 0 to 1000 and, for Qwen2.5-VL, pixels. LLaVA
+# was trained on 0 to 1 (and VGR, on LLaVA-NeXT, keeps that). Nothing is documented for Idefics3, SmolVLM
+# and Gemma 3: they get 0 to 1000, which a prompt has to ask for.
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="Qwen3-VL",
+        model_types=("qwen3_vl", "qwen3_vl_moe"),
+        layout=layouts.qwen,
+        turns=(turns.QWEN3, turns.QWEN3_THINKING),
+        placeholder="<|image_pad|>",
+        markers=_QWEN_MARKERS,
+        tensors=("pixel_values", "image_grid_thw"),
+        calls_tools=True,
+        mrope=True,
+    ),
+    Family(
+        name="Qwen2.5-VL",
+        model_types=("qwen2_5_vl",),
+        layout=layouts.qwen,
+        turns=(turns.QWEN2, turns.QWEN3),
+        placeholder="<|image_pad|>",
+        markers=_QWEN_MARKERS,
+        tensors=("pixel_values", "image_grid_thw"),
+        box_format=_PIXELS,
+        mrope=True,
+    ),
+    Family(
+        name="Qwen2-VL",
+        model_types=("qwen2_vl",),
+        layout=layouts.qwen,
+        turns=(turns.QWEN2, turns.QWEN3),
+        placeholder="<|image_pad|>",
+        markers=_QWEN_MARKERS,
+        tensors=("pixel_values", "image_grid_thw"),
+        mrope=True,
+    ),
+    Family(
+        name="LLaVA-NeXT",
+        model_types=("llava_next",),
+        layout=layouts.llava_next,
+        turns=(turns.MISTRAL, turns.VICUNA, turns.LLAVA_CHATML, turns.LLAMA3),
+        placeholder="<image>",
+        tensors=("pixel_values", "image_sizes"),
+        box_format=_UNIT,
+    ),
+    Family(
+        name="LLaVA-OneVision",
+        model_types=("llava_onevision",),
+        layout=layouts.llava_onevision,
+        turns=(turns.ONEVISION,),
+        placeholder="<image>",
+        markers=("<video>",),
+        tensors=("pixel_values", "image_sizes"),
+        box_format=_UNIT,
+    ),
+    Family(
+        name="Idefics3",
+        model_types=("idefics3", "smolvlm"),
+        layout=layouts.idefics3,
+        turns=(turns.IDEFICS3, turns.SMOLVLM),
+        placeholder="<image>",
+        markers=("<fake_token_around_image>", "<global-img>"),
+        tensors=("pixel_values", "pixel_attention_mask"),
+    ),
+    Family(
+        name="InternVL",
+        model_types=("internvl",),
+        layout=layouts.internvl,
+        turns=(turns.INTERNVL,),
+        placeholder="<IMG_CONTEXT>",
+        markers=("<img>", "</img>"),
+        options=(("crop_to_patches", True),),
+    ),
+    Family(
+        name="Gemma 3",
+        model_types=("gemma3",),
+        layout=layouts.gemma3,
+        turns=(turns.GEMMA3,),
+        placeholder="<image_soft_token>",
+        markers=("<start_of_image>", "<end_of_image>"),
+        slides=True,
+        joined_pictures=True,
+        options=(("do_pan_and_scan", False),),
+    ),
 )
-
-FAMILIES: tuple[Family, ...] = (_QWEN3_VL,)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
-from .families import Family, Layout
+from .families import Family
 from .geometry import Size
+from .layouts import Layout
 from .types import Image
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _BUDGET = (
 
 
 class Pictures:
-    """An image processor of one family, with its latest results kept; safe to use from several threads."""
+    """An image processor of one family, its latest results kept; safe to use from several threads."""
 
     def __init__(self, family: Family, config: Any, processor: Any) -> None:
         self._family = family

@@ -1,7 +1,7 @@
-"""The one token builder: messages to ids, pictures and training mask, for inference and training alike.
+"""The one token builder: messages to ids, pictures and training mask, for inference and training.
 
-A conversation is rendered turn by turn, so a longer one begins with the ids of the shorter one and a cache
-of them stays good. Words that a model wrote keep the ids it wrote them with.
+A conversation is rendered turn by turn, so a longer one begins with the ids of the shorter one and
+a cache of them stays good. Words that a model wrote keep the ids it wrote them with.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .families import Family, Turns, family_of
+from .families import Family, family_of
 from .geometry import Size
 from .no_torchvision import hide_broken_torchvision
 from .parts import parse_parts, render_parts
 from .pictures import Pictures
-from .types import Image, Message, Part, Text, ToolSpec, assistant, user
+from .turns import Turns
+from .types import Image, Message, Part, Text, ToolSpec, user
 from .vlm import Traits
 from .words import After, Piece, Words
 
@@ -30,8 +33,8 @@ log = logging.getLogger(__name__)
 _TOOLS = (
     "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
     "You are provided with function signatures within <tools></tools> XML tags:\n<tools>",
-    "\n</tools>\n\nFor each function call, return a json object with function name and arguments within "
-    '<tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
+    "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
+    'within <tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
     "<args-json-object>}\n</tool_call>",
 )
 
@@ -42,7 +45,7 @@ class ImageSpan:
 
     Attributes:
         start, stop: ids[start:stop] runs from its first placeholder to its last.
-        tensors: the image processor's output for this picture alone (its own patches, or batch size 1).
+        tensors: the image processor's output for this picture alone.
         patches: vision patches the encoder computes for it.
     """
 
@@ -57,13 +60,16 @@ class ImageSpan:
 class Tokens:
     """A conversation as a model reads it.
 
-    `trained` has one flag per id: True on what assistant messages wrote and on their turn's end token.
+    Attributes:
+        trained: one flag per id: True on what assistant messages wrote and on their turn's end token.
     """
 
     ids: tuple[int, ...]
     images: tuple[ImageSpan, ...]
     trained: tuple[bool, ...]
 
+
+_OPENED = "<think>\n"  # a header that ends so has begun the thought already
 
 Numbered = tuple[int, Message]
 
@@ -86,20 +92,20 @@ class TokenBuilder:
         image_processor: Any,
         turns: Turns | None = None,
         traits: Traits | None = None,
+        end_ids: Iterable[int] = (),
     ) -> None:
         self.family = family
         self.tokenizer = tokenizer
         self.turns = turns or family.turns[0]
-        self.traits = traits or Traits(family.box_format, calls_tools=family.calls_tools)
-        self.words = Words(tokenizer, (family.placeholder, *family.markers))
+        self.traits = traits or _traits(family, config)
+        banned = (family.placeholder, *family.markers)
+        self.words = Words(tokenizer, banned)
+        self.banned_ids = frozenset(self.words.ids[name] for name in banned)
         self.placeholder_id = self.words.ids[family.placeholder]
-        self.banned_ids = frozenset(
-            self.words.ids[m] for m in (family.placeholder, *family.markers)
-        )
         self._pictures = Pictures(family, config, image_processor)
         self._close = self.words.marks(self.turns.assistant[1])
-        self._end_id = next(p for p in self._close if isinstance(p, int))
-        self.end_ids = frozenset({self._end_id} | _ids(tokenizer.eos_token_id))
+        self._end_id = _end_of(self._close, self.turns)
+        self.end_ids = frozenset({self._end_id, *_ids(tokenizer.eos_token_id), *end_ids})
         self._begin = self._beginning()
 
     def build(
@@ -112,12 +118,13 @@ class TokenBuilder:
         """The ids, pictures and training mask of `conversation`.
 
         Args:
-            open_turn: end where the assistant goes on: after the generation prompt, or, where the last
-                message is the assistant's, inside its turn. Else every turn is closed.
+            open_turn: end where the assistant goes on: after the generation prompt, or, where the
+                last message is the assistant's, inside its turn. Else every turn is closed.
             exclude: indices of messages that do not train although the assistant wrote them.
 
         Raises:
-            ValueError: a picture's shape is beyond the processor, or a message's own tokens hold placeholders.
+            ValueError: a picture is too narrow for the processor, or a message's own tokens hold
+                placeholders.
         """
         page = _Page(self.words, self._begin)
         turns = self._grouped(conversation)
@@ -141,9 +148,14 @@ class TokenBuilder:
         return Tokens(tuple(page.ids), self._spans(page.ids, conversation), tuple(page.trained))
 
     def continuation(self, text: str, *, begins: bool = True) -> tuple[int, ...]:
-        """The ids of the assistant's next words and of its turn's end; `begins`: its turn has no words yet."""
-        lead = self.turns.lead if begins else ""
-        return (*self.words.encode((lead + text,), self._header_kind()), self._end_id)
+        """The ids of the assistant's next words and of its turn's end.
+
+        `begins`: its turn has no words yet.
+        """
+        header = self.words.marks(self.turns.user[1] + self.turns.assistant[0])
+        after: After = "token" if begins and isinstance(header[-1], int) else "words"
+        text = self.turns.lead + text if begins else text
+        return (*self.words.encode((text,), after), self._end_id)
 
     def parse(self, ids: Sequence[int]) -> tuple[Part, ...]:
         """What a model wrote, as parts; a malformed tool call stays text."""
@@ -168,10 +180,6 @@ class TokenBuilder:
         first = self.tokenizer("a").input_ids[0]
         bos = self.tokenizer.bos_token_id
         return [bos, *begin] if bos is not None and first == bos and bos not in begin else begin
-
-    def _header_kind(self) -> After:
-        header = self.words.marks(self.turns.assistant[0] or self.turns.user[1])
-        return "token" if header and isinstance(header[-1], int) else "words"
 
     def _grouped(self, conversation: Sequence[Message]) -> list[tuple[str, list[Numbered]]]:
         """Runs of messages that share a turn, with the role the turn has."""
@@ -198,7 +206,7 @@ class TokenBuilder:
             listed = "".join("\n" + json.dumps(t, ensure_ascii=False) for t in tools)
             blocks.append(listed.join(_TOOLS))
         pictures = [p for part in parts if isinstance(part, Image) for p in self._picture(part)]
-        return [*pictures, "\n\n".join(blocks)]
+        return [*pictures, self.turns.before_text, "\n\n".join(blocks)]
 
     def _turn(self, role: str, messages: Sequence[Numbered], prefix: list[Piece]) -> list[Piece]:
         """A whole turn of the user's or the system's."""
@@ -262,14 +270,17 @@ class TokenBuilder:
     def _written(self, message: Message, after: After, *, begins: bool) -> tuple[int, ...]:
         if message.tokens is not None:
             return message.tokens
-        text = (self.turns.lead if begins else "") + render_parts(message.parts)
-        return self.words.encode((text,), after)
+        text = render_parts(message.parts)
+        if begins and self.turns.assistant[0].endswith(_OPENED):
+            text = text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
+        lead = self.turns.lead if begins else ""
+        return self.words.encode((lead + text,), after)
 
     def _spans(self, ids: Sequence[int], conversation: Sequence[Message]) -> tuple[ImageSpan, ...]:
         places = [at for at, id in enumerate(ids) if id == self.placeholder_id]
         spans: list[ImageSpan] = []
         at = 0
-        for image in self._shown(conversation):
+        for image in (i for message in conversation for i in message.images):
             count = self.visual_tokens(image.size)
             mine = places[at : (at := at + count)]
             patches = self._pictures.layout(image.size).patches
@@ -277,12 +288,10 @@ class TokenBuilder:
             spans.append(ImageSpan(image, mine[0], mine[-1] + 1, tensors, patches))
         if at != len(places):
             raise ValueError(
-                f"{len(places)} placeholders for pictures that take {at}: a message's own tokens hold some"
+                f"{len(places)} placeholders for pictures that take {at}: "
+                "a message's own tokens hold some"
             )
         return tuple(spans)
-
-    def _shown(self, conversation: Sequence[Message]) -> list[Image]:
-        return [image for message in conversation for image in message.images]
 
 
 class _Page:
@@ -322,6 +331,13 @@ def _ids(value: int | Sequence[int] | None) -> set[int]:
     return {value} if isinstance(value, int) else set(value)
 
 
+def _end_of(close: Sequence[Piece], turns: Turns) -> int:
+    ends = [piece for piece in close if isinstance(piece, int)]
+    if not ends:
+        raise ValueError(f"the tokenizer has no token that ends a turn: {turns.assistant[1]!r}")
+    return ends[0]
+
+
 def _begins_with_picture(messages: Sequence[Numbered]) -> bool:
     if not messages or messages[0][1].role == "tool":
         return False
@@ -329,10 +345,24 @@ def _begins_with_picture(messages: Sequence[Numbered]) -> bool:
     return bool(parts) and isinstance(parts[0], Image)
 
 
-def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBuilder:
-    """The builder of a checkpoint: its tokenizer and image processor, composed without its `AutoProcessor`.
+def _traits(family: Family, config: Any) -> Traits:
+    """The family's traits, with what the checkpoint's config says of its own."""
+    return Traits(
+        family.box_format,
+        crop_rule=getattr(config, "crop_rule", Traits.crop_rule),
+        calls_tools=getattr(config, "calls_tools", family.calls_tools),
+    )
 
-    `kw` goes to transformers' `from_pretrained` (`revision`, `local_files_only`, `token`, ...).
+
+def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBuilder:
+    """The builder of a checkpoint, composed of its tokenizer and image processor.
+
+    Its `AutoProcessor` is never made, because several of those need torchvision. `kw` goes to
+    transformers' `from_pretrained` (`revision`, `local_files_only`, `token`, ...).
+
+    Raises:
+        ValueError: its family is not listed, or its tokenizer lacks a token the family needs.
+        OSError: there is no such checkpoint.
     """
     hide_broken_torchvision()
     from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
@@ -340,34 +370,70 @@ def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBu
     config = config or AutoConfig.from_pretrained(folder_or_id, **kw)
     family = family_of(config.model_type)
     if family is None:
-        raise ValueError(f"{folder_or_id}: no family is known for model type {config.model_type!r}")
-    return compose(
-        family,
-        config,
-        AutoTokenizer.from_pretrained(folder_or_id, **kw),
-        AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw),
-    )
+        raise ValueError(f"{folder_or_id}: no family is known for type {config.model_type!r}")
+    tokenizer = AutoTokenizer.from_pretrained(folder_or_id, **kw)
+    tokenizer.chat_template = tokenizer.chat_template or _template_of(folder_or_id, kw)
+    processor = AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw)
+    ends = _ids(_generation_ends(folder_or_id, kw))
+    return compose(family, config, tokenizer, processor, end_ids=ends)
 
 
-def compose(family: Family, config: Any, tokenizer: Any, image_processor: Any) -> TokenBuilder:
-    """A builder from its parts, with the turns that the tokenizer's chat template writes."""
+def compose(
+    family: Family,
+    config: Any,
+    tokenizer: Any,
+    image_processor: Any,
+    *,
+    end_ids: Iterable[int] = (),
+) -> TokenBuilder:
+    """A builder from its parts, with the turns that the tokenizer's chat template writes.
+
+    Raises:
+        ValueError: the tokenizer lacks a token the family needs.
+    """
     parts = {"config": config, "tokenizer": tokenizer, "image_processor": image_processor}
+    parts["end_ids"] = frozenset(end_ids)
     if not tokenizer.chat_template:
         return TokenBuilder(family, **parts)
-    said = [("user", "one"), ("assistant", "two"), ("user", "three")]
-    told = [{"role": r, "content": [{"type": "text", "text": t}]} for r, t in said]
-    probe = (user("one"), assistant("two"), user("three"))
-    theirs = tokenizer.apply_chat_template(told, tokenize=True, return_dict=False)
+    theirs = _prompt(tokenizer)
     for turns in family.turns:
-        builder = TokenBuilder(family, **parts, turns=turns)
-        if _without(builder.build(probe, open_turn=False).ids, tokenizer) == _without(
-            theirs, tokenizer
-        ):
-            return builder
+        with suppress(ValueError):  # a template whose tokens this tokenizer lacks
+            builder = TokenBuilder(family, **parts, turns=turns)
+            if _bare(builder.build([user(_PROBE)]).ids, tokenizer) == theirs:
+                return builder
     log.warning("%s: unknown chat template; using the family's usual turns", family.name)
     return TokenBuilder(family, **parts)
 
 
-def _without(ids: Sequence[int], tokenizer: Any) -> list[int]:
-    """`ids` without a leading token of the tokenizer's own."""
+_PROBE = "What is here?"
+
+
+def _prompt(tokenizer: Any) -> list[int]:
+    """The probe as the tokenizer's own chat template asks it."""
+    said = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
+    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    return _bare(tokenizer(text, add_special_tokens=False).input_ids, tokenizer)
+
+
+def _bare(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    """`ids` without the token that the tokenizer may put first."""
     return list(ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids)
+
+
+def _template_of(folder_or_id: str, kw: dict[str, Any]) -> str | None:
+    """The chat template that older checkpoints keep with their processor."""
+    from transformers.utils import cached_file
+
+    found = cached_file(
+        folder_or_id, "chat_template.json", _raise_exceptions_for_missing_entries=False, **kw
+    )
+    return json.loads(Path(found).read_text())["chat_template"] if found else None
+
+
+def _generation_ends(folder_or_id: str, kw: dict[str, Any]) -> int | list[int] | None:
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(folder_or_id, **kw).eos_token_id
+    except OSError:  # it has no such file
+        return None
