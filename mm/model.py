@@ -1,0 +1,98 @@
+"""A transformers checkpoint behind the `VLM` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .engine import Engine
+from .geometry import Size
+from .tokens import Tokens
+from .types import Conversation, Generation, Message, Sampling
+from .vlm import Cancelled, ModelError, OnToken, Traits
+
+
+class HFVLM:
+    """A conversation goes in, a generation comes out; any number of threads may ask.
+
+    Args:
+        adapter: name of the adapter in `engine` to answer with; None answers with the weights alone.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str = "",
+        traits: Traits | None = None,
+        adapter: str | None = None,
+    ) -> None:
+        self.engine = engine
+        self.builder = engine.builder
+        self.name = name
+        self.traits = traits or engine.builder.traits
+        self.adapter = adapter
+
+    @property
+    def base(self) -> HFVLM:
+        """The same weights without the adapter."""
+        return HFVLM(self.engine, name=self.name, traits=self.traits)
+
+    def generate(
+        self,
+        conversations: Sequence[Conversation],
+        sampling: Sampling,
+        *,
+        on_token: OnToken | None = None,
+        cancel: Cancelled | None = None,
+    ) -> list[Generation]:
+        """One reply per conversation, each the same as if it were asked alone.
+
+        Raises:
+            ValueError: `on_token` with several conversations, whose pieces could not be told apart.
+            ModelError: the model failed, or cannot take what it was given.
+        """
+        if on_token and len(conversations) != 1:
+            raise ValueError(f"on_token needs exactly one conversation, got {len(conversations)}")
+        return [self._reply(c, sampling, on_token, cancel) for c in conversations]
+
+    def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
+        """Log-probabilities of each continuation's tokens as the assistant's next words, end token included."""
+        begins = not (conversation and conversation[-1].role == "assistant")
+        ids = [self.builder.continuation(text, begins=begins) for text in continuations]
+        return self.engine.score(self._tokens(conversation), ids, adapter=self.adapter)
+
+    def seen_size(self, size: Size) -> Size:
+        return self.builder.seen_size(size)
+
+    def visual_tokens(self, size: Size) -> int:
+        return self.builder.visual_tokens(size)
+
+    def _reply(
+        self,
+        conversation: Conversation,
+        sampling: Sampling,
+        on_token: OnToken | None,
+        cancel: Cancelled | None,
+    ) -> Generation:
+        tokens = self._tokens(conversation)
+        reply = self.engine.generate(
+            tokens, sampling, adapter=self.adapter, on_text=on_token, cancel=cancel
+        )
+        visual = sum(self.visual_tokens(i.size) for m in _unread(conversation) for i in m.images)
+        said = Message("assistant", self.builder.parse(reply.ids), reply.ids)
+        return Generation(
+            said, reply.logprobs, replace(reply.cost, visual_tokens=visual), reply.finish
+        )
+
+    def _tokens(self, conversation: Conversation) -> Tokens:
+        try:
+            return self.builder.build(conversation)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+
+
+def _unread(conversation: Conversation) -> Conversation:
+    """The messages that no reply of the model's has followed yet."""
+    written = [i for i, message in enumerate(conversation) if message.tokens is not None]
+    return tuple(conversation[written[-1] + 1 :] if written else conversation)
