@@ -61,7 +61,7 @@ class Tokens:
     """A conversation as a model reads it.
 
     Attributes:
-        trained: one flag per id: True on what assistant messages wrote and on their turn's end token.
+        trained: a flag per id: True on what assistant messages wrote and on their turn's end.
     """
 
     ids: tuple[int, ...]
@@ -106,7 +106,8 @@ class TokenBuilder:
         self._close = self.words.marks(self.turns.assistant[1])
         self._end_id = _end_of(self._close, self.turns)
         self.end_ids = frozenset({self._end_id, *_ids(tokenizer.eos_token_id), *end_ids})
-        self._begin = self._beginning()
+        self._begin = self.words.marks(self.turns.begin)
+        self._first = _first_of(tokenizer, self._begin)
 
     def build(
         self,
@@ -126,7 +127,8 @@ class TokenBuilder:
             ValueError: a picture is too narrow for the processor, or a message's own tokens hold
                 placeholders.
         """
-        page = _Page(self.words, self._begin)
+        page = _Page(self.words, self._first)
+        page.write(self._begin)
         turns = self._grouped(conversation)
         if self.turns.default_system and not (turns and turns[0][0] == "system"):
             turns.insert(0, ("system", [(-1, Message("system", ()))]))
@@ -173,13 +175,6 @@ class TokenBuilder:
     def visual_tokens(self, size: Size) -> int:
         """How many placeholders a picture of `size` takes."""
         return self._pictures.layout(size).marks.count(self.family.placeholder)
-
-    def _beginning(self) -> list[Piece]:
-        """The template's beginning, with the token that the tokenizer itself puts first."""
-        begin = list(self.words.marks(self.turns.begin))
-        first = self.tokenizer("a").input_ids[0]
-        bos = self.tokenizer.bos_token_id
-        return [bos, *begin] if bos is not None and first == bos and bos not in begin else begin
 
     def _grouped(self, conversation: Sequence[Message]) -> list[tuple[str, list[Numbered]]]:
         """Runs of messages that share a turn, with the role the turn has."""
@@ -297,12 +292,12 @@ class TokenBuilder:
 class _Page:
     """Ids as they are written; words wait until what they touch is known."""
 
-    def __init__(self, words: Words, begin: Sequence[Piece]) -> None:
-        self.ids: list[int] = []
-        self.trained: list[bool] = []
+    def __init__(self, words: Words, first: Sequence[int]) -> None:
+        self.ids: list[int] = [*first]
+        self.trained: list[bool] = [False] * len(first)
         self.after: After = "start"
         self._words = words
-        self._waiting: list[Piece] = list(begin)
+        self._waiting: list[Piece] = []
 
     def write(self, pieces: Iterable[Piece]) -> None:
         self._waiting += pieces
@@ -329,6 +324,13 @@ def _ids(value: int | Sequence[int] | None) -> set[int]:
     if value is None:
         return set()
     return {value} if isinstance(value, int) else set(value)
+
+
+def _first_of(tokenizer: Any, begin: Sequence[Piece]) -> tuple[int, ...]:
+    """The token that the tokenizer itself puts first, unless the template does."""
+    bos = tokenizer.bos_token_id
+    adds = bos is not None and tokenizer("a").input_ids[0] == bos
+    return (bos,) if adds and bos not in begin else ()
 
 
 def _end_of(close: Sequence[Piece], turns: Turns) -> int:
