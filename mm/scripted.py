@@ -18,13 +18,13 @@ Reply = str | Callable[[Conversation], str]
 class ScriptedVLM:
     """Answers with `replies` in turn and remembers what it was asked.
 
-    A reply is the text that a model would write, with its thinking and calls, or a function that makes
-    it from the conversation. The tokens of a reply are its bytes.
+    A reply is the text that a model would write, with its thinking and calls, or a function that
+    makes it from the conversation. The tokens of a reply are its bytes.
 
     Attributes:
         conversations: what it saw, one for each reply.
         samplings: how it was asked to answer, one for each reply.
-        scores: the log-probability of each continuation that `score` may be asked for; -100 for others.
+        scores: the log-probability of continuations that `score` is asked for; others have -100.
     """
 
     name = "scripted"
@@ -76,7 +76,7 @@ class ScriptedVLM:
     ) -> Generation:
         text, finish = _cut(self._next(conversation, sampling), sampling)
         spoken = ""
-        for piece in re.findall(r"\s*\S+\s*\Z|\s*\S+", text) or [text]:
+        for piece in re.findall(r"\s*\S+\s*\Z|\s*\S+", text) or [text] * bool(text):
             if cancel and cancel():
                 finish = "cancelled"
                 break

@@ -1,16 +1,254 @@
-"""Traces on disk: a JSON line each in traces.jsonl, and the pictures as PNGs named by their ids."""
+"""Traces on disk: a JSON line each in `traces.jsonl`, and every picture as `images/ID.png`.
+
+A line is written in one piece after its pictures, so a program that dies while writing leaves at
+most one line cut off at the end. Reading leaves such a line out and warns; the next append removes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
-from .trace import Trace
+from .geometry import Region
+from .trace import Sample, Step, Trace
+from .types import Cost, Image, Message, Origin, Part, Text, Thinking, ToolCall, ToolSpec
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+FILE = "traces.jsonl"
+_ORIGINS = {kind.__name__: kind for kind in get_args(Origin)}
 
 
 def save_traces(traces: Iterable[Trace], folder: str | Path) -> None:
-    raise NotImplementedError
+    """Write `traces` to `folder`, in place of those it held.
+
+    Raises:
+        ValueError: a trace holds something that JSON has no word for.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    unfinished = folder / f"{FILE}.part"
+    with unfinished.open("wb") as file:
+        for trace in traces:
+            _save_images(trace, folder)
+            file.write(_line(trace))
+    os.replace(unfinished, folder / FILE)
+
+
+def append_trace(trace: Trace, folder: str | Path) -> None:
+    """Add `trace` to those in `folder`, one program at a time; a cut-off last line goes first.
+
+    Raises:
+        ValueError: as for `save_traces`.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    line = _line(trace)
+    _save_images(trace, folder)
+    _mend(folder / FILE)
+    with (folder / FILE).open("ab", buffering=0) as file:
+        file.write(line)
 
 
 def load_traces(folder: str | Path) -> list[Trace]:
-    raise NotImplementedError
+    """The traces in `folder`, in the order they were written. Pictures they share are read once.
+
+    Raises:
+        FileNotFoundError: there is no `traces.jsonl`.
+        ValueError: a line is no trace, or a picture is not the one that was saved; says which.
+    """
+    file = Path(folder) / FILE
+    pictures = _Pictures(Path(folder))
+    traces = []
+    for number, line in _lines(file):
+        try:
+            traces.append(_read_trace(json.loads(line), pictures))
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+            raise ValueError(f"{file}, line {number}: {what}") from error
+    return traces
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.endswith(b"\n") and not _is_json(line):
+                warnings.warn(
+                    f"{file}, line {number} is cut off and left out: its writer was stopped",
+                    stacklevel=3,
+                )
+            elif line.strip():
+                yield number, line
+
+
+def _mend(file: Path) -> None:
+    """Make `file` end with a line break: a last line without one stays only if it is whole."""
+    if not file.exists() or not file.stat().st_size:
+        return
+    with file.open("r+b") as lines:
+        *_, last = lines
+        if last.endswith(b"\n"):
+            return
+        if _is_json(last):
+            lines.write(b"\n")
+        else:
+            lines.truncate(file.stat().st_size - len(last))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _line(trace: Trace) -> bytes:
+    row = {
+        "sample": {
+            "id": trace.sample.id,
+            "prompt": [_message(m) for m in trace.sample.prompt],
+            "target": trace.sample.target,
+            "choices": trace.sample.choices,
+            "tags": dict(trace.sample.tags),
+        },
+        "strategy": trace.strategy,
+        "steps": [_step(step) for step in trace.steps],
+        "chosen": trace.chosen,
+        "error": trace.error,
+    }
+    try:
+        return json.dumps(row).encode() + b"\n"
+    except TypeError as error:
+        raise ValueError(f"trace of {trace.sample.id!r} cannot be saved: {error}") from None
+
+
+def _read_trace(row: dict[str, Any], pictures: _Pictures) -> Trace:
+    sample = row["sample"]
+    prompt = tuple(_read_message(m, pictures) for m in sample["prompt"])
+    sample = Sample(
+        sample["id"], prompt, sample["target"], tuple(sample["choices"]), sample["tags"]
+    )
+    trace = Trace(sample, row["strategy"], chosen=row["chosen"], error=row["error"])
+    for step in row["steps"]:
+        trace.add(_read_step(step, pictures))
+    if trace.chosen is not None and not 0 <= trace.chosen < len(trace.steps):
+        raise ValueError(f"chosen {trace.chosen} is not one of {len(trace.steps)} steps")
+    return trace
+
+
+def _step(step: Step) -> dict[str, Any]:
+    return {
+        "message": _message(step.message),
+        "parent": step.parent,
+        "sampled": step.sampled,
+        "logprobs": step.logprobs,
+        "scores": dict(step.scores),
+        "cost": asdict(step.cost),
+    }
+
+
+def _read_step(row: dict[str, Any], pictures: _Pictures) -> Step:
+    return Step(
+        _read_message(row["message"], pictures),
+        row["parent"],
+        sampled=row["sampled"],
+        logprobs=tuple(row["logprobs"]),
+        scores=row["scores"],
+        cost=Cost(**row["cost"]),
+    )
+
+
+def _message(message: Message) -> dict[str, Any]:
+    parts = [_part(part) for part in message.parts]
+    return {"role": message.role, "parts": parts, "tokens": message.tokens}
+
+
+def _read_message(row: dict[str, Any], pictures: _Pictures) -> Message:
+    tokens = row["tokens"]
+    parts = tuple(_read_part(part, pictures) for part in row["parts"])
+    return Message(row["role"], parts, None if tokens is None else tuple(tokens))
+
+
+def _part(part: Part) -> dict[str, Any]:
+    match part:
+        case Image():
+            origin = {"kind": type(part.origin).__name__, **asdict(part.origin)}
+            return {"image": part.id, "origin": origin}
+        case Text(text):
+            return {"text": text}
+        case Thinking(text):
+            return {"thinking": text}
+        case ToolCall(name, arguments):
+            return {"call": name, "arguments": dict(arguments)}
+        case ToolSpec(name, description, parameters):
+            return {"tool": name, "description": description, "parameters": dict(parameters)}
+
+
+def _read_part(row: dict[str, Any], pictures: _Pictures) -> Part:
+    match row:
+        case {"image": id, "origin": origin}:
+            return Image(pictures.open(id), _read_origin(origin))
+        case {"text": text}:
+            return Text(text)
+        case {"thinking": text}:
+            return Thinking(text)
+        case {"call": name, "arguments": arguments}:
+            return ToolCall(name, arguments)
+        case {"tool": name, "description": description, "parameters": parameters}:
+            return ToolSpec(name, description, parameters)
+    raise ValueError(f"no such part: {', '.join(row)}")
+
+
+def _read_origin(row: dict[str, Any]) -> Origin:
+    facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    kind = _ORIGINS[facts.pop("kind")]
+    if "region" in facts:
+        facts["region"] = Region(**facts["region"])
+    return kind(**facts)
+
+
+def _save_images(trace: Trace, folder: Path) -> None:
+    (folder / "images").mkdir(exist_ok=True)
+    messages = [*trace.sample.prompt, *(step.message for step in trace.steps)]
+    for image in (image for message in messages for image in message.images):
+        file = folder / "images" / f"{image.id}.png"
+        if not file.exists():
+            unfinished = file.with_suffix(".part")
+            image.pixels.save(unfinished, "PNG")
+            os.replace(unfinished, file)
+
+
+class _Pictures:
+    """The pictures of a folder, each read and checked once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.opened: dict[str, Pixels] = {}
+
+    def open(self, id: str) -> Pixels:
+        if id not in self.opened:
+            self.opened[id] = self._read(id)
+        return self.opened[id]
+
+    def _read(self, id: str) -> Pixels:
+        from PIL import Image as pil
+
+        if not re.fullmatch("[0-9a-f]{16}", id):
+            raise ValueError(f"image id must be sixteen hex digits, got {id!r}")
+        file = self.folder / "images" / f"{id}.png"
+        try:
+            with pil.open(file, formats=["PNG"]) as pixels:
+                pixels.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ValueError(f"{file} cannot be read: {error}") from None
+        if (found := Image(pixels).id) != id:
+            raise ValueError(f"{file} was changed: its pixels have the id {found}")
+        return pixels
