@@ -83,7 +83,7 @@ def sturdy(
 
 
 def smart_resize(size: Size, factor: int, min_pixels: int, max_pixels: int) -> Size:
-    """The nearest size with sides in multiples of `factor` and an area within bounds, as Qwen-VL resizes."""
+    """The nearest size in multiples of `factor` with an area within bounds, as Qwen-VL resizes."""
     sides = [max(factor, round(side / factor) * factor) for side in size]
     if sides[0] * sides[1] > max_pixels:
         shrink = math.sqrt(size[0] * size[1] / max_pixels)

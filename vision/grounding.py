@@ -18,7 +18,7 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FOUR = r"[\s,]+".join([rf"(?:[\"']?({_NUMBER})[\"']?)"] * 4)
 _BOX = re.compile(rf"(?:[\"'](?P<key>\w+)[\"']\s*:\s*)?\[\s*{_FOUR}\s*\]")
 _CORNERS = re.compile(
-    r"\(\s*({0})[\s,]+({0})\s*\)\s*,?\s*\(\s*({0})[\s,]+({0})\s*\)".format(_NUMBER)
+    rf"\(\s*({_NUMBER})[\s,]+({_NUMBER})\s*\)\s*,?\s*\(\s*({_NUMBER})[\s,]+({_NUMBER})\s*\)"
 )
 _LABEL = re.compile(r"[\"']label[\"']\s*:\s*(\"(?:[^\"\\]|\\.)*\")")
 
@@ -34,8 +34,8 @@ class Grounded:
 def parse_grounding(text: str, box_format: BoxFormat, seen: Size) -> list[Grounded]:
     """Every box in `text` with its label, for a model that saw the image at `seen` pixels.
 
-    Reads box by box rather than as one JSON document, so a reply cut off by the token limit keeps the
-    boxes it finished. A box that is malformed, or empty once clipped to the image, is dropped.
+    Reads box by box rather than as one JSON document, so a reply cut off by the token limit keeps
+    the boxes it finished. A box that is malformed, or empty once clipped to the image, is dropped.
     Numbers may be floats or quoted, and are parted by commas or blanks. Only boxes of the best
     kind found are read: under the family's key, else under one of `FALLBACK_KEYS`, else bare
     `[x0, y0, x1, y1]`, else `(x0, y0), (x1, y1)`; their frame and order are always the family's.

@@ -1,0 +1,137 @@
+"""The tool protocol of zooming: what is offered, what a call asks for, what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mm.geometry import XYXY, BoxFormat, Region, Size
+from mm.session import Session
+from mm.types import Generation, Image, Text, ToolCall, ToolSpec
+from mm.vlm import VLM
+
+ZOOM = "image_zoom_in_tool"
+
+
+class BadCall(ValueError):
+    """A call cannot be carried out; its message is for the model that made it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A region of the picture `index` of the conversation, the prompt's pictures first."""
+
+    index: int
+    region: Region
+
+
+def zoom_tool(box_format: BoxFormat) -> ToolSpec:
+    """The zoom tool as offered to a model that writes `box_format`."""
+    frame = "pixels of the image"
+    if box_format.frame:
+        frame = f"0 to {box_format.frame[0]} across and 0 to {box_format.frame[1]} down the image"
+    box = f"[{', '.join(_names(box_format))}] in {frame}"
+    parameters = {
+        "type": "object",
+        "properties": {
+            box_format.key: {
+                "type": "array",
+                "items": {"type": "number"},
+                "minItems": 4,
+                "maxItems": 4,
+                "description": box,
+            },
+            "label": {"type": "string", "description": "what is there"},
+            "img_idx": {"type": "integer", "description": "which image, from 0 (default 0)"},
+        },
+        "required": [box_format.key],
+    }
+    return ToolSpec(ZOOM, "Crop a region of an image and look at it enlarged.", parameters)
+
+
+def tool_calls(session: Session, reply: Generation) -> tuple[ToolCall | None, ...]:
+    """The calls in `reply`, for `look`; None for each that cannot be read."""
+    calls: list[ToolCall | None] = []
+    for part in reply.message.parts:
+        if isinstance(part, ToolCall):
+            calls.append(part)
+        elif isinstance(part, Text):
+            calls += [None] * part.text.count("<tool_call>")
+    return tuple(calls)
+
+
+def read_call(call: ToolCall | None, images: Sequence[Image], vlm: VLM) -> Target:
+    """What `call` asks to see.
+
+    Boxes are in the frame of the picture as the model saw it, and clipped to it.
+
+    Raises:
+        BadCall: it asks for nothing that could be shown.
+    """
+    if call is None:
+        raise BadCall('A call must be one JSON object with "name" and "arguments".')
+    if call.name != ZOOM:
+        raise BadCall(f"There is no tool {_quote(call.name)}; the tool is {ZOOM!r}.")
+    return read_target(call.arguments, images, vlm)
+
+
+def read_target(arguments: Mapping[str, Any], images: Sequence[Image], vlm: VLM) -> Target:
+    """What the `arguments` of a call ask to see.
+
+    Raises:
+        BadCall: the box or `img_idx` is not one.
+    """
+    index = _index(arguments.get("img_idx", 0), len(images))
+    box_format = vlm.traits.box_format
+    numbers = _numbers(arguments.get(box_format.key), box_format)
+    return Target(index, _region(numbers, box_format, vlm.seen_size(images[index].size)))
+
+
+def _index(value: object, count: int) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
+        raise BadCall(
+            f'"img_idx" must be a whole number from 0 to {count - 1}, got {_quote(value)}.'
+        )
+    return value
+
+
+def _numbers(value: object, box_format: BoxFormat) -> XYXY:
+    rule = f'"{box_format.key}" must be four numbers [{", ".join(_names(box_format))}]'
+    if not isinstance(value, list | tuple) or len(value) != 4:
+        raise BadCall(f"{rule}, got {_quote(value)}.")
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
+        raise BadCall(f"{rule}, got {_quote(value)}.")
+    if any(abs(v) > 1e9 or math.isnan(v) for v in value):
+        raise BadCall(f'"{box_format.key}" must be finite numbers, got {_quote(value)}.')
+    a, b, c, d = value
+    return a, b, c, d
+
+
+def _region(numbers: XYXY, box_format: BoxFormat, seen: Size) -> Region:
+    a, b, c, d = numbers
+    if not (a < c and b < d):
+        first, second, third, fourth = _names(box_format)
+        rule = f"{first} < {third} and {second} < {fourth}"
+        raise BadCall(f'"{box_format.key}" must have {rule}, got {_quote(list(numbers))}.')
+    try:
+        return box_format.read(numbers, seen)
+    except ValueError:
+        width, height = box_format.frame or seen
+        rule = f"lie inside the image, 0 to {width} across and 0 to {height} down"
+        raise BadCall(f'"{box_format.key}" must {rule}, got {_quote(list(numbers))}.') from None
+
+
+def _names(box_format: BoxFormat) -> tuple[str, str, str, str]:
+    return ("x0", "y0", "x1", "y1") if box_format.order == "xyxy" else ("y0", "x0", "y1", "x1")
+
+
+def _quote(value: object, most: int = 80) -> str:
+    quoted = repr(value)
+    return quoted if len(quoted) <= most else quoted[:most] + "..."
+
+
+ZOOM_TOOL = zoom_tool(BoxFormat())

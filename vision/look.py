@@ -1,0 +1,101 @@
+"""The loop every way of looking again shares: the policy writes; parse; observe; append."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from mm.session import Session
+from mm.trace import Branch
+from mm.types import Generation, Message, Sampling, Text, message, user
+
+Request = TypeVar("Request")
+
+Parse = Callable[[Session, Generation], Sequence[Request]]
+"""What a reply asks for; empty when it asks for nothing and so is the answer."""
+
+Observe = Callable[[Session, Request], Message]
+"""What the policy gets for a request: a picture, or a text that says what was wrong with it."""
+
+Close = Callable[[Message | None], Message]
+"""The last observation, with the word that no more follow; for None, that word alone."""
+
+NO_MORE = "There are no more looks. Answer now."
+REFUSED = message("tool", "There are no more looks.")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When looking ends.
+
+    Attributes:
+        looks: requests that are observed, the wrong ones included.
+        visual_tokens: no more looks once the observations cost this many; None for no bound.
+    """
+
+    looks: int = 6
+    visual_tokens: int | None = None
+
+    def allow(self, looks: int, visual_tokens: int) -> bool:
+        """Whether another look is allowed after so many, at such a cost."""
+        return looks < self.looks and (
+            self.visual_tokens is None or visual_tokens < self.visual_tokens
+        )
+
+
+def tell(observation: Message | None) -> Message:
+    """Closes in words: the tool's own where it has just answered, else a user's."""
+    if observation is None:
+        return user(NO_MORE)
+    return Message(observation.role, (*observation.parts, Text("\n" + NO_MORE)))
+
+
+def look(
+    session: Session,
+    *,
+    parse: Parse[Request],
+    observe: Observe[Request],
+    close: Close = tell,
+    limits: Limits = Limits(),
+    sampling: Sampling | None = None,
+) -> Branch:
+    """Let the policy look until it answers.
+
+    When the limits are reached, or a reply ran into the token limit with neither request nor
+    answer, one last reply must be the answer. If it makes requests they are refused, and the
+    branch, which then ends with the refusal, has no answer.
+
+    Raises:
+        ModelError: the model failed.
+    """
+    looks = tokens = 0
+    while limits.allow(looks, tokens):
+        reply = session.generate(sampling)
+        requests = parse(session, reply)
+        if reply.finish == "cancelled" or not (requests or _cut_off(session, reply)):
+            return session.branch
+        if not requests:
+            session.say(close(None))
+            break
+        for request in requests:
+            if not limits.allow(looks, tokens):
+                session.say(REFUSED)
+                continue
+            observation = observe(session, request)
+            looks += 1
+            tokens += sum(session.vlm.visual_tokens(i.size) for i in observation.images)
+            more = limits.allow(looks, tokens)
+            session.say(observation if more else close(observation))
+    return _last_reply(session, parse, sampling)
+
+
+def _last_reply(session: Session, parse: Parse[Request], sampling: Sampling | None) -> Branch:
+    reply = session.generate(sampling)
+    for _ in parse(session, reply):
+        session.say(REFUSED)
+    return session.branch
+
+
+def _cut_off(session: Session, reply: Generation) -> bool:
+    return reply.finish == "length" and session.branch.answer is None

@@ -1,0 +1,62 @@
+"""Which part of which original picture a crop shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mm.geometry import Region
+from mm.trace import Branch
+from mm.types import Cropped, Image
+from mm.vlm import CropRule
+
+from .crop import in_original
+
+WHOLE = Region(0.0, 0.0, 1.0, 1.0)
+
+
+def original(
+    images: Sequence[Image], image: Image, region: Region, rule: CropRule
+) -> tuple[Image, Region]:
+    """`region` of `image`, as a region of the picture it comes from.
+
+    A crop comes from the picture that its origin names, as long as that one is among `images`.
+
+    Raises:
+        ValueError: the region lies in the grey of a letterboxed crop.
+    """
+    parent = _parent(images, image)
+    if parent is None or not isinstance(image.origin, Cropped):
+        return image, region
+    outer = in_original(region, image.origin.region, parent.size, rule)
+    return original(images, parent, outer, rule)
+
+
+def regions_of(branch: Branch) -> list[tuple[int, Region]]:
+    """What was looked at again, in order: the index of a picture of the prompt, and the part of it.
+
+    Pictures that are not crops of a prompt's picture (a depth map, a frame) are left out.
+    """
+    prompt = branch.sample.images
+    ids = [image.id for image in prompt]
+    found = []
+    for image in branch.images:
+        source, region = _traced((*prompt, *branch.images), image)
+        if source.id in ids and isinstance(image.origin, Cropped):
+            found.append((ids.index(source.id), region))
+    return found
+
+
+def _traced(images: Sequence[Image], image: Image) -> tuple[Image, Region]:
+    """The picture that `image` was cut from in the end, and where."""
+    region = WHOLE
+    while isinstance(image.origin, Cropped) and (parent := _parent(images, image)):
+        region = region.within(image.origin.region)
+        image = parent
+    return image, region
+
+
+def _parent(images: Sequence[Image], image: Image) -> Image | None:
+    if not isinstance(image.origin, Cropped):
+        return None
+    parent = image.origin.parent
+    return next((i for i in images if i.id == parent and i.id != image.id), None)

@@ -1,0 +1,212 @@
+"""Crop and replay: the model asks for a region, sees it enlarged, and goes on (VLM-R3)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from mm.geometry import Region
+from mm.parts import render_parts
+from mm.session import Session
+from mm.trace import Branch, Sample
+from mm.types import Generation, Image, Message, Text, Thinking, ToolCall, assistant, message, user
+from mm.vlm import CropRule
+
+from .call import BadCall, Target, read_call, read_target, tool_calls, zoom_tool
+from .crop import crop
+from .look import Limits, look
+from .regions import original
+from .where import NOT_SHOWN, Ground, ask_where, show
+
+Layout = Literal["tool", "inline"]
+
+ChooseRegion = Callable[[Sample, Region], Region]
+"""The region really shown for the one asked for; both are regions of the original picture."""
+
+STOPS = ("]}", "]\n}", "] }", "</answer>")
+"""Where VLM-R3's policy pauses for a crop, or is done."""
+
+ANSWER = assistant("\n<answer>")
+"""Put into the model's mouth, inline, when it may look no more."""
+
+
+class Cut(Protocol):
+    """Cuts a region out of a picture: `crop`, or a `partial` of it."""
+
+    def __call__(self, image: Image, region: Region, *, rule: CropRule) -> Image: ...
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How a region that was asked for becomes the crop that is shown.
+
+    Attributes:
+        rule: None for the rule that the model was trained on.
+        choose_region: None shows what was asked for.
+    """
+
+    rule: CropRule | None = None
+    cut: Cut = crop
+    choose_region: ChooseRegion | None = None
+
+    def shoot(self, session: Session, target: Target) -> Image:
+        """The crop that `target` asks for, always cut from the original picture.
+
+        Raises:
+            BadCall: it was shown before, or only grey is there.
+        """
+        images = session.images
+        rule = self.rule or session.vlm.traits.crop_rule
+        try:
+            source, region = original(images, images[target.index], target.region, rule)
+        except ValueError:
+            raise BadCall("The box lies outside the picture. Choose another.") from None
+        if self.choose_region:
+            region = self.choose_region(session.sample, region)
+        made = self.cut(source, region, rule=rule)
+        if any(made.origin == image.origin for image in images):
+            raise BadCall("This region was already shown above. Choose another, or answer.")
+        return made
+
+
+def zoom(
+    session: Session,
+    *,
+    max_looks: int = 6,
+    layout: Layout = "tool",
+    rule: CropRule | None = None,
+    offer: bool = True,
+    force: bool = False,
+    ground: Ground = ask_where,
+    choose_region: ChooseRegion | None = None,
+    cut: Cut = crop,
+    visual_tokens: int | None = None,
+) -> Branch:
+    """Let the model look at regions of its pictures, enlarged, until it answers.
+
+    Args:
+        max_looks: calls that are carried out, wrong ones included; then it must answer.
+        layout: "tool" offers `image_zoom_in_tool`; "inline" is VLM-R3's own, boxes and crops within
+            one assistant turn.
+        rule: how a crop is cut; None for the rule the model was trained on.
+        offer: False when the prompt itself offers the tool, or gives the inline instruction.
+        force: a model that answers at once is still asked where to look.
+        ground: where to look, for a model that calls no tools, or is forced.
+        choose_region: replaces each region asked for, for controls.
+        cut: `crop` with other options, such as a pixel budget.
+        visual_tokens: no more looks once the crops cost this many.
+
+    Raises:
+        ModelError: the model failed.
+    """
+    camera = Camera(rule, cut, choose_region)
+    limits = Limits(max_looks, visual_tokens)
+    if layout == "inline":
+        return _inline(session, camera, limits, offer)
+    if not session.vlm.traits.calls_tools:
+        return _two_steps(session, camera, ground)
+    if offer:
+        offer_zoom(session)
+    branch = look(
+        session, parse=tool_calls, observe=partial(answer_call, camera=camera), limits=limits
+    )
+    asked = any(step.message.role == "tool" for step in branch.steps)
+    return branch if asked or not force else _two_steps(session, camera, ground)
+
+
+def offer_zoom(session: Session) -> None:
+    """Put the zoom tool on offer, as the model's family writes boxes."""
+    session.say(Message("system", (zoom_tool(session.vlm.traits.box_format),)))
+
+
+def inline_instruction(key: str) -> str:
+    """What VLM-R3's user says after the question."""
+    return (
+        "\nFirst think, then answer. While thinking, look closely at key areas: call the "
+        f'"crop" tool with {{"{key}": [x1, y1, x2, y2]}}. '
+        "Write the thoughts within <think> </think> and the answer within <answer> </answer>."
+    )
+
+
+def answer_call(session: Session, call: ToolCall | None, *, camera: Camera = Camera()) -> Message:
+    """The crop that `call` asks for, or what is wrong with it, for `look`."""
+    try:
+        target = read_call(call, session.images, session.vlm)
+        return message("tool", camera.shoot(session, target))
+    except BadCall as error:
+        return message("tool", str(error))
+
+
+def _two_steps(session: Session, camera: Camera, ground: Ground) -> Branch:
+    """Ask where, show it, ask again; a question without pictures is only asked."""
+    if session.images:
+        target = ground(session)
+        session.say(NOT_SHOWN if target is None else _shown(session, camera, target))
+    session.generate()
+    return session.branch
+
+
+def _shown(session: Session, camera: Camera, target: Target) -> Message:
+    try:
+        return show(camera.shoot(session, target))
+    except BadCall:
+        return NOT_SHOWN
+
+
+def _inline(session: Session, camera: Camera, limits: Limits, offer: bool) -> Branch:
+    if offer:
+        session.say(user(inline_instruction(session.vlm.traits.box_format.key)))
+    stops = (*session.sampling.stop, *STOPS)
+    return look(
+        session,
+        parse=_inline_boxes,
+        observe=partial(_answer_inline, camera=camera),
+        close=_open_answer,
+        limits=limits,
+        sampling=replace(session.sampling, stop=stops),
+    )
+
+
+def _inline_boxes(session: Session, reply: Generation) -> tuple[Mapping[str, Any] | None, ...]:
+    """The last JSON object of a reply that names a box; None when it cannot be read."""
+    text = render_parts(reply.message.parts)
+    if f'"{session.vlm.traits.box_format.key}"' not in text or "<answer>" in _turn(session):
+        return ()
+    objects = re.findall(r"\{[^{}]*\}", text)
+    try:
+        arguments = json.loads(objects[-1]) if objects else None
+    except (ValueError, RecursionError):
+        return (None,)
+    return (arguments,)
+
+
+def _turn(session: Session) -> str:
+    """All the assistant wrote in its open turn, thoughts included."""
+    said = []
+    for step in reversed(session.branch.steps):
+        if step.message.role != "assistant":
+            break
+        said += [p.text for p in step.message.parts if isinstance(p, Text | Thinking)]
+    return "".join(said)
+
+
+def _answer_inline(
+    session: Session, arguments: Mapping[str, Any] | None, *, camera: Camera
+) -> Message:
+    try:
+        if arguments is None:
+            raise BadCall("Invalid operation! The box is not a JSON object.")
+        made = camera.shoot(session, read_target(arguments, session.images, session.vlm))
+        return assistant("\n", made, "\n")
+    except BadCall as error:
+        return assistant(f"\n{error}\n")
+
+
+def _open_answer(observation: Message | None) -> Message:
+    if observation is None:
+        return ANSWER
+    return Message("assistant", (*observation.parts, Text("<answer>")))
