@@ -32,7 +32,7 @@ class Checkpoint:
 
 
 def find(name: str) -> Path:
-    """The folder that `name` means: a bundled model's, a local one, or a hub id's, downloaded if need be.
+    """The folder that `name` means: a bundled model's, a local one, or a hub id's once downloaded.
 
     Raises:
         ModelUnavailable: there is none, or the hub cannot give it.
@@ -48,7 +48,7 @@ def find(name: str) -> Path:
     if path.is_absolute() or name.startswith((".", "~")) or not _HUB_ID.fullmatch(name):
         known = ", ".join(bundled_models()) or "none"
         raise ModelUnavailable(
-            f"no model {name!r}: give a bundled one ({known}), a checkpoint's folder, or a hub id (owner/name)"
+            f"no model {name!r}: give a bundled one ({known}), a folder, or a hub id (owner/name)"
         )
     return _from_hub(name)
 

@@ -1,15 +1,15 @@
-"""The engine owns a model's weights: it computes contexts, keeps them, and writes replies from them.
+"""The engine owns a model's weights: it computes contexts, keeps them, and writes replies.
 
-All work on the model happens on one thread, a request at a time, so any number of threads may ask. A request
-starts from the longest kept context that it begins with; what is kept is never written in place, so any number
-of replies may start from the same one.
+All work on the model happens on one thread, a request at a time, so any number of threads may ask.
+A request starts from the longest kept context that it begins with; what is kept is never written in
+place, so any number of replies may start from the same one.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,7 +42,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class _Features:
-    """A picture's visual tokens: (V, D) for the input and for each early layer that adds them again."""
+    """A picture's visual tokens, (V, D): for the input, and for each early layer that adds more."""
 
     embeds: Tensor
     deep: tuple[Tensor, ...] = ()
@@ -227,7 +227,7 @@ class Engine:
             return [scores for group in groups for scores in self._score_rows(row, group)]
 
     def _score_rows(self, row: _Row, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One pass over continuations of one prompt; what pads the short ones stands after all that counts."""
+        """One pass over continuations of one prompt; padding stands after all that counts."""
         import torch
 
         longest = max(map(len, rows))
@@ -256,13 +256,13 @@ class Engine:
     def _prefill(self, tokens: Tokens, adapter: str | None) -> _Row:
         """Compute what no kept context holds of `tokens`.
 
-        Layers with a sliding window keep all their keys here and only their mask slides: a cache that forgets
-        could not serve a request that begins the same and goes on differently.
+        Layers with a sliding window keep all their keys here and only their mask slides: a cache
+        that forgets could not serve a request that begins the same and goes on differently.
         """
         length = len(tokens.ids)
         if length > self.limit:
             raise ModelError(
-                f"the conversation has {length} tokens; the model takes {self.limit} at most"
+                f"a conversation of {length} tokens is too long; the model takes {self.limit}"
             )
         context = Context.of(tokens, adapter)
         reused, layers = self._contexts.longest(context, length - 1)
@@ -287,8 +287,8 @@ class Engine:
     def _forward(self, embeds: Tensor, positions: Tensor, cache: Any, **extra: Any) -> Tensor:
         """Hidden states (B, T, D) for `embeds` (B, T, D); `positions` are (B, T), or (3, B, T).
 
-        The decoder is called without its wrapper, which would fill in positions from `rope_deltas`: what the
-        last request left on the module, whoever's it was.
+        The decoder is called without its wrapper, which would fill in positions from `rope_deltas`:
+        what the last request left on the module, whoever's it was.
         """
         if self.builder.family.mrope and positions.dim() == 2:
             positions = positions.expand(3, -1, -1)
@@ -321,7 +321,7 @@ class Engine:
     def _inputs(
         self, tokens: Tokens, start: int, features: Sequence[_Features]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Embeddings (1, T, D) of the ids from `start` on, and what else the decoder takes with pictures."""
+        """Embeddings (1, T, D) of the ids from `start` on, and what else pictures bring."""
         import torch
 
         ids = torch.tensor([tokens.ids[start:]], device=self.model.device)
@@ -378,11 +378,11 @@ class Engine:
             yield
 
 
-def _cache(layers: Any) -> Any:
+def _cache(layers: Iterable[tuple[Tensor, Tensor]]) -> Any:
     """A cache of its own that begins with `layers`, which stay as they are."""
-    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicCache
 
-    return DynamicCache(tuple(layers)) if layers else DynamicCache()
+    return DynamicCache(tuple(layers) or None)
 
 
 def _layers(cache: Any) -> Iterator[tuple[Tensor, Tensor]]:
@@ -405,7 +405,7 @@ def _flat(value: Any) -> Tensor:
 def _joined_masks(visual: Tensor, start: int, window: int | None) -> dict[str, Tensor]:
     """Masks (1, 1, T, start + T) for ids whose pictures attend to themselves in both directions.
 
-    `visual` (T,) marks placeholders; each run of them is one block, as the family's own model reads it.
+    `visual` (T,) marks placeholders; each run of them is one block, as the family's model reads it.
     """
     import torch
 

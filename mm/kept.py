@@ -1,4 +1,4 @@
-"""What an engine keeps between requests: contexts it has computed and features of pictures it has seen."""
+"""What an engine keeps between requests: computed contexts, and features of pictures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Context:
         return cls(tokens.ids, images, adapter)
 
     def shared(self, other: Context) -> int:
-        """How many leading ids mean the same in both; the cut never falls inside a picture of either."""
+        """How many leading ids mean the same in both; the cut never falls inside a picture."""
         if self.adapter != other.adapter:
             return 0
         length = _equal(self.ids, other.ids)
@@ -64,7 +64,7 @@ def _equal(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 
 
 class Kept(Generic[K, V]):
-    """Values under a budget of bytes; the one unused for longest goes first. Not for several threads."""
+    """Values under a budget of bytes; the one unused for longest goes first. For one thread."""
 
     def __init__(self, budget: int) -> None:
         self.budget = budget
@@ -109,7 +109,7 @@ class Contexts:
         self.kept: Kept[Context, Layers] = Kept(budget)
 
     def longest(self, wanted: Context, limit: int) -> tuple[int, Layers]:
-        """The longest computed beginning of `wanted` of at most `limit` ids: its length and layers."""
+        """The longest computed beginning of `wanted`, of at most `limit` ids, and its layers."""
         best = max(self.kept, key=wanted.shared, default=None)
         length = wanted.cut(min(wanted.shared(best), limit)) if best else 0
         if best is None or length == 0:

@@ -34,17 +34,18 @@ def load(
     """The model called `name`, ready to answer.
 
     Args:
-        name: a bundled model ("tiny"), the folder of a checkpoint or of a peft adapter, or a hub id.
+        name: a bundled model ("tiny"), a folder with a checkpoint or a peft adapter, or a hub id.
         device: as torch names it; None takes a GPU if there is one.
-        dtype: "float32", "bfloat16" or "float16"; None takes float32 for small models on a CPU, else bfloat16.
+        dtype: "float32", "bfloat16" or "float16"; None takes float32 for small models on
+            a CPU, else bfloat16.
         adapter: the folder of a peft adapter to answer with.
         trust_remote_code: run code that comes with the checkpoint.
-        threads: CPU threads of this process; None leaves torch's number, but takes 1 for a model so small
-            that sharing its steps costs more than it saves.
+        threads: CPU threads of this process; None leaves torch's number, but takes 1 for a model so
+            small that sharing its steps costs more than it saves.
 
     Raises:
-        ModelUnavailable: missing, gated, offline, too large, or of a kind that is not supported; the message
-            says the remedy.
+        ModelUnavailable: missing, gated, offline, too large, or of a kind that is not supported;
+            the message says the remedy.
         ValueError: no such dtype.
     """
     folder = find(name)
@@ -97,7 +98,7 @@ def _weights(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool
     import transformers
 
     architecture = (checkpoint.config.get("architectures") or [""])[0]
-    model_class = getattr(transformers, architecture, None)
+    model_class: Any = getattr(transformers, architecture, None)
     if model_class is None:
         model_class = transformers.AutoModelForImageTextToText
     try:
@@ -113,7 +114,7 @@ def _weights(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool
         raise ModelUnavailable(f"{checkpoint.folder}: {_first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise ModelUnavailable(
-            f"{checkpoint.folder} lacks {len(missing)} of {architecture}'s weights, {missing[0]} among them"
+            f"{checkpoint.folder} lacks {len(missing)} of its model's weights, such as {missing[0]}"
         )
     return model
 
@@ -138,7 +139,7 @@ def _adapted(model: Any, adapter: str) -> Any:
     strays = sorted(set(needed) ^ {k for k in there if "embed" not in k or k in needed})
     if strays:
         raise ModelUnavailable(
-            f"{adapter} does not fit the model: {len(strays)} weights have no match, {strays[0]} among them"
+            f"{adapter} does not fit the model: {len(strays)} weights differ, such as {strays[0]}"
         )
     return adapted
 
@@ -227,7 +228,7 @@ def _crop_rule(checkpoint: Checkpoint, default: CropRule) -> CropRule:
     rule = checkpoint.config.get("crop_rule", default)
     if rule not in get_args(CropRule):
         raise ModelUnavailable(
-            f"{checkpoint.folder}: crop_rule must be one of {', '.join(get_args(CropRule))}, got {rule!r}"
+            f"{checkpoint.folder}: crop_rule must be in {get_args(CropRule)}, got {rule!r}"
         )
     return rule
 

@@ -16,7 +16,7 @@ class HFVLM:
     """A conversation goes in, a generation comes out; any number of threads may ask.
 
     Args:
-        adapter: name of the adapter in `engine` to answer with; None answers with the weights alone.
+        adapter: name of the adapter in `engine` to answer with; None is the weights alone.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class HFVLM:
         return [self._reply(c, sampling, on_token, cancel) for c in conversations]
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
-        """Log-probabilities of each continuation's tokens as the assistant's next words, end token included."""
+        """Log-probabilities of each continuation's tokens as the next words, end token included."""
         begins = not (conversation and conversation[-1].role == "assistant")
         ids = [self.builder.continuation(text, begins=begins) for text in continuations]
         return self.engine.score(self._tokens(conversation), ids, adapter=self.adapter)
