@@ -1,7 +1,7 @@
 """Traces on disk: a JSON line each in `traces.jsonl`, and every picture as `images/ID.png`.
 
 A line is written in one piece after its pictures, so a program that dies while writing leaves at
-most one line cut off at the end. Reading leaves such a line out and warns; the next append removes it.
+most one line cut off at the end. Reading warns and leaves it out; the next append removes it.
 """
 
 from __future__ import annotations
