@@ -27,10 +27,10 @@ class Family:
         markers: other tokens that only a picture or a clip may bring into the context.
         tensors: what of the image processor's output the encoder takes.
         calls_tools: whether its checkpoints were taught to write tool calls.
-        mrope: positions have three axes; pass what `positions` gives, never the model's own `rope_deltas`.
+        mrope: positions have three axes; pass them, and never trust the model's own `rope_deltas`.
         slides: some layers attend to a sliding window only.
-        joined_pictures: the visual tokens of one picture attend to each other in both directions, so a
-            forward pass with pictures needs `token_type_ids`, 1 on placeholders, and a whole picture at once.
+        joined_pictures: the visual tokens of one picture attend to each other in both directions,
+            so a forward needs `token_type_ids`, 1 on placeholders, and a whole picture at once.
         options: what the family's own processor passes to its image processor.
     """
 
@@ -87,9 +87,9 @@ _QWEN_MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
 _PIXELS = BoxFormat(frame=None)  # of the resized picture
 _UNIT = BoxFormat(frame=(1, 1), decimals=3)
 
-# Boxes: Qwen's cookbooks and InternVL's documentation give 0 to 1000 and, for Qwen2.5-VL, pixels. LLaVA
-# was trained on 0 to 1 (and VGR, on LLaVA-NeXT, keeps that). Nothing is documented for Idefics3, SmolVLM
-# and Gemma 3: they get 0 to 1000, which a prompt has to ask for.
+# Boxes: Qwen's cookbooks and InternVL's documentation give 0 to 1000 and, for Qwen2.5-VL, pixels.
+# LLaVA was trained on 0 to 1 (and VGR, on LLaVA-NeXT, keeps that). Nothing is documented for
+# Idefics3, SmolVLM and Gemma 3: they get 0 to 1000, which a prompt has to ask for.
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="Qwen3-VL",

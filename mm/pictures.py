@@ -16,13 +16,11 @@ from .types import Image
 if TYPE_CHECKING:
     from torch import Tensor
 
-_BUDGET = (
-    256 * 2**20
-)  # bytes of processed pictures worth keeping: some dozens at a usual resolution
+_BUDGET = 256 * 2**20  # bytes of tensors: some dozens of pictures at a usual resolution
 
 
 class Pictures:
-    """An image processor of one family, its latest results kept; safe to use from several threads."""
+    """One family's image processor, its latest results kept; safe to use from several threads."""
 
     def __init__(self, family: Family, config: Any, processor: Any) -> None:
         self._family = family

@@ -1,4 +1,4 @@
-"""Text to ids and back, so that a control token comes from us alone and never from somebody's words."""
+"""Text to ids and back; a control token comes from us alone and never from somebody's words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Piece = int | str
 
 After = Literal["start", "token", "words"]
 
-_ANCHOR = "\n"  # words that a vocabulary never merges with what follows; only asked of those without bytes
+_ANCHOR = "\n"  # a vocabulary in the manner of Llama's merges it with nothing
 
 
 class Words:
@@ -23,16 +23,13 @@ class Words:
         controls: tokens that only we write, besides those the tokenizer calls special.
     """
 
-    def __init__(self, tokenizer: Any, controls: Iterable[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, controls: Sequence[str] = ()) -> None:
         from tokenizers import Tokenizer
 
         added = tokenizer.added_tokens_decoder.values()
         names = {str(token) for token in added if token.special} | set(controls)
         self.ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
-        missing = sorted(
-            name for name, id in self.ids.items() if id in (None, tokenizer.unk_token_id)
-        )
-        if missing := [name for name in missing if name in set(controls)]:
+        if missing := [n for n in controls if self.ids[n] in (None, tokenizer.unk_token_id)]:
             raise ValueError(f"the tokenizer has no token {missing[0]!r}, which its model needs")
         self.control_ids = frozenset(self.ids.values())
         self._controls = re.compile("|".join(sorted(map(re.escape, names), key=len, reverse=True)))
@@ -56,7 +53,7 @@ class Words:
     def _encode(self, pieces: tuple[Piece, ...], after: After = "start") -> tuple[int, ...]:
         """The ids of `pieces`; words that touch are tokenised as one text.
 
-        `after` says what stands before them, for vocabularies that put a space before a text's first word.
+        `after` says what stands before them, for vocabularies that put a space before a text.
         """
         ids: list[int] = []
         for piece in joined(pieces):
@@ -89,7 +86,7 @@ class Words:
         return self._rules.encode(text, add_special_tokens=False).ids
 
     def _prefixed_after(self, backend: Any) -> frozenset[After]:
-        """Where words begin as a text of their own does; elsewhere an anchor must stand before them."""
+        """Where words begin as a text of their own does; elsewhere they need an anchor before."""
         alone = self._raw("a")
         spaced: set[After] = {"start"}
         if self._raw(_ANCHOR + "a")[len(self._raw(_ANCHOR)) :] == alone:

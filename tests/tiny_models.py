@@ -47,7 +47,7 @@ from transformers import (
 from mm.families import family_of
 from mm.tokens import TokenBuilder, compose
 
-TEXT = {
+TEXT: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -113,7 +113,7 @@ QWEN_SPECIALS = [
 ]
 
 
-def qwen_ids(tokenizer: Any) -> dict[str, int]:
+def qwen_ids(tokenizer: Any) -> dict[str, Any]:
     names = {
         "image_token_id": "<|image_pad|>",
         "video_token_id": "<|video_pad|>",
@@ -182,7 +182,7 @@ def qwen2_5_vl() -> TinyModel:
     return qwen2(Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, vision)
 
 
-TOWER = {
+TOWER: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
@@ -193,7 +193,7 @@ TOWER = {
 POINTS = [[56, 112], [112, 56], [112, 112], [168, 56], [56, 168], [168, 168]]
 
 
-def spaced_tokenizer(specials: list[str], template: str) -> Any:
+def spaced_tokenizer(specials: list[str], template: str, scheme: Any = "first") -> Any:
     """A tokenizer in the manner of Llama's: spaces are letters, one stands before a text."""
     letters = [chr(c) for c in range(33, 127)]
     merges = [("▁", c) for c in "abistwz"] + [("▁t", "h"), ("▁th", "e"), ("i", "s"), ("▁i", "s")]
@@ -203,7 +203,7 @@ def spaced_tokenizer(specials: list[str], template: str) -> Any:
     rules = Tokenizer(
         models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True)
     )
-    rules.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    rules.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
     rules.decoder = decoders.Sequence(
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     )
