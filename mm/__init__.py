@@ -2,7 +2,7 @@
 
 from .answers import extract_answer, same_answer
 from .geometry import BoxFormat, Region, Size, iou
-from .images import open_image
+from .images import BadImage, open_image
 from .load import load
 from .session import Event, Session, Strategy, Verifier, run, run_many, stream
 from .scripted import ScriptedVLM

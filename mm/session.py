@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -179,7 +179,7 @@ def _run_one(strategy: Strategy, vlm: VLM, options: dict, sample: Sample) -> Tra
 
 def stream(
     strategy: Strategy, sample: Sample, vlm: VLM, *, sampling: Sampling = Sampling()
-) -> Iterator[Event]:
+) -> Generator[Event]:
     """Events as they happen, the last one "done" with the trace. Closing the iterator stops the model."""
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
     stopped = threading.Event()

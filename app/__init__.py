@@ -1,0 +1,1 @@
+"""The doors: a command line and a page to look at."""

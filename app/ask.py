@@ -1,0 +1,111 @@
+"""`mm ask`: one question about one picture or several."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mm
+
+from .mistakes import Mistake
+from .options import ModelChoice
+from .report import as_json, as_text
+from .strategies import strategy_named
+
+
+@dataclass(frozen=True)
+class How:
+    """How to answer: the same for one question and for a batch."""
+
+    model: ModelChoice = ModelChoice()
+    strategy: str = "direct"
+    sampling: mm.Sampling = field(default_factory=mm.Sampling)
+    choices: tuple[str, ...] = ()
+    save_trace: Path | None = None
+
+    def function(self) -> mm.Strategy:
+        """The strategy; with choices, it always gives one of them."""
+        strategy = strategy_named(self.strategy)
+        return mm.insist(strategy) if self.choices else strategy
+
+
+def ask(words: list[str], how: How, *, as_program: bool, draw: Path | None) -> None:
+    """Ask the last of `words` about the pictures before it, and print what comes back.
+
+    Raises:
+        Mistake: the words, the strategy or an output path cannot be used.
+        BadImage, ModelError: the picture or the model cannot.
+    """
+    files, question = _split(words)
+    strategy = how.function()
+    _check_outputs(how.save_trace, draw)
+    sample = mm.question(question, *files, choices=how.choices)
+    with spinner(f"loading {how.model.name}", quiet=as_program):
+        vlm = how.model.load()
+    with spinner("looking", quiet=as_program):
+        trace = mm.run(strategy, sample, vlm, sampling=how.sampling)
+    keep(trace, how.save_trace)
+    if trace.error:
+        raise mm.ModelError(trace.error)
+    if draw:
+        _draw(trace, draw)
+    print(json.dumps(as_json(trace)) if as_program else as_text(trace, files))
+
+
+def keep(trace: mm.Trace, folder: Path | None) -> None:
+    """Save `trace` in `folder`, where one is wanted."""
+    if folder is None:
+        return
+    try:
+        mm.save_traces([trace], folder)
+    except OSError as error:
+        raise Mistake(f"cannot write the trace to {str(folder)!r}: {error.strerror}") from None
+
+
+@contextmanager
+def spinner(doing: str, *, quiet: bool = False) -> Iterator[None]:
+    """Something that moves on a terminal while work is done; nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(doing):
+        yield
+
+
+def _split(words: list[str]) -> tuple[list[str], str]:
+    if not words:
+        raise Mistake('what about? give a picture and a question: mm ask FILE... "question"')
+    *files, question = words
+    if Path(question).is_file():
+        raise Mistake(f"{question!r} is a file: end with the question, in quotes")
+    if not files:
+        raise Mistake(f'no picture before the question {question!r}: mm ask FILE... "question"')
+    if not question.strip():
+        raise Mistake("the question is empty")
+    return files, question
+
+
+def _check_outputs(save_trace: Path | None, draw: Path | None) -> None:
+    if save_trace and save_trace.exists() and not save_trace.is_dir():
+        raise Mistake(f"--save-trace takes a folder, and {str(save_trace)!r} is a file")
+    if draw is None:
+        return
+    if draw.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise Mistake(f"--draw writes .png, .jpg or .webp, not {draw.name!r}")
+    if not draw.parent.is_dir():
+        raise Mistake(f"--draw: there is no folder {str(draw.parent)!r}")
+
+
+def _draw(trace: mm.Trace, path: Path) -> None:
+    from vision import draw
+
+    try:
+        draw(trace).save(path)
+    except OSError as error:
+        raise Mistake(f"cannot write {str(path)!r}: {error.strerror}") from None

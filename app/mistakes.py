@@ -1,0 +1,34 @@
+"""What the user can put right, told in one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+
+import typer
+
+import mm
+
+
+class Mistake(Exception):
+    """Something the user asked for that cannot be done; the message says what and the remedy."""
+
+
+EXPECTED = (Mistake, mm.BadImage, mm.ModelError, typer.TyperException)
+"""What is told in a line; anything else is a bug and keeps its traceback."""
+
+
+def tell(error: Exception) -> None:
+    """`error` as one line on stderr."""
+    said = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+    print(f"mm: {' '.join(said.split())}", file=sys.stderr)
+
+
+def hush() -> None:
+    """Keep libraries from talking around our own words; to be called before they are imported."""
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
