@@ -116,8 +116,9 @@ class BoxFormat:
         start, end = (self._rounded(v * length) for v in (low, high))
         if start < end:
             return start, end
-        end = min(self._rounded(start + unit), length)  # a sliver within one unit of the frame
-        return self._rounded(end - unit), end
+        middle = math.floor((low + high) / 2 * length / unit) * unit  # a sliver: the unit it is in
+        start = self._rounded(min(middle, length - unit))
+        return start, self._rounded(start + unit)
 
     def _rounded(self, value: float) -> float:
         return round(value, self.decimals) if self.decimals else round(value)
