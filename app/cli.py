@@ -43,7 +43,8 @@ def run(arguments: list[str]) -> int:
 @cli.command()
 def ask(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar='FILE... "QUESTION"', show_default=False)
+        list[str] | None,
+        typer.Argument(metavar="FILES QUESTION", help="Pictures, then the question in quotes."),
     ] = None,
     model: Model = "tiny",
     strategy: Strategy = "direct",
