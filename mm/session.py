@@ -1,4 +1,4 @@
-"""A conversation in progress: strategies drive it, the trace records it, one observer may watch it."""
+"""A conversation in progress: strategies drive it, the trace records it, an observer watches it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .vlm import VLM, Cancelled, ModelError
 class Event:
     """Something an observer may show.
 
-    `kind` is "token" (`text` is the new piece), "step" (`index` is the new step, `message` its message),
-    "verdict" (`index` was scored; `text` says what), or "done" (`trace` is complete).
+    `kind` is "token" (`text` is the new piece), "step" (`index` is the new step, `message` its
+    message), "verdict" (`index` was scored; `text` says what), or "done" (`trace` is complete).
     """
 
     kind: Literal["token", "step", "verdict", "done"]
@@ -70,11 +70,11 @@ class Session:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """Every picture in the conversation, the prompt's first; `img_idx` of a tool call counts these."""
+        """Every picture so far, the prompt's first; `img_idx` of a tool call counts these."""
         return tuple(image for m in self.messages for image in m.images)
 
     def say(self, message: Message) -> None:
-        """Add a message nobody sampled: an instruction, an observation. A system message goes first."""
+        """Add a message nobody sampled, such as an observation; a system message goes first."""
         self._add(Step(message, self._leaf))
 
     def generate(self, sampling: Sampling | None = None) -> Generation:
@@ -99,22 +99,40 @@ class Session:
         return generation
 
     def choose(self, choices: Sequence[str]) -> str:
-        """The choice the model finds likeliest per token as its next words, recorded as an assistant message."""
+        """The choice the model finds likeliest per token as its next words, recorded as said by it.
+
+        Ties go to the earliest.
+
+        Raises:
+            ValueError: there is nothing to choose from.
+            ModelError: the model failed.
+        """
+        if not choices:
+            raise ValueError("nothing to choose from: choices is empty")
         scores = self.vlm.score(self.messages, choices)
         means = [sum(s) / max(len(s), 1) for s in scores]
         best = choices[means.index(max(means))]
         self._add(Step(assistant(best), self._leaf, cost=Cost(calls=1)))
         return best
 
+    @property
+    def stopped(self) -> bool:
+        """Whether whoever watches has asked to stop."""
+        return bool(self.cancel and self.cancel())
+
     def fork(self) -> Session:
         """Another path from here in the same trace, with a seed of its own."""
+        return self.at(self._leaf)
+
+    def at(self, leaf: int | None) -> Session:
+        """Another path, from step `leaf` (None: the prompt) of the same trace, with its own seed."""
         return Session(
             self.trace,
             self.vlm,
             sampling=replace(self.sampling, seed=next(self._seeds)),
             observer=self._observer,
             cancel=self.cancel,
-            leaf=self._leaf,
+            leaf=leaf,
             seeds=self._seeds,
         )
 
@@ -153,7 +171,7 @@ def run(
     observer: Observer | None = None,
     cancel: Cancelled | None = None,
 ) -> Trace:
-    """Answer `sample` with `strategy`. A model's failure becomes `trace.error`; bugs stay exceptions."""
+    """Answer `sample` with `strategy`; a model's failure becomes `trace.error`, bugs are raised."""
     trace = Trace(sample, strategy=name_of(strategy))
     session = Session(trace, vlm, sampling=sampling, observer=observer, cancel=cancel)
     try:
@@ -168,7 +186,7 @@ def run(
 def run_many(
     strategy: Strategy, samples: Sequence[Sample], vlm: VLM, *, threads: int = 4, **options: object
 ) -> Iterator[Trace]:
-    """Traces of `samples` in order, several at a time so that a batching engine can share its passes."""
+    """Traces of `samples` in order, several at a time so that an engine can batch its passes."""
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(partial(_run_one, strategy, vlm, options), samples)
 
@@ -180,7 +198,7 @@ def _run_one(strategy: Strategy, vlm: VLM, options: dict, sample: Sample) -> Tra
 def stream(
     strategy: Strategy, sample: Sample, vlm: VLM, *, sampling: Sampling = Sampling()
 ) -> Generator[Event]:
-    """Events as they happen, the last one "done" with the trace. Closing the iterator stops the model."""
+    """Events as they happen, the last one "done" with the trace; closing it stops the model."""
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()
     stopped = threading.Event()
 
@@ -194,7 +212,7 @@ def stream(
                 observer=events.put,
                 cancel=stopped.is_set,
             )
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread below
+        except BaseException as error:  # handed to the caller's thread below
             events.put(error)
 
     threading.Thread(target=work, daemon=True).start()
@@ -214,4 +232,4 @@ def name_of(function: Callable) -> str:
     """The name people know a strategy or verifier by, through any `partial`."""
     while isinstance(function, partial):
         function = function.func
-    return getattr(function, "__name__", type(function).__name__)
+    return getattr(function, "__name__", type(function).__name__).lstrip("_")

@@ -9,7 +9,9 @@ from .session import Session, Strategy
 from .trace import Branch
 from .types import message
 
-THINK = "Think first between <think> and </think>, then give the answer between <answer> and </answer>."
+THINK = (
+    "Think first between <think> and </think>, then give the answer between <answer> and </answer>."
+)
 
 
 def direct(session: Session) -> Branch:
@@ -28,12 +30,18 @@ def think(session: Session, *, instruction: str = THINK) -> Branch:
 def _insist(session: Session, *, strategy: Strategy) -> Branch:
     branch = strategy(session)
     choices = session.sample.choices
-    if choices and match_choice(branch.answer, choices) is None:
-        session.choose(choices)
-        return session.branch
-    return branch
+    if not choices or session.stopped or match_choice(branch.answer, choices) is not None:
+        return branch
+    unclear = branch.steps[-1:]
+    replied = unclear and unclear[0].message.role == "assistant"
+    again = session.at(unclear[0].parent if replied else branch.leaf)
+    again.choose(choices)
+    return again.branch
 
 
 def insist(strategy: Strategy) -> Strategy:
-    """`strategy`, but where it gives none of the sample's choices, the likeliest choice by `score`."""
+    """`strategy`, but the likeliest choice in place of a last reply that gives none of them.
+
+    The unclear reply stays in the trace as a branch of its own.
+    """
     return partial(_insist, strategy=strategy)

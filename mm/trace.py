@@ -1,11 +1,12 @@
 """The record of an answer: a tree of steps.
 
-n samples of one prompt are siblings; a GRPO group is a set of siblings; a DPO pair is two branches a verifier
-separates; a plain chat is the tree with one branch. What can be derived is a property and never stored.
+n samples of one prompt are siblings; a GRPO group is a set of siblings; a DPO pair is two branches a
+verifier separates; a plain chat is the tree with one branch. What can be derived is never stored.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -13,12 +14,14 @@ from functools import reduce
 from .answers import extract_answer
 from .types import Conversation, Cost, Image, Message
 
+_writing = threading.Lock()  # paths of one trace may grow in several threads
+
 
 @dataclass(frozen=True)
 class Sample:
     """One problem: its messages, what is right (None when nobody knows), and what may be answered.
 
-    `choices` closes the question; () leaves it open. `tags` are facts about the sample (task, level, ...).
+    `choices` closes the question; () leaves it open. `tags` are facts about the sample.
     """
 
     id: str
@@ -104,27 +107,26 @@ class Trace:
         """
         if step.parent is not None and not 0 <= step.parent < len(self.steps):
             raise ValueError(f"parent {step.parent} is not one of {len(self.steps)} steps")
-        self.steps.append(step)
-        return len(self.steps) - 1
+        with _writing:
+            self.steps.append(step)
+            return len(self.steps) - 1
 
     def score(self, index: int, name: str, value: float | None) -> None:
         """Write a verifier's `value` on the step at `index`."""
-        step = self.steps[index]
-        self.steps[index] = replace(step, scores={**step.scores, name: value})
+        with _writing:
+            step = self.steps[index]
+            self.steps[index] = replace(step, scores={**step.scores, name: value})
 
     def branch(self, leaf: int | None) -> Branch:
-        path: list[Step] = []
-        at = leaf
-        while at is not None:
-            path.append(self.steps[at])
-            at = self.steps[at].parent
-        return Branch(self.sample, tuple(reversed(path)), leaf)
+        """The path from the root to the step at `leaf`; None is the prompt alone."""
+        return Branch(self.sample, tuple(self.steps[i] for i in self._path(leaf)), leaf)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
         """One for each leaf, in the order they were begun."""
         parents = {s.parent for s in self.steps}
-        return tuple(self.branch(i) for i in range(len(self.steps)) if i not in parents)
+        leaves = [i for i in range(len(self.steps)) if i not in parents]
+        return tuple(self.branch(leaf) for leaf in sorted(leaves, key=self._path))
 
     @property
     def best(self) -> Branch:
@@ -143,3 +145,10 @@ class Trace:
     def cost(self) -> Cost:
         """Of all branches together."""
         return reduce(Cost.__add__, (s.cost for s in self.steps), Cost())
+
+    def _path(self, leaf: int | None) -> list[int]:
+        path: list[int] = []
+        while leaf is not None:
+            path.append(leaf)
+            leaf = self.steps[leaf].parent
+        return path[::-1]
