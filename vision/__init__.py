@@ -1,1 +1,11 @@
 """Looking again at a picture."""
+
+from .call import ZOOM_TOOL, zoom_tool
+from .controls import random_region, shown, true_region
+from .crop import crop, square_view, square_window
+from .draw import draw, sheet
+from .grounding import format_box, parse_boxes, parse_grounding
+from .look import Limits, look
+from .regions import regions_of
+from .statistics import calls, looks, valid_calls
+from .zoom import zoom
