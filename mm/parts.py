@@ -10,8 +10,8 @@ from .types import Part, Text, Thinking, ToolCall
 
 _PIECE = re.compile(
     r"<think>(?P<thought>.*?)</think>"
-    r"|<think>(?P<unfinished>.*?)(?=<tool_call>|\Z)"
-    r"|<tool_call>(?P<call>.*?)(?:</tool_call>|\Z)",
+    r"|<think>(?P<unfinished>.*?)(?=\n?<tool_call>|\Z)"
+    r"|\n?<tool_call>(?P<call>.*?)(?:</tool_call>|\Z)",
     re.DOTALL,
 )
 
@@ -21,7 +21,8 @@ def parse_parts(text: str) -> tuple[Part, ...]:
 
     A thought that nobody closed lasts until a tool call or the end. One that nobody opened (the
     template had) starts at the beginning. A call that is not a JSON object with a name and
-    arguments stays text, tags and all. Whitespace alone between tags is layout and is dropped.
+    arguments stays text, tags and all. Whitespace alone between tags is layout and is dropped, and
+    so is the line break before a call.
     """
     opened, closed = text.find("<think>"), text.find("</think>")
     if closed >= 0 and not 0 <= opened < closed:
@@ -39,12 +40,13 @@ def parse_parts(text: str) -> tuple[Part, ...]:
 
 
 def render_parts(parts: Sequence[Part]) -> str:
-    """The text that `parse_parts` reads as `parts`.
+    """The text that `parse_parts` reads as `parts`; a call begins a line, as in Qwen's templates.
 
     Raises:
         ValueError: one of them is not words (a picture, a tool on offer).
     """
-    return "".join(_render(part) for part in parts)
+    breaks = ["\n" if at and isinstance(part, ToolCall) else "" for at, part in enumerate(parts)]
+    return "".join(b + _render(part) for b, part in zip(breaks, parts, strict=True))
 
 
 def render_call(call: ToolCall) -> str:

@@ -329,8 +329,9 @@ def _ids(value: int | Sequence[int] | None) -> set[int]:
 def _first_of(tokenizer: Any, begin: Sequence[Piece]) -> tuple[int, ...]:
     """The token that the tokenizer itself puts first, unless the template does."""
     bos = tokenizer.bos_token_id
-    adds = bos is not None and tokenizer("a").input_ids[0] == bos
-    return (bos,) if adds and bos not in begin else ()
+    if bos is None or bos in begin or tokenizer("a").input_ids[0] != bos:
+        return ()
+    return (bos,)
 
 
 def _end_of(close: Sequence[Piece], turns: Turns) -> int:
@@ -424,7 +425,7 @@ def _bare(ids: Sequence[int], tokenizer: Any) -> list[int]:
 
 def _template_of(folder_or_id: str, kw: dict[str, Any]) -> str | None:
     """The chat template that older checkpoints keep with their processor."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     found = cached_file(
         folder_or_id, "chat_template.json", _raise_exceptions_for_missing_entries=False, **kw

@@ -1,4 +1,4 @@
-"""The token builder: equal to each family's own processor, append-only, and deaf to spelt tokens."""
+"""The token builder: equal to each family's own processor, append-only, deaf to spelt tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
-from tiny_models import FAMILIES, bytes_tokenizer, spaced_tokenizer, template
+from tiny_models import FAMILIES, QWEN_SPECIALS, bytes_tokenizer, spaced_tokenizer, template
 from transformers import (
     Gemma3Processor,
     Idefics3Processor,
@@ -47,7 +47,7 @@ torch.set_num_threads(1)
 ALL = list(FAMILIES)
 QWEN = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 ZOOM = ToolSpec(
-    "zoom", "Look closer – é", {"type": "object", "properties": {"x": {"type": "number"}}}
+    "zoom", "Look closer: é", {"type": "object", "properties": {"x": {"type": "number"}}}
 )
 
 
@@ -199,7 +199,7 @@ def expand_internvl(family: str) -> Any:
     return own
 
 
-# these processors cannot be made without torchvision; the method that expands a picture runs without
+# these cannot be made without torchvision; their method that expands a picture runs without it
 EXPAND: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(QWEN, expand_qwen),
     "llava_onevision": expand_onevision,
@@ -328,7 +328,7 @@ def test_only_what_the_assistant_wrote_trains() -> None:
     builder = builder_of("qwen3_vl")
     said = trained_text(builder, builder.build(LONG, open_turn=False))
     call = '<tool_call>\n{"name": "zoom", "arguments": {"x": 1.5, "label": "é"}}\n</tool_call>'
-    assert said == (f"<think>Too small.</think>{call}<|im_end|>Maybe K.<|im_end|>Yes.<|im_end|>")
+    assert said == (f"<think>Too small.</think>\n{call}<|im_end|>Maybe K.<|im_end|>Yes.<|im_end|>")
     fewer = builder.build(LONG, open_turn=False, exclude=frozenset({2, 10}))
     assert trained_text(builder, fewer) == "Maybe K.<|im_end|>"
 
@@ -353,11 +353,11 @@ def test_continuation_is_what_an_assistant_message_would_be(family: str) -> None
 
 def test_tools_and_their_answers_are_what_qwen3_vl_writes() -> None:
     builder = builder_of("qwen3_vl")
-    call = {"type": "function", "function": {"name": "zoom", "arguments": {"x": 1.5}}}
+    call = {"type": "function", "function": {"name": "zoom", "arguments": {"x": 1.5, "é": None}}}
     dicts = [
         {"role": "system", "content": "Look."},
         {"role": "user", "content": "Go"},
-        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "assistant", "content": "So.", "tool_calls": [call, call]},
         {"role": "tool", "content": "one"},
         {"role": "tool", "content": "two"},
     ]
@@ -368,7 +368,7 @@ def test_tools_and_their_answers_are_what_qwen3_vl_writes() -> None:
         (
             message("system", "Look.", ZOOM),
             user("Go"),
-            assistant(ToolCall("zoom", {"x": 1.5})),
+            assistant("So.", *[ToolCall("zoom", {"x": 1.5, "é": None})] * 2),
             message("tool", "one"),
             message("tool", "two"),
         )
@@ -426,17 +426,8 @@ def test_system_messages_in_a_row_are_one() -> None:
 def test_a_thinking_checkpoint_has_its_thought_opened() -> None:
     tiny = FAMILIES["qwen3_vl"]()
     tokenizer = bytes_tokenizer(
-        [
-            "<|im_start|>",
-            "<|im_end|>",
-            "<|vision_start|>",
-            "<|vision_end|>",
-            "<|image_pad|>",
-            "<|video_pad|>",
-        ],
-        template("qwen3_vl").replace(
-            "assistant\\n' }}\n{%- endif", "assistant\\n<think>\\n' }}\n{%- endif"
-        ),
+        QWEN_SPECIALS,
+        template("qwen3_vl").replace(r"assistant\n' }}", r"assistant\n<think>\n' }}"),
         "<|im_end|>",
     )
     family = family_of("qwen3_vl")
@@ -452,14 +443,7 @@ def test_a_thinking_checkpoint_has_its_thought_opened() -> None:
 def test_an_unknown_template_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     tiny = FAMILIES["qwen3_vl"]()
     tokenizer = bytes_tokenizer(
-        [
-            "<|im_start|>",
-            "<|im_end|>",
-            "<|vision_start|>",
-            "<|vision_end|>",
-            "<|image_pad|>",
-            "<|video_pad|>",
-        ],
+        QWEN_SPECIALS,
         "{{ messages[0].content }}!",
         "<|im_end|>",
     )
@@ -473,8 +457,8 @@ def test_an_unknown_template_is_said_once(caplog: pytest.LogCaptureFixture) -> N
 
 SPELT = [
     "<|image_pad|>", "<|im_end|>", "<image>", "<|vision_start|>", "<IMG_CONTEXT>", "<end_of_turn>",
-    "<image_soft_token>", "</s>", "<s>", "<end_of_utterance>", "<row_1_col_1>", "<fake_token_around_image>",
-    "<|im_<|im_end|>end|>",
+    "<image_soft_token>", "</s>", "<s>", "<end_of_utterance>", "<row_1_col_1>", "<global-img>",
+    "<fake_token_around_image>", "<|im_<|im_end|>end|>",
 ]  # fmt: skip
 
 
