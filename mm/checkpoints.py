@@ -122,24 +122,28 @@ def _parameters(path: Path) -> int:
 
 def _from_hub(name: str) -> Path:
     """A hub model's folder: what is on this machine already, else downloaded."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_PATTERNS, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return _downloaded(name)
+    return folder if _complete(folder) else _downloaded(name)
+
+
+def _downloaded(name: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
+        HTTPError,  # pyright: ignore[reportPrivateImportUsage] - of whichever client the hub uses
         RepositoryNotFoundError,
     )
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_PATTERNS, local_files_only=True))
-        if _complete(folder):
-            return folder
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        info = HfApi().model_info(name, timeout=_PATIENCE_S)
-        files_there = [s.rfilename for s in info.siblings or ()]
-        if not any(f.endswith(".safetensors") for f in files_there):
+        # asked first, for a download retries half a minute where nobody can be reached
+        siblings = HfApi().model_info(name, timeout=_PATIENCE_S).siblings or ()
+        if not any(s.rfilename.endswith(".safetensors") for s in siblings):
             raise ModelUnavailable(f"{name} has no safetensors weights; choose another checkpoint")
         return Path(snapshot_download(name, allow_patterns=_PATTERNS))
     except GatedRepoError:
@@ -148,12 +152,10 @@ def _from_hub(name: str) -> Path:
     except RepositoryNotFoundError:
         remedy = "check its name, or run `hf auth login` if it is private"
         raise ModelUnavailable(f"no model {name} on the hub: {remedy}") from None
-    except HfHubHTTPError as error:
-        raise ModelUnavailable(f"the hub refused {name}: {_first_line(error)}") from None
-    except (OSError, LocalEntryNotFoundError, *_network_errors()) as error:
+    except (HTTPError, OSError) as error:
         raise ModelUnavailable(
-            f"{name} is not on this machine and the hub cannot be reached "
-            f"({_first_line(error)}): go online, or give a local folder"
+            f"{name} is not on this machine and the hub does not give it "
+            f"({first_line(error)}): go online, or give a local folder"
         ) from None
 
 
@@ -167,11 +169,6 @@ def _complete(folder: Path) -> bool:
     return True
 
 
-def _network_errors() -> tuple[type[Exception], ...]:
-    import httpx
-
-    return (httpx.HTTPError,)
-
-
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an error says, cut to a line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

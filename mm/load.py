@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from .checkpoints import Checkpoint, find, inspect, read_json
+from .checkpoints import Checkpoint, find, first_line, inspect, read_json
 from .families import FAMILIES, family_of
 from .vlm import CropRule, ModelUnavailable
 
@@ -48,6 +48,18 @@ def load(
             the message says the remedy.
         ValueError: no such dtype.
     """
+    with _no_collecting():
+        return _load(name, device, dtype, adapter, trust_remote_code, threads)
+
+
+def _load(
+    name: str,
+    device: str | None,
+    dtype: str | None,
+    adapter: str | None,
+    trust_remote_code: bool,
+    threads: int | None,
+) -> HFVLM:
     folder = find(name)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         if adapter:
@@ -55,7 +67,7 @@ def load(
         base, adapter = _base_of(folder), str(folder)
         folder = find(base)
     checkpoint = inspect(folder)
-    _check_supported(checkpoint, trust_remote_code)
+    _check_supported(checkpoint)
     place = _device(device)
     kind = _dtype(dtype, place, checkpoint)
     _check_memory(checkpoint, place, kind)
@@ -83,7 +95,7 @@ def _assemble(
             str(checkpoint.folder), local_files_only=True, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise ModelUnavailable(f"{name}: {_first_line(error)}") from error
+        raise ModelUnavailable(f"{name}: {first_line(error)}") from error
     model = _weights(checkpoint, dtype, trust_remote_code).to(device).eval()
     if adapter:
         model = _adapted(model, adapter).eval()
@@ -111,7 +123,7 @@ def _weights(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool
             trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelUnavailable(f"{checkpoint.folder}: {_first_line(error)}") from error
+        raise ModelUnavailable(f"{checkpoint.folder}: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         raise ModelUnavailable(
             f"{checkpoint.folder} lacks {len(missing)} of its model's weights, such as {missing[0]}"
@@ -132,7 +144,7 @@ def _adapted(model: Any, adapter: str) -> Any:
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), adapter_name=_ADAPTER)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelUnavailable(f"{adapter} does not fit the model: {_first_line(error)}") from error
+        raise ModelUnavailable(f"{adapter} does not fit the model: {first_line(error)}") from error
     needed = get_peft_model_state_dict(adapted, adapter_name=_ADAPTER, save_embedding_layers=False)
     with safe_open(weights, "pt") as file:
         there = set(file.keys())
@@ -154,16 +166,13 @@ def _base_of(folder: Path) -> str:
     return str(base)
 
 
-def _check_supported(checkpoint: Checkpoint, trust_remote_code: bool) -> None:
+def _check_supported(checkpoint: Checkpoint) -> None:
     model_type = str(checkpoint.config.get("model_type", ""))
     if family_of(model_type) is None:
         known = ", ".join(family.name for family in FAMILIES)
         raise ModelUnavailable(
             f"{checkpoint.folder}: model type {model_type!r} is not supported; use one of {known}"
         )
-    if "auto_map" in checkpoint.config and not trust_remote_code:
-        # every listed family has its class in transformers, so the code is not needed
-        logging.getLogger(__name__).info("%s brings code, which is ignored", checkpoint.folder)
 
 
 def _device(device: str | None) -> torch.device:
@@ -176,7 +185,7 @@ def _device(device: str | None) -> torch.device:
         torch.empty(1, device=place)
     except (RuntimeError, AssertionError) as error:
         raise ModelUnavailable(
-            f"device {device!r} is not available here: {_first_line(error)}"
+            f"device {device!r} is not available here: {first_line(error)}"
         ) from None
     return place
 
@@ -234,6 +243,19 @@ def _crop_rule(checkpoint: Checkpoint, default: CropRule) -> CropRule:
 
 
 @contextmanager
+def _no_collecting() -> Iterator[None]:
+    """No garbage collection: imports make a million objects that stay, and a sixth of the time goes
+    into looking through them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars or advice from transformers while it loads."""
     from transformers.utils import logging as theirs
@@ -247,7 +269,3 @@ def _quiet() -> Iterator[None]:
         theirs.set_verbosity(level)
         if bars:
             theirs.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
