@@ -96,6 +96,7 @@ class TokenBuilder:
     ) -> None:
         self.family = family
         self.tokenizer = tokenizer
+        self.image_processor = image_processor
         self.turns = turns or family.turns[0]
         self.traits = traits or _traits(family, config)
         banned = (family.placeholder, *family.markers)

@@ -86,7 +86,7 @@ def trained_text(builder: TokenBuilder, tokens: Tokens) -> str:
 def own_llava_next() -> Any:
     tiny = FAMILIES["llava_next"]()
     return LlavaNextProcessor(
-        tiny.builder._pictures._processor,
+        tiny.builder.image_processor,
         tiny.builder.tokenizer,
         patch_size=14,
         vision_feature_select_strategy="default",
@@ -98,7 +98,7 @@ def own_llava_next() -> Any:
 def own_idefics3() -> Any:
     builder = builder_of("idefics3")
     return Idefics3Processor(
-        builder._pictures._processor,
+        builder.image_processor,
         builder.tokenizer,
         image_seq_len=4,
         chat_template=template("idefics3"),
@@ -112,7 +112,7 @@ def own_gemma3() -> Any:
         setattr(builder.tokenizer, f"{key}_token", name)
         setattr(builder.tokenizer, f"{key}_token_id", builder.tokenizer.convert_tokens_to_ids(name))
     return Gemma3Processor(
-        builder._pictures._processor,
+        builder.image_processor,
         builder.tokenizer,
         image_seq_length=4,
         chat_template=template("gemma3"),
@@ -173,7 +173,7 @@ PIXELS = ("pixel_values", "pixel_attention_mask")
 def expand_qwen(family: str) -> Any:
     own = object.__new__(Qwen3VLProcessor if family == "qwen3_vl" else Qwen2VLProcessor)
     own.image_token = "<|image_pad|>"
-    own.image_processor = builder_of(family)._pictures._processor
+    own.image_processor = builder_of(family).image_processor
     return own
 
 
@@ -181,7 +181,7 @@ def expand_onevision(family: str) -> Any:
     own = object.__new__(LlavaOnevisionProcessor)
     own.image_token, own.num_image_tokens = "<image>", 16
     own.vision_feature_select_strategy, own.vision_aspect_ratio = "full", "anyres_max_4"
-    own.image_processor = builder_of(family)._pictures._processor
+    own.image_processor = builder_of(family).image_processor
     return own
 
 
@@ -228,7 +228,7 @@ def own_marks(family: str, image: Image) -> str:
     options = {"crop_to_patches": True} if family == "internvl" else {}
     if family == "smolvlm":
         options = {"return_row_col_info": True}
-    processor = builder_of(family)._pictures._processor
+    processor = builder_of(family).image_processor
     made = dict(processor(images=[image.pixels], return_tensors="pt", **options))
     return EXPAND[family](family).replace_image_token({**made, "batch_num_images": [1]}, 0)
 
@@ -432,7 +432,7 @@ def test_a_thinking_checkpoint_has_its_thought_opened() -> None:
     )
     family = family_of("qwen3_vl")
     assert family is not None
-    builder = compose(family, tiny.model.config, tokenizer, tiny.builder._pictures._processor)
+    builder = compose(family, tiny.model.config, tokenizer, tiny.builder.image_processor)
     assert text_of(builder, builder.build((user("?"),)).ids).endswith("assistant\n<think>\n")
     said = (user("?"), assistant(Thinking("Hm."), Text("No.")), user("Why?"), assistant("So."))
     text = text_of(builder, builder.build(said, open_turn=False).ids)
@@ -447,7 +447,7 @@ def test_an_unknown_template_is_said_once(caplog: pytest.LogCaptureFixture) -> N
         "{{ messages[0].content }}!",
         "<|im_end|>",
     )
-    compose(tiny.builder.family, tiny.model.config, tokenizer, tiny.builder._pictures._processor)
+    compose(tiny.builder.family, tiny.model.config, tokenizer, tiny.builder.image_processor)
     assert [r.message for r in caplog.records] == [
         "Qwen3-VL: unknown chat template; using the family's usual turns"
     ]
@@ -596,7 +596,7 @@ def test_pictures_kept_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch)
         builder_of("qwen3_vl").family,
         config=FAMILIES["qwen3_vl"]().model.config,
         tokenizer=builder_of("qwen3_vl").tokenizer,
-        image_processor=builder_of("qwen3_vl")._pictures._processor,
+        image_processor=builder_of("qwen3_vl").image_processor,
     )
     one = sum(t.nbytes for t in builder._pictures.tensors(picture(128, 128)).values())
     monkeypatch.setattr(mm.pictures, "_BUDGET", 2 * one)
@@ -626,7 +626,7 @@ def test_a_saved_checkpoint_loads_to_the_same_tokens(family: str, tmp_path: Any)
     config = tiny.model.config
     config.save_pretrained(tmp_path)
     tiny.builder.tokenizer.save_pretrained(tmp_path)
-    tiny.builder._pictures._processor.save_pretrained(tmp_path)
+    tiny.builder.image_processor.save_pretrained(tmp_path)
     loaded = load_builder(str(tmp_path))
     ours, theirs = loaded.build(LONG), tiny.builder.build(LONG)
     assert ours.ids == theirs.ids
@@ -642,7 +642,7 @@ def test_what_a_config_says_of_its_own_wins(tmp_path: Any) -> None:
     tiny = FAMILIES["qwen3_vl"]()
     tiny.model.config.save_pretrained(tmp_path)
     tiny.builder.tokenizer.save_pretrained(tmp_path)
-    tiny.builder._pictures._processor.save_pretrained(tmp_path)
+    tiny.builder.image_processor.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "crop_rule": "square"}))
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 2]}))
