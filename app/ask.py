@@ -13,7 +13,7 @@ import mm
 
 from .mistakes import Mistake
 from .options import ModelChoice
-from .report import as_json, as_text
+from .report import as_json, as_text, failure_json
 from .strategies import strategy_named
 
 
@@ -33,27 +33,41 @@ class How:
         return mm.insist(strategy) if self.choices else strategy
 
 
-def ask(words: list[str], how: How, *, as_program: bool, draw: Path | None) -> None:
-    """Ask the last of `words` about the pictures before it, and print what comes back.
+def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | None = None) -> int:
+    """Ask the last of `words` about the pictures before it, print what comes back; the exit code.
+
+    As a program, a failure is printed as JSON too.
 
     Raises:
         Mistake: the words, the strategy or an output path cannot be used.
         BadImage, ModelError: the picture or the model cannot.
     """
+    try:
+        trace = _answer(words, how, draw, quiet=as_program)
+    except (Mistake, mm.BadImage, mm.ModelError) as error:
+        if not as_program:
+            raise
+        print(json.dumps(failure_json(error)))
+        return 2
+    if trace.error and not as_program:
+        raise mm.ModelError(trace.error)
+    print(json.dumps(as_json(trace)) if as_program else as_text(trace, words))
+    return 2 if trace.error else 0
+
+
+def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm.Trace:
     files, question = _split(words)
     strategy = how.function()
     _check_outputs(how.save_trace, draw)
     sample = mm.question(question, *files, choices=how.choices)
-    with spinner(f"loading {how.model.name}", quiet=as_program):
+    with spinner(f"loading {how.model.name}", quiet=quiet):
         vlm = how.model.load()
-    with spinner("looking", quiet=as_program):
+    with spinner("looking", quiet=quiet):
         trace = mm.run(strategy, sample, vlm, sampling=how.sampling)
     keep(trace, how.save_trace)
-    if trace.error:
-        raise mm.ModelError(trace.error)
     if draw:
         _draw(trace, draw)
-    print(json.dumps(as_json(trace)) if as_program else as_text(trace, files))
+    return trace
 
 
 def keep(trace: mm.Trace, folder: Path | None) -> None:
@@ -103,9 +117,9 @@ def _check_outputs(save_trace: Path | None, draw: Path | None) -> None:
 
 
 def _draw(trace: mm.Trace, path: Path) -> None:
-    from vision import draw
+    from .view import looked_at
 
     try:
-        draw(trace).save(path)
+        looked_at(trace).save(path)
     except OSError as error:
         raise Mistake(f"cannot write {str(path)!r}: {error.strerror}") from None

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import mm
 
 from .ask import How, keep, spinner
 from .mistakes import Mistake
-from .report import as_json
+from .report import as_json, failure_json
 
 Answer = dict[str, Any]
 
@@ -165,8 +165,7 @@ def _answer(row: Row, folder: Path, strategy: mm.Strategy, vlm: mm.VLM, how: How
     try:
         sample = _sample(row, folder, how)
     except (Mistake, mm.BadImage) as error:
-        failure = {"answer": None, "regions": [], "cost": asdict(mm.Cost()), "error": str(error)}
-        return {**_asked(row, how), **failure}
+        return {**_asked(row, how), **failure_json(error)}
     trace = mm.run(strategy, sample, vlm, sampling=how.sampling)
     keep(trace, how.save_trace)
     return {**_asked(row, how), **as_json(trace)}

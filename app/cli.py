@@ -82,8 +82,7 @@ def ask(
         save_trace=save_trace,
     )
     if batch is None and out is None:
-        ask_once(words or [], how, as_program=json, draw=draw)
-        return
+        raise typer.Exit(ask_once(words or [], how, as_program=json, draw=draw))
     if batch is None or out is None:
         raise Mistake("--batch rows.jsonl and --out answers.jsonl go together")
     if words or json or draw:
@@ -136,6 +135,9 @@ def evaluate(
     show_errors: Annotated[
         Path | None, typer.Option(help="Write ten wrong answers as one PNG.")
     ] = None,
+    anywhere: Annotated[
+        bool, typer.Option("--anywhere", help="A file's pictures may lie outside its folder.")
+    ] = False,
     model: Model = "tiny",
     device: Device = None,
     dtype: Dtype = None,
@@ -144,6 +146,8 @@ def evaluate(
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
     from training import benchmarks
+
+    from .strategies import strategy_named
 
     benchmarks.run_cli(
         target,
@@ -160,6 +164,8 @@ def evaluate(
         out=out,
         show_errors=show_errors,
         threads=threads,
+        strategy_lookup=strategy_named,
+        anywhere=anywhere,
     )
 
 

@@ -194,11 +194,21 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             last = len(so_far.steps) - 1
             so_far.chosen = so_far.add(mm.Step(event.message, last if last >= 0 else None))
             if event.message.images:
-                yield gr.skip(), view.picture(so_far), _gallery(so_far.best), gr.skip()
+                yield (
+                    gr.skip(),
+                    view.picture(so_far),
+                    _gallery(so_far.best),
+                    gr.skip(),
+                )
         elif event.kind == "done" and event.trace:
             trace = event.trace
             cost = view.cost_html(trace.cost)
-            yield view.answered(trace), view.picture(trace), _gallery(trace.best), cost
+            yield (
+                view.answered(trace),
+                view.picture(trace),
+                _gallery(trace.best),
+                cost,
+            )
 
 
 def _gallery(branch: mm.Branch) -> list[tuple[Any, str]]:

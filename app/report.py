@@ -36,6 +36,11 @@ def as_json(trace: mm.Trace) -> dict[str, object]:
     }
 
 
+def failure_json(error: Exception) -> dict[str, object]:
+    """What `as_json` says when there was not even a trace."""
+    return {"answer": None, "regions": [], "cost": asdict(mm.Cost()), "error": str(error)}
+
+
 def as_text(trace: mm.Trace, names: list[str]) -> str:
     """The answer, where it looked (`names` are the pictures'), and what it cost, a line each."""
     looked = [f"looked at  {names[look.image]} {list(look.xyxy)}" for look in looks(trace)]

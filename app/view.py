@@ -43,11 +43,20 @@ def asking_words(message: mm.Message) -> str:
     return ", ".join(said)[:200]
 
 
-def picture(trace: mm.Trace) -> Pixels:
-    """The question's picture with what was looked at drawn over it, small enough for a page."""
-    from vision import draw
+def looked_at(trace: mm.Trace) -> Pixels:
+    """The question's picture with what was looked at drawn over it; several are side by side."""
+    from vision import draw, sheet
 
-    return shown(draw(trace))
+    drawn = [draw(image, trace.best) for image in trace.sample.images]
+    if len(drawn) == 1:
+        return drawn[0]
+    widest = max(max(pixels.size) for pixels in drawn)
+    return sheet(drawn, columns=len(drawn), cell=min(widest, SHOWN))
+
+
+def picture(trace: mm.Trace) -> Pixels:
+    """`looked_at`, small enough for a page."""
+    return shown(looked_at(trace))
 
 
 def shown(image: mm.Image | Pixels) -> Pixels:
