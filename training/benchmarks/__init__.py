@@ -1,1 +1,3 @@
 """Measuring whether looking again helps."""
+
+from .command import run_cli as run_cli

@@ -1,12 +1,14 @@
 """A person's own questions, read from a CSV, JSON Lines or JSON file.
 
-A row names a picture, a question and its answer. All rows are checked, pictures included, before any is
-answered; pictures are then opened again one at a time, so that a large set needs little memory.
+A row names a picture, a question and its answer. All rows are checked, pictures included, before
+any is answered; pictures are then opened again one at a time, so that a large set needs little
+memory.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -16,31 +18,31 @@ from typing import Any
 
 from mm.images import BadImage, open_image
 from mm.trace import Sample
-from mm.types import Conversation, Part, Role, Text, message
-from training.tabletop import Item
+from mm.types import Conversation, Image, Message, Part, Text, message, user
+
+from .items import BadTarget, Item
 
 SUFFIXES = (".csv", ".jsonl", ".json")
 SHOWN = 20
 """How many bad rows an error lists; the rest are counted."""
 
-Row = Mapping[str, Any]
+Row = Mapping[str | None, Any]
+Numbered = tuple[int, Row | ValueError]
 
-
-class BadFile(ValueError):
-    """A file of questions that cannot be used; a line for each bad row, with what was expected and found."""
+_URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The rows of `path` that will be asked, in the file's order, numbered as an editor numbers lines."""
+    """The rows of `path` that will be asked, in its order, numbered as an editor numbers lines."""
 
     path: Path
-    rows: tuple[tuple[int, Row], ...]
+    rows: tuple[Numbered, ...]
     anywhere: bool = False
 
     def __iter__(self) -> Iterator[Item]:
         for number, row in self.rows:
-            yield Item(self._sample(number, row), (), None)
+            yield Item(self._sample(number, row))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,127 +51,152 @@ class Questions:
         """Read every row, pictures included.
 
         Raises:
-            BadFile: with a line for each row that cannot be asked.
+            BadTarget: with a line for each row that cannot be asked.
         """
         bad = [line for line in (self._complaint(n, row) for n, row in self.rows) if line]
         if bad:
             more = [f"... and {len(bad) - SHOWN} more bad rows"] if len(bad) > SHOWN else []
-            raise BadFile("\n".join([*bad[:SHOWN], *more]))
+            raise BadTarget("\n".join([*bad[:SHOWN], *more]))
 
-    def _complaint(self, number: int, row: Row) -> str | None:
+    def _complaint(self, number: int, row: Row | ValueError) -> str | None:
         try:
             self._sample(number, row)
         except ValueError as error:
             return f"{self.path}, row {number}: {error}"
         return None
 
-    def _sample(self, number: int, row: Row) -> Sample:
+    def _sample(self, number: int, row: Row | ValueError) -> Sample:
+        if isinstance(row, ValueError):
+            raise row
         if not isinstance(row, Mapping):
             raise ValueError(f"expected an object, found {_brief(row)}")
+        if None in row:
+            raise ValueError(f"expected {len(row) - 1} columns, found {_brief(row[None])} too many")
         prompt = self._native(row) if "messages" in row else self._plain(row)
         tags = {"task": self.path.stem, "row": number}
-        name = str(row.get("id") or f"{self.path.stem}-{number}")
+        name = f"{self.path.stem}-{number}"
         return Sample(name, prompt, _text(row, "answer"), _choices(row), tags)
 
     def _plain(self, row: Row) -> Conversation:
         pictures = row["images"] if "images" in row else [row.get("image")]
         if not isinstance(pictures, list) or not pictures:
             raise ValueError(f"expected a list of paths in 'images', found {_brief(pictures)}")
-        opened = [self._picture(p, "images" if "images" in row else "image") for p in pictures]
-        return (message("user", *opened, _text(row, "question")),)
+        return (user(*[self._picture(p) for p in pictures], _text(row, "question")),)
 
     def _native(self, row: Row) -> Conversation:
+        """What is asked: up to the last user message, for a reply would give the answer away."""
         said, pictures = row["messages"], row.get("images") or []
-        if not isinstance(said, list) or not said:
-            raise ValueError(f"expected a list in 'messages', found {_brief(said)}")
-        opened: Iterator[Part] = iter([self._picture(p, "images") for p in pictures])
-        prompt = _before_the_reply(tuple(_message(m, opened) for m in said))
-        if (left := len(list(opened))) > 0:
-            raise ValueError(f"expected {len(pictures) - left} pictures, found {len(pictures)}")
-        return prompt
+        if not isinstance(said, list) or not isinstance(pictures, list):
+            raise ValueError("expected lists in 'messages' and 'images'")
+        if (holes := sum(_count_images(m) for m in said)) != len(pictures):
+            raise ValueError(f"expected {holes} pictures in 'images', found {len(pictures)}")
+        asked = max((i for i, m in enumerate(said) if _role(m) == "user"), default=None)
+        if asked is None:
+            raise ValueError("expected a user message, found none")
+        waiting = iter(pictures)
+        return tuple(self._message(m, waiting) for m in said[: asked + 1])
 
-    def _picture(self, path: object, key: str) -> Part:
+    def _message(self, value: Any, waiting: Iterator[object]) -> Message:
+        role, parts = _role(value), _content(value)
+        if role not in ("system", "user", "assistant") or value.get("tool_calls"):
+            raise ValueError(f"expected only words before the question, found {_brief(value)}")
+        return message(role, *[self._part(part, waiting) for part in parts])
+
+    def _part(self, value: Any, waiting: Iterator[object]) -> Part:
+        kind = value.get("type") if isinstance(value, dict) else None
+        if kind == "image":
+            return self._picture(next(waiting))
+        if kind == "text" and isinstance(value.get("text"), str):
+            return Text(value["text"])
+        raise ValueError(f"expected a text or image part, found {_brief(value)}")
+
+    def _picture(self, path: object) -> Image:
         if not isinstance(path, str) or not path.strip():
-            raise ValueError(f"expected the path of a picture in {key!r}, found {_brief(path)}")
+            raise ValueError(f"expected the path of a picture, found {_brief(path)}")
+        if _URL.match(path):
+            raise ValueError(f"expected a path, found the URL {path[:80]!r}: download the picture")
         if not self.anywhere and _leaves_folder(path):
             raise ValueError(
-                f"expected a path inside the file's folder, found {path!r}"
-                " (absolute paths, '..' and URLs need permission)"
+                f"expected a path inside the file's folder, found {path!r} (--anywhere)"
             )
         try:
             return open_image(self.path.parent / path)
         except BadImage as error:
-            raise ValueError(f"expected a picture, found {error}") from None
+            raise ValueError(f"expected a picture, found that {error}") from None
 
 
 def read_questions(path: Path, *, limit: int | None = None, anywhere: bool = False) -> Questions:
     """The first `limit` questions of `path`, checked.
 
-    Rows have the columns or keys `image`, `question`, `answer`, and if they like `id` and `choices` (a list,
-    in CSV joined by "|"); a JSON row may have `images`, or be a native row of `messages`, `images`, `answer`.
-    Pictures are found from the file's folder; `anywhere` lets them lie outside it.
+    Rows have the columns or keys `image`, `question`, `answer`, and if they like
+    `choices` (a list, in CSV joined by "|"); a JSON row may have `images`, or be a native row of
+    `messages`, `images`, `answer`. Pictures are found from the file's folder; `anywhere` lets them
+    lie outside it.
 
     Raises:
-        BadFile: there is no such file, its form is unknown, or a row cannot be asked.
+        BadTarget: there is no such file, its form is unknown, or a row cannot be asked.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise BadFile(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+        raise BadTarget(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise BadFile(f"{path} cannot be read: {error.strerror}") from None
+        raise BadTarget(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise BadFile(f"{path}: expected UTF-8 text, found byte {error.start} is not") from None
+        raise BadTarget(f"{path}: expected UTF-8 text, found byte {error.start} is not") from None
     rows = tuple(_ROWS[path.suffix.lower()](path, text))[:limit]
     if not rows:
-        raise BadFile(f"{path}: expected at least one row, found none")
+        raise BadTarget(f"{path}: expected at least one row, found none")
     questions = Questions(path, rows, anywhere)
     questions.check()
     return questions
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+def _csv_rows(path: Path, text: str) -> Iterator[Numbered]:
     header = text.partition("\n")[0]
-    reader = csv.DictReader(text.splitlines(keepends=True), delimiter=max(",;\t", key=header.count))
+    delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     columns = [c.strip().lower() for c in reader.fieldnames or ()]
-    missing = [c for c in ("image", "question", "answer") if c not in columns]
-    if missing:
-        raise BadFile(
-            f"{path}, row 1: expected the columns image,question,answer, found {header.strip()!r}"
-        )
+    if not {"image", "question", "answer"} <= set(columns):
+        found = header.strip()[:80]
+        raise BadTarget(f"{path}, row 1: expected columns image,question,answer, found {found!r}")
     reader.fieldnames = columns
-    line = reader.line_num
-    for row in reader:
-        yield line + 1, row
-        line = reader.line_num
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise BadTarget(f"{path}, row {reader.line_num}: expected CSV, found {error}") from None
 
 
-def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
+def _jsonl_rows(path: Path, text: str) -> Iterator[Numbered]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
-            yield number, _parse(path, number, line)
+            yield number, _parse(line)
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Row]]:
-    rows = _parse(path, 1, text)
+def _json_rows(path: Path, text: str) -> Iterator[Numbered]:
+    rows = _parse(text)
     if not isinstance(rows, list):
-        raise BadFile(f"{path}: expected a list of rows, found {_brief(rows)}")
+        found = rows if isinstance(rows, ValueError) else _brief(rows)
+        raise BadTarget(f"{path}: expected a list of rows, found {found}")
     yield from enumerate(rows, start=1)
 
 
 _ROWS = {".csv": _csv_rows, ".jsonl": _jsonl_rows, ".json": _json_rows}
 
 
-def _parse(path: Path, number: int, text: str) -> Any:
+def _parse(text: str) -> Any:
+    """The JSON in `text`; where there is none an error as a value, so that all are listed."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadFile(f"{path}, row {number}: expected JSON, found {error}") from None
+        return ValueError(f"expected JSON, found that {error}")
 
 
 def _text(row: Row, key: str) -> str:
     value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or str(value).strip() == "":
+    known = isinstance(value, str | int | float) and not isinstance(value, bool)
+    if not known or not str(value).strip():
         raise ValueError(f"expected text in {key!r}, found {_brief(value)}")
     return str(value).strip()
 
@@ -182,44 +209,30 @@ def _choices(row: Row) -> tuple[str, ...]:
     return tuple(str(c).strip() for c in choices)
 
 
-def _message(value: Any, pictures: Iterator[Part]) -> tuple[Role, tuple[Part, ...]]:
-    role = value.get("role") if isinstance(value, dict) else None
-    if role not in ("system", "user", "assistant"):
-        raise ValueError(f"expected a system, user or assistant message, found {_brief(value)}")
-    content = value.get("content")
+def _role(value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected a message, found {_brief(value)}")
+    return value.get("role")
+
+
+def _content(value: Any) -> list[Any]:
+    content = value.get("content") if isinstance(value, dict) else None
+    if content is None and _role(value) == "assistant":  # it only calls a tool
+        return []
     if isinstance(content, str):
-        content = [{"type": "text", "text": content}]
+        return [{"type": "text", "text": content}]
     if not isinstance(content, list):
         raise ValueError(f"expected text or a list in 'content', found {_brief(content)}")
-    return role, tuple(_part(part, pictures) for part in content)
+    return content
 
 
-def _part(value: Any, pictures: Iterator[Part]) -> Part:
-    kind = value.get("type") if isinstance(value, dict) else None
-    if kind == "text" and isinstance(value.get("text"), str):
-        return Text(value["text"])
-    if kind == "image":
-        picture = next(pictures, None)
-        if picture is None:
-            raise ValueError("expected a picture in 'images' for every image part, found too few")
-        return picture
-    raise ValueError(f"expected a text or image part, found {_brief(value)}")
-
-
-def _before_the_reply(said: tuple[tuple[Role, tuple[Part, ...]], ...]) -> Conversation:
-    """What is asked: replies at the end would give the answer away."""
-    while said and said[-1][0] == "assistant":
-        said = said[:-1]
-    if not said:
-        raise ValueError("expected a user message, found none")
-    return tuple(message(role, *parts) for role, parts in said)
+def _count_images(value: Any) -> int:
+    return sum(isinstance(p, dict) and p.get("type") == "image" for p in _content(value))
 
 
 def _leaves_folder(path: str) -> bool:
     windows = PureWindowsPath(path)  # understands both slashes
-    return bool(
-        re.match(r"[a-z][a-z0-9+.-]*:", path, re.IGNORECASE) or windows.anchor or ".." in windows.parts
-    )
+    return bool(windows.anchor or ".." in windows.parts)
 
 
 def _brief(value: object) -> str:

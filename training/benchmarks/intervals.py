@@ -1,4 +1,4 @@
-"""How sure a measured share is: 95 % intervals for a share, and for the difference of two on the same items."""
+"""How sure a measured share is, and the difference of two on the same items: 95 % intervals."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def wilson(successes: int, n: int) -> Interval:
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Interval:
-    """The share of `a` minus the share of `b`, measured on the same items in the same order, in [-1, 1].
+    """The share of `a` minus the share of `b`, in [-1, 1]; both name the same items in one order.
 
-    Newcombe's square-and-add interval ("method 10", Statistics in Medicine 17, 1998): Wilson's limits of the
-    two shares, joined by how much the items agree. Unlike the normal interval it has a width where no pair
-    differs, and unlike a bootstrap it needs no seed. Nothing measured is 0 with [-1, 1].
+    Newcombe's square-and-add interval ("method 10", Statistics in Medicine 17, 1998): Wilson's
+    limits of the two shares, joined by how much the items agree. Unlike the normal interval it has
+    a width where no pair differs, and unlike a bootstrap it needs no seed. Nothing measured is 0
+    with [-1, 1].
 
     Raises:
         ValueError: the two are not of one length.
@@ -66,7 +67,7 @@ def _joined(x: float, y: float, phi: float) -> float:
 
 
 def _correlation(a: Sequence[bool], b: Sequence[bool]) -> float:
-    """Phi of the two, its numerator moved towards 0 by n / 2 where it is positive, as Newcombe does."""
+    """Phi of the two; a positive numerator is moved towards 0 by n / 2, as Newcombe does."""
     n, both = len(a), sum(x and y for x, y in zip(a, b, strict=True))
     only_a, only_b = sum(a) - both, sum(b) - both
     neither = n - both - only_a - only_b

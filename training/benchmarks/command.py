@@ -1,0 +1,192 @@
+"""`mm eval`: from what a person asked for to the table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import mm
+from mm.model import HFVLM
+from mm.session import Strategy
+from mm.vlm import VLM
+
+from .arms import Arm, arms
+from .errors import Mistakes
+from .evaluate import Outcome, Watch, evaluate
+from .files import SUFFIXES, read_questions
+from .items import BadTarget, Suite, level_named, tabletop_suites
+from .rows import Row, envelope, pairs_of, row_of
+from .table import print_table
+
+DEFAULT_LEVEL = 0
+"""The Tabletop level measured when none is asked for."""
+
+INTERRUPTED = 130
+
+
+@dataclass
+class Measured:
+    """What has been answered so far, task by task."""
+
+    results: dict[str, dict[Arm, list[Outcome]]] = field(default_factory=dict)
+
+    def outcomes(self, task: str, arm: Arm) -> list[Outcome]:
+        return self.results.setdefault(task, {}).setdefault(arm, [])
+
+    @property
+    def rows(self) -> list[Row]:
+        return [
+            row_of(task, arm, outcomes)
+            for task, by_arm in self.results.items()
+            for arm, outcomes in by_arm.items()
+            if outcomes
+        ]
+
+    @property
+    def pairs(self) -> list[Row]:
+        return [pair for task, by_arm in self.results.items() for pair in pairs_of(task, by_arm)]
+
+
+def run_cli(
+    target: str,
+    *,
+    tasks: list[str],
+    strategies: list[str],
+    nulls: bool,
+    limit: int,
+    seed: int,
+    model: str,
+    adapter: str | None,
+    device: str | None,
+    dtype: str | None,
+    level: int | str | None,
+    out: Path | None,
+    show_errors: Path | None,
+    threads: int,
+    strategy_lookup: Callable[[str], Strategy],
+    anywhere: bool = False,
+) -> None:
+    """Measure `strategies` on `target`, print the table, and write it to `out`.
+
+    Args:
+        target: "tabletop", or a file of questions.
+        strategy_lookup: the strategy that a name means; raises for a name that means none.
+        anywhere: pictures of a file may lie outside its folder.
+
+    Raises:
+        SystemExit: 2 when something cannot be measured, said on stderr; 130 on Ctrl-C, after
+            printing and writing what is done.
+        ModelUnavailable: the model cannot be loaded.
+    """
+    try:
+        found = [(name, strategy_lookup(name)) for name in dict.fromkeys(strategies)]
+        hardness = level_named(level, DEFAULT_LEVEL)
+        suites = _suites(target, tasks, limit, seed, hardness, anywhere)
+        _check_writable(out, show_errors)
+    except BadTarget as error:
+        print(*(f"mm: {line}" for line in str(error).split("\n")), sep="\n", file=sys.stderr)
+        raise SystemExit(2) from None
+    vlm = mm.load(model, device=device, dtype=dtype, adapter=adapter)
+    about = {
+        "command": shlex.join(["mm", *sys.argv[1:]]),
+        "seed": seed,
+        "limit": limit,
+        "model": model,
+        "adapter": adapter,
+        **_place(vlm),
+    }
+    if target == "tabletop":
+        about["level"] = hardness
+    measured, mistakes = Measured(), Mistakes()
+    watch = mistakes.watch if show_errors else None
+    plan = [(suite, arm) for suite in suites for arm in arms(suite, found, nulls=nulls)]
+    done = measure(plan, vlm, measured, seed=seed, threads=threads, watch=watch)
+    _report(target, about, measured, out)
+    if show_errors and not mistakes.save(show_errors, vlm):
+        print(f"nothing wrong to show: {show_errors} is not written", file=sys.stderr)
+    if not done:
+        raise SystemExit(INTERRUPTED)
+
+
+def measure(
+    plan: Sequence[tuple[Suite, Arm]],
+    vlm: VLM,
+    measured: Measured,
+    *,
+    seed: int = 0,
+    threads: int = 4,
+    watch: Callable[[str, Arm], Watch | None] | None = None,
+) -> bool:
+    """Answer all of `plan` into `measured`; False when Ctrl-C ended it early.
+
+    The engine forgets what it has seen before each arm, so that none lives on another's work.
+    """
+    try:
+        with _progress(sum(suite.n for suite, _ in plan)) as advance:
+            for suite, arm in plan:
+                if isinstance(vlm, HFVLM):
+                    vlm.engine.forget()
+                outcomes = measured.outcomes(suite.task, arm)
+                see = watch(suite.task, arm) if watch else None
+                for outcome in evaluate(
+                    arm, suite.items(), vlm, seed=seed, threads=threads, watch=see
+                ):
+                    outcomes.append(outcome)
+                    advance(f"{suite.task} {arm.label}")
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _suites(
+    target: str, tasks: list[str], limit: int, seed: int, level: int, anywhere: bool
+) -> list[Suite]:
+    if target == "tabletop":
+        return tabletop_suites(tasks, seed=seed, limit=limit, level=level)
+    path = Path(target)
+    if path.suffix.lower() not in SUFFIXES:
+        raise BadTarget(f"no target {target!r}: give tabletop, or a file ({', '.join(SUFFIXES)})")
+    if tasks:
+        raise BadTarget(f"a file is one task, its name: leave --task {','.join(tasks)} out")
+    questions = read_questions(path, limit=limit, anywhere=anywhere)
+    return [Suite(path.stem, partial(iter, questions), len(questions), looking=True)]
+
+
+def _check_writable(*files: Path | None) -> None:
+    for file in files:
+        if file and not file.parent.is_dir():
+            raise BadTarget(f"cannot write {file}: there is no folder {file.parent}")
+
+
+def _place(vlm: VLM) -> dict[str, Any]:
+    if not isinstance(vlm, HFVLM):
+        return {"device": None, "dtype": None}
+    weights = next(vlm.engine.model.parameters())
+    return {"device": str(weights.device), "dtype": str(weights.dtype).removeprefix("torch.")}
+
+
+def _report(target: str, about: dict[str, Any], measured: Measured, out: Path | None) -> None:
+    rows, pairs = measured.rows, measured.pairs
+    level = f"level {about['level']}, seed {about['seed']}, " if "level" in about else ""
+    title = f"{Path(target).name}: {level}model {about['model']}, greedy"
+    print_table(title, rows, pairs)
+    if out:
+        out.write_text(json.dumps(envelope(rows, pairs, **about), indent=1) + "\n")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[str], None]]:
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        yield lambda what: progress.update(bar, advance=1, description=what)

@@ -1,0 +1,106 @@
+"""Asks every question of every arm, and keeps what a table needs of the answers."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from mm.session import run
+from mm.trace import Branch, Trace
+from mm.types import Cost, Sampling
+from mm.vlm import VLM
+from vision import statistics
+
+from .arms import Arm
+from .grade import grade
+from .items import Item
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One answer, weighed: the costs of all that was tried, the looks of the branch it stands by.
+
+    `failed` means that the model failed, or gave nothing that could be right; it is never
+    `correct`.
+    """
+
+    id: str
+    correct: bool
+    failed: bool
+    cost: Cost
+    looks: int = 0
+    calls: int = 0
+    valid_calls: int = 0
+
+
+Watch = Callable[[Item, Trace, Outcome], None]
+"""Sees every answer with its pictures, before they are let go."""
+
+
+def evaluate(
+    arm: Arm,
+    items: Iterable[Item],
+    vlm: VLM,
+    *,
+    seed: int = 0,
+    threads: int = 4,
+    watch: Watch | None = None,
+) -> Generator[Outcome, None, None]:
+    """Outcomes of `arm` on `items` in their order, up to `threads` at a time, greedily.
+
+    Items are drawn as they are needed. Closing the iterator, or Ctrl-C, stops the model within a
+    token.
+    """
+    stopped = threading.Event()
+    waiting: deque[Future[tuple[Item, Trace, Outcome]]] = deque()
+    pool = ThreadPoolExecutor(threads)
+
+    def finish() -> Outcome:
+        item, trace, outcome = waiting.popleft().result()
+        if watch:
+            watch(item, trace, outcome)
+        return outcome
+
+    try:
+        for item in items:
+            waiting.append(pool.submit(_answer, arm, item, vlm, seed, stopped))
+            if len(waiting) >= 2 * threads:
+                yield finish()
+        while waiting:
+            yield finish()
+    finally:
+        stopped.set()
+        pool.shutdown(cancel_futures=True)
+
+
+def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
+    """What `trace` is worth as an answer to `item`."""
+    graded = None if trace.error else grade(trace.best, item, vlm)
+    branch = _written(trace.best)
+    return Outcome(
+        id=item.sample.id,
+        correct=graded is True,
+        failed=graded is None,
+        cost=trace.cost,
+        looks=statistics.looks(branch),
+        calls=statistics.calls(branch),
+        valid_calls=statistics.valid_calls(branch),
+    )
+
+
+def _written(branch: Branch) -> Branch:
+    """`branch` without the choice made for it at the end, which would count as an observation."""
+    last = branch.steps[-1] if branch.steps else None
+    chosen = last and not last.sampled and last.message.text in branch.sample.choices
+    return replace(branch, steps=branch.steps[:-1]) if chosen else branch
+
+
+def _answer(
+    arm: Arm, item: Item, vlm: VLM, seed: int, stopped: threading.Event
+) -> tuple[Item, Trace, Outcome]:
+    strategy, sample = arm.meet(item, seed=seed)
+    trace = run(strategy, sample, vlm, sampling=Sampling(seed=seed), cancel=stopped.is_set)
+    return item, trace, weigh(trace, item, vlm)
