@@ -125,7 +125,7 @@ class Session:
         return self.at(self._leaf)
 
     def at(self, leaf: int | None) -> Session:
-        """Another path, from step `leaf` (None: the prompt) of the same trace, with its own seed."""
+        """Another path, from step `leaf` of the same trace (None: its prompt), its seed its own."""
         return Session(
             self.trace,
             self.vlm,

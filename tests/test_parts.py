@@ -1,6 +1,8 @@
 """A model's words as parts, and a model that answers from a list."""
 
 import string
+from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -82,10 +84,8 @@ calls = st.builds(ToolCall, words, st.dictionaries(words, values, max_size=3))
 lists = st.lists(st.builds(Text, visible) | st.builds(Thinking, words) | calls, max_size=6)
 
 
-def apart(parts: list[Part]) -> bool:
-    return not any(
-        isinstance(a, Text) and isinstance(b, Text) for a, b in zip(parts, parts[1:], strict=False)
-    )
+def apart(parts: Sequence[Part]) -> bool:
+    return not any(isinstance(a, Text) and isinstance(b, Text) for a, b in pairwise(parts))
 
 
 @given(lists.filter(apart))
