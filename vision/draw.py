@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
@@ -23,15 +24,18 @@ Box = tuple[int, int, int, int]
 COLOURS = ("#ffd400", "#00d5ff", "#ff5fa2", "#7dff5a", "#ff9130", "#c79bff")
 """Light ones, drawn between black lines, so that they show on dark and on light."""
 
-INK, PAPER = "#000000", "#ffffff"
+INK, PAPER = "#000000", "#e4e4e8"
 
-_MAX_CAPTION_LINES = 4
+_MAX_CAPTION, _MAX_CAPTION_LINES = 400, 4
+_MIN_DRAWN = 256
 
 
 def draw(
     image: Image, looked: Branch | Sequence[Region], *, labels: Sequence[str] | None = None
 ) -> Pixels:
     """`image` with the regions that were looked at, numbered from 1 in the order of looking.
+
+    A picture shorter than 256 pixels on both sides is enlarged a whole number of times.
 
     Args:
         looked: regions of `image`, or a branch, of which those in `image` are drawn.
@@ -46,7 +50,7 @@ def draw(
     names = [name for name, _ in numbered] if labels is None else labels
     if len(names) != len(numbered):
         raise ValueError(f"{len(names)} labels for {len(numbered)} regions")
-    drawn = image.pixels.convert("RGB")
+    drawn = _readable(image.pixels)
     pen = ImageDraw.Draw(drawn)
     width = max(2, round(min(drawn.size) / 200))
     boxes = [region.to_pixels(drawn.size) for _, region in numbered]
@@ -88,8 +92,7 @@ def sheet(
         row, column = divmod(at, columns)
         left, top = gap + column * (cell + gap), gap + sum(heights[:row])
         thumbnail = _thumbnail(image.pixels if isinstance(image, Image) else image, cell)
-        x, y = left + (cell - thumbnail.width) // 2, top + (cell - thumbnail.height) // 2
-        page.paste(thumbnail, (x, y))
+        page.paste(thumbnail, (left + (cell - thumbnail.width) // 2, top + cell - thumbnail.height))
         pen.multiline_text((left, top + cell + gap // 2), text, fill=INK, font=font)
     return page
 
@@ -100,6 +103,17 @@ def _numbered(image: Image, looked: Branch | Sequence[Region]) -> list[tuple[str
     ids = [picture.id for picture in looked.sample.images]
     found = enumerate(regions_of(looked), start=1)
     return [(str(at), region) for at, (index, region) in found if ids[index] == image.id]
+
+
+def _readable(pixels: Pixels) -> Pixels:
+    """A copy to draw on, large enough for a tag."""
+    from PIL import Image as PILImage
+
+    times = math.ceil(_MIN_DRAWN / max(pixels.size))
+    if times == 1:
+        return pixels.convert("RGB").copy()
+    size = (pixels.width * times, pixels.height * times)
+    return pixels.convert("RGB").resize(size, PILImage.Resampling.NEAREST)
 
 
 def _frame(pen: ImageDraw, box: Box, size: Size, colour: str, width: int) -> None:
@@ -174,15 +188,12 @@ def _wrapped(text: str, font: FreeTypeFont | ImageFont, width: int) -> str:
 
 
 def _words(text: str, font: FreeTypeFont | ImageFont, width: int) -> list[str]:
-    """The words of the first 2000 letters of `text`, those longer than a line cut into pieces."""
+    """The words of `text`, as much of it as could be shown; those longer than a line in pieces."""
     pieces: list[str] = []
-    for word in text[:2000].split():
-        while font.getlength(word) > width and len(word) > 1:
-            fits = next(
-                n
-                for n in range(len(word) - 1, 0, -1)
-                if n == 1 or font.getlength(word[:n]) <= width
-            )
+    for word in (text if len(text) <= _MAX_CAPTION else text[:_MAX_CAPTION] + "...").split():
+        while len(word) > 1 and font.getlength(word) > width:
+            lengths = range(1, len(word))
+            fits = max(bisect_right(lengths, width, key=lambda n, w=word: font.getlength(w[:n])), 1)
             pieces.append(word[:fits])
             word = word[fits:]
         pieces.append(word)
