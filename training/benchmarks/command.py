@@ -103,7 +103,7 @@ def run_cli(
         "limit": limit,
         "model": model,
         "adapter": adapter,
-        **_place(vlm),
+        **place_of(vlm),
     }
     if target == "tabletop":
         about["level"] = hardness
@@ -168,7 +168,8 @@ def _check_writable(*files: Path | None) -> None:
             raise BadTarget(f"cannot write {file}: there is no folder {file.parent}")
 
 
-def _place(vlm: VLM) -> dict[str, Any]:
+def place_of(vlm: VLM) -> dict[str, Any]:
+    """The device and dtype of the model's weights; None where it has none here."""
     if not isinstance(vlm, HFVLM):
         return {"device": None, "dtype": None}
     weights = next(vlm.engine.model.parameters())
