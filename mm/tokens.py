@@ -6,37 +6,29 @@ a cache of them stays good. Words that a model wrote keep the ids it wrote them 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from .composing import ids_of, read_ingredients
 from .families import Family, family_of
 from .geometry import Size
-from .no_torchvision import hide_broken_torchvision
+from .lowering import Numbered, grouped, observed, system_text
 from .parts import parse_parts, render_parts
 from .pictures import Pictures
 from .turns import Turns
-from .types import Image, Message, Part, Text, ToolSpec, user
+from .types import Image, Message, Part, user
 from .vlm import Traits
-from .words import After, Piece, Words
+from .words import After, Page, Piece, Words
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
-
-_TOOLS = (
-    "# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
-    "You are provided with function signatures within <tools></tools> XML tags:\n<tools>",
-    "\n</tools>\n\nFor each function call, return a json object with function name and arguments "
-    'within <tool_call></tool_call> XML tags:\n<tool_call>\n{"name": <function-name>, "arguments": '
-    "<args-json-object>}\n</tool_call>",
-)
 
 
 @dataclass(frozen=True)
@@ -67,11 +59,6 @@ class Tokens:
     ids: tuple[int, ...]
     images: tuple[ImageSpan, ...]
     trained: tuple[bool, ...]
-
-
-_OPENED = "<think>\n"  # a header that ends so has begun the thought already
-
-Numbered = tuple[int, Message]
 
 
 class TokenBuilder:
@@ -106,7 +93,7 @@ class TokenBuilder:
         self._pictures = Pictures(family, config, image_processor)
         self._close = self.words.marks(self.turns.assistant[1])
         self._end_id = _end_of(self._close, self.turns)
-        self.end_ids = frozenset({self._end_id, *_ids(tokenizer.eos_token_id), *end_ids})
+        self.end_ids = frozenset({self._end_id, *ids_of(tokenizer.eos_token_id), *end_ids})
         self._begin = self.words.marks(self.turns.begin)
         self._first = _first_of(tokenizer, self._begin)
 
@@ -128,9 +115,9 @@ class TokenBuilder:
             ValueError: a picture is too narrow for the processor, or a message's own tokens hold
                 placeholders.
         """
-        page = _Page(self.words, self._first)
+        page = Page(self.words, self._first)
         page.write(self._begin)
-        turns = self._grouped(conversation)
+        turns = grouped(conversation, alternates=self.turns.alternates)
         if self.turns.default_system and not (turns and turns[0][0] == "system"):
             turns.insert(0, ("system", [(-1, Message("system", ()))]))
         prefix: list[Piece] = []
@@ -157,7 +144,7 @@ class TokenBuilder:
         """
         header = self.words.marks(self.turns.user[1] + self.turns.assistant[0])
         after: After = "token" if begins and isinstance(header[-1], int) else "words"
-        text = self.turns.lead + text if begins else text
+        text = self._begun(text) if begins else text
         return (*self.words.encode((text,), after), self._end_id)
 
     def parse(self, ids: Sequence[int]) -> tuple[Part, ...]:
@@ -177,55 +164,30 @@ class TokenBuilder:
         """How many placeholders a picture of `size` takes."""
         return self._pictures.layout(size).marks.count(self.family.placeholder)
 
-    def _grouped(self, conversation: Sequence[Message]) -> list[tuple[str, list[Numbered]]]:
-        """Runs of messages that share a turn, with the role the turn has."""
-        turns: list[tuple[str, list[Numbered]]] = []
-        for role, run in groupby(enumerate(conversation), key=lambda numbered: numbered[1].role):
-            spoken = "user" if role == "tool" else role
-            messages = list(run)
-            shared = role != "user"
-            if turns and turns[-1][0] == spoken == "user" and self.turns.alternates:
-                turns[-1][1].extend(messages)
-            elif shared or self.turns.alternates:
-                turns.append((spoken, messages))
-            else:
-                turns += [(spoken, [m]) for m in messages]
-        return turns
-
-    def _system(self, messages: Iterable[Numbered]) -> list[Piece]:
-        """The text of merged system messages, then the tools on offer."""
-        parts = [part for _, message in messages for part in message.parts]
-        texts = [p.text for p in parts if isinstance(p, Text)] or [self.turns.default_system]
-        tools = [p.json for p in parts if isinstance(p, ToolSpec)]
-        blocks = [text for text in texts if text]
-        if tools:
-            listed = "".join("\n" + json.dumps(t, ensure_ascii=False) for t in tools)
-            blocks.append(listed.join(_TOOLS))
-        pictures = [p for part in parts if isinstance(part, Image) for p in self._picture(part)]
-        return [*pictures, self.turns.before_text, "\n\n".join(blocks)]
-
     def _turn(self, role: str, messages: Sequence[Numbered], prefix: list[Piece]) -> list[Piece]:
         """A whole turn of the user's or the system's."""
-        before, after = (self.turns.system if role == "system" else None) or self.turns.user
         if role == "system":
-            body, begins_with_picture = self._system(messages), False
+            before, after = self.turns.system or self.turns.user
+            body = self._system(messages)
         else:
-            body, begins_with_picture = self._said(messages), _begins_with_picture(messages)
-        gap = "" if begins_with_picture and not prefix else self.turns.gap
+            before, after = self.turns.user
+            body = self._said(messages)
+        gap = "" if not prefix and _begins_with_picture(messages) else self.turns.gap
         return [*self.words.marks(before), gap, *prefix, *body, *self.words.marks(after)]
+
+    def _system(self, messages: Sequence[Numbered]) -> list[Piece]:
+        said = [message for _, message in messages]
+        pictures = [p for m in said for image in m.images for p in self._picture(image)]
+        text = system_text(said, self.turns.default_system)
+        return [*pictures, self.turns.before_text, text]
 
     def _said(self, messages: Sequence[Numbered]) -> list[Piece]:
         """What the user and the tools said, messages apart by a line."""
         pieces: list[Piece] = []
         for _, message in messages:
             pieces += ["\n"] if pieces else []
-            pieces += self._observed(message) if message.role == "tool" else self._parts(message)
+            pieces += self._parts(observed(message))
         return pieces
-
-    def _observed(self, message: Message) -> list[Piece]:
-        """A tool's answer, as a user says it."""
-        parts = (Text("<tool_response>\n"), *message.parts, Text("\n</tool_response>"))
-        return self._parts(Message("user", parts))
 
     def _parts(self, message: Message) -> list[Piece]:
         parts = list(message.parts)
@@ -233,44 +195,58 @@ class TokenBuilder:
             parts.sort(key=lambda part: not isinstance(part, Image))
         pieces: list[Piece] = []
         for part in parts:
-            if isinstance(part, Image):
-                pieces += self._picture(part)
-            else:
-                text = render_parts([part])
-                pieces.append(
-                    self.turns.before_text + (text.strip() if self.turns.strips else text)
-                )
+            pieces += self._picture(part) if isinstance(part, Image) else [self._text(part)]
         return pieces
+
+    def _text(self, part: Part) -> str:
+        text = render_parts([part])
+        return self.turns.before_text + (text.strip() if self.turns.strips else text)
 
     def _picture(self, image: Image) -> list[Piece]:
         before, after = self.turns.picture
         return list(self.words.marks(before + self._pictures.layout(image.size).marks + after))
 
     def _assistant(
-        self, page: _Page, messages: Sequence[Numbered], exclude: frozenset[int], *, closed: bool
+        self, page: Page, messages: Sequence[Numbered], exclude: frozenset[int], *, closed: bool
     ) -> None:
         page.write(self.words.marks(self.turns.assistant[0]))
         page.flush()
-        ended = False
         for place, (index, message) in enumerate(messages):
-            ids = self._written(message, page.after, begins=place == 0)
-            ended = bool(ids) and ids[-1] in self.end_ids
-            if ended and not (closed and place == len(messages) - 1):
-                ids = ids[:-1]  # the turn goes on after all
-            page.add(ids, trained=index not in exclude)
+            last = closed and place == len(messages) - 1
+            trained = index not in exclude
+            if message.tokens is None:
+                self._rendered(page, message, begins=place == 0, trained=trained)
+                page.add((self._end_id,) if last else (), trained=trained)
+            else:
+                self._generated(page, message.tokens, last=last, trained=trained)
         if closed:
-            trained = messages[-1][0] not in exclude
-            page.add(() if ended else (self._end_id,), trained=trained)
             page.write(self._close[self._close.index(self._end_id) + 1 :])
 
-    def _written(self, message: Message, after: After, *, begins: bool) -> tuple[int, ...]:
-        if message.tokens is not None:
-            return message.tokens
-        text = render_parts(message.parts)
-        if begins and self.turns.assistant[0].endswith(_OPENED):
-            text = text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
-        lead = self.turns.lead if begins else ""
-        return self.words.encode((lead + text,), after)
+    def _generated(self, page: Page, tokens: tuple[int, ...], *, last: bool, trained: bool) -> None:
+        """Tokens as a model wrote them; their end stays only where the turn ends."""
+        ended = bool(tokens) and tokens[-1] in self.end_ids
+        page.add(tokens[:-1] if ended and not last else tokens, trained=trained)
+        if last and not ended:
+            page.add((self._end_id,), trained=False)  # the model did not write it
+
+    def _rendered(self, page: Page, message: Message, *, begins: bool, trained: bool) -> None:
+        """Words as if the model had written them, and the pictures between, which never train."""
+        for pictures, run in groupby(message.parts, key=lambda part: isinstance(part, Image)):
+            if pictures:
+                for image in run:
+                    page.write(self._picture(cast(Image, image)))
+                page.flush()
+            else:
+                text = render_parts(tuple(run))
+                text = self._begun(text) if begins else text
+                page.add(self.words.encode((text,), page.after), trained=trained)
+                begins = False
+
+    def _begun(self, text: str) -> str:
+        """A turn's first words, as they go on from its header."""
+        if not self.turns.assistant[0].endswith("<think>\n"):
+            return self.turns.lead + text
+        return text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
 
     def _spans(self, ids: Sequence[int], conversation: Sequence[Message]) -> tuple[ImageSpan, ...]:
         places = [at for at, id in enumerate(ids) if id == self.placeholder_id]
@@ -288,43 +264,6 @@ class TokenBuilder:
                 "a message's own tokens hold some"
             )
         return tuple(spans)
-
-
-class _Page:
-    """Ids as they are written; words wait until what they touch is known."""
-
-    def __init__(self, words: Words, first: Sequence[int]) -> None:
-        self.ids: list[int] = [*first]
-        self.trained: list[bool] = [False] * len(first)
-        self.after: After = "start"
-        self._words = words
-        self._waiting: list[Piece] = []
-
-    def write(self, pieces: Iterable[Piece]) -> None:
-        self._waiting += pieces
-
-    def flush(self) -> None:
-        pieces = tuple(p for p in self._waiting if p != "")
-        self._waiting = []
-        self._put(self._words.encode(pieces, self.after), trained=False)
-        if pieces:
-            self.after = "token" if isinstance(pieces[-1], int) else "words"
-
-    def add(self, ids: Sequence[int], *, trained: bool) -> None:
-        """Ids that the assistant wrote."""
-        self._put(ids, trained=trained)
-        if ids:
-            self.after = "words" if ids[-1] not in self._words.control_ids else "token"
-
-    def _put(self, ids: Sequence[int], *, trained: bool) -> None:
-        self.ids += ids
-        self.trained += [trained] * len(ids)
-
-
-def _ids(value: int | Sequence[int] | None) -> set[int]:
-    if value is None:
-        return set()
-    return {value} if isinstance(value, int) else set(value)
 
 
 def _first_of(tokenizer: Any, begin: Sequence[Piece]) -> tuple[int, ...]:
@@ -368,18 +307,13 @@ def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBu
         ValueError: its family is not listed, or its tokenizer lacks a token the family needs.
         OSError: there is no such checkpoint.
     """
-    hide_broken_torchvision()
-    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
-
-    config = config or AutoConfig.from_pretrained(folder_or_id, **kw)
-    family = family_of(config.model_type)
+    found = read_ingredients(folder_or_id, config=config, **kw)
+    family = family_of(found.config.model_type)
     if family is None:
-        raise ValueError(f"{folder_or_id}: no family is known for type {config.model_type!r}")
-    tokenizer = AutoTokenizer.from_pretrained(folder_or_id, **kw)
-    tokenizer.chat_template = tokenizer.chat_template or _template_of(folder_or_id, kw)
-    processor = AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw)
-    ends = _ids(_generation_ends(folder_or_id, kw))
-    return compose(family, config, tokenizer, processor, end_ids=ends)
+        raise ValueError(f"{folder_or_id}: no family is known for type {found.config.model_type!r}")
+    return compose(
+        family, found.config, found.tokenizer, found.image_processor, end_ids=found.end_ids
+    )
 
 
 def compose(
@@ -395,18 +329,24 @@ def compose(
     Raises:
         ValueError: the tokenizer lacks a token the family needs.
     """
-    parts = {"config": config, "tokenizer": tokenizer, "image_processor": image_processor}
-    parts["end_ids"] = frozenset(end_ids)
+    make = partial(
+        TokenBuilder,
+        family,
+        config=config,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        end_ids=frozenset(end_ids),
+    )
     if not tokenizer.chat_template:
-        return TokenBuilder(family, **parts)
+        return make()
     theirs = _prompt(tokenizer)
     for turns in family.turns:
         with suppress(ValueError):  # a template whose tokens this tokenizer lacks
-            builder = TokenBuilder(family, **parts, turns=turns)
+            builder = make(turns=turns)
             if _bare(builder.build([user(_PROBE)]).ids, tokenizer) == theirs:
                 return builder
     log.warning("%s: unknown chat template; using the family's usual turns", family.name)
-    return TokenBuilder(family, **parts)
+    return make()
 
 
 _PROBE = "What is here?"
@@ -422,22 +362,3 @@ def _prompt(tokenizer: Any) -> list[int]:
 def _bare(ids: Sequence[int], tokenizer: Any) -> list[int]:
     """`ids` without the token that the tokenizer may put first."""
     return list(ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids)
-
-
-def _template_of(folder_or_id: str, kw: dict[str, Any]) -> str | None:
-    """The chat template that older checkpoints keep with their processor."""
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(
-        folder_or_id, "chat_template.json", _raise_exceptions_for_missing_entries=False, **kw
-    )
-    return json.loads(Path(found).read_text())["chat_template"] if found else None
-
-
-def _generation_ends(folder_or_id: str, kw: dict[str, Any]) -> int | list[int] | None:
-    from transformers import GenerationConfig
-
-    try:
-        return GenerationConfig.from_pretrained(folder_or_id, **kw).eos_token_id
-    except OSError:  # it has no such file
-        return None

@@ -91,7 +91,7 @@ class Words:
         spaced: set[After] = {"start"}
         if self._raw(_ANCHOR + "a")[len(self._raw(_ANCHOR)) :] == alone:
             return frozenset({"start", "token", "words"})
-        name = next(iter(self.ids), "")
+        name = min(self.ids, default="")
         if backend.encode(name + "a", add_special_tokens=False).ids[1:] == alone:
             spaced.add("token")
         return frozenset(spaced)
@@ -106,3 +106,34 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
         elif piece != "":
             merged.append(piece)
     return merged
+
+
+class Page:
+    """Ids as they are written; words wait until what they touch is known."""
+
+    def __init__(self, words: Words, first: Sequence[int]) -> None:
+        self.ids: list[int] = [*first]
+        self.trained: list[bool] = [False] * len(first)
+        self.after: After = "start"
+        self._words = words
+        self._waiting: list[Piece] = []
+
+    def write(self, pieces: Iterable[Piece]) -> None:
+        self._waiting += pieces
+
+    def flush(self) -> None:
+        pieces = tuple(p for p in self._waiting if p != "")
+        self._waiting = []
+        self._put(self._words.encode(pieces, self.after), trained=False)
+        if pieces:
+            self.after = "token" if isinstance(pieces[-1], int) else "words"
+
+    def add(self, ids: Sequence[int], *, trained: bool) -> None:
+        """Ids that the assistant wrote."""
+        self._put(ids, trained=trained)
+        if ids:
+            self.after = "words" if ids[-1] not in self._words.control_ids else "token"
+
+    def _put(self, ids: Sequence[int], *, trained: bool) -> None:
+        self.ids += ids
+        self.trained += [trained] * len(ids)

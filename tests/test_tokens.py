@@ -309,7 +309,28 @@ def test_generated_tokens_stay_as_they_were(family: str, ended: bool) -> None:
     reply = Message("assistant", (Text("son\n"),), wrote)
     longer = builder.build((*LONG[:2], reply, user("Go on.")))
     assert longer.ids[: len(prompt) + len(odd) + 1] == (*prompt, *odd, end)
-    assert sum(longer.trained) == len(odd) + 1
+    assert sum(longer.trained) == len(wrote)  # an end that the model did not write trains nobody
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_a_picture_stands_inside_the_assistants_turn(family: str) -> None:
+    builder = builder_of(family)
+    wrote = Message("assistant", (Text("look"),), builder.words.encode(("look",)))
+    shown = assistant("\n", picture(60, 90), "\n")
+    reply = Message("assistant", (Text("K"),), builder.words.encode(("K",)))
+    said = (user(picture(), "?"), wrote, shown, reply)
+    tokens = builder.build(said, exclude=frozenset({2}), open_turn=False)
+    assert trained_text(builder, tokens).replace(" ", "") == "lookK"
+    assert [s.image.id for s in tokens.images] == [picture().id, picture(60, 90).id]
+    assert not any(tokens.trained[s.start] for s in tokens.images)
+    for upto in (2, 3, 4):
+        begun = builder.build(said[:upto]).ids
+        assert tokens.ids[: len(begun)] == begun
+    alone = builder.build((user("?"), shown), open_turn=False)
+    assert 0 < sum(alone.trained) < len(alone.ids)
+    assert builder.placeholder_id not in [
+        i for i, t in zip(alone.ids, alone.trained, strict=True) if t
+    ]
 
 
 @pytest.mark.parametrize("family", ALL)
