@@ -48,9 +48,13 @@ def encode_views(visual: Qwen3VLVisionModel, views: Tensor) -> Encoded:
     grid = torch.tensor([[1, cells, cells]])
     kernel = visual.patch_embed.proj
     flat = kernel.weight.sum(2).flatten(1)
-    hidden = F.linear(patches(views, config.patch_size, config.spatial_merge_size), flat, kernel.bias)
+    hidden = F.linear(
+        patches(views, config.patch_size, config.spatial_merge_size), flat, kernel.bias
+    )
     hidden = hidden + _positions(visual, grid)
-    rope = visual.rotary_pos_emb(hidden[0], get_vision_position_ids(grid, config.spatial_merge_size))
+    rope = visual.rotary_pos_emb(
+        hidden[0], get_vision_position_ids(grid, config.spatial_merge_size)
+    )
     deepstack = []
     for layer, block in enumerate(visual.blocks):
         hidden = hidden + _attend(block.attn, block.norm1(hidden), rope)
@@ -83,7 +87,9 @@ def _attend(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -
     )
     # written out because the fused kernel's bf16 backward is six times slower on CPU at 64 patches
     weights = (query @ key.transpose(2, 3) * attention.scaling).softmax(-1)
-    return attention.proj((weights.to(value.dtype) @ value).transpose(1, 2).reshape(batch, count, width))
+    return attention.proj(
+        (weights.to(value.dtype) @ value).transpose(1, 2).reshape(batch, count, width)
+    )
 
 
 def _merge(merger: nn.Module, hidden: Tensor) -> Tensor:

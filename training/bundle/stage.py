@@ -6,35 +6,55 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 class Optimisers:
-    """Muon for the matrices inside the blocks, AdamW for everything else; one schedule for both."""
+    """Muon for the matrices inside the blocks, AdamW for everything else; one schedule for both.
 
-    def __init__(self, module: nn.Module, rate: float, steps: int, warmup: int = 100) -> None:
-        matrices = [p for n, p in module.named_parameters() if _is_inner_matrix(n, p)]
-        chosen = {id(p) for p in matrices}
-        rest = [p for p in module.parameters() if id(p) not in chosen]
+    Parameters whose name holds one of `slow` learn at `slow_share` of the rate.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        rate: float,
+        steps: int,
+        warmup: int = 100,
+        slow: Sequence[str] = (),
+        slow_share: float = 1.0,
+    ) -> None:
         self.steps, self.warmup, self.rate = steps, warmup, rate
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            key = (_is_inner_matrix(name, parameter), any(word in name for word in slow))
+            groups.setdefault(key, []).append(parameter)
+        chosen = [
+            [
+                {"params": params, "scale": slow_share if is_slow else 1.0}
+                for (inner, is_slow), params in groups.items()
+                if inner == muon
+            ]
+            for muon in (True, False)
+        ]
         self._all = [
-            torch.optim.Muon(matrices, lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+            torch.optim.Muon(chosen[0], lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(chosen[1], lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
         ]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
 
-    def step(self, number: int, scale: Callable[[Tensor], float] | None = None) -> None:
-        """One update at schedule position `number`: warm-up, flat, then a straight line down over the last 40 %."""
+    def step(self, number: int) -> None:
+        """One update at schedule position `number`."""
         rate = self.rate * schedule(number, self.steps, self.warmup)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimiser in self._all:
             for group in optimiser.param_groups:
-                group["lr"] = rate * group.get("scale", 1.0)
+                group["lr"] = rate * group["scale"]
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
 
@@ -52,7 +72,7 @@ def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
-    """Share of the full learning rate at `step`."""
+    """Share of the full learning rate at `step`: warm-up, flat, then a straight line down over the last 40 %."""
     down = (steps - step) / (0.4 * steps)
     return max(min((step + 1) / warmup, 1.0, down), 0.02)
 

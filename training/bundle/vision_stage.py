@@ -53,7 +53,11 @@ class DenseHeads(nn.Module):
 
 def make_batch(shards: Shards, rng: np.random.Generator, held_out: bool = False) -> Batch:
     last = len(shards) - HELD_OUT
-    pick = (lambda: int(rng.integers(last, len(shards)))) if held_out else (lambda: int(rng.integers(last)))
+    pick = (
+        (lambda: int(rng.integers(last, len(shards))))
+        if held_out
+        else (lambda: int(rng.integers(last)))
+    )
     views, slots, letters = [], [], []
     for _ in range(OVERVIEWS):
         one = shards[pick()]
@@ -86,9 +90,13 @@ def losses(heads: DenseHeads, encoded: Encoded, batch: Batch) -> tuple[Tensor, d
     """The sum of all read-outs' losses, and how often the read-outs of the merged features are right."""
     total, report = torch.zeros(()), {}
     for layer, tokens in enumerate([encoded.tokens, *encoded.deepstack]):
-        slot_loss, right = _slot_loss(heads.head_slots[layer](tokens[:OVERVIEWS]).float(), batch.slots)
+        slot_loss, right = _slot_loss(
+            heads.head_slots[layer](tokens[:OVERVIEWS]).float(), batch.slots
+        )
         scores = heads.head_letters[layer](tokens[OVERVIEWS:]).float()
-        letter_loss = F.cross_entropy(scores.flatten(0, 1), batch.letters.flatten(), ignore_index=IGNORED)
+        letter_loss = F.cross_entropy(
+            scores.flatten(0, 1), batch.letters.flatten(), ignore_index=IGNORED
+        )
         total = total + (1.0 if layer == 0 else 0.3) * (slot_loss + 2 * letter_loss)
         if layer == 0:
             report = {**right, **_letters_right(scores, batch.letters)}
@@ -123,7 +131,9 @@ def _letters_right(scores: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
-def train_vision(visual: Qwen3VLVisionModel, shards: Shards, folder: Path, steps: int = 2000) -> None:
+def train_vision(
+    visual: Qwen3VLVisionModel, shards: Shards, folder: Path, steps: int = 2000
+) -> None:
     """Train `visual` in place; resumes from `folder`/vision.pt."""
     torch.manual_seed(0)
     heads = DenseHeads(visual.config.out_hidden_size, 1 + len(visual.deepstack_visual_indexes))
@@ -143,7 +153,11 @@ def train_vision(visual: Qwen3VLVisionModel, shards: Shards, folder: Path, steps
         loss.backward()
         optimisers.step(number)
         if number % 20 == 0:
-            log.write(step=number, loss=round(loss.item(), 4), **{k: round(v, 3) for k, v in right.items()})
+            log.write(
+                step=number,
+                loss=round(loss.item(), 4),
+                **{k: round(v, 3) for k, v in right.items()},
+            )
         if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == steps:
             _report_held_out(heads, visual, shards, log, number)
             save_checkpoint(
@@ -164,4 +178,6 @@ def _report_held_out(
         batch = make_batch(shards, np.random.default_rng([2, k]), held_out=True)
         with torch.autocast("cpu", torch.bfloat16):
             rows.append(losses(heads, encode_views(visual, batch.views), batch)[1])
-    log.write(held_out=number + 1, **{k: round(sum(r[k] for r in rows) / len(rows), 3) for k in rows[0]})
+    log.write(
+        held_out=number + 1, **{k: round(sum(r[k] for r in rows) / len(rows), 3) for k in rows[0]}
+    )

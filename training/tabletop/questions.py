@@ -59,7 +59,9 @@ def _colour(scene: Scene, rng: random.Random) -> Question | None:
     if not lone:
         return None
     i = rng.choice(lone)
-    form = rng.choice(("What colour is the {}?", "Which colour does the {} have?", "What color is the {}?"))
+    form = rng.choice(
+        ("What colour is the {}?", "Which colour does the {} have?", "What color is the {}?")
+    )
     return Question("colour", form.format(shapes[i]), scene.things[i].colour, COLOURS, about=(i,))
 
 

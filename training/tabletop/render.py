@@ -70,11 +70,15 @@ def _background(rng: random.Random, level: Level, side: int) -> Pil.Image:
 
 def _wood(rng: random.Random, side: int) -> Pil.Image:
     """Planks of one hue: stretched noise between a light and a darker tone."""
-    grain = Pil.frombytes("L", (6, 96), rng.randbytes(576)).resize((side, side), Pil.Resampling.BICUBIC)
+    grain = Pil.frombytes("L", (6, 96), rng.randbytes(576)).resize(
+        (side, side), Pil.Resampling.BICUBIC
+    )
     tone = rng.randint(188, 226)
     light = (tone, tone - rng.randint(14, 30), tone - rng.randint(36, 62))
     dark = tuple(v - rng.randint(12, 22) for v in light)
-    wood = Pil.composite(Pil.new("RGB", (side, side), light), Pil.new("RGB", (side, side), dark), grain)
+    wood = Pil.composite(
+        Pil.new("RGB", (side, side), light), Pil.new("RGB", (side, side), dark), grain
+    )
     draw = ImageDraw.Draw(wood)
     for k in range(1, 5):
         y = round(side * k / 5) + rng.randint(-14, 14)
@@ -84,7 +88,12 @@ def _wood(rng: random.Random, side: int) -> Pil.Image:
 
 @lru_cache(4)
 def _glow(side: int) -> Pil.Image:
-    return Pil.radial_gradient("L").resize((2 * side, 2 * side)).crop((side // 2, side // 3, side // 2 + side, side // 3 + side)).point(lambda v: max(0, 255 - v))
+    return (
+        Pil.radial_gradient("L")
+        .resize((2 * side, 2 * side))
+        .crop((side // 2, side // 3, side // 2 + side, side // 3 + side))
+        .point(lambda v: max(0, 255 - v))
+    )
 
 
 def _paint(picture: Pil.Image, thing: Thing, level: Level, rng: random.Random, side: int) -> None:
@@ -94,11 +103,17 @@ def _paint(picture: Pil.Image, thing: Thing, level: Level, rng: random.Random, s
     colour = tuple(max(0, min(255, v + rng.randint(-10, 10))) for v in _RGB[thing.colour])
     if level >= Level.SHADED:
         reach = max(3, width // 14)
-        picture.paste((40, 34, 30), (x0 - 2 * reach + reach // 2, y0 - 2 * reach + reach), _shadow(thing.shape, width, reach))
+        picture.paste(
+            (40, 34, 30),
+            (x0 - 2 * reach + reach // 2, y0 - 2 * reach + reach),
+            _shadow(thing.shape, width, reach),
+        )
         lit = tuple(min(255, v + 26) for v in colour)
         dim = tuple(max(0, v - 30) for v in colour)
         slope = _slope(width)
-        face = Pil.composite(Pil.new("RGB", (width, width), dim), Pil.new("RGB", (width, width), lit), slope)
+        face = Pil.composite(
+            Pil.new("RGB", (width, width), dim), Pil.new("RGB", (width, width), lit), slope
+        )
         picture.paste(face, (x0, y0), mask)
     else:
         picture.paste(colour, (x0, y0), mask)

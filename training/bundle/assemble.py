@@ -1,0 +1,58 @@
+"""The parts of `tiny` put together, and the folder it ships in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
+from transformers import Qwen3VLForConditionalGeneration as Model
+
+from mm.families import family_of
+from mm.tokens import TokenBuilder, compose
+from training.bundle.architecture import MERGE, PATCH, make_config, make_model
+from training.bundle.shards import VIEW
+from training.bundle.vocabulary import frames, make_tokenizer
+from vision.call import ZOOM_TOOL
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The vocabulary, with the block that offers the zoom tool as one token."""
+    plain = make_tokenizer(())
+    nothing = [{"role": "system", "content": ""}]
+    said = plain.apply_chat_template(nothing, tools=[ZOOM_TOOL.json], tokenize=False)
+    assert isinstance(said, str)
+    return make_tokenizer(frames(said[said.index("# Tools") : said.rindex("<|im_end|>")]))
+
+
+def image_processor() -> Qwen2VLImageProcessorPil:
+    """Every picture becomes about as many pixels as one view; a square one exactly a view."""
+    return Qwen2VLImageProcessorPil(
+        patch_size=PATCH,
+        merge_size=MERGE,
+        temporal_patch_size=2,
+        size={"shortest_edge": VIEW * VIEW, "longest_edge": VIEW * VIEW},
+        image_mean=[0.5, 0.5, 0.5],
+        image_std=[0.5, 0.5, 0.5],
+    )
+
+
+def parts() -> tuple[Model, TokenBuilder]:
+    """An untrained `tiny` and its token builder."""
+    words = tokenizer()
+    torch.manual_seed(0)
+    config = make_config(words)
+    family = family_of(config.model_type)
+    assert family is not None
+    return make_model(config), compose(family, config, words, image_processor())
+
+
+def export(model: Model, builder: TokenBuilder, folder: Path) -> None:
+    """Write the folder that ships: bf16 weights, configuration, tokenizer, processor."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.config.text_config._attn_implementation = "sdpa"
+    whole = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model.float().load_state_dict(whole)
+    builder.tokenizer.save_pretrained(folder)
+    image_processor().save_pretrained(folder)

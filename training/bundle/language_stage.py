@@ -1,0 +1,147 @@
+"""Stage 2: the decoder learns to talk about what the encoder sees, and to look again when it must."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Qwen3VLForConditionalGeneration
+
+from mm.tokens import TokenBuilder
+from training.bundle.encoder import encode_views
+from training.bundle.rows import KINDS, Batch, RowMaker, make_batch
+from training.bundle.shards import Shards
+from training.bundle.stage import Log, Optimisers, ahead, load_checkpoint, save_checkpoint
+
+ROWS, VIEWS = 48, 132
+CHECKPOINT_EVERY = 100
+ENCODER_RATE = 0.2
+"""The encoder's share of the decoder's learning rate."""
+
+
+def batches(shards: Shards, builder: TokenBuilder, first: int, steps: int) -> Iterator[Batch]:
+    """Batch number n is a function of n alone."""
+    maker = RowMaker(builder)
+    for number in range(first, steps):
+        rng = random.Random(f"language {number}")
+        yield make_batch(
+            maker, lambda rng=rng: shards[rng.randrange(len(shards))], rng, ROWS, VIEWS
+        )
+
+
+def decode(model: Qwen3VLForConditionalGeneration, batch: Batch) -> Tensor:
+    """Hidden states (B, T, D) of the packed rows; the library's layers with the rows' own mask."""
+    encoded = encode_views(model.model.visual, batch.views)
+    text = model.model.language_model
+    words = text.embed_tokens(batch.ids)
+    hidden = _put(words, encoded.tokens, batch.slots, replace=True)
+    deep = [_put(torch.zeros_like(words), d, batch.slots, replace=False) for d in encoded.deepstack]
+    mask = _mask(batch.segments, hidden.dtype)
+    rope = text.rotary_emb(hidden, batch.positions)
+    for index, layer in enumerate(text.layers):
+        hidden = layer(hidden, attention_mask=mask, position_embeddings=rope)
+        if index < len(deep):
+            hidden = hidden + deep[index]
+    return text.norm(hidden)
+
+
+def _put(rows: Tensor, features: Tensor, slots: Tensor, *, replace: bool) -> Tensor:
+    """`rows` (B, T, D) with the features written at their slots; those without a place fall off the end."""
+    batch, length, width = rows.shape
+    flat = torch.cat([rows.reshape(-1, width), rows.new_zeros(1, width)])
+    features = features.reshape(-1, width).to(flat.dtype)
+    flat = flat.index_copy(0, slots, features) if replace else flat.index_add(0, slots, features)
+    return flat[:-1].view(batch, length, width)
+
+
+def _mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive (B, 1, T, T): a token sees the prefix and its own branch, up to itself."""
+    length = segments.shape[1]
+    mine, theirs = segments[:, :, None], segments[:, None, :]
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    seen = causal & ((theirs == 0) | (theirs == mine))
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill(
+        ~seen, torch.finfo(torch.float32).min / 2
+    )[:, None]
+
+
+def token_losses(
+    model: Qwen3VLForConditionalGeneration, hidden: Tensor, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropy, rightness and kind of each trained token."""
+    target = batch.trained.clone()
+    target[:, 0] = False
+    before = target.roll(-1, dims=1)
+    logits = model.lm_head(hidden[before]).float()
+    wanted = batch.ids[target]
+    return (
+        F.cross_entropy(logits, wanted, reduction="none"),
+        logits.argmax(-1) == wanted,
+        batch.kinds[target],
+    )
+
+
+def train_language(
+    model: Qwen3VLForConditionalGeneration,
+    builder: TokenBuilder,
+    shards: Shards,
+    folder: Path,
+    *,
+    steps: int,
+    rate: float = 1.5e-3,
+    on_checkpoint: Callable[[int], None] | None = None,
+) -> None:
+    """Train `model` in place; resumes from `folder`/language.pt."""
+    torch.manual_seed(0)
+    model.config.text_config._attn_implementation = "eager"
+    parts = nn.ModuleDict({"model": model})
+    optimisers = Optimisers(
+        parts,
+        rate=rate,
+        steps=steps,
+        slow=("visual.blocks", "visual.patch", "visual.pos"),
+        slow_share=ENCODER_RATE,
+    )
+    path = folder / "language.pt"
+    first, before_s = 0, 0.0
+    if state := load_checkpoint(path):
+        model.load_state_dict(state["model"])
+        optimisers.load(state["optimisers"])
+        first, before_s = state["step"], state["seconds"]
+    log = Log(folder / "language.log", before_s)
+    forward = torch.compile(decode) if shutil.which("g++") else decode
+    for number, batch in enumerate(ahead(batches(shards, builder, first, steps)), first):
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = forward(model, batch)
+            losses, right, kinds = token_losses(model, hidden, batch)
+        losses.mean().backward()
+        optimisers.step(number)
+        if number % 20 == 0:
+            log.write(
+                step=number, loss=round(losses.mean().item(), 4), **_by_kind(losses, right, kinds)
+            )
+        if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == steps:
+            save_checkpoint(
+                path,
+                model=model.state_dict(),
+                optimisers=optimisers.state(),
+                step=number + 1,
+                seconds=log.seconds,
+            )
+            if on_checkpoint:
+                on_checkpoint(number + 1)
+
+
+def _by_kind(losses: Tensor, right: Tensor, kinds: Tensor) -> dict[str, str]:
+    """Loss and share of right tokens for each kind of question in the batch."""
+    table = {}
+    for index, name in enumerate(KINDS):
+        of = kinds == index
+        if of.any():
+            table[name] = f"{losses[of].mean().item():.3f}/{right[of].float().mean().item():.3f}"
+    return table
