@@ -1,7 +1,7 @@
 """The record of an answer: a tree of steps.
 
 n samples of one prompt are siblings; a GRPO group is a set of siblings; a DPO pair is two branches
-that a verifier separates; a plain chat is the tree with one branch. What can be derived is a property.
+that a verifier separates; a plain chat is the tree with one branch. What is derived is not stored.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import threading
+import time
 import warnings
 import zlib
 
@@ -250,19 +251,25 @@ def test_a_picture_in_memory_is_copied_and_checked():
     assert to_rgb(pil.new("LA", (1, 1), (9, 255))).getpixel((0, 0)) == (9, 9, 9)
 
 
-def test_no_warning_leaks_and_the_filters_stay(monkeypatch):
-    monkeypatch.setattr(pil, "MAX_IMAGE_PIXELS", 900)
-    before = list(warnings.filters)
+def test_no_warning_leaks(monkeypatch):
+    monkeypatch.setattr(pil, "MAX_IMAGE_PIXELS", 900)  # Pillow warns of more
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        threads = [threading.Thread(target=open_image, args=(PNG,)) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
         open_image(PNG)
         open_image(encoded(palette(), transparency=b"\x80\xff"))
-    assert warnings.filters == before
+
+
+def test_threads_leave_the_warning_filters_as_they_were(monkeypatch):
+    monkeypatch.setattr(pil.Image, "load", lambda self: time.sleep(0.02))
+    with warnings.catch_warnings():
+        before = list(warnings.filters)
+        threads = [threading.Thread(target=open_image, args=(noise(),)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.005)
+        for thread in threads:
+            thread.join()
+        assert warnings.filters == before
 
 
 def test_question_puts_pictures_first():

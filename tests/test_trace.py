@@ -1,5 +1,6 @@
 """The tree of steps and what is derived from it."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -115,10 +116,16 @@ def test_scores_add_up_on_a_step():
     assert trace.steps[0].scores == {}
 
 
+class Slow(list):
+    def append(self, item):
+        super().append(item)
+        time.sleep(0.0005)  # lets the other threads in
+
+
 def test_threads_may_add_to_one_trace():
-    trace = Trace(ASKED)
+    trace = Trace(ASKED, steps=Slow())
     with ThreadPoolExecutor(8) as pool:
-        added = list(pool.map(lambda i: (i, trace.add(Step(assistant(str(i))))), range(500)))
+        added = list(pool.map(lambda i: (i, trace.add(Step(assistant(str(i))))), range(50)))
     assert all(trace.steps[index].message.text == str(i) for i, index in added)
 
 
