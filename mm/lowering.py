@@ -59,7 +59,7 @@ def grouped(conversation: Sequence[Message], *, alternates: bool) -> list[Turn]:
         if alternates and turns and turns[-1][0] == whose == "user":
             turns[-1][1].extend(messages)
         elif role == "user" and not alternates:
-            turns += [(whose, [m]) for m in messages]
+            turns.extend((whose, [m]) for m in messages)
         else:
             turns.append((whose, messages))
     return turns

@@ -80,16 +80,17 @@ class TokenBuilder:
         turns: Turns | None = None,
         traits: Traits | None = None,
         end_ids: Iterable[int] = (),
+        words: Words | None = None,
     ) -> None:
         self.family = family
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.turns = turns or family.turns[0]
         self.traits = traits or _traits(family, config)
-        banned = (family.placeholder, *family.markers)
-        self.words = Words(tokenizer, banned)
-        self.banned_ids = frozenset(self.words.ids[name] for name in banned)
+        self.words = words or Words(tokenizer, family.placeholder, family.markers)
         self.placeholder_id = self.words.ids[family.placeholder]
+        marked = (i for m in family.markers if (i := self.words.ids.get(m)) is not None)
+        self.banned_ids = frozenset({self.placeholder_id, *marked})
         self._pictures = Pictures(family, config, image_processor)
         self._close = self.words.marks(self.turns.assistant[1])
         self._end_id = _end_of(self._close, self.turns)
@@ -336,6 +337,7 @@ def compose(
         tokenizer=tokenizer,
         image_processor=image_processor,
         end_ids=frozenset(end_ids),
+        words=Words(tokenizer, family.placeholder, family.markers),
     )
     if not tokenizer.chat_template:
         return make()

@@ -20,19 +20,25 @@ class Words:
 
     Args:
         tokenizer: a fast tokenizer of transformers.
-        controls: tokens that only we write, besides those the tokenizer calls special.
+        needed: a token that only we write, though the tokenizer may not call it special.
+        others: more of those, as far as the tokenizer knows them.
+
+    Raises:
+        ValueError: the tokenizer lacks `needed`.
     """
 
-    def __init__(self, tokenizer: Any, controls: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Any, needed: str, others: Sequence[str] = ()) -> None:
         from tokenizers import Tokenizer
 
         added = tokenizer.added_tokens_decoder.values()
-        names = {str(token) for token in added if token.special} | set(controls)
-        self.ids = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
-        if missing := [n for n in controls if self.ids[n] in (None, tokenizer.unk_token_id)]:
-            raise ValueError(f"the tokenizer has no token {missing[0]!r}, which its model needs")
+        names = {str(token) for token in added if token.special} | {needed, *others}
+        found = {name: tokenizer.convert_tokens_to_ids(name) for name in names}
+        self.ids = {n: i for n, i in found.items() if i not in (None, tokenizer.unk_token_id)}
+        if needed not in self.ids:
+            raise ValueError(f"the tokenizer has no token {needed!r}, which its model needs")
         self.control_ids = frozenset(self.ids.values())
-        self._controls = re.compile("|".join(sorted(map(re.escape, names), key=len, reverse=True)))
+        longest_first = sorted(map(re.escape, self.ids), key=len, reverse=True)
+        self._controls = re.compile("|".join(longest_first))
         self._rules = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._rules.no_truncation()
         self._rules.no_padding()
@@ -91,7 +97,7 @@ class Words:
         spaced: set[After] = {"start"}
         if self._raw(_ANCHOR + "a")[len(self._raw(_ANCHOR)) :] == alone:
             return frozenset({"start", "token", "words"})
-        name = min(self.ids, default="")
+        name = min(self.ids)
         if backend.encode(name + "a", add_special_tokens=False).ids[1:] == alone:
             spaced.add("token")
         return frozenset(spaced)

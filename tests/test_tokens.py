@@ -167,6 +167,18 @@ def test_equals_the_familys_own_processor(family: str, said: Conversation) -> No
             assert torch.equal(mine[0], theirs[key][index][: len(mine[0])]), key
 
 
+def test_idefics3_may_spell_its_tiles_in_words() -> None:
+    tiny = FAMILIES["idefics3"]()
+    names = ["<|begin_of_text|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>"]
+    tokenizer = bytes_tokenizer(names, template("idefics3"), "<end_of_utterance>")
+    processor = tiny.builder.image_processor
+    builder = compose(tiny.builder.family, tiny.model.config, tokenizer, processor)
+    own: Any = Idefics3Processor(processor, tokenizer, image_seq_len=4)
+    text = tokenizer.apply_chat_template(as_dicts(SAID["one picture"]), tokenize=False)
+    theirs = own(text=text, images=[picture().pixels], add_special_tokens=False)
+    assert list(builder.build(SAID["one picture"], open_turn=False).ids) == theirs["input_ids"][0]
+
+
 PIXELS = ("pixel_values", "pixel_attention_mask")
 
 
@@ -499,7 +511,7 @@ def test_a_special_token_that_somebody_spells_is_words(family: str, spelt: str) 
 def test_a_placeholder_that_its_tokenizer_calls_plain_is_words_too() -> None:
     tokenizer = bytes_tokenizer(["<a>"], "", "<a>")
     tokenizer.add_tokens(["<pic>"])
-    words = Words(tokenizer, ["<pic>"])
+    words = Words(tokenizer, "<pic>")
     ids = words.encode(("x<pic>y",))
     assert words.ids["<pic>"] not in ids
     assert words.decode(ids) == "x<pic>y"
@@ -507,13 +519,13 @@ def test_a_placeholder_that_its_tokenizer_calls_plain_is_words_too() -> None:
 
 def test_a_missing_token_is_named() -> None:
     with pytest.raises(ValueError, match="no token '<pic>'"):
-        Words(bytes_tokenizer(["<a>"], "", "<a>"), ["<pic>"])
+        Words(bytes_tokenizer(["<a>"], "", "<a>"), "<pic>")
 
 
 @pytest.mark.parametrize("scheme", ["first", "always"])
 def test_words_after_a_token_are_what_the_whole_text_would_give(scheme: str) -> None:
     tokenizer = spaced_tokenizer(["<image>"], "", scheme)
-    words = Words(tokenizer)
+    words = Words(tokenizer, "<image>")
     text = "[INST] <image>\nis this? [/INST] it is</s> [INST] a"
     pieces = words.marks(text)
     assert words.encode(pieces) == tuple(tokenizer(text, add_special_tokens=False).input_ids)
