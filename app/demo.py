@@ -121,17 +121,23 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling = mm.Sampling()) -> gr.Blocks:
                 _examples(picture, question, strategy)
             with gr.Column(scale=6):
                 said = gr.HTML(view.hint(HINT), elem_id="said")
+                cost = gr.HTML(elem_id="cost")
                 looked = gr.Image(
-                    label="Where it looked", interactive=False, height=380, elem_id="looked"
+                    label="Where it looked",
+                    interactive=False,
+                    height=380,
+                    buttons=["fullscreen", "download"],
+                    elem_id="looked",
                 )
                 crops = gr.Gallery(
                     label="What it looked at, in order",
                     columns=4,
-                    height=190,
+                    height=240,
                     object_fit="contain",
+                    fit_columns=False,
+                    buttons=["fullscreen", "download"],
                     elem_id="crops",
                 )
-                cost = gr.HTML(elem_id="cost")
         asked = gr.on(
             [go.click, question.submit],
             handlers.show,
