@@ -6,7 +6,7 @@ pictures: it may name no path.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +168,7 @@ class Handlers:
     vlm: mm.VLM
     sampling: mm.Sampling = mm.Sampling()
 
-    def show(self, picture: dict | None, question: str, strategy: str) -> Iterator[View]:
+    def show(self, picture: dict | None, question: str, strategy: str) -> Generator[View]:
         """Views of an answer in the making. Closing the iterator stops the model."""
         try:
             sample, function = _sample(picture, question), _strategy(strategy)

@@ -65,7 +65,10 @@ def model_facts(name: str) -> dict[str, str]:
     from mm.tokens import load_builder
 
     checkpoint = inspect(find(name))
-    builder = load_builder(str(checkpoint.folder), local_files_only=True)
+    try:
+        builder = load_builder(str(checkpoint.folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise mm.ModelUnavailable(f"{name}: {error}") from error
     crop_rule = checkpoint.config.get("crop_rule", builder.traits.crop_rule)
     facts = {
         "model": name,

@@ -109,6 +109,8 @@ class Endless(mm.ScriptedVLM):
 
     def generate(self, conversations, sampling, *, on_token=None, cancel=None):
         self.writing.set()
+        assert on_token
+        assert cancel
         while not cancel():
             on_token("word ")
             self.stopped.wait(0.01)
@@ -144,7 +146,9 @@ def test_programs_may_only_ask(served, tmp_path):
     path = tmp_path / "table.png"
     pil.new("RGB", (80, 40), "red").save(path)
     client = Client(served(mm.ScriptedVLM([CALL, "<answer>K</answer>"])), verbose=False)
-    assert list(client.view_api(return_format="dict")["named_endpoints"]) == ["/ask"]
+    offered = client.view_api(return_format="dict")
+    assert isinstance(offered, dict)
+    assert list(offered["named_endpoints"]) == ["/ask"]
     said = client.predict(handle_file(path), "What letter?", "zoom", api_name="/ask")
     assert list(said) == ["answer", "regions", "cost", "error"]
     assert said["answer"] == "K"
