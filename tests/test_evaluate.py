@@ -303,7 +303,7 @@ def test_errors_are_shown_in_turn_and_nulls_are_not(tmp_path):
         list(evaluate(arm, asked, mm.ScriptedVLM(["K", *["R"] * 11]), threads=1, watch=watch))
     chosen = [(m.arm.name, m.item.sample.id) for m in seen.chosen()]
     assert chosen == [(name, str(i)) for i in range(1, 6) for name in ("direct", "zoom")]
-    assert seen.chosen()[0].caption() == "direct: Which letter? Said: R. True: K."
+    assert seen.chosen()[0].caption() == "direct: Which letter? True: K. Said: R."
     assert seen.watch("read", Arm("zoom", zoom, "blind")) is None
     assert seen.save(tmp_path / "errors.png", mm.ScriptedVLM([])) == 10
     with pil.open(tmp_path / "errors.png") as sheet:

@@ -32,11 +32,11 @@ class Mistake:
     trace: Trace
 
     def caption(self) -> str:
-        """Who was asked what, what it said, and what is true."""
+        """Who was asked what, what is true, and last, as it may be long, what was said."""
         sample = self.item.sample
         asked = " ".join(m.text for m in sample.prompt if m.role == "user")
         said = self.trace.error or self.trace.answer or "nothing"
-        return f"{self.arm.name}: {asked} Said: {said}. True: {sample.target}."
+        return f"{self.arm.name}: {asked} True: {sample.target}. Said: {said}."
 
     def picture(self, vlm: VLM) -> Pixels | None:
         """The first picture with what was looked at, or with the box given and the true one."""
