@@ -91,16 +91,11 @@ def ask(
 
 
 @cli.command()
-def info(
-    model: Model = "tiny",
-    device: Device = None,
-    dtype: Dtype = None,
-    adapter: Adapter = None,
-) -> None:
+def info(model: Model = "tiny") -> None:
     """Versions, the device, and what a model is: box format, tokens per picture size."""
     from .info import print_info
 
-    print_info(ModelChoice(model, device, dtype, adapter))
+    print_info(model)
 
 
 @cli.command()

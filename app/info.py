@@ -8,8 +8,6 @@ from importlib.metadata import PackageNotFoundError, version
 import mm
 from mm.checkpoints import find, inspect
 
-from .options import ModelChoice
-
 PACKAGES = [
     "multimodal-reasoning",
     "torch",
@@ -27,13 +25,13 @@ SIZES: tuple[mm.Size, ...] = ((224, 224), (768, 768), (1280, 720), (1024, 1536),
 """Common picture sizes, (width, height)."""
 
 
-def print_info(choice: ModelChoice) -> None:
-    """Print versions, the device, and the facts of `choice`, whose weights are not loaded.
+def print_info(model: str) -> None:
+    """Print versions, the device, and the facts of `model`, whose weights are not loaded.
 
     Raises:
         ModelUnavailable: there is no such model.
     """
-    facts = model_facts(choice.name)
+    facts = model_facts(model)
     print(table({"python": platform.python_version(), **versions()}))
     print(table(machine()), end="\n\n")
     print(table(facts))
