@@ -1,4 +1,5 @@
-"""The bundle's fast paths are the library's arithmetic: packed rows equal conversations that stand alone."""
+"""The bundle's fast paths are the library's arithmetic: packed rows equal conversations that stand
+alone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Looking again in time."""
+"""Frames of a clip, and looking again in time."""

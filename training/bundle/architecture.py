@@ -10,7 +10,8 @@ PATCH, MERGE = 16, 2
 
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
-    """The configuration of `tiny` for this vocabulary; `crop_rule` tells `zoom` how it was shown crops."""
+    """The configuration of `tiny` for this vocabulary; `crop_rule` tells `zoom` how it was shown
+    crops."""
     ids = tokenizer.convert_tokens_to_ids
     text = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,

@@ -1,8 +1,8 @@
 """Qwen3-VL's vision tower over many views of one size at once.
 
-The library's forward runs attention image by image and rebuilds positions for each; over a hundred small views a
-step that overhead is most of the time. This is the same arithmetic with the weights of the same modules, batched;
-a test holds the two equal.
+The library's forward runs attention image by image and rebuilds positions for each; over a hundred
+small views a step that overhead is most of the time. This is the same arithmetic with the weights
+of the same modules, batched; a test holds the two equal.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Encoded(NamedTuple):
 
 
 def patches(views: Tensor, patch: int, merge: int) -> Tensor:
-    """(B, side, side, 3) uint8 to (B, P, 3 * patch * patch) in [-1, 1], patches in the processor's order.
+    """(B, side, side, 3) uint8 to (B, P, 3 * patch * patch) in [-1, 1], patches in the processor's
+    order.
 
     A still picture fills all temporal slots of a patch alike, so one slot is enough here.
     """

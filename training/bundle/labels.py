@@ -1,7 +1,8 @@
 """Dense labels of views: what each visual token should know, as tensors for the vision stage.
 
-A view of 128 pixels has 4 x 4 visual tokens of 32 pixels. In an overview each token has four slots, its quarters of
-16 pixels, and a slot knows the object whose centre lies in it. In crops and tiles a token knows its letter.
+A view of 128 pixels has 4 x 4 visual tokens of 32 pixels. In an overview each token has four slots,
+its quarters of 16 pixels, and a slot knows the object whose centre lies in it. In crops and tiles a
+token knows its letter.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ NOTHING = len(LETTERS)
 
 
 def overview_labels(scene: Scene) -> np.ndarray:
-    """float32 (16, SLOTS, SLOT_NUMBERS): presence, colour, shape, then x0, y0, x1, y1 from the slot's centre in 16 px."""
+    """float32 (16, SLOTS, SLOT_NUMBERS): presence, colour, shape, then x0, y0, x1, y1 from the
+    slot's centre in 16 px."""
     labels = np.zeros((CELLS * CELLS, SLOTS, SLOT_NUMBERS), np.float32)
     half = CELL // 2
     for thing in scene.things:
@@ -46,7 +48,8 @@ def overview_labels(scene: Scene) -> np.ndarray:
 
 
 def letter_labels(scene: Scene, window: Window) -> np.ndarray:
-    """int64 (16,): the letter whose centre lies in the token's cell (or 10 px around it), NOTHING, or IGNORED between."""
+    """int64 (16,): the letter whose centre lies in the token's cell (or 10 px around it), NOTHING,
+    or IGNORED between."""
     labels = np.full(CELLS * CELLS, NOTHING, np.int64)
     scale = VIEW / (window[2] - window[0])
     for thing in scene.things:

@@ -1,10 +1,10 @@
-"""Stage 2: the decoder learns to talk about what the encoder sees, and to look again when it must."""
+"""Stage 2: the decoder learns to talk about what the encoder sees, and to look again when it
+must."""
 
 from __future__ import annotations
 
 import random
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from mm.tokens import TokenBuilder
 from training.bundle.encoder import encode_views
 from training.bundle.rows import KINDS, Batch, RowMaker, make_batch
 from training.bundle.shards import Shards
-from training.bundle.stage import Log, Optimisers, ahead, load_checkpoint, save_checkpoint
+from training.bundle.stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
 
 ROWS, VIEWS = 48, 132
 CHECKPOINT_EVERY = 100
@@ -51,7 +51,8 @@ def decode(model: Qwen3VLForConditionalGeneration, batch: Batch) -> Tensor:
 
 
 def _put(rows: Tensor, features: Tensor, slots: Tensor, *, replace: bool) -> Tensor:
-    """`rows` (B, T, D) with the features written at their slots; those without a place fall off the end."""
+    """`rows` (B, T, D) with the features written at their slots; those without a place fall off the
+    end."""
     batch, length, width = rows.shape
     flat = torch.cat([rows.reshape(-1, width), rows.new_zeros(1, width)])
     features = features.reshape(-1, width).to(flat.dtype)
@@ -94,7 +95,6 @@ def train_language(
     *,
     steps: int,
     rate: float = 1.5e-3,
-    on_checkpoint: Callable[[int], None] | None = None,
 ) -> None:
     """Train `model` in place; resumes from `folder`/language.pt."""
     torch.manual_seed(0)
@@ -114,7 +114,7 @@ def train_language(
         optimisers.load(state["optimisers"])
         first, before_s = state["step"], state["seconds"]
     log = Log(folder / "language.log", before_s)
-    forward = torch.compile(decode) if shutil.which("g++") else decode
+    forward = fast(decode, steps)
     for number, batch in enumerate(ahead(batches(shards, builder, first, steps)), first):
         with torch.autocast("cpu", torch.bfloat16):
             hidden = forward(model, batch)
@@ -133,8 +133,6 @@ def train_language(
                 step=number + 1,
                 seconds=log.seconds,
             )
-            if on_checkpoint:
-                on_checkpoint(number + 1)
 
 
 def _by_kind(losses: Tensor, right: Tensor, kinds: Tensor) -> dict[str, str]:

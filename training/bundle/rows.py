@@ -1,8 +1,9 @@
 """Training rows of the language stage: one picture, many questions, none of which sees another.
 
-A row is a prefix (the picture, after what the system says) and branches that go on from it, each a question with its
-looks and answer. A branch attends to the prefix and to itself, and its positions start where the prefix ends, so
-that it is trained exactly as if it stood alone, while the picture is read once.
+A row is a prefix (the picture, after what the system says) and branches that go on from it, each a
+question with its looks and answer. A branch attends to the prefix and to itself, and its positions
+start where the prefix ends, so that it is trained exactly as if it stood alone, while the picture
+is read once.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from mm.strategies import THINK
 from mm.tokens import TokenBuilder
 from mm.types import Image, Message, assistant, message, user
-from training.bundle.shards import BOX_GRID, VIEW, Shards, Views
+from training.bundle.shards import BOX_GRID, VIEW, Views
 from training.bundle.vocabulary import CAPTION
 from training.tabletop.questions import ask
 from training.tabletop.traces import answered, caption, solved, thought
@@ -79,7 +80,8 @@ class Batch(NamedTuple):
         segments: (B, T): 0 for the prefix, then a number per branch, -1 for padding.
         trained: (B, T).
         views: (N, VIEW, VIEW, 3) uint8.
-        slots: (N * 16,) where each visual token goes, as an index into the B * T tokens; B * T for no place.
+        slots: (N * 16,) where each visual token goes, as an index into the B * T tokens; B * T for
+            no place.
         kinds: (B, T): the index in KINDS of what the token's branch asks.
     """
 
@@ -131,7 +133,8 @@ class RowMaker:
     def row(
         self, views: Views, mode: str, rng: random.Random, room: int
     ) -> tuple[list[Segment], list[str]]:
-        """Prefix and branches that fit into ROW_TOKENS tokens and `room` views, and what each asks."""
+        """Prefix and branches that fit into ROW_TOKENS tokens and `room` views, and what each
+        asks."""
         prefix = self.prefix(mode, views)
         segments = [prefix]
         kinds, used, room = [""], len(prefix.ids), room - 1
@@ -216,7 +219,8 @@ def _collate(rows: Sequence[tuple[list[Segment], list[str]]], views: int) -> Bat
 
 
 def _positions(length: int, views: Sequence[int], first: int) -> tuple[np.ndarray, int]:
-    """Positions (3, length) from `first` on, and the next one: a view of n x n tokens advances them by n."""
+    """Positions (3, length) from `first` on, and the next one: a view of n x n tokens advances them
+    by n."""
     positions = np.zeros((3, length), np.int64)
     at, value = 0, first
     for start in [*views, length]:

@@ -1,7 +1,8 @@
 """Views of training scenes, drawn once and read through a memory map.
 
-A shard holds SCENES_PER_SHARD scenes: of each its overview, a crop of every object as a slightly wrong box would
-cut it, and tiles of the picture at its own scale. Scenes are pure functions of their seed, so labels are not stored.
+A shard holds SCENES_PER_SHARD scenes: of each its overview, a crop of every object as a slightly
+wrong box would cut it, and tiles of the picture at its own scale. Scenes are pure functions of
+their seed, so labels are not stored.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ _LEVEL_SHARES = (
 
 @dataclass(frozen=True)
 class Views:
-    """One scene as the model meets it: uint8 arrays of shape (n, VIEW, VIEW, 3) and where they were cut, in pixels."""
+    """One scene as the model meets it: uint8 arrays of shape (n, VIEW, VIEW, 3) and where they were
+    cut, in pixels."""
 
     scene: Scene
     overview: np.ndarray

@@ -1,12 +1,14 @@
-"""What the stages share: optimisers, a learning-rate schedule, checkpoints, and batches made ahead of time."""
+"""What the stages share: optimisers, a learning-rate schedule, checkpoints, and batches made ahead
+of time."""
 
 from __future__ import annotations
 
 import json
 import queue
+import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,8 @@ def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
-    """Share of the full learning rate at `step`: warm-up, flat, then a straight line down over the last 40 %."""
+    """Share of the full learning rate at `step`: warm-up, flat, then a straight line down over the
+    last 40 %."""
     down = (steps - step) / (0.4 * steps)
     return max(min((step + 1) / warmup, 1.0, down), 0.02)
 
@@ -110,8 +113,14 @@ def ahead(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
         yield batch
 
 
+def fast(function: Callable[..., Any], steps: int) -> Callable[..., Any]:
+    """`function` compiled, where there is a compiler and the run earns its minutes back."""
+    return torch.compile(function) if steps >= 100 and shutil.which("g++") else function
+
+
 class Log:
-    """One JSON line per report, on the screen and in a file; knows how long the stage has run in all."""
+    """One JSON line per report, on the screen and in a file; knows how long the stage has run in
+    all."""
 
     def __init__(self, path: Path, before_s: float = 0.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
 """Stage 1: the encoder learns from dense labels what stands where and which letter it carries.
 
-From language supervision alone nothing takes off at this size; a linear head on every visual token does.
+From language supervision alone nothing takes off at this size; a linear head on every visual token
+does.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,13 +26,14 @@ from training.bundle.labels import (
     overview_labels,
 )
 from training.bundle.shards import Shards
-from training.bundle.stage import Log, Optimisers, ahead, load_checkpoint, save_checkpoint
+from training.bundle.stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
 from training.tabletop.scene import COLOURS, LETTERS, SHAPES
 
 OVERVIEWS, CROPS, TILES = 48, 48, 48
 CHECKPOINT_EVERY = 200
 HELD_OUT = 500
-"""The last scenes of the shards are never trained on here; accuracies in the log are measured on them."""
+"""The last scenes of the shards are never trained on here; accuracies in the log are measured on
+them."""
 
 
 class Batch(NamedTuple):
@@ -42,7 +43,8 @@ class Batch(NamedTuple):
 
 
 class DenseHeads(nn.Module):
-    """Linear read-outs of each visual token, from the merged features and from each deepstack layer alike."""
+    """Linear read-outs of each visual token, from the merged features and from each deepstack layer
+    alike."""
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
@@ -81,13 +83,15 @@ def make_batch(shards: Shards, rng: np.random.Generator, held_out: bool = False)
 
 
 def batches(shards: Shards, first: int, steps: int) -> Iterator[Batch]:
-    """Batch number n is a function of n alone, so that a resumed run sees what it would have seen."""
+    """Batch number n is a function of n alone, so that a resumed run sees what it would have
+    seen."""
     for number in range(first, steps):
         yield make_batch(shards, np.random.default_rng([1, number]))
 
 
 def losses(heads: DenseHeads, encoded: Encoded, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-    """The sum of all read-outs' losses, and how often the read-outs of the merged features are right."""
+    """The sum of all read-outs' losses, and how often the read-outs of the merged features are
+    right."""
     total, report = torch.zeros(()), {}
     for layer, tokens in enumerate([encoded.tokens, *encoded.deepstack]):
         slot_loss, right = _slot_loss(
@@ -146,7 +150,7 @@ def train_vision(
         optimisers.load(state["optimisers"])
         first, before_s = state["step"], state["seconds"]
     log = Log(folder / "vision.log", before_s)
-    encode = torch.compile(encode_views) if shutil.which("g++") else encode_views
+    encode = fast(encode_views, steps)
     for number, batch in enumerate(ahead(batches(shards, first, steps)), first):
         with torch.autocast("cpu", torch.bfloat16):
             loss, right = losses(heads, encode(visual, batch.views), batch)

@@ -1,6 +1,8 @@
-"""The tokenizer of `tiny`: a byte-level BPE, so that any text goes in, in which Tabletop's talk is short.
+"""The tokenizer of `tiny`: a byte-level BPE, so that any text goes in, in which Tabletop's talk is
+short.
 
-The frames of tool calls, which are the same every time, are one added token each; so are Qwen's tags.
+The frames of tool calls, which are the same every time, are one added token each; so are Qwen's
+tags.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Tabletop: pictures with exact ground truth, questions about them, and the steps a perfect reasoner takes."""
+"""Tabletop: pictures with exact ground truth, questions about them, and the steps a perfect
+reasoner takes."""
 
 from .questions import TASKS, Item, stream
 from .render import depth_map, render

@@ -22,8 +22,9 @@ FIRST_TEST_SEED = 1 << 40
 class Question:
     """One question about one scene.
 
-    `looks` are the indices of the things whose letters must be read, in order, before `answer` can be known; ()
-    when one look at the picture is enough. `about` are the indices of the things the words refer to.
+    `looks` are the indices of the things whose letters must be read, in order, before `answer` can
+    be known; () when one look at the picture is enough. `about` are the indices of the things the
+    words refer to.
     """
 
     task: str
@@ -36,7 +37,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Item:
-    """A test item. `regions` are what a perfect reasoner looks at, in order; `box` is the truth of `locate`."""
+    """A test item. `regions` are what a perfect reasoner looks at, in order; `box` is the truth of
+    `locate`."""
 
     sample: Sample
     scene: Scene
@@ -46,7 +48,8 @@ class Item:
 
 
 def box_text(scene: Scene, index: int, step: int = 1) -> str:
-    """The thing's box as the model writes it: thousandths of the picture, rounded to multiples of `step`."""
+    """The thing's box as the model writes it: thousandths of the picture, rounded to multiples of
+    `step`."""
     thing = scene.things[index]
     r = thing.region
     numbers = ", ".join(str(step * round(v * 1000 / step)) for v in (r.x0, r.y0, r.x1, r.y1))
@@ -166,7 +169,8 @@ TASKS = tuple(_ASK)
 
 
 def ask(task: str, scene: Scene, rng: random.Random) -> Question | None:
-    """A question of `task` about `scene`; None when the scene admits none (no lone shape, no letter twice, ...).
+    """A question of `task` about `scene`; None when the scene admits none (no lone shape, no letter
+    twice, ...).
 
     Raises:
         ValueError: no such task.
@@ -177,7 +181,8 @@ def ask(task: str, scene: Scene, rng: random.Random) -> Question | None:
 
 
 def stream(task: str, seed: int, limit: int, level: int = Level.PLAIN) -> Iterator[Item]:
-    """The first `limit` test items of `task`; streams of different seeds or tasks share no scene with each other."""
+    """The first `limit` test items of `task`; streams of different seeds or tasks share no scene
+    with each other."""
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     if task not in _ASK:

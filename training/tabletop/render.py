@@ -36,7 +36,8 @@ def render(scene: Scene, side: int = SIDE) -> Pil.Image:
 
 
 def depth_map(scene: Scene, side: int = SIDE) -> np.ndarray:
-    """Metres from the camera, float32 of shape (side, side); the table recedes upwards in perspective."""
+    """Metres from the camera, float32 of shape (side, side); the table recedes upwards in
+    perspective."""
     if scene.level >= Level.PERSPECTIVE:
         rows = np.linspace(FAR_M + 1.2, 0.9, side, dtype=np.float32)
         depth = np.repeat(rows[:, None], side, axis=1)

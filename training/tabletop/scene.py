@@ -1,7 +1,8 @@
 """Scenes with exact ground truth; a scene is a pure function of its seed.
 
-A scene is a table top with 3 to 8 objects. Each is one of 24 (colour, shape) pairs, appears once, lies at a known
-depth and carries a small letter: legible in the picture, a smudge of four pixels in a 128-pixel overview.
+A scene is a table top with 3 to 8 objects. Each is one of 24 (colour, shape) pairs, appears once,
+lies at a known depth and carries a small letter: legible in the picture, a smudge of four pixels in
+a 128-pixel overview.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. `x`, `y` (its centre) and `side` are fractions of the picture; `depth` is metres from the camera."""
+    """One object. `x`, `y` (its centre) and `side` are fractions of the picture; `depth` is metres
+    from the camera."""
 
     colour: str
     shape: str
@@ -61,7 +63,8 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """`things` stand from left to right; `words` are distractor texts with the centre they are written at."""
+    """`things` stand from left to right; `words` are distractor texts with the centre they are
+    written at."""
 
     seed: int
     level: Level
@@ -72,8 +75,8 @@ class Scene:
 def make_scene(seed: int, level: int = Level.PLAIN) -> Scene:
     """The scene of `seed`.
 
-    Letters are drawn independently, and in half of the scenes one letter is written on a second object, so that
-    `same` is not nearly always answered by no.
+    Letters are drawn independently, and in half of the scenes one letter is written on a second
+    object, so that `same` is not nearly always answered by no.
     """
     rng = random.Random(f"scene {seed} {int(level)}")
     pairs = rng.sample(list(product(COLOURS, SHAPES)), rng.randint(3, 8))
@@ -91,7 +94,7 @@ def make_scene(seed: int, level: int = Level.PLAIN) -> Scene:
 def _free_spot(
     rng: random.Random, placed: list[Thing], level: Level
 ) -> tuple[float, float, float, float] | None:
-    for attempt in range(200):
+    for _ in range(200):
         depth = rng.uniform(NEAR_M, FAR_M)
         nearness = (FAR_M - depth) / (FAR_M - NEAR_M)
         if level >= Level.PERSPECTIVE:

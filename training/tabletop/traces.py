@@ -20,10 +20,11 @@ def caption(scene: Scene, step: int) -> str:
 def solved(
     scene: Scene, question: Question, picture: Image, crops: Sequence[Image], *, step: int
 ) -> tuple[Message, ...]:
-    """Question, looks and answer. `crops` are of all the scene's things, `step` is the grid of the boxes.
+    """Question, looks and answer. `crops` are of all the scene's things, `step` is the grid of the
+    boxes.
 
-    Before each look but the first, and before the answer of a question that takes several, stands the letter that
-    was read last.
+    Before each look but the first, and before the answer of a question that takes several, stands
+    the letter that was read last.
     """
     messages = [user(picture, question.text)]
     said = ""

@@ -1,0 +1,96 @@
+"""Make the bundled model again from nothing, in stages that resume where they were stopped.
+
+    python -m training.bundle                       # all stages, into runs/bundle, then export
+    python -m training.bundle --stage vision        # one stage
+
+Stages: `shards` (draw the training pictures), `vision`, `language`, `export` (to --to). Each saves its
+state in --folder; run the command again after an interruption and it goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from training.bundle.assemble import Model, export, parts
+from training.bundle.language_stage import train_language
+from training.bundle.shards import Shards, draw_shards
+from training.bundle.stage import load_checkpoint
+from training.bundle.vision_stage import train_vision
+from training.tabletop.examples import write_examples
+
+STAGES = ("shards", "vision", "language", "export")
+SHARDS = 24
+BYTES_PER_SHARD = 460_000_000
+VISION_STEPS = 600
+LANGUAGE_STEPS = 1500
+
+
+def main() -> None:
+    args = _arguments()
+    torch.set_num_threads(args.threads)
+    stages = STAGES if args.stage == "all" else (args.stage,)
+    if "shards" in stages:
+        _draw(args.folder / "shards", args.shards)
+    if "vision" in stages:
+        model, _ = parts()
+        steps = args.vision_steps
+        train_vision(model.model.visual, Shards(args.folder / "shards"), args.folder, steps=steps)
+    if "language" in stages:
+        model, builder = parts()
+        _load_encoder(model, args.folder)
+        shards = Shards(args.folder / "shards")
+        train_language(model, builder, shards, args.folder, steps=args.language_steps)
+    if "export" in stages:
+        model, builder = parts()
+        model.load_state_dict(_state(args.folder / "language.pt", "language")["model"])
+        export(model, builder, args.to)
+        write_examples(args.examples)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m training.bundle", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--stage", choices=("all", *STAGES), default="all")
+    parser.add_argument("--folder", type=Path, default=Path("runs/bundle"), help="stage files")
+    parser.add_argument("--to", type=Path, default=Path("mm/bundled/tiny"), help="what ships")
+    parser.add_argument("--examples", type=Path, default=Path("app/examples"))
+    parser.add_argument("--shards", type=int, default=SHARDS, help="of 1000 scenes, 0.4 GB each")
+    parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
+    parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+def _draw(folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = count - len([p for p in folder.glob("*.tiles.npy") if ".part" not in p.name])
+    free = shutil.disk_usage(folder).free
+    if missing * BYTES_PER_SHARD > free:
+        raise SystemExit(
+            f"{missing} shards need {missing * BYTES_PER_SHARD / 1e9:.0f} GB in {folder}, "
+            f"{free / 1e9:.0f} GB are free; draw fewer with --shards"
+        )
+    for _ in track(draw_shards(folder, range(count)), "drawing", total=max(missing, 0)):
+        pass
+
+
+def _load_encoder(model: Model, folder: Path) -> None:
+    modules = _state(folder / "vision.pt", "vision")["modules"]
+    weights = {k.removeprefix("visual."): v for k, v in modules.items() if k.startswith("visual.")}
+    model.model.visual.load_state_dict(weights)
+
+
+def _state(path: Path, stage: str) -> dict:
+    state = load_checkpoint(path)
+    if state is None:
+        raise SystemExit(f"{path} is not there; run --stage {stage} first")
+    return state
+
+
+if __name__ == "__main__":
+    main()
