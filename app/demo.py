@@ -6,6 +6,7 @@ pictures: it may name no path.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ EXAMPLES = Path(__file__).parent / "examples"
 AT_ONCE = {"concurrency_id": "gpu", "concurrency_limit": 4}
 WAITING = 32
 """Questions that may wait; the next is told that the page is busy."""
+
+PAUSE_S = 0.05
+"""Between two views of words that are still coming."""
 
 HINT = "Drop a picture, ask about it, and see where the model looked."
 Update = Any
@@ -148,14 +152,9 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling = mm.Sampling()) -> gr.Blocks:
             show_progress="hidden",
             **AT_ONCE,
         )
-        stop.click(
-            _stopped,
-            None,
-            [said],
-            cancels=[asked],
-            queue=False,
-            api_visibility="private",
-            show_progress="hidden",
+        # told through the queue, so that it comes behind the views that were still on their way
+        stop.click(None, cancels=[asked], api_visibility="private").then(
+            _stopped, None, [said], api_visibility="private", show_progress="hidden"
         )
         api(handlers.ask, api_name="ask", **AT_ONCE)
     return blocks
@@ -189,12 +188,14 @@ class Handlers:
 
 
 def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
-    """The page at each event; only what changed is sent."""
-    so_far, words = mm.Trace(sample), ""
+    """The page as events come; only what changed is sent, and words no faster than people read."""
+    so_far, words, shown_s = mm.Trace(sample), "", 0.0
     for event in events:
         if event.kind == "token":
             words += event.text
-            yield view.writing(words), gr.skip(), gr.skip(), gr.skip()
+            if time.monotonic() - shown_s > PAUSE_S:
+                shown_s = time.monotonic()
+                yield view.writing(words), gr.skip(), gr.skip(), gr.skip()
         elif event.kind == "step" and event.message:
             words = ""
             last = len(so_far.steps) - 1

@@ -47,7 +47,8 @@ def upload(uploads) -> dict:
     return {"path": str(path)}
 
 
-def test_shows_words_regions_crops_and_cost_as_they_come(upload):
+def test_shows_words_regions_crops_and_cost_as_they_come(upload, monkeypatch):
+    monkeypatch.setattr("app.demo.PAUSE_S", -1.0)
     vlm = mm.ScriptedVLM([CALL, "It says <answer>K</answer>"])
     views = list(Handlers(vlm).show(upload, " What letter? ", "zoom"))
     said = [v[0] for v in views if isinstance(v[0], str)]
