@@ -1,7 +1,7 @@
 """Where things are in a picture, in one frame for everybody.
 
-A `Region` is in fractions of its image, so it survives resizing; only this file turns the numbers a model
-writes into regions and back.
+A `Region` is in fractions of its image, so it survives resizing; only this file turns the numbers
+a model writes into regions and back.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _EPSILON = 1e-6  # a fraction that came from pixel 10 must go back to pixel 10
 
 @dataclass(frozen=True)
 class Region:
-    """A box in fractions of its image: 0 <= x0 < x1 <= 1, 0 <= y0 < y1 <= 1, origin at the top left."""
+    """A box in fractions of its image, origin at the top left.
+
+    0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1.
+    """
 
     x0: float
     y0: float
@@ -85,8 +88,8 @@ def iou(a: Region, b: Region) -> float:
 class BoxFormat:
     """How a model family writes a box in text.
 
-    `frame` is the size its numbers are measured in; None means pixels of the image as the model saw it.
-    `decimals` is how many digits it writes after the point.
+    `frame` is the size its numbers are measured in; None means pixels of the image as the model
+    saw it. `decimals` is how many digits it writes after the point.
     """
 
     key: str = "bbox_2d"

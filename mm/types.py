@@ -1,4 +1,4 @@
-"""The values that go to a model and come back: frozen, equal by content, without ids of ours or storage."""
+"""The values that go to a model and come back: frozen, equal by content, without storage."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ Part = Text | Thinking | Image | ToolCall | ToolSpec
 
 @dataclass(frozen=True)
 class Message:
-    """One turn, or one piece of the assistant's turn: assistant messages that follow each other are one turn.
+    """One turn, or a piece of the assistant's: assistant messages that follow each other are one turn.
 
-    `tokens` are the ids a model wrote the message with, so that its words are never tokenised again; None for
-    a message that no model wrote.
+    `tokens` are the ids a model wrote the message with, so that its words are never tokenised again;
+    None for a message that no model wrote.
     """
 
     role: Role
@@ -153,7 +153,7 @@ def assistant(*parts: Part | str) -> Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to generate. `temperature` 0 is greedy; `stop` strings end the reply and are kept in it."""
+    """How to generate. `temperature` 0 is greedy; a `stop` string ends the reply and is kept in it."""
 
     max_tokens: int = 512
     temperature: float = 0.0
@@ -193,9 +193,10 @@ Finish = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True)
 class Generation:
-    """A model's reply: the message (with its tokens), a log-probability per token, and what it cost.
+    """A model's reply: the message with its tokens, a log-probability per token, and what it cost.
 
-    `finish` is "stop" for an end token or a stop string, "length" at `max_tokens`, "cancelled" when asked to.
+    `finish` is "stop" for an end token or a stop string, "length" at `max_tokens`, "cancelled" when
+    asked to.
     """
 
     message: Message

@@ -19,7 +19,7 @@ class ModelError(RuntimeError):
 
 
 class ModelUnavailable(ModelError):
-    """A model could not be loaded: missing, gated, offline or too large. The message says the remedy."""
+    """A model could not be loaded: missing, gated, offline, too large. The message says the remedy."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Traits:
     Attributes:
         box_format: how it writes boxes.
         crop_rule: which crop it was trained on ("vlm_r3" unless its config names another).
-        calls_tools: whether it writes tool calls when a tool is on offer; else `zoom` asks where, then crops.
+        calls_tools: whether it writes tool calls when a tool is on offer; else `zoom` asks where,
+            then crops.
     """
 
     box_format: BoxFormat = BoxFormat()
@@ -38,9 +39,10 @@ class Traits:
 
 
 class VLM(Protocol):
-    """A conversation goes in, a generation comes out; reuse between calls is the model's own business.
+    """A conversation goes in, a generation comes out; reuse between calls is the model's business.
 
-    A conversation that ends with an assistant message leaves that turn open: the model goes on writing it.
+    A conversation that ends with an assistant message leaves that turn open: the model goes on
+    writing it.
     """
 
     name: str
@@ -66,7 +68,10 @@ class VLM(Protocol):
         ...
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
-        """Log-probabilities of each continuation's tokens, as the assistant's next words, its end token included."""
+        """Log-probabilities of each continuation's tokens as the assistant's next words.
+
+        Its end token is included.
+        """
         ...
 
     def seen_size(self, size: Size) -> Size:
