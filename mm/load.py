@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .checkpoints import Checkpoint, find, first_line, inspect, read_json
 from .families import FAMILIES, family_of
+from .no_torchvision import hide_broken_torchvision
 from .vlm import CropRule, ModelUnavailable
 
 if TYPE_CHECKING:
     import torch
 
     from .model import HFVLM
+    from .unlisted import UnlistedVLM
 
 _SMALL = 500_000_000  # parameters; below it float32 is fast enough on a CPU, and exact
 _TINY = 50_000_000  # parameters; below it a step is over before a second CPU thread has begun
@@ -30,8 +32,11 @@ def load(
     adapter: str | None = None,
     trust_remote_code: bool = False,
     threads: int | None = None,
-) -> HFVLM:
+) -> HFVLM | UnlistedVLM:
     """The model called `name`, ready to answer.
+
+    A checkpoint of a family that families.py does not list runs through its own processor, with a
+    warning that it keeps nothing between turns.
 
     Args:
         name: a bundled model ("tiny"), a folder with a checkpoint or a peft adapter, or a hub id.
@@ -59,7 +64,7 @@ def _load(
     adapter: str | None,
     trust_remote_code: bool,
     threads: int | None,
-) -> HFVLM:
+) -> HFVLM | UnlistedVLM:
     folder = find(name)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         if adapter:
@@ -67,7 +72,7 @@ def _load(
         base, adapter = _base_of(folder), str(folder)
         folder = find(base)
     checkpoint = inspect(folder)
-    _check_supported(checkpoint)
+    _check_supported(checkpoint, trust_remote_code)
     place = _device(device)
     kind = _dtype(dtype, place, checkpoint)
     _check_memory(checkpoint, place, kind)
@@ -83,9 +88,11 @@ def _assemble(
     dtype: torch.dtype,
     adapter: str | None,
     trust_remote_code: bool,
-) -> HFVLM:
+) -> HFVLM | UnlistedVLM:
     from dataclasses import replace
 
+    if family_of(str(checkpoint.config.get("model_type"))) is None:
+        return _unlisted(name, checkpoint, dtype, device, adapter, trust_remote_code)
     from .engine import Engine
     from .model import HFVLM
     from .tokens import load_builder
@@ -103,6 +110,23 @@ def _assemble(
     engine = Engine(model, builder, context_budget=budget, feature_budget=budget // 4)
     traits = replace(builder.traits, crop_rule=_crop_rule(checkpoint, builder.traits.crop_rule))
     return HFVLM(engine, name=name, traits=traits, adapter=_ADAPTER if adapter else None)
+
+
+def _unlisted(
+    name: str,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device,
+    adapter: str | None,
+    trust_remote_code: bool,
+) -> UnlistedVLM:
+    from .unlisted import load_unlisted
+
+    if adapter:
+        raise ModelUnavailable(f"{name}: adapters need a listed family, and its is not")
+    model = _weights(checkpoint, dtype, trust_remote_code).to(device).eval()
+    folder = str(checkpoint.folder)
+    return load_unlisted(folder, model, name=name, trust_remote_code=trust_remote_code)
 
 
 def _weights(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -> Any:
@@ -166,13 +190,22 @@ def _base_of(folder: Path) -> str:
     return str(base)
 
 
-def _check_supported(checkpoint: Checkpoint) -> None:
+def _check_supported(checkpoint: Checkpoint, trust_remote_code: bool) -> None:
     model_type = str(checkpoint.config.get("model_type", ""))
-    if family_of(model_type) is None:
+    own_code = trust_remote_code and "auto_map" in checkpoint.config
+    if not (family_of(model_type) or own_code or _reads_pictures(model_type)):
         known = ", ".join(family.name for family in FAMILIES)
         raise ModelUnavailable(
             f"{checkpoint.folder}: model type {model_type!r} is not supported; use one of {known}"
         )
+
+
+def _reads_pictures(model_type: str) -> bool:
+    """Whether transformers has a model of this type that answers about pictures."""
+    hide_broken_torchvision()
+    from transformers.models.auto import modeling_auto
+
+    return model_type in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 
 def _device(device: str | None) -> torch.device:

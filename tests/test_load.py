@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import PIL.Image
 import pytest
@@ -17,13 +18,20 @@ from tiny_models import FAMILIES
 
 from mm.checkpoints import find, inspect
 from mm.engine import Engine
-from mm.load import load
+from mm.load import load as load_any
 from mm.model import HFVLM
 from mm.types import Image, Sampling, user
 from mm.vlm import ModelUnavailable
 
 torch.set_num_threads(1)
 QUESTION = (user(Image(PIL.Image.new("RGB", (96, 80), "red")), "what is it?"),)
+
+
+def load(name: str, **options: Any) -> HFVLM:
+    """A model of a listed family."""
+    model = load_any(name, **options)
+    assert isinstance(model, HFVLM)
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -192,6 +192,8 @@ def main(
 ) -> None:
     """Whether a linear probe reads the letters in the overview, and in the true crops."""
     vlm = mm.load(model, device=device, dtype=dtype)
+    if not isinstance(vlm, HFVLM):
+        raise typer.BadParameter(f"{model} is of no listed family, whose encoder can be read")
     hardness = level_named(level, DEFAULT_LEVEL)
     readings = probe(vlm, scenes, seed=seed, level=hardness)
     for r in readings:
