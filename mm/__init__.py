@@ -4,8 +4,9 @@ from .answers import extract_answer, same_answer
 from .geometry import BoxFormat, Region, Size, iou
 from .images import BadImage, open_image
 from .load import load
-from .session import Event, Session, Strategy, Verifier, run, run_many, stream
+from .question import question
 from .scripted import ScriptedVLM
+from .session import Event, Session, Strategy, Verifier, run, run_many, stream
 from .store import load_traces, save_traces
 from .strategies import direct, insist, think
 from .trace import Branch, Sample, Step, Trace
@@ -23,5 +24,4 @@ from .types import (
     message,
     user,
 )
-from .question import question
 from .vlm import VLM, ModelError, ModelUnavailable, Traits

@@ -9,8 +9,8 @@ from importlib.util import find_spec
 def hide_broken_torchvision() -> None:
     """Make transformers do without torchvision where importing it fails.
 
-    A torchvision built for another torch (a CUDA wheel beside a CPU torch) fails with a RuntimeError, and
-    transformers, which sees it installed, would fail with it.
+    A torchvision built for another torch (a CUDA wheel beside a CPU torch) fails with a
+    RuntimeError, and transformers, which sees it installed, would fail with it.
     """
     if sys.modules.get("torchvision") is not None or find_spec("torchvision") is None:
         return

@@ -111,10 +111,10 @@ Part = Text | Thinking | Image | ToolCall | ToolSpec
 
 @dataclass(frozen=True)
 class Message:
-    """One turn, or a piece of the assistant's: assistant messages that follow each other are one turn.
+    """One turn, or a piece of one: assistant messages that follow each other are one turn.
 
-    `tokens` are the ids a model wrote the message with, so that its words are never tokenised again;
-    None for a message that no model wrote.
+    `tokens` are the ids a model wrote the message with, so that its words are never tokenised
+    again; None for a message that no model wrote.
     """
 
     role: Role
@@ -153,7 +153,8 @@ def assistant(*parts: Part | str) -> Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to generate. `temperature` 0 is greedy; a `stop` string ends the reply and is kept in it."""
+    """How to generate. `temperature` 0 is greedy; a `stop` string ends the reply and stays in
+    it."""
 
     max_tokens: int = 512
     temperature: float = 0.0

@@ -19,7 +19,7 @@ class ModelError(RuntimeError):
 
 
 class ModelUnavailable(ModelError):
-    """A model could not be loaded: missing, gated, offline, too large. The message says the remedy."""
+    """A model could not be loaded: missing, gated, offline or too large. It says the remedy."""
 
 
 @dataclass(frozen=True)

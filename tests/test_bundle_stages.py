@@ -1,4 +1,5 @@
-"""The stages that make `tiny` go on from a kill as if nothing had happened, and what they write loads."""
+"""The stages that make `tiny` go on from a kill as if nothing had happened, and what they write
+loads."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from tiny_models import llava_next, qwen3_vl
 
 from mm.engine import Engine
 from mm.model import HFVLM
-from tests.tiny_models import llava_next, qwen3_vl
 from training.benchmarks.probe import Seen, around, look, probe, read
 from training.tabletop import LETTERS
 

@@ -39,7 +39,7 @@ def test_scenes_hold_three_to_eight_different_objects_large_enough_to_see():
     for scene in SCENES:
         assert 3 <= len(scene.things) <= 8
         assert len({t.name for t in scene.things}) == len(scene.things)
-        assert all(0.08 <= t.side for t in scene.things)
+        assert all(t.side >= 0.08 for t in scene.things)
         assert all(NEAR_M <= t.depth <= FAR_M for t in scene.things)
         assert [t.x for t in scene.things] == sorted(t.x for t in scene.things)
 
@@ -193,5 +193,5 @@ def test_training_windows_lie_in_the_picture_and_crops_hold_their_object():
             assert y0 < thing.y * SIDE < y1
         for x0, y0, x1, y1 in tile_windows(scene):
             assert (x1 - x0, y1 - y0) == (128, 128)
-            assert 0 <= min(x0, y0)
+            assert min(x0, y0) >= 0
             assert max(x1, y1) <= SIDE

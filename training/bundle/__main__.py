@@ -3,8 +3,8 @@
     python -m training.bundle                       # all stages, into runs/bundle, then export
     python -m training.bundle --stage vision        # one stage
 
-Stages: `shards` (draw the training pictures), `vision`, `language`, `export` (to --to). Each saves its
-state in --folder; run the command again after an interruption and it goes on from there.
+Stages: `shards` (draw the training pictures), `vision`, `language`, `export` (to --to). Each saves
+its state in --folder; run the command again after an interruption and it goes on from there.
 """
 
 from __future__ import annotations
