@@ -32,7 +32,12 @@ MAX_FILE_SIZE = "50mb"
 MAX_QUESTION = 2000
 """Characters."""
 
-EXAMPLES = Path(__file__).parent / "examples"
+FOLDER = Path(__file__).parent
+EXAMPLES = (
+    ("table.png", "What letter is on the red square?", "zoom"),
+    ("crowd.png", "Do the orange cross and the orange circle carry the same letter?", "zoom"),
+    ("few.png", "How many circles are there?", "direct"),
+)
 AT_ONCE = {"concurrency_id": "gpu", "concurrency_limit": 4}
 WAITING = 32
 """Questions that may wait; the next is told that the page is busy."""
@@ -76,7 +81,7 @@ def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: b
             footer_links=["api"],
             run_history=False,
             theme=_theme(),
-            css_paths=[Path(__file__).parent / "page.css"],
+            css_paths=[FOLDER / "page.css"],
         )
     except OSError as error:
         raise Mistake(f"cannot serve at {host}:{port} ({error}): try --port 0") from None
@@ -262,15 +267,8 @@ def _theme() -> Soft:
 
 
 def _examples(*inputs: Component) -> None:
-    pictures = [EXAMPLES / "table.png"]
     rows = [
-        [str(path), question, strategy]
-        for path in pictures
-        if path.is_file()
-        for question, strategy in (
-            ("What letter is on the red square?", "zoom"),
-            ("How many objects are there?", "direct"),
-        )
+        [str(FOLDER / "examples" / name), question, strategy]
+        for name, question, strategy in EXAMPLES
     ]
-    if rows:
-        gr.Examples(rows, [*inputs], label="Try one", api_visibility="private")
+    gr.Examples(rows, [*inputs], label="Try one", api_visibility="private")

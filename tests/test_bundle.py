@@ -33,7 +33,7 @@ def tiny():
 
     model, builder = parts()
     model.eval()
-    model.config.text_config._attn_implementation = "eager"
+    model.model.language_model.set_attn_implementation("eager")
     return model, builder
 
 

@@ -84,7 +84,7 @@ def test_the_picture_shows_each_object_in_its_box_and_nothing_beside_it():
 @pytest.mark.parametrize("task", TASKS)
 def test_streams_are_repeatable_and_share_no_scene(task):
     items = [list(stream(task, seed, 5)) for seed in (0, 0, 1)]
-    scenes = [[item.sample.tags["scene"] for item in made] for made in items]
+    scenes = [[item.scene.seed for item in made] for made in items]
     assert scenes[0] == scenes[1]
     assert not set(scenes[0]) & set(scenes[2])
     assert all(seed >= FIRST_TEST_SEED for made in scenes for seed in made)

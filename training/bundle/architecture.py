@@ -45,6 +45,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
         "num_position_embeddings": (VIEW // PATCH) ** 2,
         "deepstack_visual_indexes": [3],
     }
+    extra = {"crop_rule": "square"}  # ours; a configuration keeps what it does not know
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
@@ -53,7 +54,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
         tie_word_embeddings=True,
-        crop_rule="square",
+        **extra,
     )
 
 

@@ -50,9 +50,10 @@ def parts() -> tuple[Model, TokenBuilder]:
 def export(model: Model, builder: TokenBuilder, folder: Path) -> None:
     """Write the folder that ships: bf16 weights, configuration, tokenizer, processor."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.config.text_config._attn_implementation = "sdpa"
+    model.model.language_model.set_attn_implementation("sdpa")
     whole = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     model.float().load_state_dict(whole)
+    (folder / "model.safetensors").chmod(0o644)
     builder.tokenizer.save_pretrained(folder)
     image_processor().save_pretrained(folder)

@@ -7,10 +7,10 @@ of the same modules, batched; a test holds the two equal.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLVisionModel,
@@ -44,7 +44,7 @@ def patches(views: Tensor, patch: int, merge: int) -> Tensor:
 
 def encode_views(visual: Qwen3VLVisionModel, views: Tensor) -> Encoded:
     """What `visual` makes of square uint8 views (B, side, side, 3)."""
-    config = visual.config
+    config: Any = visual.config
     cells = views.shape[1] // config.patch_size
     grid = torch.tensor([[1, cells, cells]])
     kernel = visual.patch_embed.proj
@@ -57,7 +57,8 @@ def encode_views(visual: Qwen3VLVisionModel, views: Tensor) -> Encoded:
         hidden[0], get_vision_position_ids(grid, config.spatial_merge_size)
     )
     deepstack = []
-    for layer, block in enumerate(visual.blocks):
+    blocks: Any = visual.blocks  # modules do not know the types of their own modules
+    for layer, block in enumerate(blocks):
         hidden = hidden + _attend(block.attn, block.norm1(hidden), rope)
         hidden = hidden + block.mlp(block.norm2(hidden))
         if layer in visual.deepstack_visual_indexes:
@@ -66,7 +67,7 @@ def encode_views(visual: Qwen3VLVisionModel, views: Tensor) -> Encoded:
     return Encoded(_merge(visual.merger, hidden), deepstack)
 
 
-def _positions(visual: Qwen3VLVisionModel, grid: Tensor) -> Tensor:
+def _positions(visual: Any, grid: Tensor) -> Tensor:
     indices, weights = get_vision_interpolation_indices_and_weights(
         grid,
         num_grid_per_side=visual.num_grid_per_side,
@@ -77,7 +78,7 @@ def _positions(visual: Qwen3VLVisionModel, grid: Tensor) -> Tensor:
     return (visual.pos_embed(indices) * weights[:, :, None]).sum(1)
 
 
-def _attend(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+def _attend(attention: Any, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     batch, count, width = hidden.shape
     qkv = attention.qkv(hidden).view(batch * count, 3, attention.num_heads, -1)
     query, key, value = qkv.permute(1, 0, 2, 3).unbind(0)
@@ -93,7 +94,7 @@ def _attend(attention: nn.Module, hidden: Tensor, rope: tuple[Tensor, Tensor]) -
     )
 
 
-def _merge(merger: nn.Module, hidden: Tensor) -> Tensor:
+def _merge(merger: Any, hidden: Tensor) -> Tensor:
     batch = hidden.shape[0]
     merged = merger(hidden.reshape(-1, hidden.shape[-1]))
     return merged.view(batch, -1, merged.shape[-1])

@@ -98,7 +98,7 @@ def train_language(
 ) -> None:
     """Train `model` in place; resumes from `folder`/language.pt."""
     torch.manual_seed(0)
-    model.config.text_config._attn_implementation = "eager"
+    model.model.language_model.set_attn_implementation("eager")  # sdpa's bf16 backward is slow
     parts = nn.ModuleDict({"model": model})
     optimisers = Optimisers(
         parts,

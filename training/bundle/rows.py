@@ -138,7 +138,7 @@ class RowMaker:
         prefix = self.prefix(mode, views)
         segments = [prefix]
         kinds, used, room = [""], len(prefix.ids), room - 1
-        names, shares = zip(*MIX[mode], strict=True)
+        names, shares = [name for name, _ in MIX[mode]], [share for _, share in MIX[mode]]
         misses = 0
         while misses < 3:
             (kind,) = rng.choices(names, shares)
@@ -174,7 +174,7 @@ def make_batch(
     maker: RowMaker, pick: Callable[[], Views], rng: random.Random, rows: int, views: int
 ) -> Batch:
     """`rows` rows with at most `views` views in all; the missing ones are black and go nowhere."""
-    modes, shares = zip(*MODES, strict=True)
+    modes, shares = [mode for mode, _ in MODES], [share for _, share in MODES]
     made: list[tuple[list[Segment], list[str]]] = []
     left = views
     for k in range(rows):

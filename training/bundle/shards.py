@@ -58,7 +58,8 @@ class Views:
 
 def training_scene(index: int) -> Scene:
     """The `index`-th training scene, of a level drawn by its share."""
-    levels, shares = zip(*_LEVEL_SHARES, strict=True)
+    levels = [level for level, _ in _LEVEL_SHARES]
+    shares = [share for _, share in _LEVEL_SHARES]
     (level,) = random.Random(f"level {index}").choices(levels, shares)
     return make_scene(index, level)
 

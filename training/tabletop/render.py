@@ -93,7 +93,7 @@ def _glow(side: int) -> Pil.Image:
         Pil.radial_gradient("L")
         .resize((2 * side, 2 * side))
         .crop((side // 2, side // 3, side // 2 + side, side // 3 + side))
-        .point(lambda v: max(0, 255 - v))
+        .point([255 - v for v in range(256)])
     )
 
 
@@ -154,7 +154,9 @@ def _shadow(shape: str, width: int, reach: int) -> Pil.Image:
     size = width + 4 * reach
     soft = Pil.new("L", (size, size), 0)
     soft.paste(_shape_mask(shape, width), (2 * reach, 2 * reach))
-    return soft.filter(ImageFilter.GaussianBlur(reach * 0.8)).point(lambda v: v * 2 // 5)
+    return soft.filter(ImageFilter.GaussianBlur(reach * 0.8)).point(
+        [v * 2 // 5 for v in range(256)]
+    )
 
 
 @lru_cache(64)
