@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from training.bundle.shards import VIEW
@@ -12,7 +14,7 @@ PATCH, MERGE = 16, 2
 def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """The configuration of `tiny` for this vocabulary; `crop_rule` tells `zoom` how it was shown
     crops."""
-    ids = tokenizer.convert_tokens_to_ids
+    ids: Any = tokenizer.convert_tokens_to_ids
     text = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
         "hidden_size": 256,
@@ -45,7 +47,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
         "num_position_embeddings": (VIEW // PATCH) ** 2,
         "deepstack_visual_indexes": [3],
     }
-    extra = {"crop_rule": "square"}  # ours; a configuration keeps what it does not know
+    extra: Any = {"crop_rule": "square"}  # ours; a configuration keeps what it does not know
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
