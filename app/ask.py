@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mm
+from mm.load import no_collecting
 
 from .mistakes import Mistake
 from .options import ModelChoice
@@ -43,7 +44,8 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
         BadImage, ModelError: the picture or the model cannot.
     """
     try:
-        trace = _answer(words, how, draw, quiet=as_program)
+        with no_collecting():
+            trace = _answer(words, how, draw, quiet=as_program)
     except (Mistake, mm.BadImage, mm.ModelError) as error:
         if not as_program:
             raise
@@ -88,7 +90,8 @@ def spinner(doing: str, *, quiet: bool = False) -> Iterator[None]:
         return
     from rich.console import Console
 
-    with Console(stderr=True).status(doing):
+    # each refresh takes the interpreter from the imports that the person waits for
+    with Console(stderr=True).status(doing, refresh_per_second=4):
         yield
 
 

@@ -13,7 +13,7 @@ import typer
 
 import mm
 
-from .mistakes import EXPECTED, Mistake, hush, tell
+from .mistakes import EXPECTED, Mistake, hush, leave, tell
 from .options import Adapter, Device, Dtype, Model, ModelChoice, Strategy, split
 
 cli = typer.Typer(
@@ -27,7 +27,8 @@ cli = typer.Typer(
 def main() -> None:
     """The entry point of the `mm` command."""
     hush()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    (leave if sys.argv[1:2] == ["ask"] else sys.exit)(code)
 
 
 def run(arguments: list[str]) -> int:

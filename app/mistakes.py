@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
+from typing import NoReturn
 
 import typer
 
@@ -23,6 +25,20 @@ def tell(error: Exception) -> None:
     """`error` as one line on stderr."""
     said = error.format_message() if isinstance(error, typer.TyperException) else str(error)
     print(f"mm: {' '.join(said.split())}", file=sys.stderr)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with exit code `code`, all output written.
+
+    A process that has loaded a model would spend another second taking it apart.
+    """
+    atexit._run_exitfuncs()  # temporary files and terminals are put right as at any end
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:  # whoever read our words has left
+        code = code or 1
+    os._exit(code)
 
 
 def hush() -> None:

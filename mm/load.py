@@ -53,7 +53,7 @@ def load(
             the message says the remedy.
         ValueError: no such dtype.
     """
-    with _no_collecting():
+    with no_collecting():
         return _load(name, device, dtype, adapter, trust_remote_code, threads)
 
 
@@ -276,7 +276,7 @@ def _crop_rule(checkpoint: Checkpoint, default: CropRule) -> CropRule:
 
 
 @contextmanager
-def _no_collecting() -> Iterator[None]:
+def no_collecting() -> Iterator[None]:
     """No garbage collection: imports make a million objects that stay, and a sixth of the time goes
     into looking through them."""
     enabled = gc.isenabled()

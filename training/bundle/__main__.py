@@ -27,7 +27,7 @@ STAGES = ("shards", "vision", "language", "export")
 SHARDS = 24
 BYTES_PER_SHARD = 460_000_000
 VISION_STEPS = 600
-LANGUAGE_STEPS = 1500
+LANGUAGE_STEPS = 1440
 
 
 def main() -> None:

@@ -40,20 +40,20 @@ _SYSTEM: dict[str, tuple[Message, ...]] = {
 
 MIX: dict[str, tuple[tuple[str, float], ...]] = {
     "direct": (
-        ("caption", 0.22),
-        ("colour", 0.2),
-        ("count", 0.28),
-        ("locate", 0.24),
+        ("caption", 0.2),
+        ("colour", 0.18),
+        ("count", 0.34),
+        ("locate", 0.22),
         ("read", 0.03),
         ("same", 0.03),
     ),
     "zoom": (
-        ("read", 0.34),
-        ("same", 0.22),
-        ("search", 0.1),
-        ("colour", 0.1),
+        ("read", 0.3),
+        ("same", 0.33),
+        ("search", 0.08),
+        ("colour", 0.07),
         ("count", 0.14),
-        ("locate", 0.1),
+        ("locate", 0.08),
     ),
     "think": (("colour", 0.25), ("count", 0.35), ("locate", 0.2), ("read", 0.1), ("same", 0.1)),
 }
