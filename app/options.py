@@ -22,7 +22,7 @@ Dtype = Annotated[
 ]
 Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, put on the model.")]
 Strategy = Annotated[
-    str, typer.Option(help="direct, think, zoom, or your own as package.module:function.")
+    str, typer.Option(help="direct, think, zoom, attend, or your own as package.module:function.")
 ]
 
 

@@ -9,12 +9,17 @@ from types import ModuleType
 from typing import Any, cast
 
 import mm
-from vision import zoom
+from vision import attend, zoom
 
 from .mistakes import Mistake
 from .options import one_of
 
-STRATEGIES: dict[str, mm.Strategy] = {"direct": mm.direct, "think": mm.think, "zoom": zoom}
+STRATEGIES: dict[str, mm.Strategy] = {
+    "direct": mm.direct,
+    "think": mm.think,
+    "zoom": zoom,
+    "attend": attend,
+}
 
 
 def strategy_named(name: str) -> mm.Strategy:

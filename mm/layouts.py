@@ -8,9 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .geometry import Size
+
+
+class Grid(NamedTuple):
+    """The placeholders that cover a whole picture: from number `first` on, row by row."""
+
+    first: int
+    columns: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -21,11 +29,13 @@ class Layout:
         seen: the size the picture has for the model, in pixels; padding left out.
         patches: vision patches the encoder computes for it.
         marks: the placeholders that stand for it, with the markers between them.
+        grid: which of the placeholders show the whole picture; tiles show its parts.
     """
 
     seen: Size
     patches: int
     marks: str
+    grid: Grid
 
 
 def qwen(config: Any, processor: Any, size: Size) -> Layout:
@@ -34,7 +44,8 @@ def qwen(config: Any, processor: Any, size: Size) -> Layout:
     edge = processor.size
     seen = _smart_resize(size, patch * merge, edge["shortest_edge"], edge["longest_edge"])
     patches = (seen[0] // patch) * (seen[1] // patch)
-    return Layout(seen, patches, "<|image_pad|>" * (patches // merge**2))
+    grid = Grid(0, seen[0] // patch // merge, seen[1] // patch // merge)
+    return Layout(seen, patches, "<|image_pad|>" * (patches // merge**2), grid)
 
 
 def _smart_resize(size: Size, factor: int, low: int, high: int) -> Size:
@@ -61,7 +72,8 @@ def llava_next(config: Any, processor: Any, size: Size) -> Layout:
     class_token = vision.model_type == "clip_vision_model"
     kept = class_token and config.vision_feature_select_strategy == "full"
     tokens = side**2 + kept + width * height + height
-    return Layout(seen, side**2 * (1 + tiles[0] * tiles[1]), "<image>" * tokens)
+    patches = side**2 * (1 + tiles[0] * tiles[1])
+    return Layout(seen, patches, "<image>" * tokens, Grid(int(kept), side, side))
 
 
 def llava_onevision(config: Any, processor: Any, size: Size) -> Layout:
@@ -80,7 +92,8 @@ def llava_onevision(config: Any, processor: Any, size: Size) -> Layout:
     if ratio > 1.1:
         width, height = int(width // ratio), int(height // ratio)
     tokens = side**2 + width * height + height
-    return Layout(seen, side**2 * (1 + tiles[0] * tiles[1]), "<image>" * tokens)
+    patches = side**2 * (1 + tiles[0] * tiles[1])
+    return Layout(seen, patches, "<image>" * tokens, Grid(0, side, side))
 
 
 def _tile(processor: Any) -> int:
@@ -123,16 +136,18 @@ def idefics3(config: Any, processor: Any, size: Size) -> Layout:
     columns, rows = _idefics_tiles(processor, size, tile)
     vision = config.vision_config
     side = vision.image_size // vision.patch_size
-    slots = "<image>" * (side**2 // config.scale_factor**2)
+    across = side // config.scale_factor
+    slots = "<image>" * across**2
     overview = f"<fake_token_around_image><global-img>{slots}<fake_token_around_image>"
     if rows == columns == 0:
-        return Layout((tile, tile), side**2, overview)
+        return Layout((tile, tile), side**2, overview, Grid(0, across, across))
     named = [
         "".join(f"<fake_token_around_image><row_{r}_col_{c}>{slots}" for c in range(1, columns + 1))
         for r in range(1, rows + 1)
     ]
     marks = "".join(f"{row}\n" for row in named) + f"\n{overview}"
-    return Layout((columns * tile, rows * tile), side**2 * (rows * columns + 1), marks)
+    grid = Grid(rows * columns * across**2, across, across)
+    return Layout((columns * tile, rows * tile), side**2 * (rows * columns + 1), marks, grid)
 
 
 def _idefics_tiles(processor: Any, size: Size, tile: int) -> Size:
@@ -185,7 +200,9 @@ def internvl(config: Any, processor: Any, size: Size) -> Layout:
     vision = config.vision_config
     patches = (height // vision.patch_size[0]) * (width // vision.patch_size[1])
     slots = "<IMG_CONTEXT>" * (config.image_seq_length * tiles)
-    return Layout((columns * width, rows * height), patches * tiles, f"<img>{slots}</img>")
+    across = math.isqrt(config.image_seq_length)
+    grid = Grid(config.image_seq_length * (tiles - 1), across, across)
+    return Layout((columns * width, rows * height), patches * tiles, f"<img>{slots}</img>", grid)
 
 
 def gemma3(config: Any, processor: Any, size: Size) -> Layout:
@@ -194,4 +211,6 @@ def gemma3(config: Any, processor: Any, size: Size) -> Layout:
     patch = config.vision_config.patch_size
     slots = "<image_soft_token>" * config.mm_tokens_per_image
     marks = f"\n\n<start_of_image>{slots}<end_of_image>\n\n"
-    return Layout(seen, (seen[0] // patch) * (seen[1] // patch), marks)
+    across = math.isqrt(config.mm_tokens_per_image)
+    grid = Grid(0, across, across)
+    return Layout(seen, (seen[0] // patch) * (seen[1] // patch), marks, grid)

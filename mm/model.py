@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from .engine import Engine
+from .engine import Engine, Reply
 from .geometry import Size
 from .tokens import Tokens
 from .types import Conversation, Generation, Message, Sampling
-from .vlm import Cancelled, ModelError, OnToken, Traits
+from .vlm import Cancelled, Glance, ModelError, OnToken, Query, Traits
 
 
 class HFVLM:
@@ -17,6 +18,9 @@ class HFVLM:
 
     Args:
         adapter: name of the adapter in `engine` to answer with; None is the weights alone.
+        priority: requests of a larger one go first; below 0 are jobs that nobody watches.
+        deadline: seconds after which a request fails with `Late`; None waits for as long as it
+            takes.
     """
 
     def __init__(
@@ -26,17 +30,25 @@ class HFVLM:
         name: str = "",
         traits: Traits | None = None,
         adapter: str | None = None,
+        priority: int = 0,
+        deadline: float | None = None,
     ) -> None:
         self.engine = engine
         self.builder = engine.builder
         self.name = name
         self.traits = traits or engine.builder.traits
         self.adapter = adapter
+        self.priority = priority
+        self.deadline = deadline
 
     @property
     def base(self) -> HFVLM:
         """The same weights without the adapter."""
-        return HFVLM(self.engine, name=self.name, traits=self.traits)
+        return self._with(adapter=None)
+
+    def asking(self, *, priority: int = 0, deadline: float | None = None) -> HFVLM:
+        """The same model, whose requests have this priority and deadline (in seconds)."""
+        return self._with(priority=priority, deadline=deadline)
 
     def generate(
         self,
@@ -51,16 +63,50 @@ class HFVLM:
         Raises:
             ValueError: `on_token` with several conversations, whose pieces could not be told apart.
             ModelError: the model failed, or cannot take what it was given.
+            Late: the deadline passed.
         """
         if on_token and len(conversations) != 1:
             raise ValueError(f"on_token needs exactly one conversation, got {len(conversations)}")
-        return [self._reply(c, sampling, on_token, cancel) for c in conversations]
+        built: dict[int, Tokens] = {}  # samples of one prompt are built once
+        for c in conversations:
+            if id(c) not in built:
+                built[id(c)] = self._tokens(c)
+        replies = self.engine.generate_all(
+            [built[id(c)] for c in conversations],
+            sampling,
+            adapter=self.adapter,
+            on_text=on_token,
+            cancel=cancel,
+            priority=self.priority,
+            deadline=self.deadline,
+        )
+        return [self._generation(c, r) for c, r in zip(conversations, replies, strict=True)]
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of each continuation's tokens as the next words, end token included."""
         begins = not (conversation and conversation[-1].role == "assistant")
         ids = [self.builder.continuation(text, begins=begins) for text in continuations]
-        return self.engine.score(self._tokens(conversation), ids, adapter=self.adapter)
+        return self.engine.score(
+            self._tokens(conversation),
+            ids,
+            adapter=self.adapter,
+            priority=self.priority,
+            deadline=self.deadline,
+        )
+
+    def attention(
+        self,
+        conversation: Conversation,
+        layers: Sequence[int],
+        *,
+        query: Query = "last",
+        gradient: bool = False,
+    ) -> Glance:
+        """How the conversation's next word attends to its pictures."""
+        tokens = self._tokens(conversation)
+        return self.engine.attention(
+            tokens, layers, query=query, gradient=gradient, adapter=self.adapter
+        )
 
     def seen_size(self, size: Size) -> Size:
         return self.builder.seen_size(size)
@@ -68,17 +114,17 @@ class HFVLM:
     def visual_tokens(self, size: Size) -> int:
         return self.builder.visual_tokens(size)
 
-    def _reply(
-        self,
-        conversation: Conversation,
-        sampling: Sampling,
-        on_token: OnToken | None,
-        cancel: Cancelled | None,
-    ) -> Generation:
-        tokens = self._tokens(conversation)
-        reply = self.engine.generate(
-            tokens, sampling, adapter=self.adapter, on_text=on_token, cancel=cancel
-        )
+    def _with(self, **changes: Any) -> HFVLM:
+        same = {
+            "name": self.name,
+            "traits": self.traits,
+            "adapter": self.adapter,
+            "priority": self.priority,
+            "deadline": self.deadline,
+        }
+        return HFVLM(self.engine, **{**same, **changes})
+
+    def _generation(self, conversation: Conversation, reply: Reply) -> Generation:
         visual = sum(self.visual_tokens(i.size) for m in _unread(conversation) for i in m.images)
         said = Message("assistant", self.builder.parse(reply.ids), reply.ids)
         return Generation(

@@ -73,9 +73,12 @@ class Session:
         """Every picture so far, the prompt's first; `img_idx` of a tool call counts these."""
         return tuple(image for m in self.messages for image in m.images)
 
-    def say(self, message: Message) -> None:
-        """Add a message nobody sampled, such as an observation; a system message goes first."""
-        self._add(Step(message, self._leaf))
+    def say(self, message: Message, *, cost: Cost = Cost()) -> None:
+        """Add a message nobody sampled, such as an observation; a system message goes first.
+
+        `cost` is what it took to make.
+        """
+        self._add(Step(message, self._leaf, cost=cost))
 
     def generate(self, sampling: Sampling | None = None) -> Generation:
         """Let the model write the next message and record it.

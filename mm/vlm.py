@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from .geometry import BoxFormat, Size
-from .types import Conversation, Generation, Sampling
+from .types import Conversation, Cost, Generation, Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
 
 OnToken = Callable[[str], None]
 Cancelled = Callable[[], bool]
@@ -22,6 +25,43 @@ class ModelUnavailable(ModelError):
     """A model could not be loaded: missing, gated, offline or too large. It says the remedy."""
 
 
+Query = Literal["last", "words"]
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Which of a model's attention tells where it looks.
+
+    Attributes:
+        layer: of the decoder, counted from 0.
+        query: whose attention: the prompt's "last" token, or the "words" after the last picture.
+        relative: divide by the attention under a request that asks for nothing in particular.
+        base: side, in pixels of the picture, of the smallest window worth looking at.
+    """
+
+    layer: int
+    query: Query = "last"
+    relative: bool = True
+    base: int = 224
+
+
+@dataclass(frozen=True)
+class Glance:
+    """Attention over the pictures of a conversation.
+
+    Attributes:
+        maps: for each layer asked for, a map (rows, columns) of each picture, in float32.
+        cost: of the passes that gave it.
+    """
+
+    maps: tuple[tuple[np.ndarray, ...], ...]
+    cost: Cost
+
+
+class Late(ModelError):
+    """No answer came before the request's deadline."""
+
+
 @dataclass(frozen=True)
 class Traits:
     """How a model wants to be used.
@@ -31,11 +71,13 @@ class Traits:
         crop_rule: which crop it was trained on ("vlm_r3" unless its config names another).
         calls_tools: whether it writes tool calls when a tool is on offer; else `zoom` asks where,
             then crops.
+        aim: which attention tells where it looks; None for a model that shows none.
     """
 
     box_format: BoxFormat = BoxFormat()
     crop_rule: CropRule = "vlm_r3"
     calls_tools: bool = True
+    aim: Aim | None = None
 
 
 class VLM(Protocol):
@@ -80,4 +122,24 @@ class VLM(Protocol):
 
     def visual_tokens(self, size: Size) -> int:
         """What an image of `size` costs in the context."""
+        ...
+
+
+class Attentive(VLM, Protocol):
+    """A VLM that shows its attention."""
+
+    def attention(
+        self,
+        conversation: Conversation,
+        layers: Sequence[int],
+        *,
+        query: Query = "last",
+        gradient: bool = False,
+    ) -> Glance:
+        """How the conversation's next word attends to its pictures.
+
+        Raises:
+            ModelError: the model failed.
+            ValueError: it has no such layer.
+        """
         ...

@@ -373,7 +373,7 @@ def test_shown_puts_the_call_into_the_models_mouth(traits: Traits) -> None:
         zoom,
         SAMPLE,
         ScriptedVLM(
-            [call(), "STOP"]
+            [call(label="object"), "STOP"]
             if traits.calls_tools
             else ['{"bbox_2d": [100, 200, 300, 400]}', "STOP"],
             traits=traits,
@@ -388,6 +388,6 @@ def test_shown_puts_the_call_into_the_models_mouth(traits: Traits) -> None:
 
 def test_shown_refuses_another_call() -> None:
     strategy = partial(shown, region_of=lambda s: Region(0.1, 0.2, 0.3, 0.4))
-    trace = run(strategy, SAMPLE, ScriptedVLM([call([1, 2, 30, 40])]))
-    assert trace.answer is None
+    trace = run(strategy, SAMPLE, ScriptedVLM([call([1, 2, 30, 40]), "STOP"]))
+    assert trace.answer == "STOP"
     assert looks(trace.best) == 1

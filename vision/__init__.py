@@ -1,5 +1,6 @@
 """Looking again at a picture."""
 
+from .attend import attend
 from .call import ZOOM_TOOL, zoom_tool
 from .controls import random_region, shown, true_region
 from .crop import crop, square_view, square_window

@@ -6,20 +6,17 @@ Bind them with `partial`: `partial(zoom, choose_region=random_region)`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from mm.geometry import Region, iou
 from mm.session import Session
 from mm.trace import Branch, Sample
-from mm.types import ToolCall, assistant, message
 from mm.vlm import CropRule
 
-from .call import ZOOM, Target, tool_calls
+from .call import Target
 from .crop import crop
-from .grounding import format_box
-from .look import Limits, look
-from .where import show, where
-from .zoom import Camera, Cut, answer_call, offer_zoom
+from .present import answer, present
+from .zoom import Camera, Cut
 
 RegionOf = Callable[[Sample], Region]
 """Where to look in a sample's first picture."""
@@ -58,7 +55,7 @@ def shown(
 ) -> Branch:
     """Show the region that `region_of` names as if the model had asked for it; it answers at once.
 
-    Neither the call nor the crop counts as the policy's. A model that calls again gets no answer.
+    Neither the call nor the crop counts as the policy's.
 
     Raises:
         ValueError: the sample has no picture.
@@ -67,17 +64,6 @@ def shown(
     if not session.images:
         raise ValueError(f"sample {session.sample.id!r} has no picture to look at again")
     region = region_of(session.sample)
-    made = Camera(rule, cut).shoot(session, Target(0, region))
-    box_format = session.vlm.traits.box_format
-    seen = session.vlm.seen_size(session.images[0].size)
-    if not session.vlm.traits.calls_tools:
-        session.say(where(box_format, len(session.images)))
-        session.say(assistant(format_box(region, box_format, seen)))
-        session.say(show(made))
-        session.generate()
-        return session.branch
-    offer_zoom(session)
-    arguments: Mapping[str, object] = {box_format.key: box_format.write(region, seen)}
-    session.say(assistant(ToolCall(ZOOM, arguments)))
-    session.say(message("tool", made))
-    return look(session, parse=tool_calls, observe=answer_call, limits=Limits(looks=0))
+    target = Target(0, region)
+    present(session, target, Camera(rule, cut).shoot(session, target))
+    return answer(session)

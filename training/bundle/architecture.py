@@ -13,7 +13,7 @@ PATCH, MERGE = 16, 2
 
 def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     """The configuration of `tiny` for this vocabulary; `crop_rule` tells `zoom` how it was shown
-    crops."""
+    crops, `attend` which attention tells where it looks (found by calibration)."""
     ids: Any = tokenizer.convert_tokens_to_ids
     text = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
@@ -47,7 +47,10 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
         "num_position_embeddings": (VIEW // PATCH) ** 2,
         "deepstack_visual_indexes": [3],
     }
-    extra: Any = {"crop_rule": "square"}  # ours; a configuration keeps what it does not know
+    extra: Any = {  # ours; a configuration keeps what it does not know
+        "crop_rule": "square",
+        "attend": {"layer": 0, "query": "words", "relative": False, "base": 128},
+    }
     return Qwen3VLConfig(
         text_config=text,
         vision_config=vision,
