@@ -17,29 +17,20 @@ class Sampler:
     def __init__(self, sampling: Sampling, banned: Collection[int]) -> None:
         import torch
 
-        self._sampling = sampling
+        self.sampling = sampling
         self._banned = torch.tensor(sorted(banned), dtype=torch.long)
         # on the processor: the same seed draws the same numbers on every device
         self._random = torch.Generator().manual_seed(sampling.seed)
 
     def pick(self, logits: Tensor) -> tuple[int, float]:
         """The next id and its log-probability at temperature 1, from `logits` (V,)."""
-        likely = log_probs(logits, self._banned)
-        id = int(likely.argmax()) if self._sampling.temperature == 0 else self._draw(likely)
-        return id, float(likely[id])
+        return pick_rows([self], log_probs(logits[None], self._banned))[0]
 
-    def _draw(self, likely: Tensor) -> int:
+    def uniform(self) -> float:
+        """The reply's next random number, in [0, 1)."""
         import torch
 
-        probs = (likely / self._sampling.temperature).softmax(-1)
-        u = torch.rand((), generator=self._random, dtype=torch.float64).item()
-        if self._sampling.top_p >= 1:
-            return _quantile(probs, u)
-        probs, order = probs.sort(descending=True)
-        # the smallest set of tokens that holds top_p of the mass; the likeliest always stays
-        inside = probs.cumsum(-1) - probs < self._sampling.top_p
-        inside[0] = True
-        return int(order[_quantile(probs * inside, u)])
+        return torch.rand((), generator=self._random, dtype=torch.float64).item()
 
 
 def log_probs(logits: Tensor, banned: Tensor) -> Tensor:
@@ -48,11 +39,62 @@ def log_probs(logits: Tensor, banned: Tensor) -> Tensor:
     return logits.float().index_fill(-1, banned, float("-inf")).log_softmax(-1)
 
 
-def _quantile(weights: Tensor, u: float) -> int:
-    """The index at fraction `u` in [0, 1) of the total of `weights` (V,); never one of weight 0."""
+def pick_rows(samplers: Sequence[Sampler], likely: Tensor) -> list[tuple[int, float]]:
+    """Each sampler's next id and its log-probability, from log-probabilities (B, V).
+
+    A row's pick depends on nothing but its own row and its own sampler.
+    """
+    ids = likely.argmax(-1)
+    whole = [i for i, s in enumerate(samplers) if _draws(s) and s.sampling.top_p >= 1]
+    cut = [i for i, s in enumerate(samplers) if _draws(s) and s.sampling.top_p < 1]
+    for rows, draw in ((whole, _draw), (cut, _draw_top)):
+        if rows:
+            ids[rows] = draw([samplers[i] for i in rows], likely[rows])
+    taken = likely.gather(-1, ids[:, None])[:, 0]
+    return list(zip(ids.tolist(), taken.tolist(), strict=True))
+
+
+def _draws(sampler: Sampler) -> bool:
+    return sampler.sampling.temperature != 0
+
+
+def _draw(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
+    return _quantile(_probs(samplers, likely), _uniform(samplers, likely))
+
+
+def _draw_top(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
+    """Ids from the smallest sets of tokens that hold top_p of the mass."""
+    probs, order = _probs(samplers, likely).sort(descending=True)
+    top = probs.new_tensor([[s.sampling.top_p] for s in samplers])
+    inside = probs.cumsum(-1) - probs < top
+    inside[:, 0] = True  # the likeliest always stays
+    places = _quantile(probs * inside, _uniform(samplers, likely))
+    return order.gather(-1, places[:, None])[:, 0]
+
+
+def _probs(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
+    heat = likely.new_tensor([[s.sampling.temperature] for s in samplers])
+    return (likely / heat).softmax(-1)
+
+
+def _uniform(samplers: Sequence[Sampler], like: Tensor) -> Tensor:
+    import torch
+
+    drawn = [[s.uniform()] for s in samplers]
+    return torch.tensor(drawn, dtype=torch.float64, device=like.device)
+
+
+def _quantile(weights: Tensor, u: Tensor) -> Tensor:
+    """Indices (B,) at fractions `u` (B, 1) in [0, 1) of the totals of `weights` (B, V).
+
+    Never one of weight 0.
+    """
+    import torch
+
     upto = weights.double().cumsum(-1)
-    index = int((upto <= u * upto[-1]).sum())
-    return min(index, int(weights.nonzero()[-1]))
+    index = (upto <= u * upto[:, -1:]).sum(-1)
+    every = torch.arange(weights.shape[-1], device=weights.device)
+    return torch.minimum(index, (every * (weights > 0)).amax(-1))
 
 
 class TextStream:

@@ -19,7 +19,7 @@ from .loop import Loop
 from .scheduler import Request, Waiting
 from .tokens import TokenBuilder, Tokens
 from .types import Sampling
-from .vlm import Cancelled, ModelError, OnToken
+from .vlm import Cancelled, Glance, ModelError, OnToken, Query
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -174,6 +174,23 @@ class Engine:
         self._submit(request)
         return request.wait(self._check_alive)
 
+    def attention(
+        self,
+        tokens: Tokens,
+        layers: Sequence[int],
+        *,
+        query: Query = "last",
+        gradient: bool = False,
+        adapter: str | None = None,
+    ) -> Glance:
+        """How `tokens` attend to their pictures, in each of `layers`; nothing is kept of it.
+
+        Raises:
+            ModelError: as `generate`.
+            ValueError: the decoder has no such layer.
+        """
+        return self.on_thread(self._attention, tokens, layers, query, gradient, adapter)
+
     def forget(self) -> None:
         """Drop all kept contexts and features."""
         self.on_thread(self._loop.forget)
@@ -187,6 +204,20 @@ class Engine:
         future = self._loop.call(lambda: work(*args))
         self._start()
         return future.result()
+
+    def _attention(
+        self,
+        tokens: Tokens,
+        layers: Sequence[int],
+        query: Query,
+        gradient: bool,
+        adapter: str | None,
+    ) -> Glance:
+        from .attention import glance
+
+        self.weights.check_length(len(tokens.ids))
+        with self.weights.using(adapter):
+            return glance(self.model, self.builder, tokens, layers, query=query, gradient=gradient)
 
     def _submit(self, request: Request) -> None:
         self._start()

@@ -167,13 +167,13 @@ def test_an_open_turn_is_continued() -> None:
 def biased(id: int, by: float = 1e4) -> HFVLM:
     """A model that wants to write `id` all the time."""
     model = vlm()
-    head = model.engine._head
+    head = model.engine.weights.head
 
     def lean(logits: torch.Tensor) -> torch.Tensor:
         logits[..., id] += by
         return logits
 
-    model.engine._head = lambda hidden: lean(head(hidden))
+    model.engine.weights.head = lambda hidden: lean(head(hidden))
     return model
 
 

@@ -1,0 +1,212 @@
+"""A key-value cache whose rows have lengths of their own: conversations decoded in one batch.
+
+Rows are dense: those in use come first, and the last one moves into the place of one that leaves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+from .weights import dynamic_cache, layers_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .kept import Layers
+    from .weights import Weights
+
+_BUCKET = 128  # positions; buffers grow by doubling, and never by less than this
+
+
+class Slots(Cache):
+    """Keys and values (rows, heads, positions, width) of each layer, row i `lengths[i]` long.
+
+    `begin` says which rows the next forward computes, one token each; `advance` that it did.
+    """
+
+    def __init__(self, example: Layers) -> None:
+        self._made = [_SlotLayer(self, k, v) for k, v in example]
+        super().__init__(layers=list(self._made))
+        self.lengths: list[int] = []
+        self.device = example[0][0].device
+        self.view = 0
+
+    @property
+    def capacity(self) -> tuple[int, int]:
+        """How many rows, and how many positions each, the buffers hold."""
+        shape = self._made[0].keys.shape
+        return shape[0], shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._made)
+
+    def add(self, layers: Layers) -> None:
+        """Copy a context, of batch 1, into a new last row."""
+        row, length = len(self.lengths), layers[0][0].shape[2]
+        self._reserve(row + 1, length + 1)
+        for mine, (keys, values) in zip(self._made, layers, strict=True):
+            mine.keys[row, :, :length] = keys[0]
+            mine.values[row, :, :length] = values[0]
+        self.lengths.append(length)
+
+    def read(self, row: int) -> Layers:
+        """A copy of what `row` holds, of batch 1."""
+        n = self.lengths[row]
+        return tuple(
+            (m.keys[row : row + 1, :, :n].clone(), m.values[row : row + 1, :, :n].clone())
+            for m in self._made
+        )
+
+    def remove(self, row: int) -> None:
+        """Free `row`; the last row takes its number."""
+        last = len(self.lengths) - 1
+        n = self.lengths[last]
+        if row != last:
+            for layer in self._made:
+                layer.keys[row, :, :n] = layer.keys[last, :, :n]
+                layer.values[row, :, :n] = layer.values[last, :, :n]
+            self.lengths[row] = n
+        self.lengths.pop()
+
+    def begin(self, first: int, stop: int) -> Tensor:
+        """Prepare a forward over rows [first, stop); returns where each will write, (rows,)."""
+        lengths = self.lengths[first:stop]
+        self._reserve(len(self.lengths), max(lengths) + 1)
+        self.first, self.stop, self.view = first, stop, max(lengths) + 1
+        self.rows = torch.arange(first, stop, device=self.device)
+        self.at = torch.tensor(lengths, device=self.device)
+        return self.at
+
+    def advance(self) -> None:
+        """Count the token that each row of the forward now holds."""
+        for row in range(self.first, self.stop):
+            self.lengths[row] += 1
+
+    def _reserve(self, rows: int, length: int) -> None:
+        have = self.capacity
+        if rows <= have[0] and length <= have[1]:
+            return
+        wanted = (_bucket(rows, have[0], 1), _bucket(length, have[1], _BUCKET))
+        for layer in self._made:
+            layer.keys = _grown(layer.keys, *wanted)
+            layer.values = _grown(layer.values, *wanted)
+
+
+class _SlotLayer(CacheLayerMixin):
+    """One layer of `Slots`, as transformers' attention modules use it."""
+
+    is_sliding = False
+
+    def __init__(self, owner: Slots, keys: Tensor, values: Tensor) -> None:
+        super().__init__()
+        self.owner = owner
+        self.keys: Tensor = keys.new_zeros(0, keys.shape[1], 0, keys.shape[3])
+        self.values: Tensor = values.new_zeros(0, values.shape[1], 0, values.shape[3])
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: the buffers are there."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write one token of each row at the row's own length; returns what the rows hold."""
+        own = self.owner
+        self.keys[own.rows, :, own.at] = key_states[:, :, 0]
+        self.values[own.rows, :, own.at] = value_states[:, :, 0]
+        held = slice(own.first, own.stop)
+        return self.keys[held, :, : own.view], self.values[held, :, : own.view]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.owner.view, 0
+
+    def get_seq_length(self) -> int:
+        return self.owner.view - 1
+
+    def get_max_cache_shape(self) -> int:
+        return -1
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class Together:
+    """Rows computed in one forward. The buffers go when the last row leaves."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._slots: Slots | None = None
+
+    def add(self, layers: Layers) -> None:
+        """Begin a last row with a computed context, of batch 1, which stays as it is."""
+        self._slots = self._slots or Slots(layers)
+        self._slots.add(layers)
+
+    def read(self, row: int) -> Layers:
+        assert self._slots
+        return self._slots.read(row)
+
+    def remove(self, row: int) -> None:
+        """Free a row; the last one takes its place."""
+        assert self._slots
+        self._slots.remove(row)
+        if not self._slots.lengths:
+            self._slots = None
+
+    def compute(self, ids: Tensor, positions: Tensor, first: int, stop: int) -> Tensor:
+        """Logits (B, V) after one more token `ids` (B, 1) of each of the rows [first, stop)."""
+        slots, weights = self._slots, self._weights
+        assert slots
+        at = slots.begin(first, stop)
+        mask = weights.decode_mask(at, slots.view)
+        hidden = weights.forward(weights.embed(ids), positions, slots, attention_mask=mask)
+        slots.advance()
+        return weights.logits(hidden[:, -1])
+
+
+class Apart:
+    """Rows of a model whose masks nobody here can batch: each computed by itself, in turn."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._caches: list[Any] = []
+
+    def add(self, layers: Layers) -> None:
+        """Begin a last row with a computed context, of batch 1, which stays as it is."""
+        self._caches.append(dynamic_cache(layers))
+
+    def read(self, row: int) -> Layers:
+        return layers_of(self._caches[row])
+
+    def remove(self, row: int) -> None:
+        """Free a row; the last one takes its place."""
+        self._caches[row] = self._caches[-1]
+        self._caches.pop()
+
+    def compute(self, ids: Tensor, positions: Tensor, first: int, stop: int) -> Tensor:
+        """Logits (B, V) after one more token `ids` (B, 1) of each of the rows [first, stop)."""
+        weights = self._weights
+        hidden = [
+            weights.forward(
+                weights.embed(ids[i, None]), positions[i, None], self._caches[first + i]
+            )
+            for i in range(stop - first)
+        ]
+        return weights.logits(torch.cat(hidden)[:, -1])
+
+
+def _bucket(wanted: int, have: int, least: int) -> int:
+    size = max(have, least)
+    while size < wanted:
+        size *= 2
+    return size
+
+
+def _grown(old: Tensor, rows: int, length: int) -> Tensor:
+    new = old.new_zeros(rows, old.shape[1], length, old.shape[3])
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new

@@ -1,0 +1,204 @@
+"""A model's weights and how to call them: positions, embeddings, pictures, adapters, logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .families import encode
+from .tokens import ImageSpan, TokenBuilder, Tokens
+from .vlm import ModelError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """A picture's visual tokens, (V, D): for the input, and for each early layer that adds more."""
+
+    embeds: Tensor
+    deep: tuple[Tensor, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.nbytes for t in (self.embeds, *self.deep))
+
+
+class Weights:
+    """A transformers model of a listed family, plain or with peft's adapters. For one thread."""
+
+    def __init__(self, model: Any, builder: TokenBuilder) -> None:
+        self.builder = builder
+        self.family = builder.family
+        self._peft = model if hasattr(model, "peft_config") else None
+        self.model = self._peft.get_base_model() if self._peft else model
+        self._decoder = self.model.get_decoder()
+        self._embed = self.model.get_input_embeddings()
+        self.head = self.model.get_output_embeddings()
+        self._text = self.model.config.get_text_config()
+
+    @property
+    def device(self) -> Any:
+        return self.model.device
+
+    @property
+    def limit(self) -> int:
+        """The longest context, in tokens, that the model's positions reach."""
+        return self._text.max_position_embeddings
+
+    def check_length(self, length: int) -> None:
+        """Raise `ModelError` where `length` ids are more than the model takes."""
+        if length > self.limit:
+            raise ModelError(
+                f"a conversation of {length} tokens is too long; the model takes {self.limit}"
+            )
+
+    @property
+    def batches(self) -> bool:
+        """Whether rows can be decoded together: every layer's mask is one `decode_mask` knows."""
+        kinds = set(getattr(self._text, "layer_types", None) or ())
+        if self.family.slides:
+            return kinds <= {"full_attention", "sliding_attention"}
+        window = getattr(self._text, "sliding_window", None)
+        return kinds <= {"full_attention"} and (bool(kinds) or window is None)
+
+    def forward(self, embeds: Tensor, positions: Tensor, cache: Any, **extra: Any) -> Tensor:
+        """Hidden states (B, T, D) for `embeds` (B, T, D); `positions` are (B, T), or (3, B, T).
+
+        The decoder is called without its wrapper, which would fill in positions from `rope_deltas`:
+        what the last request left on the module, whoever's it was.
+        """
+        if self.family.mrope and positions.dim() == 2:
+            positions = positions.expand(3, -1, -1)
+        out = self._decoder(
+            inputs_embeds=embeds,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+            **extra,
+        )
+        return out.last_hidden_state
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V), in float32, of the tokens after `hidden` (..., D)."""
+        return self.head(hidden).float()
+
+    def embed(self, ids: Tensor) -> Tensor:
+        return self._embed(ids)
+
+    def decode_mask(self, at: Tensor, view: int) -> Any:
+        """What rows that write at `at` (B,) attend to, of `view` positions, as `forward` takes it.
+
+        True where a key counts: (B, 1, 1, view), by the kind of layer where kinds differ.
+        """
+        import torch
+
+        every = torch.arange(view, device=at.device)[None]
+        full = (every <= at[:, None])[:, None, None]
+        if not self.family.slides:
+            return full
+        near = full & (every > at[:, None] - self._text.sliding_window)[:, None, None]
+        return {"full_attention": full, "sliding_attention": near}
+
+    def positions(self, tokens: Tokens) -> Tensor:
+        """Positions of all ids: (1, T), or (3, 1, T) where the family has three axes."""
+        import torch
+
+        if not (self.family.mrope and tokens.images):
+            return torch.arange(len(tokens.ids), device=self.device)[None]
+        ids = torch.tensor([tokens.ids])
+        positions, _ = self.model.model.get_rope_index(
+            ids,
+            mm_token_type_ids=(ids == self.builder.placeholder_id).int(),
+            image_grid_thw=torch.cat([span.tensors["image_grid_thw"] for span in tokens.images]),
+        )
+        return positions.to(self.device)
+
+    def inputs(
+        self, ids: Sequence[int], start: int, features: Sequence[Features]
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Embeddings (1, T, D) of `ids`, which stand from `start` on, and what pictures bring."""
+        import torch
+
+        new = torch.tensor([ids], device=self.device)
+        visual = new == self.builder.placeholder_id
+        # a placeholder may lie outside the vocabulary, and its embedding is replaced anyway
+        embeds = self._embed(new.masked_fill(visual, 0))
+        if not features:
+            return embeds, {}
+        seen = torch.cat([f.embeds for f in features])
+        if len(seen) != int(visual.sum()):
+            raise ModelError(f"{int(visual.sum())} placeholders for {len(seen)} visual tokens")
+        embeds[visual] = seen.to(embeds.dtype)
+        extra: dict[str, Any] = {}
+        if features[0].deep:
+            layers = zip(*(f.deep for f in features), strict=True)
+            deep = [torch.cat(layer) for layer in layers]
+            extra = {"visual_pos_masks": visual, "deepstack_visual_embeds": deep}
+        if self.family.joined_pictures:
+            extra["attention_mask"] = _joined_masks(visual[0], start, self._text.sliding_window)
+        return embeds, extra
+
+    def see(self, span: ImageSpan) -> Features:
+        """Encode a picture."""
+        output = encode(self.model, span.tensors)
+        deep = getattr(output, "deepstack_features", None) or ()
+        return Features(_flat(output.pooler_output), tuple(_flat(layer) for layer in deep))
+
+    @contextmanager
+    def using(self, adapter: str | None) -> Iterator[None]:
+        """The weights with `adapter`, or as they were without any.
+
+        Raises:
+            ModelError: the model has no such adapter.
+        """
+        if adapter is not None and adapter not in getattr(self._peft, "peft_config", ()):
+            raise ModelError(f"the model has no adapter {adapter!r}")
+        if self._peft is None:
+            yield
+        elif adapter is None:
+            with self._peft.disable_adapter():
+                yield
+        else:
+            self._peft.set_adapter(adapter)
+            yield
+
+
+def dynamic_cache(layers: Iterable[tuple[Tensor, Tensor]]) -> Any:
+    """transformers' cache for one request; it begins with `layers`, which stay as they are."""
+    from transformers.cache_utils import DynamicCache
+
+    return DynamicCache(tuple(layers) or None)
+
+
+def layers_of(cache: Any) -> tuple[tuple[Tensor, Tensor], ...]:
+    return tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+def _flat(value: Any) -> Tensor:
+    import torch
+
+    tensor = value if torch.is_tensor(value) else torch.cat(tuple(value))
+    return tensor.reshape(-1, tensor.shape[-1])
+
+
+def _joined_masks(visual: Tensor, start: int, window: int | None) -> dict[str, Tensor]:
+    """Masks (1, 1, T, start + T) for ids whose pictures attend to themselves in both directions.
+
+    `visual` (T,) marks placeholders; each run of them is one block, as the family's model reads it.
+    """
+    import torch
+
+    new = torch.arange(start, start + len(visual), device=visual.device)
+    every = torch.arange(start + len(visual), device=visual.device)
+    begins = visual & ~torch.nn.functional.pad(visual[:-1], (1, 0))
+    block = torch.where(visual, begins.cumsum(0), -1)
+    same = (block[:, None] == block[None]) & visual[:, None]
+    joined = torch.nn.functional.pad(same, (start, 0))
+    causal = every[None] <= new[:, None]
+    near = causal if window is None else causal & (every[None] > new[:, None] - window)
+    masks = {"full_attention": causal | joined, "sliding_attention": near | joined}
+    return {name: mask[None, None] for name, mask in masks.items()}
