@@ -64,12 +64,16 @@ def _draw(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
 
 def _draw_top(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
     """Ids from the smallest sets of tokens that hold top_p of the mass."""
-    probs, order = _probs(samplers, likely).sort(descending=True)
+    import torch
+
+    probs = _probs(samplers, likely)
+    falling, order = probs.sort(descending=True)
     top = probs.new_tensor([[s.sampling.top_p] for s in samplers])
-    inside = probs.cumsum(-1) - probs < top
+    inside = falling.cumsum(-1) - falling < top
     inside[:, 0] = True  # the likeliest always stays
-    places = _quantile(probs * inside, _uniform(samplers, likely))
-    return order.gather(-1, places[:, None])[:, 0]
+    # drawn in the order of ids: the sorted one hangs on the last bits of nearly equal tokens
+    kept = torch.zeros_like(inside).scatter(-1, order, inside)
+    return _quantile(probs * kept, _uniform(samplers, likely))
 
 
 def _probs(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:

@@ -37,27 +37,27 @@ class Slots(Cache):
     @property
     def capacity(self) -> tuple[int, int]:
         """How many rows, and how many positions each, the buffers hold."""
-        shape = self._made[0].keys.shape
+        shape = self._made[0].key_rows.shape
         return shape[0], shape[2]
 
     @property
     def nbytes(self) -> int:
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in self._made)
+        return sum(layer.key_rows.nbytes + layer.value_rows.nbytes for layer in self._made)
 
     def add(self, layers: Layers) -> None:
         """Copy a context, of batch 1, into a new last row."""
         row, length = len(self.lengths), layers[0][0].shape[2]
         self._reserve(row + 1, length + 1)
         for mine, (keys, values) in zip(self._made, layers, strict=True):
-            mine.keys[row, :, :length] = keys[0]
-            mine.values[row, :, :length] = values[0]
+            mine.key_rows[row, :, :length] = keys[0]
+            mine.value_rows[row, :, :length] = values[0]
         self.lengths.append(length)
 
     def read(self, row: int) -> Layers:
         """A copy of what `row` holds, of batch 1."""
         n = self.lengths[row]
         return tuple(
-            (m.keys[row : row + 1, :, :n].clone(), m.values[row : row + 1, :, :n].clone())
+            (m.key_rows[row : row + 1, :, :n].clone(), m.value_rows[row : row + 1, :, :n].clone())
             for m in self._made
         )
 
@@ -67,8 +67,8 @@ class Slots(Cache):
         n = self.lengths[last]
         if row != last:
             for layer in self._made:
-                layer.keys[row, :, :n] = layer.keys[last, :, :n]
-                layer.values[row, :, :n] = layer.values[last, :, :n]
+                layer.key_rows[row, :, :n] = layer.key_rows[last, :, :n]
+                layer.value_rows[row, :, :n] = layer.value_rows[last, :, :n]
             self.lengths[row] = n
         self.lengths.pop()
 
@@ -92,8 +92,8 @@ class Slots(Cache):
             return
         wanted = (_bucket(rows, have[0], 1), _bucket(length, have[1], _BUCKET))
         for layer in self._made:
-            layer.keys = _grown(layer.keys, *wanted)
-            layer.values = _grown(layer.values, *wanted)
+            layer.key_rows = _grown(layer.key_rows, *wanted)
+            layer.value_rows = _grown(layer.value_rows, *wanted)
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -104,8 +104,8 @@ class _SlotLayer(CacheLayerMixin):
     def __init__(self, owner: Slots, keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.owner = owner
-        self.keys: Tensor = keys.new_zeros(0, keys.shape[1], 0, keys.shape[3])
-        self.values: Tensor = values.new_zeros(0, values.shape[1], 0, values.shape[3])
+        self.key_rows = keys.new_zeros(0, keys.shape[1], 0, keys.shape[3])
+        self.value_rows = values.new_zeros(0, values.shape[1], 0, values.shape[3])
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -116,10 +116,10 @@ class _SlotLayer(CacheLayerMixin):
     ) -> tuple[Tensor, Tensor]:
         """Write one token of each row at the row's own length; returns what the rows hold."""
         own = self.owner
-        self.keys[own.rows, :, own.at] = key_states[:, :, 0]
-        self.values[own.rows, :, own.at] = value_states[:, :, 0]
+        self.key_rows[own.rows, :, own.at] = key_states[:, :, 0]
+        self.value_rows[own.rows, :, own.at] = value_states[:, :, 0]
         held = slice(own.first, own.stop)
-        return self.keys[held, :, : own.view], self.values[held, :, : own.view]
+        return self.key_rows[held, :, : own.view], self.value_rows[held, :, : own.view]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.owner.view, 0
