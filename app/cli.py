@@ -13,6 +13,7 @@ import typer
 
 import mm
 
+from .bench import bench
 from .mistakes import EXPECTED, Mistake, hush, leave, tell
 from .options import Adapter, Device, Dtype, Model, ModelChoice, Strategy, split
 
@@ -22,6 +23,9 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+cli.add_typer(bench, name="bench")
 
 
 def main() -> None:

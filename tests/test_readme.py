@@ -48,6 +48,7 @@ def test_commands_and_strategies_exist():
     named = {
         info.name or info.callback.__name__ for info in cli.registered_commands if info.callback
     }
+    named |= {group.name for group in cli.registered_groups if group.name}
     assert set(re.findall(r"\bmm (\w+)", shell)) == named
     section = README.split("## Strategies")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == STRATEGIES.keys()

@@ -1,0 +1,101 @@
+"""`mm bench`: what the engine is worth, as ratios within one run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .mistakes import Mistake
+from .options import Device, Dtype, Model, ModelChoice
+
+if TYPE_CHECKING:
+    from mm.model import HFVLM
+    from training.benchmarks.measure import Measured
+
+bench = typer.Typer(help="Time the engine against the model's own generate.", no_args_is_help=True)
+
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; both sides take turns.")]
+Out = Annotated[Path | None, typer.Option(help="Write the table as JSON.")]
+
+
+@bench.command()
+def looks(
+    model: Model = "tiny",
+    device: Device = None,
+    dtype: Dtype = None,
+    rounds: Rounds = 5,
+    out: Out = None,
+) -> None:
+    """One conversation that looks again four times."""
+    from training.benchmarks import sharing
+
+    vlm = _engine(ModelChoice(model, device, dtype))
+    _report(sharing.looks(vlm, sharing.Load(rounds=rounds)), vlm, out)
+
+
+@bench.command()
+def users(
+    model: Model = "tiny",
+    clients: Annotated[int, typer.Option(min=1, help="Users at once.")] = 16,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of each reply.")] = 40,
+    requests: Annotated[int, typer.Option(min=0, help="For the row of memory; 0: none.")] = 1000,
+    device: Device = None,
+    dtype: Dtype = None,
+    rounds: Rounds = 5,
+    out: Out = None,
+) -> None:
+    """Many conversations at once."""
+    from training.benchmarks import sharing
+
+    vlm = _engine(ModelChoice(model, device, dtype))
+
+    def measures() -> Iterator[Measured]:
+        yield from sharing.users(vlm, sharing.Load(tokens, rounds), clients)
+        if requests:
+            yield sharing.memory(vlm, requests)
+
+    _report(measures(), vlm, out)
+
+
+def _engine(choice: ModelChoice) -> HFVLM:
+    from mm.model import HFVLM
+
+    vlm = choice.load()
+    if not isinstance(vlm, HFVLM):
+        raise Mistake(f"{choice.name} is of no listed family and runs without the engine")
+    return vlm
+
+
+def _report(measures: Iterable[Measured], vlm: HFVLM, out: Path | None) -> None:
+    """Print each row as soon as it is measured, then write all of them."""
+    from training.benchmarks.command import place_of
+    from training.benchmarks.measure import row_of
+    from training.benchmarks.rows import envelope
+
+    rows = []
+    print(f"{'measure':36} {'ours':>12} {'theirs':>12} {'ratio':>7}  spread      unit")
+    for measured in measures:
+        row = row_of(measured)
+        rows.append(row)
+        print(_line(row), flush=True)
+    if out:
+        command = shlex.join(["mm", *sys.argv[1:]])
+        about = {"command": command, "model": vlm.name, **place_of(vlm)}
+        out.write_text(json.dumps(envelope(rows, [], **about), indent=1) + "\n")
+
+
+def _line(row: dict) -> str:
+    theirs, ratio, spread = "", "", ""
+    if row["ratio"] is not None:
+        theirs, ratio = f"{row['theirs']:.4g}", f"{row['ratio']:.2f}"
+        spread = "{:.2f}-{:.2f}".format(*row["spread"])
+    return (
+        f"{row['measure']:36} {row['ours']:>12.4g} {theirs:>12} {ratio:>7}  {spread:11} "
+        f"{row['unit']}"
+    )

@@ -1,0 +1,98 @@
+"""The timings compare like with like, and say so in rows of one shape."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import FAMILIES
+
+from app.cli import run
+from mm.engine import Engine
+from mm.model import HFVLM
+from training.benchmarks import sharing
+from training.benchmarks.measure import Measured, alternate, p95, row_of
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def vlm() -> HFVLM:
+    tiny = FAMILIES["qwen3_vl"]()
+    return HFVLM(Engine(tiny.model, tiny.builder))
+
+
+def test_sides_take_turns_and_the_first_round_does_not_count() -> None:
+    order: list[tuple[str, int]] = []
+
+    def side(name: str, value: float, n: int) -> float:
+        order.append((name, n))
+        return value if n else 1e9
+
+    found = alternate("m", "s", lambda n: side("a", 2.0, n), lambda n: side("b", 6.0, n), rounds=2)
+    assert order == [("a", 0), ("b", 0), ("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert found.ratios == (3.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "ratio"), [pytest.param(True, 0.5, id="time"), pytest.param(False, 2.0, id="rate")]
+)
+def test_a_ratio_above_one_means_ours_is_better(smaller: bool, ratio: float) -> None:
+    row = row_of(Measured("m", "u", (4.0,), (2.0,), smaller))
+    assert row["ratio"] == ratio
+    assert row["spread"] == [ratio, ratio]
+
+
+def test_p95_is_the_value_that_a_twentieth_exceed() -> None:
+    assert p95(list(range(101))) == 95
+
+
+def test_four_looks_compute_each_token_once(vlm: HFVLM) -> None:
+    first, *_ = sharing.looks(vlm, sharing.Load(rounds=1))
+    last = vlm.builder.build(sharing._turns(1)[-1])
+    assert first.ours == (len(last.ids),)
+    assert len(last.images) == 1 + sharing.LOOKS
+
+
+def test_users_write_as_many_tokens_on_both_sides(
+    vlm: HFVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    theirs = sharing.generate
+
+    def counted(vlm: HFVLM, tokens: sharing.Tokens, new: int, **options: object) -> object:
+        out = theirs(vlm, tokens, new, **options)  # pyright: ignore[reportArgumentType]
+        written.append(out.shape[1] - len(tokens.ids))
+        return out
+
+    monkeypatch.setattr(sharing, "generate", counted)
+    ends = vlm.builder.end_ids
+    names = [m.measure for m in sharing.users(vlm, sharing.Load(reply_tokens=5, rounds=1), 3)]
+    assert names == [
+        "3 users, answers per second",
+        "3 users, first token p95",
+        "8 samples of one prompt",
+        "single-stream decode",
+    ]
+    assert set(written) == {5}
+    assert vlm.builder.end_ids == ends
+
+
+def test_no_two_users_share_a_picture(vlm: HFVLM) -> None:
+    prompts = sharing._prompts(vlm, 1, 4) + sharing._prompts(vlm, 2, 4)
+    assert len({p.images[0].image.id for p in prompts}) == 8
+
+
+def test_the_command_prints_and_writes_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "looks.json"
+    assert run(["bench", "looks", "--rounds", "1", "--out", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [r["measure"] for r in rows] == [
+        "four looks, prompt tokens computed",
+        "fourth look, first token",
+    ]
+    assert rows[0]["measure"] in capsys.readouterr().out
