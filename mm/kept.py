@@ -50,6 +50,11 @@ class Context:
                     length = start
         return length
 
+    def begins(self, other: Context) -> bool:
+        """Whether `other` starts with all of this."""
+        length = len(self.ids)
+        return other.ids[:length] == self.ids and self.shared(other) == length
+
     def cut(self, length: int) -> int:
         """`length`, or the start of the picture that it falls inside."""
         return next((start for start, stop, _ in self.images if start < length < stop), length)
@@ -57,10 +62,14 @@ class Context:
 
 def _equal(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     """How many leading ids are equal."""
-    shorter = min(len(a), len(b))
-    if a[:shorter] == b[:shorter]:
-        return shorter
-    return next(i for i in range(shorter) if a[i] != b[i])
+    same, differ = 0, min(len(a), len(b)) + 1
+    while differ - same > 1:
+        middle = (same + differ) // 2
+        if a[same:middle] == b[same:middle]:
+            same = middle
+        else:
+            differ = middle
+    return same
 
 
 class Kept(Generic[K, V]):
@@ -110,7 +119,7 @@ class Contexts:
 
     def longest(self, wanted: Context, limit: int) -> tuple[int, Layers]:
         """The longest computed beginning of `wanted`, of at most `limit` ids, and its layers."""
-        best = max(self.kept, key=wanted.shared, default=None)
+        best = self._nearest(wanted)
         length = wanted.cut(min(wanted.shared(best), limit)) if best else 0
         if best is None or length == 0:
             return 0, ()
@@ -120,9 +129,23 @@ class Contexts:
     def keep(self, context: Context, layers: Layers) -> None:
         """Keep what was computed, in place of the contexts that it continues."""
         for other in self.kept:
-            if context.shared(other) == len(context.ids) < len(other.ids):
+            if len(context.ids) < len(other.ids) and context.begins(other):
                 self.kept.get(other)  # says all this and more: only mark it as used
                 return
-            if len(other.ids) <= len(context.ids) and other.shared(context) == len(other.ids):
+            if other.begins(context):
                 self.kept.drop(other)
         self.kept.put(context, layers, sum(k.nbytes + v.nbytes for k, v in layers))
+
+    def _nearest(self, wanted: Context) -> Context | None:
+        """The kept context that shares most; the first of several."""
+        best, length, pictures = None, 0, 0
+        for other in self.kept:
+            # most share a system message and no more: those are passed over quickly
+            if (
+                other.ids[: length + 1] == wanted.ids[: length + 1]
+                and other.images[:pictures] == wanted.images[:pictures]
+                and (shared := wanted.shared(other)) > length
+            ):
+                best, length = other, shared
+                pictures = sum(start <= length for start, _, _ in wanted.images)
+        return best

@@ -34,16 +34,6 @@ class Slots(Cache):
         self.device = example[0][0].device
         self.view = 0
 
-    @property
-    def capacity(self) -> tuple[int, int]:
-        """How many rows, and how many positions each, the buffers hold."""
-        shape = self._made[0].key_rows.shape
-        return shape[0], shape[2]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(layer.key_rows.nbytes + layer.value_rows.nbytes for layer in self._made)
-
     def add(self, layers: Layers) -> None:
         """Copy a context, of batch 1, into a new last row."""
         row, length = len(self.lengths), layers[0][0].shape[2]
@@ -87,13 +77,8 @@ class Slots(Cache):
             self.lengths[row] += 1
 
     def _reserve(self, rows: int, length: int) -> None:
-        have = self.capacity
-        if rows <= have[0] and length <= have[1]:
-            return
-        wanted = (_bucket(rows, have[0], 1), _bucket(length, have[1], _BUCKET))
         for layer in self._made:
-            layer.key_rows = _grown(layer.key_rows, *wanted)
-            layer.value_rows = _grown(layer.value_rows, *wanted)
+            layer.reserve(rows, length)
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -107,6 +92,14 @@ class _SlotLayer(CacheLayerMixin):
         self.key_rows = keys.new_zeros(0, keys.shape[1], 0, keys.shape[3])
         self.value_rows = values.new_zeros(0, values.shape[1], 0, values.shape[3])
         self.is_initialized = True
+
+    def reserve(self, rows: int, length: int) -> None:
+        """Have room for so many rows and positions; where memory runs out, all stays as it was."""
+        have = self.key_rows.shape
+        if rows > have[0] or length > have[2]:
+            wanted = (_bucket(rows, have[0], 1), _bucket(length, have[2], _BUCKET))
+            grown = _grown(self.key_rows, *wanted), _grown(self.value_rows, *wanted)
+            self.key_rows, self.value_rows = grown
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to do: the buffers are there."""
