@@ -8,6 +8,7 @@ join and leave that batch between passes. What is kept is never written in place
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -28,6 +29,19 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "Reply"]
 
 T = TypeVar("T")
+
+_PATIENCE_S = 10.0
+_running: weakref.WeakKeyDictionary[threading.Thread, Loop] = weakref.WeakKeyDictionary()
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Let every engine's thread end: one that is cut off inside torch aborts the process."""
+    threads = list(_running.items())
+    for _, loop in threads:
+        loop.stop()
+    for thread, _ in threads:
+        thread.join(_PATIENCE_S)
 
 
 class Engine:
@@ -65,7 +79,7 @@ class Engine:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         # the thread knows the loop alone, so an engine that nobody holds ends its thread
-        self._finalizer = weakref.finalize(self, self._loop.stop)
+        weakref.finalize(self, self._loop.stop).atexit = False
 
     @property
     def limit(self) -> int:
@@ -232,6 +246,7 @@ class Engine:
                         target=self._loop.run, name="engine", daemon=True
                     )
                     self._thread.start()
+                    _running[self._thread] = self._loop
 
     def _check_alive(self) -> None:
         if self._thread is None or not self._thread.is_alive():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -479,3 +481,15 @@ def test_every_request_of_a_soak_ends_in_its_answer_or_a_named_error(budget: int
         ends = list(pool.map(lambda i: soak(model, random.Random(i), i), range(40)))
     assert len(ends) == 40
     assert {"length", "cancelled", "oversize"} <= set(ends)
+
+
+def test_a_process_that_ends_while_replies_are_written_ends_well() -> None:
+    script = """
+import threading, time, mm
+vlm = mm.load("tiny")
+ask = lambda: vlm.generate([(mm.user("Describe the picture."),)] * 4, mm.Sampling(max_tokens=4000))
+threading.Thread(target=ask, daemon=True).start()
+time.sleep(0.5)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
