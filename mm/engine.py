@@ -31,15 +31,23 @@ __all__ = ["Engine", "Reply"]
 T = TypeVar("T")
 
 _PATIENCE_S = 10.0
-_running: weakref.WeakKeyDictionary[threading.Thread, Loop] = weakref.WeakKeyDictionary()
+_running: weakref.WeakKeyDictionary[threading.Thread, Callable[[], Loop | None]]
+_running = weakref.WeakKeyDictionary()
+
+
+def _serve(holder: list[Loop]) -> None:
+    """An engine's thread. If nobody else holds the loop any more, its weights are freed here."""
+    loop = holder.pop()
+    loop.run()
 
 
 @atexit.register
 def _end_threads() -> None:
     """Let every engine's thread end: one that is cut off inside torch aborts the process."""
     threads = list(_running.items())
-    for _, loop in threads:
-        loop.stop()
+    for _, of in threads:
+        if loop := of():
+            loop.stop()
     for thread, _ in threads:
         thread.join(_PATIENCE_S)
 
@@ -243,10 +251,10 @@ class Engine:
             with self._lock:
                 if self._thread is None:
                     self._thread = threading.Thread(
-                        target=self._loop.run, name="engine", daemon=True
+                        target=_serve, args=([self._loop],), name="engine", daemon=True
                     )
+                    _running[self._thread] = weakref.ref(self._loop)
                     self._thread.start()
-                    _running[self._thread] = self._loop
 
     def _check_alive(self) -> None:
         if self._thread is None or not self._thread.is_alive():

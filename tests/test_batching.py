@@ -483,8 +483,7 @@ def test_every_request_of_a_soak_ends_in_its_answer_or_a_named_error(budget: int
     assert {"length", "cancelled", "oversize"} <= set(ends)
 
 
-def test_a_process_that_ends_while_replies_are_written_ends_well() -> None:
-    script = """
+_IN_THE_MIDDLE = """
 import threading, time, mm
 from contextlib import suppress
 vlm = mm.load("tiny")
@@ -494,5 +493,15 @@ def ask():
 threading.Thread(target=ask, daemon=True).start()
 time.sleep(0.5)
 """
+_DROPPED = """
+import mm
+vlm = mm.load("tiny")
+vlm.generate([(mm.user("Describe the picture."),)], mm.Sampling(max_tokens=2))
+del vlm
+"""
+
+
+@pytest.mark.parametrize("script", [_IN_THE_MIDDLE, _DROPPED], ids=["mid-reply", "dropped"])
+def test_a_process_ends_well(script: str) -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
