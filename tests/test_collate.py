@@ -1,0 +1,86 @@
+"""The collator: a batch's loss is each row's own masked cross-entropy, in every family."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import PIL.Image
+import pytest
+import torch
+from tiny_models import FAMILIES
+
+from mm.types import Conversation, Image, assistant, user
+from training.collate import IGNORED, Collator, forward_inputs
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Given:
+    id: str
+    messages: Conversation
+    untrained: frozenset[int] = frozenset()
+
+
+def picture(colour: str, width: int = 90, height: int = 60) -> Image:
+    return Image(PIL.Image.new("RGB", (width, height), colour))
+
+
+ROWS = (
+    Given("two", (user(picture("red"), picture("blue", 60, 90), "Which?"), assistant("Red, yes."))),
+    Given("none", (user("And?"), assistant("No."))),
+    Given("one", (user(picture("green"), "What?"), assistant("K"), user("?"), assistant("Green"))),
+)
+
+
+def by_hand(family: str) -> torch.Tensor:
+    """The mean over all trained tokens of rows run one by one."""
+    tiny = FAMILIES[family]()
+    losses = []
+    for row in ROWS:
+        batch = Collator(tiny.builder)([row])
+        inputs = dict(forward_inputs(tiny.model, batch))
+        del inputs["labels"]
+        if family.startswith("qwen") and batch.pictures:  # the stock way, pixels and all
+            del inputs["mm_encoder_outputs"], inputs["image_grid_thw"]
+            for name in batch.pictures[0]:
+                inputs[name] = torch.cat([tensors[name] for tensors in batch.pictures])
+        scores = tiny.model(**inputs).logits.log_softmax(-1)[0, :-1]
+        tokens = tiny.builder.build(row.messages, open_turn=False)
+        losses += [-scores[at - 1, tokens.ids[at]] for at, t in enumerate(tokens.trained) if t]
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_is_the_masked_cross_entropy_of_each_row(family: str) -> None:
+    tiny = FAMILIES[family]()
+    batch = Collator(tiny.builder)(ROWS)
+    with torch.no_grad():
+        loss = tiny.model(**forward_inputs(tiny.model, batch)).loss
+        torch.testing.assert_close(loss, by_hand(family), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_trains_nothing_and_is_not_attended(side: Literal["left", "right"]) -> None:
+    batch = Collator(FAMILIES["qwen3_vl"]().builder, side=side)(ROWS)
+    kept = batch.inputs["attention_mask"].bool()
+    assert (batch.labels[~kept] == IGNORED).all()
+    assert kept[:, 0 if side == "right" else -1].all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        pytest.param((), "0 rows", id="no rows"),
+        pytest.param((Given("x7", (user("?"),)),), "x7: 0 trained tokens", id="no answer"),
+        pytest.param(
+            (Given("x8", (user("?"), assistant("a")), frozenset({1})),),
+            "x8: 0 trained tokens",
+            id="untrained answer",
+        ),
+    ],
+)
+def test_a_row_that_cannot_train_is_named(rows: tuple[Given, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Collator(FAMILIES["qwen3_vl"]().builder)(rows)

@@ -1,0 +1,120 @@
+"""Rows to batches, through the one token builder: what a checkpoint reads is what it trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from mm.families import encode, join
+from mm.tokens import TokenBuilder, Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mm.types import Conversation
+
+IGNORED = -100  # the label that torch's cross-entropy leaves out
+
+
+class Trainable(Protocol):
+    """What a row must tell to be trained on."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def messages(self) -> Conversation: ...
+
+    @property
+    def untrained(self) -> frozenset[int]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded to one length.
+
+    Attributes:
+        inputs: (rows, length) integer tensors for the model's forward: `input_ids`,
+            `attention_mask` and, where the family asks for it, which ids are placeholders.
+        labels: (rows, length) ids to predict, `IGNORED` where nothing is learnt.
+        pictures: each picture's own tensors, in the order of their placeholders.
+    """
+
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+    pictures: tuple[Mapping[str, Tensor], ...]
+
+
+class Collator:
+    """Makes batches for one checkpoint."""
+
+    def __init__(self, builder: TokenBuilder, *, side: Literal["left", "right"] = "right") -> None:
+        self.builder = builder
+        self.side = side
+
+    def __call__(self, rows: Sequence[Trainable]) -> Batch:
+        """The batch of `rows`, whole conversations with every turn closed.
+
+        Raises:
+            ValueError: there are no rows, or one cannot be built; the message begins with its id.
+        """
+        import torch
+
+        if not rows:
+            raise ValueError("0 rows: a batch takes at least one")
+        built = [self._built(row) for row in rows]
+        length = max(len(tokens.ids) for tokens in built)
+        ids = [self._padded(tokens.ids, length, self._pad) for tokens in built]
+        kept = [self._padded([1] * len(tokens.ids), length, 0) for tokens in built]
+        labels = [self._padded(_labels(tokens), length, IGNORED) for tokens in built]
+        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(kept)}
+        return Batch(
+            {**inputs, **self._types(inputs["input_ids"])},
+            torch.tensor(labels),
+            tuple(span.tensors for tokens in built for span in tokens.images),
+        )
+
+    @property
+    def _pad(self) -> int:
+        own = self.builder.tokenizer.pad_token_id
+        return min(self.builder.end_ids) if own is None else own
+
+    def _built(self, row: Trainable) -> Tokens:
+        try:
+            built = self.builder.build(row.messages, open_turn=False, exclude=row.untrained)
+        except ValueError as error:
+            raise ValueError(f"{row.id}: {error}") from error
+        if not any(built.trained):
+            raise ValueError(f"{row.id}: 0 trained tokens; an assistant's message must train")
+        return built
+
+    def _padded(self, values: Sequence[int], length: int, filler: int) -> list[int]:
+        padding = [filler] * (length - len(values))
+        return [*padding, *values] if self.side == "left" else [*values, *padding]
+
+    def _types(self, ids: Tensor) -> dict[str, Tensor]:
+        visual = (ids == self.builder.placeholder_id).int()
+        if self.builder.family.mrope:
+            return {"mm_token_type_ids": visual}
+        return {"token_type_ids": visual} if self.builder.family.joined_pictures else {}
+
+
+def forward_inputs(model: Any, batch: Batch) -> dict[str, Any]:
+    """Everything `model(**...)` takes, its pictures encoded with gradients to the vision tower."""
+    import torch
+
+    inputs: dict[str, Any] = {**batch.inputs, "labels": batch.labels}
+    if batch.pictures:
+        encoded = [encode(model, tensors) for tensors in batch.pictures]
+        inputs["mm_encoder_outputs"] = {"image": join(encoded)}
+        if "image_grid_thw" in batch.pictures[0]:  # positions are counted from it
+            grids = [tensors["image_grid_thw"] for tensors in batch.pictures]
+            inputs["image_grid_thw"] = torch.cat(grids).to(model.device)
+    return inputs
+
+
+def _labels(tokens: Tokens) -> list[int]:
+    return [
+        id if trains else IGNORED for id, trains in zip(tokens.ids, tokens.trained, strict=True)
+    ]
