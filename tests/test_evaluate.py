@@ -358,4 +358,4 @@ def test_all_tasks_of_tabletop_run(monkeypatch, capsys):
     benchmarks.run_cli("tabletop", **{**OPTIONS, "limit": 1})
     said = capsys.readouterr().out
     assert all(task in said for task in tabletop.TASKS)
-    assert "level 0, seed 0" in said
+    assert f"level {command.DEFAULT_LEVEL}, seed 0" in said

@@ -19,6 +19,7 @@ import mm
 from mm.model import HFVLM
 from mm.session import Strategy
 from mm.vlm import VLM
+from training.tabletop.scene import Level
 
 from .arms import Arm, arms
 from .errors import Mistakes
@@ -28,8 +29,8 @@ from .items import BadTarget, Suite, level_named, tabletop_suites
 from .rows import Row, envelope, pairs_of, row_of
 from .table import print_table
 
-DEFAULT_LEVEL = 0
-"""The Tabletop level measured when none is asked for."""
+DEFAULT_LEVEL = int(Level.PERSPECTIVE)
+"""The Tabletop level measured when none is asked for: the hardest that `tiny` was found to hold."""
 
 INTERRUPTED = 130
 
