@@ -1,0 +1,37 @@
+"""One row of a data set, its pictures open: what is asked, what to write, what is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mm.geometry import Region
+from mm.types import Conversation
+
+
+@dataclass(frozen=True)
+class Row:
+    """A conversation to learn from, to prefer by, or to try.
+
+    Attributes:
+        id: unique in its file; an error about the row begins with it.
+        messages: the whole conversation where it is learnt by heart (SFT); the prompt, up to what
+            is asked, where there is a pair (DPO) or only an answer (GRPO, evaluation).
+        untrained: indices of `messages` that do not train although the assistant wrote them.
+        chosen: how `messages` goes on well; empty where there is no pair. Its turns may hold
+            pictures and tools' observations of its own.
+        rejected: how it goes on badly.
+        answer: what is right, for rewards and evaluation; None where only the words are known.
+        choices: the answers to choose from.
+        regions: where in the first picture the answer is to be seen.
+        source: names the set it came from, for a router of rewards.
+    """
+
+    id: str
+    messages: Conversation
+    untrained: frozenset[int] = frozenset()
+    chosen: Conversation = ()
+    rejected: Conversation = ()
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
+    regions: tuple[Region, ...] = ()
+    source: str = ""
