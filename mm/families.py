@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import layouts, turns
+from . import layouts, memory, turns
 from .geometry import BoxFormat, Size
 from .layouts import Layout
+from .memory import Recall
 from .turns import Turns
 
 
@@ -32,6 +33,7 @@ class Family:
         joined_pictures: the visual tokens of one picture attend to each other in both directions,
             so a forward needs `token_type_ids`, 1 on placeholders, and a whole picture at once.
         options: what the family's own processor passes to its image processor.
+        recall: how its pictures are remembered; None where its features are no grid.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Family:
     slides: bool = False
     joined_pictures: bool = False
     options: tuple[tuple[str, Any], ...] = ()
+    recall: Recall | None = None
 
 
 def family_of(model_type: str) -> Family | None:
@@ -101,6 +104,7 @@ FAMILIES: tuple[Family, ...] = (
         tensors=("pixel_values", "image_grid_thw"),
         calls_tools=True,
         mrope=True,
+        recall=memory.QWEN,
     ),
     Family(
         name="Qwen2.5-VL",
@@ -131,6 +135,7 @@ FAMILIES: tuple[Family, ...] = (
         placeholder="<image>",
         tensors=("pixel_values", "image_sizes"),
         box_format=_UNIT,
+        recall=memory.LLAVA_NEXT,
     ),
     Family(
         name="LLaVA-OneVision",
@@ -172,3 +177,6 @@ FAMILIES: tuple[Family, ...] = (
         options=(("do_pan_and_scan", False),),
     ),
 )
+
+RECALLING = tuple(family.name for family in FAMILIES if family.recall)
+"""The families whose pictures can be replayed from memory."""

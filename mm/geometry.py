@@ -75,6 +75,9 @@ class Region:
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
 
+WHOLE = Region(0.0, 0.0, 1.0, 1.0)
+
+
 def iou(a: Region, b: Region) -> float:
     """Intersection over union, in [0, 1]."""
     width = min(a.x1, b.x1) - max(a.x0, b.x0)

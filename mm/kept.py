@@ -26,7 +26,7 @@ class Context:
 
     Attributes:
         ids: the token ids.
-        images: (start, stop, image id) of each picture in the ids, in order.
+        images: (start, stop, content) of each picture in the ids, in order.
         adapter: the adapter that was active.
     """
 
@@ -36,7 +36,7 @@ class Context:
 
     @classmethod
     def of(cls, tokens: Tokens, adapter: str | None = None) -> Context:
-        images = tuple((span.start, span.stop, span.image.id) for span in tokens.images)
+        images = tuple((span.start, span.stop, span.content) for span in tokens.images)
         return cls(tokens.ids, images, adapter)
 
     def shared(self, other: Context) -> int:

@@ -16,7 +16,7 @@ from .prefill import Prefill, Prompt
 from .scheduler import Request, Waiting
 from .types import Cost
 from .vlm import ModelError
-from .weights import Features, Weights, dynamic_cache
+from .weights import Encoded, Weights, dynamic_cache
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Loop:
         self,
         weights: Weights,
         contexts: Contexts,
-        features: Kept[tuple[str, str | None], Features],
+        features: Kept[tuple[str, str | None], Encoded],
         waiting: Waiting,
         *,
         rows: int,

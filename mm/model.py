@@ -9,7 +9,7 @@ from typing import Any
 from .engine import Engine, Reply
 from .geometry import Size
 from .tokens import Tokens
-from .types import Conversation, Generation, Message, Sampling
+from .types import Conversation, Features, Generation, Image, Message, Sampling
 from .vlm import Cancelled, Glance, ModelError, OnToken, Query, Traits
 
 
@@ -114,6 +114,14 @@ class HFVLM:
     def visual_tokens(self, size: Size) -> int:
         return self.builder.visual_tokens(size)
 
+    def feature_tokens(self, features: Features) -> int:
+        return self.builder.feature_tokens(features)
+
+    def _cost(self, seen: Image | Features) -> int:
+        return (
+            self.visual_tokens(seen.size) if isinstance(seen, Image) else self.feature_tokens(seen)
+        )
+
     def _with(self, **changes: Any) -> HFVLM:
         same = {
             "name": self.name,
@@ -125,7 +133,7 @@ class HFVLM:
         return HFVLM(self.engine, **{**same, **changes})
 
     def _generation(self, conversation: Conversation, reply: Reply) -> Generation:
-        visual = sum(self.visual_tokens(i.size) for m in _unread(conversation) for i in m.images)
+        visual = sum(self._cost(seen) for m in _unread(conversation) for seen in m.seen)
         said = Message("assistant", self.builder.parse(reply.ids), reply.ids)
         return Generation(
             said, reply.logprobs, replace(reply.cost, visual_tokens=visual), reply.finish

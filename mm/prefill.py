@@ -10,7 +10,7 @@ from .kept import Context, Contexts, Kept
 from .scheduler import Request
 from .tokens import ImageSpan, Tokens
 from .types import Cost
-from .weights import Features, Weights, dynamic_cache, layers_of
+from .weights import Encoded, Weights, dynamic_cache, layers_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ class Prefill:
         self,
         weights: Weights,
         contexts: Contexts,
-        features: Kept[tuple[str, str | None], Features],
+        features: Kept[tuple[str, str | None], Encoded],
     ) -> None:
         self._weights = weights
         self._contexts = contexts
@@ -110,17 +110,17 @@ class Prefill:
         at = prompt.positions[..., start:stop]
         return self._weights.forward(embeds, at, prompt.cache, **extra)
 
-    def _seen(self, prompt: Prompt, spans: Sequence[ImageSpan]) -> list[Features]:
+    def _seen(self, prompt: Prompt, spans: Sequence[ImageSpan]) -> list[Encoded]:
         """The features of each picture, encoded now where they are not kept."""
-        found: list[Features] = []
+        found: list[Encoded] = []
         for span in spans:
-            key = (span.image.id, prompt.context.adapter)
+            key = (span.key, prompt.context.adapter)
             seen = self._features.get(key)
             if seen is None:
                 seen = self._weights.see(span)
                 self._features.put(key, seen, seen.nbytes)
                 prompt.patches += span.patches
-            found.append(seen)
+            found.append(seen.block(span.block) if span.block else seen)
         return found
 
 

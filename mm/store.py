@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .geometry import Region
 from .trace import Sample, Step, Trace
-from .types import Cost, Image, Message, Origin, Part, Text, Thinking, ToolCall, ToolSpec
+from .types import Cost, Features, Image, Message, Origin, Part, Text, Thinking, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -180,8 +180,10 @@ def _read_message(row: dict[str, Any], pictures: _Pictures) -> Message:
 def _part(part: Part) -> dict[str, Any]:
     match part:
         case Image():
-            origin = {"kind": type(part.origin).__name__, **asdict(part.origin)}
-            return {"image": part.id, "origin": origin}
+            return {"image": part.id, "origin": _origin(part)}
+        case Features():
+            of = {"region": asdict(part.region), "pool": part.pool, "snapshot": part.snapshot}
+            return {"features": part.image.id, "origin": _origin(part.image), **of}
         case Text(text):
             return {"text": text}
         case Thinking(text):
@@ -192,10 +194,17 @@ def _part(part: Part) -> dict[str, Any]:
             return {"tool": name, "description": description, "parameters": dict(parameters)}
 
 
+def _origin(image: Image) -> dict[str, Any]:
+    return {"kind": type(image.origin).__name__, **asdict(image.origin)}
+
+
 def _read_part(row: dict[str, Any], pictures: _Pictures) -> Part:
     match row:
         case {"image": id, "origin": origin}:
             return Image(pictures.open(id), _read_origin(origin))
+        case {"features": id, "origin": origin, "region": region, "pool": p, "snapshot": snapshot}:
+            image = Image(pictures.open(id), _read_origin(origin))
+            return Features(image, Region(**region), p, snapshot)
         case {"text": text}:
             return Text(text)
         case {"thinking": text}:
@@ -218,7 +227,8 @@ def _read_origin(row: dict[str, Any]) -> Origin:
 def _save_images(trace: Trace, folder: Path) -> None:
     (folder / "images").mkdir(exist_ok=True)
     messages = [*trace.sample.prompt, *(step.message for step in trace.steps)]
-    for image in (image for message in messages for image in message.images):
+    for seen in (seen for message in messages for seen in message.seen):
+        image = seen if isinstance(seen, Image) else seen.image
         file = folder / "images" / f"{image.id}.png"
         if not file.exists():
             unfinished = file.with_suffix(".part")

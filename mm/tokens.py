@@ -19,11 +19,12 @@ from .families import Family, family_of
 from .geometry import Size
 from .layouts import Grid
 from .lowering import Numbered, grouped, observed, system_text
+from .memory import Block
 from .parts import parse_parts, render_parts
-from .pictures import Pictures
+from .pictures import Pictures, key_of
 from .turns import Turns
-from .types import Image, Message, Part, user
-from .vlm import Aim, Traits
+from .types import Features, Image, Message, Part, user
+from .vlm import Aim, Memory, Traits
 from .words import After, Page, Piece, Words
 
 if TYPE_CHECKING:
@@ -34,19 +35,37 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ImageSpan:
-    """One picture inside the ids.
+    """One picture inside the ids, or a block of one's memory.
 
     Attributes:
         start, stop: ids[start:stop] runs from its first placeholder to its last.
-        tensors: the image processor's output for this picture alone.
+        tensors: the image processor's output for this picture alone, or for the memory's tiles.
         patches: vision patches the encoder computes for it.
+        shape: (columns, rows) of its visual tokens, as positions with axes count them.
+        block: which part of the memory; None for a picture.
     """
 
-    image: Image
+    seen: Image | Features
     start: int
     stop: int
     tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
     patches: int
+    shape: Size = (0, 0)
+    block: Block | None = None
+
+    @property
+    def image(self) -> Image:
+        return self.seen if isinstance(self.seen, Image) else self.seen.image
+
+    @property
+    def key(self) -> str:
+        """Equal for spans whose encoded picture, or memory, is the same."""
+        return key_of(self.seen)
+
+    @property
+    def content(self) -> str:
+        """Equal for spans that mean the same in a context."""
+        return f"{self.key} {self.block.box} {self.block.pool}" if self.block else self.key
 
 
 @dataclass(frozen=True)
@@ -92,7 +111,7 @@ class TokenBuilder:
         self.placeholder_id = self.words.ids[family.placeholder]
         marked = (i for m in family.markers if (i := self.words.ids.get(m)) is not None)
         self.banned_ids = frozenset({self.placeholder_id, *marked})
-        self._pictures = Pictures(family, config, image_processor)
+        self._pictures = Pictures(family, config, image_processor, self.traits.memory)
         self._close = self.words.marks(self.turns.assistant[1])
         self._end_id = _end_of(self._close, self.turns)
         self.end_ids = frozenset({self._end_id, *ids_of(tokenizer.eos_token_id), *end_ids})
@@ -166,6 +185,15 @@ class TokenBuilder:
         """How many placeholders a picture of `size` takes."""
         return self._pictures.layout(size).marks.count(self.family.placeholder)
 
+    def feature_tokens(self, features: Features) -> int:
+        """How many placeholders `features` take.
+
+        Raises:
+            ValueError: the family remembers no pictures.
+        """
+        columns, rows = self._pictures.block(features).shape
+        return columns * rows
+
     def grid(self, size: Size) -> Grid:
         """Which placeholders of a picture of `size` cover the whole of it."""
         return self._pictures.layout(size).grid
@@ -198,19 +226,23 @@ class TokenBuilder:
     def _parts(self, message: Message) -> list[Piece]:
         parts = list(message.parts)
         if self.turns.pictures_first:
-            parts.sort(key=lambda part: not isinstance(part, Image))
+            parts.sort(key=lambda part: not isinstance(part, Image | Features))
         pieces: list[Piece] = []
         for part in parts:
-            pieces += self._picture(part) if isinstance(part, Image) else [self._text(part)]
+            seen = isinstance(part, Image | Features)
+            pieces += self._picture(part) if seen else [self._text(part)]
         return pieces
 
     def _text(self, part: Part) -> str:
         text = render_parts([part])
         return self.turns.before_text + (text.strip() if self.turns.strips else text)
 
-    def _picture(self, image: Image) -> list[Piece]:
+    def _picture(self, seen: Image | Features) -> list[Piece]:
         before, after = self.turns.picture
-        return list(self.words.marks(before + self._pictures.layout(image.size).marks + after))
+        if isinstance(seen, Image):
+            return list(self.words.marks(before + self._pictures.layout(seen.size).marks + after))
+        slots = [self.placeholder_id] * self.feature_tokens(seen)
+        return [*self.words.marks(before), *slots, *self.words.marks(after)]
 
     def _assistant(
         self, page: Page, messages: Sequence[Numbered], exclude: frozenset[int], *, closed: bool
@@ -237,10 +269,10 @@ class TokenBuilder:
 
     def _rendered(self, page: Page, message: Message, *, begins: bool, trained: bool) -> None:
         """Words as if the model had written them, and the pictures between, which never train."""
-        for pictures, run in groupby(message.parts, key=lambda part: isinstance(part, Image)):
-            if pictures:
-                for image in run:
-                    page.write(self._picture(cast(Image, image)))
+        for seen, run in groupby(message.parts, key=lambda p: isinstance(p, Image | Features)):
+            if seen:
+                for part in run:
+                    page.write(self._picture(cast(Image | Features, part)))
                 page.flush()
             else:
                 text = render_parts(tuple(run))
@@ -254,16 +286,24 @@ class TokenBuilder:
             return self.turns.lead + text
         return text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
 
+    def _count(self, seen: Image | Features) -> int:
+        if isinstance(seen, Image):
+            return self.visual_tokens(seen.size)
+        return self.feature_tokens(seen)
+
     def _spans(self, ids: Sequence[int], conversation: Sequence[Message]) -> tuple[ImageSpan, ...]:
         places = [at for at, id in enumerate(ids) if id == self.placeholder_id]
         spans: list[ImageSpan] = []
         at = 0
-        for image in (i for message in conversation for i in message.images):
-            count = self.visual_tokens(image.size)
-            mine = places[at : (at := at + count)]
-            patches = self._pictures.layout(image.size).patches
-            tensors = self._pictures.tensors(image)
-            spans.append(ImageSpan(image, mine[0], mine[-1] + 1, tensors, patches))
+        for seen in (s for message in conversation for s in message.seen):
+            if isinstance(seen, Image):
+                block, shape = None, self._pictures.cells(seen.size)
+            else:
+                block = self._pictures.block(seen)
+                shape = block.shape
+            mine = places[at : (at := at + self._count(seen))]
+            patches, tensors = self._pictures.patches(seen), self._pictures.tensors(seen)
+            spans.append(ImageSpan(seen, mine[0], mine[-1] + 1, tensors, patches, shape, block))
         if at != len(places):
             raise ValueError(
                 f"{len(places)} placeholders for pictures that take {at}: "
@@ -301,6 +341,7 @@ def _traits(family: Family, config: Any) -> Traits:
         crop_rule=getattr(config, "crop_rule", Traits.crop_rule),
         calls_tools=getattr(config, "calls_tools", family.calls_tools),
         aim=_aim(config),
+        memory=_memory(family, config),
     )
 
 
@@ -313,6 +354,14 @@ def _aim(config: Any) -> Aim:
     if named:
         return Aim(**named)
     return Aim(round(0.6 * config.get_text_config().num_hidden_layers))
+
+
+def _memory(family: Family, config: Any) -> Memory | None:
+    """What the checkpoint's config names, else its family's usual; None where there is none."""
+    if family.recall is None:
+        return None
+    named = getattr(config, "memory", None)
+    return Memory(**named) if named else family.recall.usual(config)
 
 
 def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBuilder:

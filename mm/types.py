@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from .geometry import Region, Size
+from .geometry import WHOLE, Region, Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -106,7 +106,24 @@ class ToolSpec:
         return {"type": "function", "function": function}
 
 
-Part = Text | Thinking | Image | ToolCall | ToolSpec
+@dataclass(frozen=True)
+class Features:
+    """Visual tokens of `image`, put into the context without its pixels (VGR).
+
+    They come from the picture's memory, its visual tokens at full resolution, of which any region
+    can be replayed; or from a snapshot of it, squeezed into one tile of that memory.
+
+    Attributes:
+        pool: each square of `pool` x `pool` visual tokens is averaged to one.
+    """
+
+    image: Image
+    region: Region = WHOLE
+    pool: int = 1
+    snapshot: bool = False
+
+
+Part = Text | Thinking | Image | Features | ToolCall | ToolSpec
 
 
 @dataclass(frozen=True)
@@ -129,6 +146,11 @@ class Message:
     @property
     def images(self) -> tuple[Image, ...]:
         return tuple(p for p in self.parts if isinstance(p, Image))
+
+    @property
+    def seen(self) -> tuple[Image | Features, ...]:
+        """What takes visual tokens, in order."""
+        return tuple(p for p in self.parts if isinstance(p, Image | Features))
 
     @cached_property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from .geometry import BoxFormat, Size
-from .types import Conversation, Cost, Generation, Sampling
+from .types import Conversation, Cost, Features, Generation, Sampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,6 +58,30 @@ class Glance:
     cost: Cost
 
 
+@dataclass(frozen=True)
+class Memory:
+    """How a picture is remembered at full resolution, and shown from memory (VGR, section 3).
+
+    Poolings count visual tokens: 2 averages 2 x 2 of them to one.
+
+    Attributes:
+        tile: side, in pixels, of the squares the picture is cut into, each encoded alone; None
+            for a model that encodes a picture of any size as one.
+        max_tiles: the picture is made smaller until it has no more of them.
+        snapshot: pooling of the picture squeezed into one tile, which the overview begins with;
+            None leaves it out.
+        local: pooling of the whole memory, which the overview ends with; None leaves it out. With
+            neither, the overview is the picture as the model reads pictures otherwise.
+        replay: pooling of a region that is looked at again.
+    """
+
+    tile: int | None = None
+    max_tiles: int = 20
+    snapshot: int | None = None
+    local: int | None = None
+    replay: int = 2
+
+
 class Late(ModelError):
     """No answer came before the request's deadline."""
 
@@ -72,12 +96,14 @@ class Traits:
         calls_tools: whether it writes tool calls when a tool is on offer; else `zoom` asks where,
             then crops.
         aim: which attention tells where it looks; None for a model that shows none.
+        memory: how it remembers pictures; None for a model whose features are no grid.
     """
 
     box_format: BoxFormat = BoxFormat()
     crop_rule: CropRule = "vlm_r3"
     calls_tools: bool = True
     aim: Aim | None = None
+    memory: Memory | None = None
 
 
 class VLM(Protocol):
@@ -142,4 +168,12 @@ class Attentive(VLM, Protocol):
             ModelError: the model failed.
             ValueError: it has no such layer.
         """
+        ...
+
+
+class Remembering(VLM, Protocol):
+    """A VLM that can be shown pictures from memory; its `traits.memory` is not None."""
+
+    def feature_tokens(self, features: Features) -> int:
+        """What `features` cost in the context."""
         ...

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .families import encode
+from .memory import Block
 from .tokens import ImageSpan, TokenBuilder, Tokens
 from .vlm import ModelError
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Features:
+class Encoded:
     """A picture's visual tokens, (V, D): for the input, and for each early layer that adds more."""
 
     embeds: Tensor
@@ -25,6 +26,10 @@ class Features:
     @property
     def nbytes(self) -> int:
         return sum(t.nbytes for t in (self.embeds, *self.deep))
+
+    def block(self, block: Block) -> Encoded:
+        """A part of a memory."""
+        return Encoded(block.of(self.embeds), tuple(block.of(layer) for layer in self.deep))
 
 
 class Weights:
@@ -113,12 +118,17 @@ class Weights:
         positions, _ = self.model.model.get_rope_index(
             ids,
             mm_token_type_ids=(ids == self.builder.placeholder_id).int(),
-            image_grid_thw=torch.cat([span.tensors["image_grid_thw"] for span in tokens.images]),
+            image_grid_thw=torch.tensor([self._thw(span) for span in tokens.images]),
         )
         return positions.to(self.device)
 
+    def _thw(self, span: ImageSpan) -> tuple[int, int, int]:
+        """Frames, rows and columns of patches, as the family counts positions from them."""
+        merge = self.model.config.vision_config.spatial_merge_size
+        return 1, span.shape[1] * merge, span.shape[0] * merge
+
     def inputs(
-        self, ids: Sequence[int], start: int, features: Sequence[Features]
+        self, ids: Sequence[int], start: int, features: Sequence[Encoded]
     ) -> tuple[Tensor, dict[str, Any]]:
         """Embeddings (1, T, D) of `ids`, which stand from `start` on, and what pictures bring."""
         import torch
@@ -142,11 +152,14 @@ class Weights:
             extra["attention_mask"] = _joined_masks(visual[0], start, self._text.sliding_window)
         return embeds, extra
 
-    def see(self, span: ImageSpan) -> Features:
-        """Encode a picture."""
+    def see(self, span: ImageSpan) -> Encoded:
+        """Encode a picture, or the whole memory that the span is a block of."""
+        if span.block and self.family.recall:
+            embeds, *deep = self.family.recall.encode(self.model, span.tensors)
+            return Encoded(embeds, tuple(deep))
         output = encode(self.model, span.tensors)
         deep = getattr(output, "deepstack_features", None) or ()
-        return Features(_flat(output.pooler_output), tuple(_flat(layer) for layer in deep))
+        return Encoded(_flat(output.pooler_output), tuple(_flat(layer) for layer in deep))
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:

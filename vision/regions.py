@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mm.geometry import Region
+from mm.geometry import WHOLE, Region
 from mm.trace import Branch
 from mm.types import Cropped, Image
 from mm.vlm import CropRule
 
 from .crop import in_original
-
-WHOLE = Region(0.0, 0.0, 1.0, 1.0)
 
 
 def original(

@@ -49,6 +49,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     }
     extra: Any = {  # ours; a configuration keeps what it does not know
         "crop_rule": "square",
+        "memory": {"tile": VIEW, "max_tiles": 36, "replay": 1},
         "attend": {"layer": 0, "query": "words", "relative": False, "base": 128},
     }
     return Qwen3VLConfig(
