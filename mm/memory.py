@@ -52,15 +52,18 @@ class Sheet:
         corners = [(x * width, y * height) for y in range(rows) for x in range(columns)]
         return [pixels.crop((x, y, x + width, y + height)) for x, y in corners]
 
+    def join(self, tokens: Tensor) -> Tensor:
+        """The tiles' visual tokens (tiles * cells, D), tile by tile, as those of the grid, row by
+        row."""
+        (across, down), (columns, rows) = self.tiles, self.cells
+        return tokens.view(down, across, rows, columns, -1).transpose(1, 2).flatten(0, 3)
+
 
 @dataclass(frozen=True)
 class Block:
-    """A region of a memory of `grid` (columns, rows), pooled.
+    """A region of the memory on `sheet`, pooled. `box` is xyxy in its visual tokens."""
 
-    `box` is xyxy in its visual tokens.
-    """
-
-    grid: Size
+    sheet: Sheet
     box: tuple[int, int, int, int]
     pool: int
 
@@ -71,11 +74,11 @@ class Block:
         return math.ceil((x1 - x0) / self.pool), math.ceil((y1 - y0) / self.pool)
 
     def of(self, memory: Tensor) -> Tensor:
-        """The block's visual tokens (V, D), row by row, of a memory (columns * rows, D)."""
+        """The block's visual tokens (V, D), row by row, of the grid's (columns * rows, D)."""
         from torch.nn.functional import avg_pool2d
 
         x0, y0, x1, y1 = self.box
-        columns, rows = self.grid
+        columns, rows = self.sheet.grid
         part = memory.view(rows, columns, -1)[y0:y1, x0:x1]
         if self.pool > 1:
             planes = part.permute(2, 0, 1)[None]
@@ -128,16 +131,16 @@ def fitting(size: Size, tile: int, most: int) -> Size:
     return columns, rows
 
 
-def block(region: Region, grid: Size, pool: int) -> Block:
+def block(region: Region, sheet: Sheet, pool: int) -> Block:
     """The visual tokens that `region` touches, at least 2 x 2 of them where the memory has them."""
     (x0, x1), (y0, y1) = (
         _span(low, high, length)
         for low, high, length in (
-            (region.x0, region.x1, grid[0]),
-            (region.y0, region.y1, grid[1]),
+            (region.x0, region.x1, sheet.grid[0]),
+            (region.y0, region.y1, sheet.grid[1]),
         )
     )
-    return Block(grid, (x0, y0, x1, y1), pool)
+    return Block(sheet, (x0, y0, x1, y1), pool)
 
 
 def _span(low: float, high: float, length: int) -> tuple[int, int]:

@@ -65,7 +65,7 @@ class Pictures:
             ValueError: the model remembers no pictures.
         """
         _, sheet = self._remembered(features)
-        return block(features.region, sheet.grid, features.pool)
+        return block(features.region, sheet, features.pool)
 
     def patches(self, seen: Image | Features) -> int:
         """What the encoder computes for it, where it is not kept."""

@@ -155,7 +155,8 @@ class Weights:
     def see(self, span: ImageSpan) -> Encoded:
         """Encode a picture, or the whole memory that the span is a block of."""
         if span.block and self.family.recall:
-            embeds, *deep = self.family.recall.encode(self.model, span.tensors)
+            layers = self.family.recall.encode(self.model, span.tensors)
+            embeds, *deep = (span.block.sheet.join(layer) for layer in layers)
             return Encoded(embeds, tuple(deep))
         output = encode(self.model, span.tensors)
         deep = getattr(output, "deepstack_features", None) or ()

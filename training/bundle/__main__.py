@@ -3,31 +3,38 @@
     python -m training.bundle                       # all stages, into runs/bundle, then export
     python -m training.bundle --stage vision        # one stage
 
-Stages: `shards` (draw the training pictures), `vision`, `language`, `export` (to --to). Each saves
-its state in --folder; run the command again after an interruption and it goes on from there.
+Stages: `shards` (draw the training pictures), `vision`, `language`, `memories` (what the encoder
+sees at full resolution), `replay`, `export` (to --to). Each saves its state in --folder; run the
+command again after an interruption and it goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import shutil
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.progress import track
 
+from mm.tokens import TokenBuilder
 from training.bundle.assemble import Model, export, parts
-from training.bundle.language_stage import train_language
+from training.bundle.language_stage import batches, train_language
+from training.bundle.memories import Memories, write_memories
+from training.bundle.replay_stage import train_replay
 from training.bundle.shards import Shards, draw_shards
 from training.bundle.stage import load_checkpoint
 from training.bundle.vision_stage import train_vision
 from training.tabletop.examples import write_examples
 
-STAGES = ("shards", "vision", "language", "export")
+STAGES = ("shards", "vision", "language", "memories", "replay", "export")
 SHARDS = 24
 BYTES_PER_SHARD = 460_000_000
 VISION_STEPS = 600
 LANGUAGE_STEPS = 1440
+MEMORIES = 4500
+REPLAY_STEPS = 480
 
 
 def main() -> None:
@@ -44,10 +51,19 @@ def main() -> None:
         model, builder = parts()
         _load_encoder(model, args.folder)
         shards = Shards(args.folder / "shards")
-        train_language(model, builder, shards, args.folder, steps=args.language_steps)
+        made = partial(batches, shards, builder)
+        train_language(model, made, args.folder, steps=args.language_steps)
+    if "memories" in stages:
+        model, _ = _after("language", args.folder)
+        files = write_memories(model.model.visual, args.folder / "memories", args.memories)
+        for _ in track(files, "remembering", total=None):
+            pass
+    if "replay" in stages:
+        model, builder = _after("language", args.folder)
+        shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
+        train_replay(model, builder, shards, memories, args.folder, steps=args.replay_steps)
     if "export" in stages:
-        model, builder = parts()
-        model.load_state_dict(_state(args.folder / "language.pt", "language")["model"])
+        model, builder = _after("replay", args.folder)
         export(model, builder, args.to)
         write_examples(args.examples)
 
@@ -62,6 +78,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shards", type=int, default=SHARDS, help="of 1000 scenes, 0.4 GB each")
     parser.add_argument("--vision-steps", type=int, default=VISION_STEPS)
     parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
+    parser.add_argument("--memories", type=int, default=MEMORIES, help="scenes, 0.6 MB each")
+    parser.add_argument("--replay-steps", type=int, default=REPLAY_STEPS)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
@@ -77,6 +95,13 @@ def _draw(folder: Path, count: int) -> None:
         )
     for _ in track(draw_shards(folder, range(count)), "drawing", total=max(missing, 0)):
         pass
+
+
+def _after(stage: str, folder: Path) -> tuple[Model, TokenBuilder]:
+    """`tiny` as it was when `stage` ended."""
+    model, builder = parts()
+    model.load_state_dict(_state(folder / f"{stage}.pt", stage)["model"])
+    return model, builder
 
 
 def _load_encoder(model: Model, folder: Path) -> None:

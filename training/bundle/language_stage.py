@@ -4,7 +4,7 @@ must."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -24,6 +24,10 @@ ENCODER_RATE = 0.2
 """The encoder's share of the decoder's learning rate."""
 
 
+Batches = Callable[[int, int], Iterator[Batch]]
+"""Those from one number on, up to another."""
+
+
 def batches(shards: Shards, builder: TokenBuilder, first: int, steps: int) -> Iterator[Batch]:
     """Batch number n is a function of n alone."""
     maker = RowMaker(builder)
@@ -41,6 +45,12 @@ def decode(model: Qwen3VLForConditionalGeneration, batch: Batch) -> Tensor:
     words = text.embed_tokens(batch.ids)
     hidden = _put(words, encoded.tokens, batch.slots, replace=True)
     deep = [_put(torch.zeros_like(words), d, batch.slots, replace=False) for d in encoded.deepstack]
+    if len(batch.blocks):
+        hidden = _put(hidden, batch.blocks[:, 0], batch.block_slots, replace=True)
+        deep = [
+            _put(d, batch.blocks[:, 1 + layer], batch.block_slots, replace=False)
+            for layer, d in enumerate(deep)
+        ]
     mask = _mask(batch.segments, hidden.dtype)
     rope = text.rotary_emb(hidden, batch.positions)
     for index, layer in enumerate(text.layers):
@@ -89,14 +99,14 @@ def token_losses(
 
 def train_language(
     model: Qwen3VLForConditionalGeneration,
-    builder: TokenBuilder,
-    shards: Shards,
+    made: Batches,
     folder: Path,
     *,
     steps: int,
     rate: float = 1.5e-3,
+    name: str = "language",
 ) -> None:
-    """Train `model` in place; resumes from `folder`/language.pt."""
+    """Train what of `model` wants gradients, in place; resumes from `folder`/`name`.pt."""
     torch.manual_seed(0)
     model.model.language_model.set_attn_implementation("eager")  # sdpa's bf16 backward is slow
     parts = nn.ModuleDict({"model": model})
@@ -107,15 +117,15 @@ def train_language(
         slow=("visual.blocks", "visual.patch", "visual.pos"),
         slow_share=ENCODER_RATE,
     )
-    path = folder / "language.pt"
+    path = folder / f"{name}.pt"
     first, before_s = 0, 0.0
     if state := load_checkpoint(path):
         model.load_state_dict(state["model"])
         optimisers.load(state["optimisers"])
         first, before_s = state["step"], state["seconds"]
-    log = Log(folder / "language.log", before_s)
+    log = Log(folder / f"{name}.log", before_s)
     forward = fast(decode, steps)
-    for number, batch in enumerate(ahead(batches(shards, builder, first, steps)), first):
+    for number, batch in enumerate(ahead(made(first, steps)), first):
         with torch.autocast("cpu", torch.bfloat16):
             hidden = forward(model, batch)
             losses, right, kinds = token_losses(model, hidden, batch)

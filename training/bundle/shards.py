@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image as Pil
 
-from mm.geometry import Region
+from mm.geometry import XYXY, Region
 from training.tabletop.render import render
 from training.tabletop.scene import SIDE, Level, Scene, make_scene
 from vision.crop import Window, square_view, square_window
@@ -40,12 +40,13 @@ _LEVEL_SHARES = (
 @dataclass(frozen=True)
 class Views:
     """One scene as the model meets it: uint8 arrays of shape (n, VIEW, VIEW, 3) and where they were
-    cut, in pixels."""
+    cut, in pixels; and its memory, (columns, rows, layers, D), where there is one."""
 
     scene: Scene
     overview: np.ndarray
     crops: np.ndarray
     tiles: np.ndarray
+    memory: np.ndarray | None = None
 
     @property
     def crop_windows(self) -> tuple[Window, ...]:
@@ -79,9 +80,14 @@ def crop_windows(scene: Scene) -> tuple[Window, ...]:
 
 
 def _window(rng: random.Random, region: Region) -> Window:
+    return square_window(asked_box(rng, region), (SIDE, SIDE))
+
+
+def asked_box(rng: random.Random, region: Region) -> XYXY:
+    """The box in pixels that a trained policy asks for when it means `region`: slightly wrong."""
     x0, y0, x1, y1 = (v + rng.gauss(0, 8) for v in grid_box(region))
     scale = SIDE / 1000
-    return square_window((x0 * scale, y0 * scale, x1 * scale, y1 * scale), (SIDE, SIDE))
+    return x0 * scale, y0 * scale, x1 * scale, y1 * scale
 
 
 def tile_windows(scene: Scene) -> tuple[Window, ...]:

@@ -34,6 +34,8 @@ class Optimisers:
         self.steps, self.warmup, self.rate = steps, warmup, rate
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
             key = (_is_inner_matrix(name, parameter), any(word in name for word in slow))
             groups.setdefault(key, []).append(parameter)
         chosen = [
@@ -115,7 +117,8 @@ def ahead(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
 
 def fast(function: Callable[..., Any], steps: int) -> Callable[..., Any]:
     """`function` compiled, where there is a compiler and the run earns its minutes back."""
-    return torch.compile(function) if steps >= 100 and shutil.which("g++") else function
+    worth = steps >= 100 and shutil.which("g++")
+    return torch.compile(function, dynamic=False) if worth else function
 
 
 class Log:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mm.types import Image, Message, Text, Thinking, ToolCall, assistant, user
+from mm.types import Image, Message, Part, Text, Thinking, ToolCall, assistant, user
 
 from .questions import Question, box_text
 from .scene import Scene
@@ -18,9 +18,9 @@ def caption(scene: Scene, step: int) -> str:
 
 
 def solved(
-    scene: Scene, question: Question, picture: Image, crops: Sequence[Image], *, step: int
+    scene: Scene, question: Question, picture: Image, crops: Sequence[Part], *, step: int
 ) -> tuple[Message, ...]:
-    """Question, looks and answer. `crops` are of all the scene's things, `step` is the grid of the
+    """Question, looks and answer. `crops` show all the scene's things, `step` is the grid of the
     boxes.
 
     Before each look but the first, and before the answer of a question that takes several, stands

@@ -1,0 +1,77 @@
+"""Stage 3: the decoder learns to read what it replays from memory, and keeps what it knew.
+
+The encoder is left as it is, so memories are made once. A quarter of the batches hold whole
+memories: the control that replay is measured against has to know how to use them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from transformers import Qwen3VLForConditionalGeneration
+
+from mm.tokens import TokenBuilder
+from training.bundle.language_stage import train_language
+from training.bundle.memories import Memories
+from training.bundle.rows import FULL_TOKENS, Batch, Modes, RowMaker, make_batch
+from training.bundle.shards import Shards, Views
+
+ROWS, VIEWS = 48, 100
+FULL_ROWS = 12
+BLOCKS = 7168
+"""Replayed visual tokens in a batch, at most."""
+
+MODES: Modes = (("direct", 0.22), ("zoom", 0.24), ("think", 0.04), ("replay", 0.5))
+RATE = 8e-4
+
+
+def batches(
+    shards: Shards, memories: Memories, builder: TokenBuilder, first: int, steps: int
+) -> Iterator[Batch]:
+    """Batch number n is a function of n alone; every fourth is of whole memories."""
+    maker = RowMaker(builder)
+    for number in range(first, steps):
+        rng = random.Random(f"replay {number}")
+        pick = partial(_pick, shards, memories, rng)
+        yield _full(maker, pick, rng) if number % 4 == 3 else _mixed(maker, pick, rng)
+
+
+def _mixed(maker: RowMaker, pick: Callable[[], Views], rng: random.Random) -> Batch:
+    return make_batch(maker, pick, rng, ROWS, VIEWS, modes=MODES, blocks=BLOCKS)
+
+
+def _full(maker: RowMaker, pick: Callable[[], Views], rng: random.Random) -> Batch:
+    return make_batch(
+        maker,
+        pick,
+        rng,
+        FULL_ROWS,
+        FULL_ROWS,
+        modes=(("full", 1.0),),
+        tokens=FULL_TOKENS,
+        blocks=BLOCKS,
+    )
+
+
+def _pick(shards: Shards, memories: Memories, rng: random.Random) -> Views:
+    index = rng.randrange(min(len(memories), len(shards)))
+    return replace(shards[index], memory=memories[index])
+
+
+def train_replay(
+    model: Qwen3VLForConditionalGeneration,
+    builder: TokenBuilder,
+    shards: Shards,
+    memories: Memories,
+    folder: Path,
+    *,
+    steps: int,
+) -> None:
+    """Train the decoder of `model` in place; resumes from `folder`/replay.pt."""
+    model.model.visual.requires_grad_(False)
+    made = partial(batches, shards, memories, builder)
+    train_language(model, made, folder, steps=steps, rate=RATE, name="replay")
