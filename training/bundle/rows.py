@@ -21,7 +21,7 @@ from torch import Tensor
 from mm.geometry import Region
 from mm.strategies import THINK
 from mm.tokens import ImageSpan, TokenBuilder
-from mm.types import Features, Image, Message, assistant, message, user
+from mm.types import Features, Image, Message, Part, assistant, message, user
 from training.bundle.shards import BOX_GRID, VIEW, Views, asked_box
 from training.bundle.vocabulary import CAPTION
 from training.tabletop.questions import ask
@@ -132,7 +132,7 @@ class RowMaker:
     def __init__(self, builder: TokenBuilder) -> None:
         self._builder = builder
         self._prefixes = {
-            mode: builder.build((*system, user(_BLANK)), open_turn=False)
+            mode: builder.build((*system, user(*_shown(mode))), open_turn=False)
             for mode, system in _SYSTEM.items()
         }
 
@@ -200,12 +200,17 @@ def _conversation(
         return solved(scene, question, _BLANK, blocks, step=BOX_GRID), ()
     if mode == "full":
         _, reply = answered(scene, question, _BLANK, step=BOX_GRID)
-        return (user(_BLANK, Features(_WHOLE), question.text), reply), ()
+        return (user(*_shown(mode), question.text), reply), ()
     if mode == "zoom" and question.looks:
         blanks = [_BLANK] * len(scene.things)
         messages = solved(scene, question, _BLANK, blanks, step=BOX_GRID)
         return messages, [views.crops[i] for i in question.looks]
     return answered(scene, question, _BLANK, step=BOX_GRID), ()
+
+
+def _shown(mode: str) -> tuple[Part, ...]:
+    """What a question under `mode` begins with."""
+    return (_BLANK, Features(_WHOLE)) if mode == "full" else (_BLANK,)
 
 
 def asked_region(rng: random.Random, region: Region) -> Region:
