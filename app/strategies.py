@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, cast
 
 import mm
-from vision import attend, zoom
+from vision import attend, replay, zoom
 
 from .mistakes import Mistake
 from .options import one_of
@@ -19,6 +19,7 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "think": mm.think,
     "zoom": zoom,
     "attend": attend,
+    "replay": replay,
 }
 
 

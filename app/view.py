@@ -31,8 +31,16 @@ def crops(branch: mm.Branch) -> list[Crop]:
     for step in branch.steps:
         if step.message.role == "assistant":
             words = asking_words(step.message) or words
-        found += [Crop(shown(image), words) for image in step.message.images]
+        found += [Crop(shown(pixels_of(seen)), words) for seen in step.message.seen]
     return found
+
+
+def pixels_of(seen: mm.Image | mm.Features) -> Pixels:
+    """What was looked at, as a person sees it; of what was replayed, that part of the picture."""
+    if isinstance(seen, mm.Image):
+        return seen.pixels
+    pixels = seen.image.pixels
+    return pixels.crop(seen.region.to_pixels(pixels.size))
 
 
 def asking_words(message: mm.Message) -> str:

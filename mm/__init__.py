@@ -12,6 +12,7 @@ from .strategies import direct, insist, think
 from .trace import Branch, Sample, Step, Trace
 from .types import (
     Cost,
+    Features,
     Generation,
     Image,
     Message,

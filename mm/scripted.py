@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from .geometry import Size
 from .parts import parse_parts
-from .types import Conversation, Cost, Finish, Generation, Message, Sampling
+from .types import Conversation, Cost, Features, Finish, Generation, Image, Message, Sampling
 from .vlm import Cancelled, ModelError, OnToken, Traits
 
 Reply = str | Callable[[Conversation], str]
@@ -67,6 +67,12 @@ class ScriptedVLM:
     def visual_tokens(self, size: Size) -> int:
         return math.ceil(size[0] / 32) * math.ceil(size[1] / 32)
 
+    def feature_tokens(self, features: Features) -> int:
+        region, (width, height) = features.region, features.image.size
+        across, down = (region.x1 - region.x0) * width, (region.y1 - region.y0) * height
+        cell = 32 * features.pool
+        return math.ceil(across / cell) * math.ceil(down / cell)
+
     def _generate(
         self,
         conversation: Conversation,
@@ -84,10 +90,15 @@ class ScriptedVLM:
             if on_token:
                 on_token(piece)
         tokens = tuple(spoken.encode())
-        visual = sum(self.visual_tokens(i.size) for m in conversation for i in m.images)
+        visual = sum(self._cost(seen) for m in conversation for seen in m.seen)
         cost = Cost(visual_tokens=visual, generated_tokens=len(tokens), calls=1)
         message = Message("assistant", parse_parts(spoken), tokens)
         return Generation(message, (0.0,) * len(tokens), cost, finish)
+
+    def _cost(self, seen: Image | Features) -> int:
+        if isinstance(seen, Image):
+            return self.visual_tokens(seen.size)
+        return self.feature_tokens(seen)
 
     def _next(self, conversation: Conversation, sampling: Sampling) -> str:
         with self._turn:

@@ -71,7 +71,7 @@ class Session:
     @property
     def images(self) -> tuple[Image, ...]:
         """Every picture so far, the prompt's first; `img_idx` of a tool call counts these."""
-        return tuple(image for m in self.messages for image in m.images)
+        return (*self.sample.images, *self.branch.images)
 
     def say(self, message: Message, *, cost: Cost = Cost()) -> None:
         """Add a message nobody sampled, such as an observation; a system message goes first.
@@ -79,6 +79,16 @@ class Session:
         `cost` is what it took to make.
         """
         self._add(Step(message, self._leaf, cost=cost))
+
+    def reword(self, prompt: Conversation) -> None:
+        """Put the question differently, before anything was said.
+
+        Raises:
+            ValueError: something was.
+        """
+        if self.trace.steps:
+            raise ValueError(f"{len(self.trace.steps)} steps stand on the prompt already")
+        self.trace.sample = replace(self.sample, prompt=prompt)
 
     def generate(self, sampling: Sampling | None = None) -> Generation:
         """Let the model write the next message and record it.

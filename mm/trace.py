@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 
 from .answers import extract_answer
-from .types import Conversation, Cost, Image, Message
+from .types import Conversation, Cost, Features, Image, Message
 
 _writing = threading.Lock()  # paths of one trace may grow in several threads
 
@@ -32,7 +32,14 @@ class Sample:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        return tuple(image for m in self.prompt for image in m.images)
+        """The pictures asked about, whether shown as pixels or from memory."""
+        found: list[Image] = []
+        for seen in (seen for m in self.prompt for seen in m.seen):
+            if isinstance(seen, Image):
+                found.append(seen)
+            elif seen.image not in found:
+                found.append(seen.image)
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -81,8 +88,13 @@ class Branch:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """What was looked at again, in order; the prompt's own pictures left out."""
+        """The pictures shown after the prompt's, in order: crops, drawings."""
         return tuple(image for s in self.steps for image in s.message.images)
+
+    @property
+    def looks(self) -> tuple[Image | Features, ...]:
+        """What was looked at again, in order, as pictures or from memory."""
+        return tuple(seen for s in self.steps for seen in s.message.seen)
 
     @property
     def cost(self) -> Cost:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from mm.session import Session
 from mm.trace import Branch
-from mm.types import Generation, Message, Sampling, Text, message, user
+from mm.types import Features, Generation, Image, Message, Sampling, Text, message, user
+from mm.vlm import VLM, Remembering
 
 Request = TypeVar("Request")
 
 Parse = Callable[[Session, Generation], Sequence[Request]]
 """What a reply asks for; empty when it asks for nothing and so is the answer."""
 
-Observe = Callable[[Session, Request], Message]
-"""What the policy gets for a request: a picture, or a text that says what was wrong with it."""
+Observe = Callable[[Session, Request], Message | None]
+"""What the policy gets for a request: a picture, or a text that says what was wrong with it; None
+for nothing at all."""
 
 Close = Callable[[Message | None], Message]
 """The last observation, with the word that no more follow; for None, that word alone."""
@@ -84,10 +86,23 @@ def look(
                 continue
             observation = observe(session, request)
             looks += 1
-            tokens += sum(session.vlm.visual_tokens(i.size) for i in observation.images)
-            more = limits.allow(looks, tokens)
-            session.say(observation if more else close(observation))
+            tokens += sum(tokens_of(session.vlm, seen) for seen in _seen(observation))
+            if not limits.allow(looks, tokens):
+                observation = close(observation)
+            if observation:
+                session.say(observation)
     return _last_reply(session, parse, sampling)
+
+
+def tokens_of(vlm: VLM, seen: Image | Features) -> int:
+    """What a picture, or what is replayed of one, costs in the context."""
+    if isinstance(seen, Image):
+        return vlm.visual_tokens(seen.size)
+    return cast(Remembering, vlm).feature_tokens(seen)
+
+
+def _seen(observation: Message | None) -> Sequence[Image | Features]:
+    return observation.seen if observation else ()
 
 
 def _last_reply(session: Session, parse: Parse[Request], sampling: Sampling | None) -> Branch:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from mm.geometry import WHOLE, Region
 from mm.trace import Branch
-from mm.types import Cropped, Image
+from mm.types import Cropped, Features, Image
 from mm.vlm import CropRule
 
 from .crop import in_original
@@ -37,16 +37,17 @@ def regions_of(branch: Branch) -> list[tuple[int, Region]]:
     prompt = branch.sample.images
     ids = [image.id for image in prompt]
     found = []
-    for image in branch.images:
-        source, region = _traced((*prompt, *branch.images), image)
-        if source.id in ids and isinstance(image.origin, Cropped):
+    for seen in branch.looks:
+        source, region = _traced((*prompt, *branch.images), seen)
+        cut = isinstance(seen, Features) or isinstance(seen.origin, Cropped)
+        if source.id in ids and cut:
             found.append((ids.index(source.id), region))
     return found
 
 
-def _traced(images: Sequence[Image], image: Image) -> tuple[Image, Region]:
-    """The picture that `image` was cut from in the end, and where."""
-    region = WHOLE
+def _traced(images: Sequence[Image], seen: Image | Features) -> tuple[Image, Region]:
+    """The picture that was looked at in the end, and where."""
+    image, region = (seen.image, seen.region) if isinstance(seen, Features) else (seen, WHOLE)
     while isinstance(image.origin, Cropped) and (parent := _parent(images, image)):
         region = region.within(image.origin.region)
         image = parent

@@ -12,7 +12,7 @@ from .zoom import ANSWER
 
 def looks(branch: Branch) -> int:
     """How many pictures were shown again, whoever asked."""
-    return len(branch.images)
+    return len(branch.looks)
 
 
 def calls(branch: Branch) -> int:
@@ -22,7 +22,7 @@ def calls(branch: Branch) -> int:
 
 def valid_calls(branch: Branch) -> int:
     """How many of the policy's `calls` got a picture."""
-    return sum(bool(step.message.images) for step in _observations(branch))
+    return sum(bool(step.message.seen) for step in _observations(branch))
 
 
 def _observations(branch: Branch) -> list[Step]:
@@ -38,5 +38,5 @@ def _observations(branch: Branch) -> list[Step]:
 def _observes(step: Step) -> bool:
     message = step.message
     if message.role == "user":
-        return bool(message.images) or message == NOT_SHOWN
+        return bool(message.seen) or message == NOT_SHOWN
     return message.role == "tool" or (message.role == "assistant" and message != ANSWER)

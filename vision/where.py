@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mm.geometry import BoxFormat, Region
 from mm.session import Session
-from mm.types import Image, Message, Text, message, user
+from mm.types import Features, Image, Message, Text, message, user
 
 from .call import Target
 from .grounding import parse_boxes
@@ -42,9 +42,9 @@ def where(box_format: BoxFormat, images: int) -> Message:
     )
 
 
-def show(crop: Image) -> Message:
-    """The crop, and the request to answer now."""
-    return message("user", crop, SHOWN)
+def show(seen: Image | Features) -> Message:
+    """The region, and the request to answer now."""
+    return message("user", seen, SHOWN)
 
 
 def _target(session: Session, text: str) -> Target | None:

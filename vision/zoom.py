@@ -13,7 +13,18 @@ from mm.geometry import Region
 from mm.parts import render_parts
 from mm.session import Session
 from mm.trace import Branch, Sample
-from mm.types import Generation, Image, Message, Text, Thinking, ToolCall, assistant, message, user
+from mm.types import (
+    Features,
+    Generation,
+    Image,
+    Message,
+    Text,
+    Thinking,
+    ToolCall,
+    assistant,
+    message,
+    user,
+)
 from mm.vlm import CropRule
 
 from .call import BadCall, Target, read_call, read_target, tool_calls, zoom_tool
@@ -32,6 +43,10 @@ STOPS = ("]}", "]\n}", "] }", "</answer>")
 
 ANSWER = assistant("\n<answer>")
 """Put into the model's mouth, inline, when it may look no more."""
+
+
+Shoot = Callable[[Session, Target], Image | Features]
+"""What is shown of a target; raises `BadCall` where nothing can be."""
 
 
 class Cut(Protocol):
@@ -108,14 +123,26 @@ def zoom(
     if layout == "inline":
         return _inline(session, camera, limits, offer)
     if not session.vlm.traits.calls_tools:
-        return _two_steps(session, camera, ground)
+        return two_steps(session, camera.shoot, ground)
+    branch = by_calls(session, camera.shoot, limits, offer=offer)
+    asked = any(step.message.role == "tool" for step in branch.steps)
+    return branch if asked or not force else two_steps(session, camera.shoot, ground)
+
+
+def by_calls(session: Session, shoot: Shoot, limits: Limits, *, offer: bool = True) -> Branch:
+    """Let the model call for regions of its pictures until it answers."""
     if offer:
         offer_zoom(session)
-    branch = look(
-        session, parse=tool_calls, observe=partial(answer_call, camera=camera), limits=limits
-    )
-    asked = any(step.message.role == "tool" for step in branch.steps)
-    return branch if asked or not force else _two_steps(session, camera, ground)
+    return look(session, parse=tool_calls, observe=partial(answer_call, shoot=shoot), limits=limits)
+
+
+def two_steps(session: Session, shoot: Shoot, ground: Ground = ask_where) -> Branch:
+    """Ask where, show it, ask again; a question without pictures is only asked."""
+    if session.images:
+        target = ground(session)
+        session.say(NOT_SHOWN if target is None else _shown(session, shoot, target))
+    session.generate()
+    return session.branch
 
 
 def offer_zoom(session: Session) -> None:
@@ -132,27 +159,17 @@ def inline_instruction(key: str) -> str:
     )
 
 
-def answer_call(session: Session, call: ToolCall | None, *, camera: Camera = Camera()) -> Message:
-    """The crop that `call` asks for, or what is wrong with it, for `look`."""
+def answer_call(session: Session, call: ToolCall | None, *, shoot: Shoot) -> Message:
+    """What `call` asks to see, or what is wrong with it, for `look`."""
     try:
-        target = read_call(call, session.images, session.vlm)
-        return message("tool", camera.shoot(session, target))
+        return message("tool", shoot(session, read_call(call, session.images, session.vlm)))
     except BadCall as error:
         return message("tool", str(error))
 
 
-def _two_steps(session: Session, camera: Camera, ground: Ground) -> Branch:
-    """Ask where, show it, ask again; a question without pictures is only asked."""
-    if session.images:
-        target = ground(session)
-        session.say(NOT_SHOWN if target is None else _shown(session, camera, target))
-    session.generate()
-    return session.branch
-
-
-def _shown(session: Session, camera: Camera, target: Target) -> Message:
+def _shown(session: Session, shoot: Shoot, target: Target) -> Message:
     try:
-        return show(camera.shoot(session, target))
+        return show(shoot(session, target))
     except BadCall:
         return NOT_SHOWN
 

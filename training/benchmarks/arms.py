@@ -24,8 +24,8 @@ class Arm:
     """A strategy by name, as it is or under a control.
 
     `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
-    (the region one must look at is shown), "no-look" (every look is refused), or "blind" (the
-    pictures are grey).
+    (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
+    picture at full resolution stands in the context), or "blind" (the pictures are grey).
     """
 
     name: str
@@ -84,6 +84,8 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
         controls += ["random", "true"] if suite.located else ["random"]
     if "max_looks" in options:
         controls.append("no-look")
+    if "full" in options:
+        controls.append("full")
     return (*controls, "blind")
 
 
@@ -94,6 +96,8 @@ def _changed(control: str, item: Item, seed: int) -> dict[str, object]:
         return {"choose_region": TrueInTurn(item.regions)}
     if control == "no-look":
         return {"max_looks": 0}
+    if control == "full":
+        return {"full": True}
     raise ValueError(f"no control {control!r}")
 
 
