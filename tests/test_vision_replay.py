@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from typing import Literal
 
 import PIL.Image
 import pytest
@@ -102,7 +103,7 @@ def test_a_signal_that_cannot_be_read_inserts_nothing() -> None:
     ("protocol", "said"),
     [pytest.param("tool", call(), id="tool"), pytest.param("sot", SIGN, id="sot")],
 )
-def test_the_same_region_is_not_shown_twice(protocol: str, said: str) -> None:
+def test_the_same_region_is_not_shown_twice(protocol: Literal["tool", "sot"], said: str) -> None:
     vlm = ScriptedVLM([said, said, "Final answer: STOP"], traits=OWN)
     trace = run(partial(replay, protocol=protocol), SAMPLE, vlm)
     assert trace.answer == "STOP"
