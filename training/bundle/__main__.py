@@ -22,7 +22,7 @@ from mm.tokens import TokenBuilder
 from training.bundle.assemble import Model, export, parts
 from training.bundle.language_stage import batches, train_language
 from training.bundle.memories import Memories, write_memories
-from training.bundle.replay_stage import train_replay
+from training.bundle.replay_stage import blend, train_replay
 from training.bundle.shards import Shards, draw_shards
 from training.bundle.stage import load_checkpoint
 from training.bundle.vision_stage import train_vision
@@ -63,7 +63,8 @@ def main() -> None:
         shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
         train_replay(model, builder, shards, memories, args.folder, steps=args.replay_steps)
     if "export" in stages:
-        model, builder = _after("replay", args.folder)
+        model, builder = _after("language", args.folder)
+        blend(model, _state(args.folder / "replay.pt", "replay")["model"])
         export(model, builder, args.to)
         write_examples(args.examples)
 
