@@ -3,11 +3,14 @@ loads."""
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
-from training.bundle import language_stage, shards, vision_stage
+from training.bundle import language_stage, memories, replay_stage, shards, vision_stage
 from training.bundle.assemble import export, parts
+from training.bundle.memories import Memories, write_memories
 from training.bundle.shards import Shards, draw_shards
 
 pytestmark = pytest.mark.slow
@@ -21,8 +24,11 @@ def few(tmp_path, monkeypatch):
         monkeypatch.setattr(stage, "CHECKPOINT_EVERY", 2)
     for name in ("OVERVIEWS", "CROPS", "TILES"):
         monkeypatch.setattr(vision_stage, name, 2)
-    monkeypatch.setattr(language_stage, "ROWS", 2)
-    monkeypatch.setattr(language_stage, "VIEWS", 10)
+    for stage in (language_stage, replay_stage):
+        monkeypatch.setattr(stage, "ROWS", 2)
+        monkeypatch.setattr(stage, "VIEWS", 10)
+    monkeypatch.setattr(replay_stage, "FULL_ROWS", 2)
+    monkeypatch.setattr(memories, "SCENES_PER_FILE", 10)
     assert list(draw_shards(tmp_path / "shards", [0, 1], processes=1)) == [0, 1]
     return tmp_path
 
@@ -42,7 +48,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["vision", "language"])
+@pytest.mark.parametrize("stage", ["vision", "language", "replay"])
 def test_a_killed_stage_resumes_with_the_same_weights(few, stage, monkeypatch):
     module = vision_stage if stage == "vision" else language_stage
 
@@ -51,8 +57,14 @@ def test_a_killed_stage_resumes_with_the_same_weights(few, stage, monkeypatch):
         drawn = Shards(few / "shards")
         if stage == "vision":
             vision_stage.train_vision(model.model.visual, drawn, folder, steps=4)
+        elif stage == "language":
+            made = partial(language_stage.batches, drawn, builder)
+            language_stage.train_language(model, made, folder, steps=4)
         else:
-            language_stage.train_language(model, builder, drawn, folder, steps=4)
+            remembered = few / "memories"
+            list(write_memories(model.model.visual, remembered, 20))
+            kept = Memories(remembered)
+            replay_stage.train_replay(model, builder, drawn, kept, folder, steps=4)
         return model.state_dict()
 
     straight = train(few / "straight")

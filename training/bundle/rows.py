@@ -300,8 +300,10 @@ def _collate(
 def _remembered(
     replayed: Sequence[tuple[int, np.ndarray]], room: int, nowhere: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The visual tokens of all blocks, padded to `room`, and where they go."""
-    layers = replayed[0][1].shape[2:] if replayed else (1, 1)
+    """The visual tokens of all blocks, padded to `room`, and where they go; nothing for none."""
+    if not replayed:
+        return np.zeros((0, 1, 1), np.float16), np.zeros(0, np.int64)
+    layers = replayed[0][1].shape[2:]
     tokens = np.zeros((room, *layers), np.float16)
     slots = np.full(room, nowhere, np.int64)
     at = 0
