@@ -15,7 +15,17 @@ import mm
 
 from .bench import bench
 from .mistakes import EXPECTED, Mistake, hush, leave, tell
-from .options import Adapter, Device, Dtype, Model, ModelChoice, Strategy, split
+from .options import (
+    AbsolutePaths,
+    Adapter,
+    Device,
+    Dtype,
+    Model,
+    ModelChoice,
+    Strategy,
+    Urls,
+    split,
+)
 
 cli = typer.Typer(
     name="mm",
@@ -135,9 +145,8 @@ def evaluate(
     show_errors: Annotated[
         Path | None, typer.Option(help="Write ten wrong answers as one PNG.")
     ] = None,
-    anywhere: Annotated[
-        bool, typer.Option("--anywhere", help="A file's pictures may lie outside its folder.")
-    ] = False,
+    allow_absolute_paths: AbsolutePaths = False,
+    allow_urls: Urls = False,
     model: Model = "tiny",
     device: Device = None,
     dtype: Dtype = None,
@@ -145,7 +154,7 @@ def evaluate(
     threads: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
-    from training import benchmarks
+    from training import benchmarks, data
 
     from .strategies import strategy_named
 
@@ -165,7 +174,7 @@ def evaluate(
         show_errors=show_errors,
         threads=threads,
         strategy_lookup=strategy_named,
-        anywhere=anywhere,
+        access=data.Access(allow_absolute_paths, allow_urls),
     )
 
 

@@ -21,8 +21,18 @@ Dtype = Annotated[
     DtypeName | None, typer.Option(help="Of the weights; the device's best by default.")
 ]
 Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, put on the model.")]
+AbsolutePaths = Annotated[
+    bool,
+    typer.Option("--allow-absolute-paths", help="Rows may name pictures outside their folder."),
+]
+Urls = Annotated[
+    bool, typer.Option("--allow-urls", help="Rows may name pictures on the web: downloaded.")
+]
 Strategy = Annotated[
-    str, typer.Option(help="direct, think, zoom, attend, or your own as package.module:function.")
+    str,
+    typer.Option(
+        help="direct, think, zoom, replay, attend, or your own as package.module:function."
+    ),
 ]
 
 

@@ -83,12 +83,21 @@ def _pieces(text: str) -> Iterator[Part]:
 def parse_call(body: str) -> ToolCall | None:
     """The call that the JSON in `body` makes; None when it makes none."""
     try:
-        call = json.loads(body)
-        name, arguments = call["name"], call.get("arguments", {})
-        if isinstance(arguments, str):  # OpenAI servers send the arguments as a string of JSON
-            arguments = json.loads(arguments)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return read_call(json.loads(body))
+    except (ValueError, RecursionError):
         return None
+
+
+def read_call(call: object) -> ToolCall | None:
+    """The call in a JSON object, with its name and arguments; None where there is none."""
+    if not isinstance(call, dict):
+        return None
+    name, arguments = call.get("name"), call.get("arguments", {})
+    if isinstance(arguments, str):  # OpenAI servers send the arguments as a string of JSON
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return None
     if not (isinstance(name, str) and isinstance(arguments, dict)):
         return None
     return ToolCall(name, arguments)

@@ -7,7 +7,7 @@ from PIL import Image as pil
 
 from mm.types import Image, Text
 from training.benchmarks.files import read_questions
-from training.benchmarks.items import BadTarget
+from training.data import Access, BadData
 
 
 @pytest.fixture
@@ -25,11 +25,12 @@ def write(folder, name, content):
     return folder / name
 
 
+CALL = {"function": {"name": "zoom", "arguments": "{}"}}
 NATIVE = {
     "messages": [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Colour?"}]},
-        {"role": "assistant", "content": None, "tool_calls": [{}]},
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
         {"role": "tool", "content": [{"type": "image"}]},
         {"role": "assistant", "content": "red"},
     ],
@@ -104,7 +105,7 @@ def test_only_the_first_rows_are_checked_and_asked(folder):
         pytest.param({**ROW, "image": "file:///a.png"}, "found the URL", id="file URL"),
         pytest.param({**NATIVE, "images": ["red.png"]}, "expected 2 pictures", id="too few"),
         pytest.param({**NATIVE, "messages": []}, "expected 0 pictures", id="no messages"),
-        pytest.param({**NATIVE, "messages": 3}, "expected lists in 'messages'", id="messages 3"),
+        pytest.param({**NATIVE, "messages": 3}, "a list in 'messages', found 3", id="messages 3"),
         pytest.param({"messages": [3], "answer": "a"}, "expected a message, found 3", id="no dict"),
         pytest.param(
             {"messages": [{"role": "assistant", "content": "hi"}], "answer": "a"},
@@ -120,7 +121,7 @@ def test_only_the_first_rows_are_checked_and_asked(folder):
 )
 def test_a_bad_row_is_named(folder, row, complaint):
     path = write(folder, "a.jsonl", [ROW, row])
-    with pytest.raises(BadTarget) as caught:
+    with pytest.raises(BadData) as caught:
         read_questions(path)
     (line,) = str(caught.value).split("\n")
     assert line.startswith(f"{path}, row 2: ")
@@ -130,7 +131,7 @@ def test_a_bad_row_is_named(folder, row, complaint):
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        pytest.param("a.txt", "", "expected a file that ends in .csv, .jsonl, .json", id="suffix"),
+        pytest.param("a.txt", "", "expected a file that ends in .csv, .tsv, .jsonl", id="suffix"),
         pytest.param("a.csv", "", "row 1: expected columns image,question,answer", id="empty csv"),
         pytest.param(
             "a.csv", "image,answer\n", "question,answer, found 'image,answer'", id="column"
@@ -153,14 +154,14 @@ def test_a_bad_row_is_named(folder, row, complaint):
     ],
 )
 def test_a_bad_file_is_refused(folder, name, content, complaint):
-    with pytest.raises(BadTarget) as caught:
+    with pytest.raises(BadData) as caught:
         read_questions(write(folder, name, content))
     assert complaint in str(caught.value)
 
 
 def test_every_bad_row_is_listed_up_to_a_limit(folder):
     path = write(folder, "a.jsonl", [ROW, {}, ROW, *[{"image": 1}] * 30])
-    with pytest.raises(BadTarget) as caught:
+    with pytest.raises(BadData) as caught:
         read_questions(path)
     lines = str(caught.value).split("\n")
     assert [line.split(":")[0] for line in lines[:2]] == [f"{path}, row 2", f"{path}, row 4"]
@@ -169,15 +170,20 @@ def test_every_bad_row_is_listed_up_to_a_limit(folder):
 
 def test_pictures_may_lie_anywhere_when_allowed(folder):
     rows = [{**ROW, "image": "../blue.png"}, {**ROW, "image": str(folder.parent / "blue.png")}]
-    assert len(list(read_questions(write(folder, "a.jsonl", rows), anywhere=True))) == 2
+    assert (
+        len(
+            list(read_questions(write(folder, "a.jsonl", rows), access=Access(absolute_paths=True)))
+        )
+        == 2
+    )
 
 
 def test_other_text_than_utf8_is_refused(folder):
     (folder / "a.csv").write_bytes(b"image,question,answer\nred.png,Colour?,gr\xfcn\n")
-    with pytest.raises(BadTarget, match="UTF-8"):
+    with pytest.raises(BadData, match="UTF-8"):
         read_questions(folder / "a.csv")
 
 
 def test_a_missing_file_is_refused(folder):
-    with pytest.raises(BadTarget, match=r"none\.csv cannot be read: No such file"):
+    with pytest.raises(BadData, match=r"none\.csv cannot be read: No such file"):
         read_questions(folder / "none.csv")

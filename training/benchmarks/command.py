@@ -19,12 +19,13 @@ import mm
 from mm.model import HFVLM
 from mm.session import Strategy
 from mm.vlm import VLM
+from training.data import SUFFIXES, Access, BadData, is_data
 from training.tabletop.scene import Level
 
 from .arms import Arm, arms
 from .errors import Mistakes
 from .evaluate import Outcome, Watch, evaluate
-from .files import SUFFIXES, read_questions
+from .files import read_questions
 from .items import BadTarget, Suite, level_named, tabletop_suites
 from .rows import Row, envelope, pairs_of, row_of
 from .table import print_table
@@ -75,14 +76,14 @@ def run_cli(
     show_errors: Path | None,
     threads: int,
     strategy_lookup: Callable[[str], Strategy],
-    anywhere: bool = False,
+    access: Access = Access(),
 ) -> None:
     """Measure `strategies` on `target`, print the table, and write it to `out`.
 
     Args:
         target: "tabletop", or a file of questions.
         strategy_lookup: the strategy that a name means; raises for a name that means none.
-        anywhere: pictures of a file may lie outside its folder.
+        access: what a file may name besides pictures in its own folder.
 
     Raises:
         SystemExit: 2 when something cannot be measured, said on stderr; 130 on Ctrl-C, after
@@ -92,9 +93,9 @@ def run_cli(
     try:
         found = [(name, strategy_lookup(name)) for name in dict.fromkeys(strategies)]
         hardness = level_named(level, DEFAULT_LEVEL)
-        suites = _suites(target, tasks, limit, seed, hardness, anywhere)
+        suites = _suites(target, tasks, limit, seed, hardness, access)
         _check_writable(out, show_errors)
-    except BadTarget as error:
+    except (BadTarget, BadData) as error:
         print(*(f"mm: {line}" for line in str(error).split("\n")), sep="\n", file=sys.stderr)
         raise SystemExit(2) from None
     vlm = mm.load(model, device=device, dtype=dtype, adapter=adapter)
@@ -150,16 +151,16 @@ def measure(
 
 
 def _suites(
-    target: str, tasks: list[str], limit: int, seed: int, level: int, anywhere: bool
+    target: str, tasks: list[str], limit: int, seed: int, level: int, access: Access
 ) -> list[Suite]:
     if target == "tabletop":
         return tabletop_suites(tasks, seed=seed, limit=limit, level=level)
     path = Path(target)
-    if path.suffix.lower() not in SUFFIXES:
+    if not is_data(path):
         raise BadTarget(f"no target {target!r}: give tabletop, or a file ({', '.join(SUFFIXES)})")
     if tasks:
         raise BadTarget(f"a file is one task, its name: leave --task {','.join(tasks)} out")
-    questions = read_questions(path, limit=limit, anywhere=anywhere)
+    questions = read_questions(path, limit=limit, access=access)
     return [Suite(path.stem, partial(iter, questions), len(questions), looking=True)]
 
 

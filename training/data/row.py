@@ -35,3 +35,9 @@ class Row:
     choices: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     source: str = ""
+
+    @property
+    def prompt(self) -> Conversation:
+        """What is asked: up to the last user message; () where no user speaks."""
+        asked = [i for i, message in enumerate(self.messages) if message.role == "user"]
+        return self.messages[: asked[-1] + 1] if asked else ()
