@@ -26,6 +26,7 @@ from .options import (
     Urls,
     split,
 )
+from .train import train
 
 cli = typer.Typer(
     name="mm",
@@ -36,6 +37,7 @@ cli = typer.Typer(
 
 
 cli.add_typer(bench, name="bench")
+cli.add_typer(train, name="train")
 
 
 def main() -> None:

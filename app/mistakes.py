@@ -14,7 +14,8 @@ import mm
 
 
 class Mistake(Exception):
-    """Something the user asked for that cannot be done; the message says what and the remedy."""
+    """Something the user asked for that cannot be done; the message says what and the remedy, in a
+    line for each fault."""
 
 
 EXPECTED = (Mistake, mm.BadImage, mm.ModelError, typer.TyperException)
@@ -22,9 +23,10 @@ EXPECTED = (Mistake, mm.BadImage, mm.ModelError, typer.TyperException)
 
 
 def tell(error: Exception) -> None:
-    """`error` as one line on stderr."""
+    """`error` on stderr, as one line unless it is several mistakes."""
     said = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-    print(f"mm: {' '.join(said.split())}", file=sys.stderr)
+    for line in said.splitlines() if isinstance(error, Mistake) else [said]:
+        print(f"mm: {' '.join(line.split())}", file=sys.stderr)
 
 
 def leave(code: int) -> NoReturn:

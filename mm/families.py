@@ -5,7 +5,7 @@ What its processor makes of a picture is in layouts.py, the words around its tur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +64,18 @@ def encode(model: Any, tensors: Mapping[str, Any]) -> Any:
     """
     takes = {k: v.to(model.device) for k, v in tensors.items()}
     return model.model.get_image_features(**takes, return_dict=True)
+
+
+def encode_all(model: Any, pictures: Sequence[Mapping[str, Any]]) -> Any:
+    """The features of several pictures as one `mm_encoder_outputs["image"]`, in order.
+
+    In one pass where pictures of any size can share one.
+    """
+    import torch
+
+    if "image_grid_thw" not in pictures[0]:
+        return join([encode(model, tensors) for tensors in pictures])
+    return encode(model, {k: torch.cat([t[k] for t in pictures]) for k in pictures[0]})
 
 
 def join(outputs: list[Any]) -> Any:

@@ -96,6 +96,7 @@ def _assemble(
     from .engine import Engine
     from .model import HFVLM
     from .tokens import load_builder
+    from .towers import speed_up
 
     try:
         builder = load_builder(
@@ -103,7 +104,7 @@ def _assemble(
         )
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"{name}: {first_line(error)}") from error
-    model = _weights(checkpoint, dtype, trust_remote_code).to(device).eval()
+    model = speed_up(_weights(checkpoint, dtype, trust_remote_code)).to(device).eval()
     if adapter:
         model = _adapted(model, adapter).eval()
     budget = max(_free(device) // 4, 2**28) if device.type == "cuda" else 2**29

@@ -7,7 +7,7 @@ a cache of them stays good. Words that a model wrote keep the ids it wrote them 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -39,7 +39,8 @@ class ImageSpan:
 
     Attributes:
         start, stop: ids[start:stop] runs from its first placeholder to its last.
-        tensors: the image processor's output for this picture alone, or for the memory's tiles.
+        process: gives `tensors`, the image processor's output for this picture alone, or for the
+            memory's tiles; only then are pixels touched.
         patches: vision patches the encoder computes for it.
         shape: (columns, rows) of its visual tokens, as positions with axes count them.
         block: which part of the memory; None for a picture.
@@ -48,10 +49,14 @@ class ImageSpan:
     seen: Image | Features
     start: int
     stop: int
-    tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
+    process: Callable[[], Mapping[str, Tensor]] = field(repr=False, compare=False)
     patches: int
     shape: Size = (0, 0)
     block: Block | None = None
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        return self.process()
 
     @property
     def image(self) -> Image:
@@ -302,8 +307,8 @@ class TokenBuilder:
                 block = self._pictures.block(seen)
                 shape = block.shape
             mine = places[at : (at := at + self._count(seen))]
-            patches, tensors = self._pictures.patches(seen), self._pictures.tensors(seen)
-            spans.append(ImageSpan(seen, mine[0], mine[-1] + 1, tensors, patches, shape, block))
+            patches, process = self._pictures.patches(seen), partial(self._pictures.tensors, seen)
+            spans.append(ImageSpan(seen, mine[0], mine[-1] + 1, process, patches, shape, block))
         if at != len(places):
             raise ValueError(
                 f"{len(places)} placeholders for pictures that take {at}: "

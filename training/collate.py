@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mm.families import encode, join
+from mm.families import encode_all
 from mm.tokens import TokenBuilder, Tokens
 
 if TYPE_CHECKING:
@@ -80,6 +80,14 @@ class Collator:
         own = self.builder.tokenizer.pad_token_id
         return min(self.builder.end_ids) if own is None else own
 
+    def length(self, row: Trainable) -> int:
+        """How many tokens `row` takes.
+
+        Raises:
+            ValueError: it cannot be built, or nothing of it trains.
+        """
+        return len(self._built(row).ids)
+
     def _built(self, row: Trainable) -> Tokens:
         try:
             built = self.builder.build(row.messages, open_turn=False, exclude=row.untrained)
@@ -106,8 +114,7 @@ def forward_inputs(model: Any, batch: Batch) -> dict[str, Any]:
 
     inputs: dict[str, Any] = {**batch.inputs, "labels": batch.labels}
     if batch.pictures:
-        encoded = [encode(model, tensors) for tensors in batch.pictures]
-        inputs["mm_encoder_outputs"] = {"image": join(encoded)}
+        inputs["mm_encoder_outputs"] = {"image": encode_all(model, batch.pictures)}
         if "image_grid_thw" in batch.pictures[0]:  # positions are counted from it
             grids = [tensors["image_grid_thw"] for tensors in batch.pictures]
             inputs["image_grid_thw"] = torch.cat(grids).to(model.device)

@@ -11,7 +11,7 @@ from mm.geometry import Region, iou
 from mm.session import Strategy
 from mm.strategies import direct, insist
 from mm.trace import Sample
-from mm.types import Image, Message
+from mm.types import Conversation, Image, Message
 from vision.controls import random_region
 
 from .items import Item, Suite
@@ -72,7 +72,12 @@ def arms(suite: Suite, strategies: Sequence[tuple[str, Strategy]], *, nulls: boo
 
 def blind(sample: Sample) -> Sample:
     """The same question about grey pictures of the same sizes."""
-    return replace(sample, prompt=tuple(_grey(message) for message in sample.prompt))
+    return replace(sample, prompt=greyed(sample.prompt))
+
+
+def greyed(conversation: Conversation) -> Conversation:
+    """The same words about grey pictures of the same sizes."""
+    return tuple(_grey(message) for message in conversation)
 
 
 def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mm.vlm import CropRule
 from vision.crop import crop
@@ -21,6 +21,8 @@ from .row import Row
 SHOWN = 20
 """How many bad rows an error lists; the rest are counted."""
 
+T = TypeVar("T")
+
 Test = Callable[[Row], object]
 """Raises ValueError for a row that will not do."""
 
@@ -32,6 +34,7 @@ class DataSet(Sequence[Row]):
     Attributes:
         dialect: how its rows are written; "auto" tells by their keys.
         crop_rule: how `{"crop_of": ...}` is cut: as the model that reads it was shown crops.
+        change: what is made of each row.
     """
 
     path: Path
@@ -39,6 +42,7 @@ class DataSet(Sequence[Row]):
     dialect: str = "auto"
     access: Access = Access()
     crop_rule: CropRule = "vlm_r3"
+    change: Callable[[Row], Row] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -52,13 +56,16 @@ class DataSet(Sequence[Row]):
         except ValueError as error:
             raise BadData(f"{self._place(record)}: {error}") from None
 
-    def faults(self, test: Test | None = None, *, threads: int = 2) -> Iterator[str | None]:
-        """What is wrong with each row, in order; None where nothing is."""
+    def each(self, function: Callable[[Row], T], *, threads: int = 2) -> Iterator[T | BadData]:
+        """What `function` makes of each row, in order, read and worked on by several threads.
+
+        A row that cannot be read, or of which `function` says ValueError, is an error as a value.
+        """
+        ahead = 8 * threads  # rows hold pictures: few at a time
         with ThreadPoolExecutor(threads) as pool:
-            ahead = 8 * threads
             for start in range(0, len(self), ahead):
                 some = range(start, min(start + ahead, len(self)))
-                yield from pool.map(partial(self._fault, test), some)
+                yield from pool.map(partial(self._one, function), some)
 
     def check(self, test: Test | None = None) -> None:
         """Read every row, pictures included, and put it to `test`.
@@ -66,39 +73,40 @@ class DataSet(Sequence[Row]):
         Raises:
             BadData: with a line for each bad row, up to `SHOWN`.
         """
-        refuse(self.faults(test))
+        refuse(self.each(test or _nothing))
 
-    def _fault(self, test: Test | None, index: int) -> str | None:
+    def _one(self, function: Callable[[Row], T], index: int) -> T | BadData:
         try:
-            row = self[index]
+            return function(self[index])
         except BadData as error:
-            return str(error)
-        try:
-            if test:
-                test(row)
+            return error
         except ValueError as error:
-            return f"{self._place(self.records[index])}: {error}"
-        return None
+            return BadData(f"{self._place(self.records[index])}: {error}")
 
     def _row(self, record: Record) -> Row:
         if isinstance(record.fields, ValueError):
             raise record.fields
-        return read_row(
+        row = read_row(
             to_native(record.fields, self.dialect),
             f"{self.path.stem}-{record.number}",
             open_picture=partial(open_picture, folder=self.path.parent, access=self.access),
             crop=partial(crop, rule=self.crop_rule),
         )
+        return self.change(row) if self.change else row
 
     def _place(self, record: Record) -> str:
         return f"{self.path}, row {record.number}"
 
 
-def refuse(faults: Iterable[str | None]) -> None:
-    """Raise BadData if there are `faults`, a line each, up to `SHOWN`."""
-    if bad := [fault for fault in faults if fault]:
+def refuse(results: Iterable[object]) -> None:
+    """Raise BadData if any of `results` is one, a line each, up to `SHOWN`."""
+    if bad := [str(each) for each in results if isinstance(each, BadData)]:
         more = [f"... and {len(bad) - SHOWN} more bad rows"] if len(bad) > SHOWN else []
         raise BadData("\n".join([*bad[:SHOWN], *more]))
+
+
+def _nothing(row: Row) -> None:
+    """For rows that need only be readable."""
 
 
 def read_data(

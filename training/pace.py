@@ -1,0 +1,48 @@
+"""How far a training has come, and its learning rate there, by steps and by the clock."""
+
+from __future__ import annotations
+
+import math
+import time
+
+WARMUP = 0.03
+"""The share of a training in which the learning rate rises."""
+
+
+class Pace:
+    """The share of a training that is done: of its steps, or of its time if that runs out first.
+
+    Args:
+        limit_s: seconds it may take; None for as long as its steps take.
+    """
+
+    def __init__(self, limit_s: float | None = None) -> None:
+        self.limit_s = limit_s
+        self._began = time.monotonic()
+
+    def spend(self, seconds: float) -> None:
+        """Count `seconds` that went by in an earlier process."""
+        self._began -= seconds
+
+    @property
+    def spent_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def done(self, step: int, steps: int) -> float:
+        """0 at the beginning, 1 at the end."""
+        by_steps = step / steps if steps > 0 else 1.0
+        by_time = self.spent_s / self.limit_s if self.limit_s else 0.0
+        return min(max(by_steps, by_time), 1.0)
+
+    def left_s(self, step: int, steps: int) -> float | None:
+        """Seconds until the end at this pace; None before anything is done."""
+        done = self.done(step, steps)
+        return self.spent_s * (1 - done) / done if done else None
+
+
+def rate_share(done: float) -> float:
+    """The share of the full learning rate when `done` of the training is: up, then half a cosine
+    down to a hundredth."""
+    if done < WARMUP:
+        return max(done / WARMUP, 0.01)
+    return max(0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP))), 0.01)

@@ -1,0 +1,141 @@
+"""What the toolkit chooses where a recipe leaves it a choice, from the model and the memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from mm.towers import speed_up
+from training.recipe import Recipe
+from training.trainer import Rows
+
+FULL_BYTES = 16
+"""Of memory per parameter: float32 weights, gradients and two moments of AdamW."""
+
+SMALL = 50_000_000
+"""Parameters below which a model needs a high rate to learn anything new, and can take it."""
+
+_LORA_TARGET = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+"""Never peft's "all-linear", which would reach into the vision tower and the projector."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Choices, made.
+
+    Attributes:
+        lora: an adapter trains; else all weights.
+        vision: the vision tower trains.
+        autocast: forward passes in bfloat16.
+        checkpointing: activations are computed twice, to save memory.
+        needed, memory: bytes for all weights and their optimiser, and what the device has.
+    """
+
+    lora: bool
+    vision: bool
+    learning_rate: float
+    batch_tokens: int
+    epochs: float
+    device: str
+    autocast: bool
+    checkpointing: bool
+    needed: int
+    memory: int
+
+    def lines(self, train: Rows, held_out: Rows | None) -> list[str]:
+        """What a person may want to know, or to overrule, before it begins."""
+        share = f"{self.needed / 2**30:.1f} of {self.memory / 2**30:.1f} GiB"
+        steps = -(-sum(train.lengths) // self.batch_tokens)
+        held = f"{len(held_out)} held out" if held_out else "none held out"
+        mean = sum(train.lengths) // len(train)
+        return [
+            f"rows: {len(train):,} to train on, {held}; {mean} tokens each, {steps:,} steps an "
+            f"epoch of {self.batch_tokens:,} tokens (--batch-tokens)",
+            f"trains {'a LoRA adapter' if self.lora else 'all weights'}, vision tower "
+            f"{'too' if self.vision else 'frozen'}: all of it would take {share} (--lora/--full, "
+            "--vision/--no-vision)",
+            f"learning rate {self.learning_rate:g} (--learning-rate), on {self.device} in "
+            f"{'bfloat16' if self.autocast else 'float32'}",
+        ]
+
+
+def make_plan(recipe: Recipe, model: Any) -> Plan:
+    """The plan for `model` on the device that it is on.
+
+    All weights train, the vision tower too, where they and the optimiser fit in a quarter of the
+    memory; else an adapter of the language model.
+    """
+    count = sum(p.numel() for p in model.parameters())
+    memory = memory_of(model.device)
+    fits = count * FULL_BYTES <= memory // 4
+    lora = (not fits) if recipe.lora is None else recipe.lora
+    small = count < SMALL
+    return Plan(
+        lora=lora,
+        vision=(not lora) if recipe.vision is None else recipe.vision,
+        learning_rate=recipe.learning_rate or (2e-4 if lora else 1e-3 if small else 1e-5),
+        batch_tokens=recipe.batch_tokens or 4096,
+        epochs=recipe.epochs or (1000.0 if recipe.max_minutes or recipe.max_steps else 3.0),
+        device=model.device.type,
+        autocast=_has_bfloat16(model.device.type),
+        checkpointing=not small,
+        needed=count * FULL_BYTES,
+        memory=memory,
+    )
+
+
+def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
+    """`model` with what shall train wanting gradients, in float32."""
+    import torch
+
+    torch.set_num_threads(cores())
+    if plan.device == "cpu":
+        model.set_attn_implementation("eager")  # sdpa's backward in bfloat16 is slow there
+        speed_up(model)
+    model.requires_grad_(not plan.lora)
+    if plan.lora:
+        model = _adapted(model, recipe)
+    else:
+        model.float()
+    for name, weights in model.named_parameters():
+        if ".visual." in name or ".vision_tower." in name or ".vision_model." in name:
+            weights.requires_grad_(plan.vision)
+    return model
+
+
+def memory_of(device: Any) -> int:
+    """Bytes of memory that `device` has."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _adapted(model: Any, recipe: Recipe) -> Any:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=2 * recipe.lora_rank,
+        target_modules=_LORA_TARGET,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is faster there than float32."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return bool(supported())

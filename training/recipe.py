@@ -1,0 +1,116 @@
+"""What is to be trained, on what and how: a YAML file, and flags that override it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from training.data import BadData
+
+Method = Literal["sft", "dpo", "grpo"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training. None leaves a choice to the toolkit, which prints it.
+
+    Attributes:
+        data: rows to learn from.
+        eval_data: rows held out: for the loss that chooses the best checkpoint, and for the final
+            accuracy. None holds out a share of `data`, if that has enough rows.
+        output: the folder for the trained model; a folder named checkpoints stands in it meanwhile.
+        epochs: how often each row is seen; None for 3, or for as often as `max_minutes` allow.
+        max_minutes: stop then, at the end of the learning rate's fall, with everything saved.
+        learning_rate: at its highest.
+        batch_tokens: padded tokens in a step's batch, visual ones too.
+        lora: train an adapter of `lora_rank`; else all weights.
+        vision: train the vision tower too.
+        blind: show grey pictures, as a control of what is learnt from the words alone.
+        beta: dpo: how far the policy may go from where it began.
+        format: how the rows are written; "auto" tells by their columns.
+    """
+
+    method: Method = "sft"
+    data: str = ""
+    eval_data: str | None = None
+    model: str = "tiny"
+    output: str = ""
+    epochs: float | None = None
+    max_minutes: float | None = None
+    max_steps: int | None = None
+    learning_rate: float | None = None
+    batch_tokens: int | None = None
+    lora: bool | None = None
+    lora_rank: int = 16
+    vision: bool | None = None
+    blind: bool = False
+    beta: float = 0.1
+    seed: int = 0
+    device: str | None = None
+    format: str = "auto"
+    allow_absolute_paths: bool = False
+    allow_urls: bool = False
+
+
+def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe in the YAML file `path`, if there is one, under those `overrides` that are given.
+
+    Paths in the file are relative to where the command runs, as flags are.
+
+    Raises:
+        BadData: the file cannot be read, or a key or value in it is none of a recipe's.
+    """
+    written = _read(path) if path else {}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    recipe = replace(Recipe(), **written, **{k: v for k, v in given.items() if k not in written})
+    recipe = replace(recipe, **given)
+    for needed in ("data", "output"):
+        if not getattr(recipe, needed):
+            raise BadData(f"give --{needed}: what to learn from, and the folder for the result")
+    return recipe
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadData(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(found, dict):
+        raise BadData(f"{path}: expected keys and values, found {found!r}")
+    return {key: _checked(path, key, value) for key, value in found.items()}
+
+
+def _checked(path: Path, key: Any, value: Any) -> Any:
+    types = get_type_hints(Recipe)
+    if key not in types:
+        near = difflib.get_close_matches(str(key), types, 1) or [", ".join(types)]
+        raise BadData(f"{path}: expected a recipe's key, found {key!r}; is it {near[0]}?")
+    if not _fits(value, types[key]):
+        raise BadData(f"{path}: expected {key} to be {_said(types[key])}, found {value!r}")
+    return value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    allowed = get_args(kind) or (kind,)
+    if isinstance(allowed[0], str):
+        return value in allowed
+    if isinstance(value, bool):
+        return bool in allowed
+    if isinstance(value, int) and float in allowed:
+        return True
+    return any(isinstance(value, each) for each in allowed)
+
+
+def _said(kind: Any) -> str:
+    allowed = get_args(kind) or (kind,)
+    return " or ".join(
+        "empty" if a is type(None) else getattr(a, "__name__", str(a)) for a in allowed
+    )
+
+
+FIELDS = tuple(field.name for field in fields(Recipe))

@@ -1,0 +1,131 @@
+"""What every training begins with: the model, the rows, and the arguments of its trainer."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import mm
+from mm.model import HFVLM
+from mm.vlm import ModelUnavailable
+from training.benchmarks.arms import greyed
+from training.data import Access, BadData, Row, read_data, refuse
+from training.plan import Plan, cores
+from training.recipe import Recipe
+from training.trainer import Rows
+
+T = TypeVar("T")
+
+HELD_OUT = 20
+"""One picture in so many is held out where a recipe names no held-out rows."""
+
+ENOUGH = 200
+"""Rows from which on some are held out."""
+
+
+def load_trainable(recipe: Recipe) -> HFVLM:
+    """The recipe's model on its device, in float32 where all of it may be trained.
+
+    Raises:
+        ModelUnavailable: it cannot be loaded, or is of a family that the token builder lacks.
+    """
+    vlm = mm.load(recipe.model, device=recipe.device, threads=cores())
+    if not isinstance(vlm, HFVLM):
+        raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
+    return vlm
+
+
+def read_rows(recipe: Recipe, path: str, vlm: HFVLM, measure: Callable[[Row], int]) -> Rows:
+    """The rows of `path`, each read, built and measured once before anything is trained.
+
+    Raises:
+        BadData: with a line for each row that cannot be learnt from.
+    """
+    data = read_data(
+        Path(path),
+        dialect=recipe.format,
+        access=Access(recipe.allow_absolute_paths, recipe.allow_urls),
+        crop_rule=vlm.traits.crop_rule,
+    )
+    data = replace(data, change=_blind if recipe.blind else None)
+    found = list(shown(data.each(partial(_measured, measure)), len(data), f"reading {path}"))
+    refuse(found)
+    sound = [each for each in found if not isinstance(each, BadData)]
+    lengths, keys = zip(*sound, strict=True)
+    return Rows(data, range(len(data)), lengths, keys)
+
+
+def split(rows: Rows) -> tuple[Rows, Rows | None]:
+    """Rows to train on and to hold out, no picture among both; none are held out of a few."""
+    out = [zlib.crc32(key.encode()) % HELD_OUT == 0 for key in rows.keys]
+    if len(rows) < ENOUGH or not any(out) or all(out):
+        return rows, None
+    return rows.some([not held for held in out]), rows.some(out)
+
+
+def shown(results: Iterable[T], total: int, doing: str) -> Iterator[T]:
+    """`results`, with a bar on a terminal."""
+    if not sys.stderr.isatty():
+        yield from results
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(results, doing, total=total, console=console, transient=True)
+
+
+def arguments(
+    config: Any, recipe: Recipe, plan: Plan, folder: Path, *, held_out: bool, **more: Any
+) -> Any:
+    """Arguments of TRL's trainer in its class `config`; checks are asked for by our callback."""
+    return config(
+        output_dir=str(folder),
+        num_train_epochs=plan.epochs,
+        max_steps=recipe.max_steps or -1,
+        learning_rate=plan.learning_rate,
+        weight_decay=0.01,
+        bf16=plan.autocast,
+        use_cpu=plan.device == "cpu",
+        gradient_checkpointing=plan.checkpointing,
+        seed=recipe.seed,
+        logging_strategy="steps",
+        logging_steps=10**9,
+        save_strategy="steps",
+        save_steps=10**9,
+        save_total_limit=2,
+        eval_strategy="steps" if held_out else "no",
+        eval_steps=10**9,
+        load_best_model_at_end=held_out,
+        metric_for_best_model="eval_loss" if held_out else None,
+        prediction_loss_only=True,
+        disable_tqdm=True,
+        report_to=[],
+        remove_unused_columns=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=plan.device != "cpu",
+        ddp_find_unused_parameters=True,
+        accelerator_config={"even_batches": False},
+        **more,
+    )
+
+
+def _blind(row: Row) -> Row:
+    return replace(
+        row,
+        messages=greyed(row.messages),
+        chosen=greyed(row.chosen),
+        rejected=greyed(row.rejected),
+    )
+
+
+def _measured(measure: Callable[[Row], int], row: Row) -> tuple[int, str]:
+    """A row's length, and what names its picture."""
+    seen = [image.id for message in row.messages for image in message.images]
+    return measure(row), seen[0] if seen else row.id
