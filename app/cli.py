@@ -14,6 +14,7 @@ import typer
 import mm
 
 from .bench import bench
+from .data import data
 from .mistakes import EXPECTED, Mistake, hush, leave, tell
 from .options import (
     AbsolutePaths,
@@ -37,6 +38,7 @@ cli = typer.Typer(
 
 
 cli.add_typer(bench, name="bench")
+cli.add_typer(data, name="data")
 cli.add_typer(train, name="train")
 
 
@@ -156,7 +158,8 @@ def evaluate(
     threads: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
-    from training import benchmarks, data
+    from training import benchmarks
+    from training.data import Access
 
     from .strategies import strategy_named
 
@@ -176,7 +179,7 @@ def evaluate(
         show_errors=show_errors,
         threads=threads,
         strategy_lookup=strategy_named,
-        access=data.Access(allow_absolute_paths, allow_urls),
+        access=Access(allow_absolute_paths, allow_urls),
     )
 
 

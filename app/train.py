@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from .data import bad_data
 from .mistakes import Mistake
 from .options import AbsolutePaths, Device, Urls
 
@@ -60,10 +61,7 @@ def sft(
             raise
         remedy = "pip install 'multimodal-reasoning[train]'"
         raise Mistake(f"mm train needs {error.name}: {remedy}") from None
-    from training.data import BadData
     from training.recipe import load_recipe
 
-    try:
+    with bad_data():
         train_sft(load_recipe(file, given), **flags)
-    except BadData as error:
-        raise Mistake(str(error)) from None

@@ -6,7 +6,7 @@ at a time, so that a large set needs little memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +19,26 @@ from .items import Item
 
 @dataclass(frozen=True)
 class Questions:
-    """The rows of a file that will be asked, in its order."""
+    """The rows of a file that will be asked.
+
+    Attributes:
+        chosen: their indices; None for all of them.
+    """
 
     data: DataSet
+    chosen: Sequence[int] | None = None
 
     def __iter__(self) -> Iterator[Item]:
-        for record, row in zip(self.data.records, self.data, strict=True):
+        for index in self._indices:
+            row, record = self.data[index], self.data.records[index]
             yield _item(row, self.data.path, record.number)
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self._indices)
+
+    @property
+    def _indices(self) -> Sequence[int]:
+        return range(len(self.data)) if self.chosen is None else self.chosen
 
 
 def read_questions(path: Path, *, limit: int | None = None, access: Access = Access()) -> Questions:

@@ -5,6 +5,7 @@ Also its short form: a picture, a question, and an answer or a good and a bad on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -217,6 +218,8 @@ def _tool(value: Any) -> ToolSpec:
     if not isinstance(function, dict) or not isinstance(function.get("name"), str):
         raise ValueError(f"expected a tool with a name, found {brief(value)}")
     parameters = function.get("parameters", {})
+    if isinstance(parameters, str):  # as parquet holds them
+        parameters = json.loads(parameters)
     return ToolSpec(function["name"], str(function.get("description", "")), parameters)
 
 

@@ -1,0 +1,49 @@
+"""How good a model in training is: the share it answers rightly, by the judge of `mm eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from mm.model import HFVLM
+from mm.session import run
+from mm.strategies import direct
+from training.benchmarks.arms import Arm
+from training.benchmarks.evaluate import evaluate
+from training.benchmarks.files import Questions
+from training.benchmarks.intervals import Interval, wilson
+from training.trainer import Rows
+
+THREADS = 16
+"""Questions asked at a time: the engine answers them in one batch."""
+
+
+def questions_of(rows: Rows, *, most: int = 500) -> Questions | None:
+    """At most so many of `rows` as questions; None where they do not say what is right."""
+    thinned = rows.thinned(most)
+    try:
+        questions = Questions(thinned.data, tuple(thinned.chosen))
+        next(iter(questions))
+    except ValueError:
+        return None
+    return questions
+
+
+def judge(vlm: HFVLM, questions: Questions) -> Interval:
+    """The share of `questions` that `vlm` answers rightly when asked directly."""
+    vlm.engine.model.eval()
+    vlm.engine.forget()
+    outcomes = list(evaluate(Arm("direct", direct), questions, vlm, threads=THREADS))
+    return wilson(sum(o.correct for o in outcomes), len(outcomes))
+
+
+def samples(vlm: HFVLM, questions: Questions, count: int = 3) -> Sequence[str]:
+    """What `vlm` says now to the first few of `questions`, and what is right."""
+    vlm.engine.forget()
+    lines = []
+    for item in islice(questions, count):
+        trace = run(direct, item.sample, vlm)
+        asked = item.sample.prompt[-1].text
+        said = trace.best.messages[-1].text.strip()
+        lines.append(f"  {asked[:70]}  ->  {said[:70]}  ({item.sample.target})")
+    return lines
