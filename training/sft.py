@@ -50,6 +50,7 @@ def train_sft(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) ->
         collator=collator,
         pace=pace,
         batch_tokens=plan.batch_tokens,
+        use_muon=recipe.optimizer == "muon",
         callbacks=[Progress(pace, folder / LOG, len(train), checks=held)],
     )
     trainer.train(resume_from_checkpoint=resume or None)

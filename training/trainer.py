@@ -16,6 +16,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from training.batches import TokenBatches
 from training.collate import Batch, Collator, forward_inputs
 from training.data import DataSet, Row
+from training.optimisers import muon
 from training.pace import Pace, rate_share
 
 PICTURES = "pictures"
@@ -73,10 +74,12 @@ class Trainer(SFTTrainer):
         collator: Collator,
         pace: Pace,
         batch_tokens: int,
+        use_muon: bool = False,
         **kw: Any,
     ) -> None:
         self.rows = {"train": train, "held out": held_out}
         self.pace = pace
+        self.use_muon = use_muon
         self.batch_tokens = batch_tokens
         self._collator = collator
         super().__init__(
@@ -100,6 +103,13 @@ class Trainer(SFTTrainer):
         with self.accelerator.autocast():  # the pictures are encoded here, not in the forward
             made = prepared(model, inputs)
         return super().compute_loss(model, made, *args, **kw)
+
+    def create_optimizer(self, model: Any = None) -> Any:
+        if self.optimizer is None and self.use_muon:
+            self.optimizer = muon(
+                model or self.model, self.args.learning_rate, self.args.weight_decay
+            )
+        return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """A rate that falls with the steps or with the time, whichever runs out first."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from .dataset import DataSet
 from .files import BadData
-from .formats import from_native, to_native
+from .formats import from_native, recognise, to_native
 
 _PATHS = ("images", "chosen_images", "rejected_images")
 
@@ -91,14 +91,19 @@ def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    parquet.write_table(pyarrow.Table.from_pylist([_uniform(row) for row in rows]), path)
+    found = [_uniform(row) for row in rows]
+    parquet.write_table(pyarrow.Table.from_pylist(found), path)
 
 
 def _uniform(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`row` with one type for each column, as Arrow wants it: parts, structs, JSON as text."""
+    """`row` with one type for each column, as Arrow wants it: parts, structs, JSON as text.
+
+    Words that tag their pictures stay words, which every message of such a row is.
+    """
     found = dict(row)
+    tagged = recognise(row) == "swift"
     for key in ("messages", "prompt", "chosen", "rejected"):
-        if isinstance(found.get(key), list):
+        if isinstance(found.get(key), list) and not tagged:
             found[key] = [_uniform_message(said) for said in found[key]]
     for key in _PATHS:
         if isinstance(found.get(key), list):
