@@ -12,6 +12,7 @@ from tiny_models import FAMILIES
 
 from mm.types import Conversation, Image, assistant, user
 from training.collate import IGNORED, Collator, forward_inputs
+from training.seeing import SeenOnce
 
 torch.set_num_threads(1)
 
@@ -44,8 +45,8 @@ def by_hand(family: str) -> torch.Tensor:
         del inputs["labels"]
         if family.startswith("qwen") and batch.pictures:  # the stock way, pixels and all
             del inputs["mm_encoder_outputs"], inputs["image_grid_thw"]
-            for name in batch.pictures[0]:
-                inputs[name] = torch.cat([tensors[name] for tensors in batch.pictures])
+            for name in batch.pictures[0].tensors:
+                inputs[name] = torch.cat([span.tensors[name] for span in batch.pictures])
         scores = tiny.model(**inputs).logits.log_softmax(-1)[0, :-1]
         tokens = tiny.builder.build(row.messages, open_turn=False)
         losses += [-scores[at - 1, tokens.ids[at]] for at, t in enumerate(tokens.trained) if t]
@@ -84,3 +85,23 @@ def test_padding_trains_nothing_and_is_not_attended(side: Literal["left", "right
 def test_a_row_that_cannot_train_is_named(rows: tuple[Given, ...], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Collator(FAMILIES["qwen3_vl"]().builder)(rows)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_tower_that_rests_sees_each_picture_once(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny = FAMILIES[family]()
+    seen_once, encoded = SeenOnce(10**9), []
+    stock = tiny.model.model.get_image_features
+    monkeypatch.setattr(
+        tiny.model.model, "get_image_features", lambda **kw: encoded.append(1) or stock(**kw)
+    )
+    batch = Collator(tiny.builder)(ROWS)
+    with torch.no_grad():
+        wanted = tiny.model(**forward_inputs(tiny.model, batch)).loss
+        encoded.clear()
+        for _ in range(2):
+            loss = tiny.model(**forward_inputs(tiny.model, batch, seen_once)).loss
+            torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=0)
+    assert len(encoded) == len(batch.pictures) == 3

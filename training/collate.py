@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from mm.families import encode_all
-from mm.tokens import TokenBuilder, Tokens
+from mm.tokens import ImageSpan, TokenBuilder, Tokens
+from training.seeing import See, see
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +38,12 @@ class Batch:
         inputs: (rows, length) integer tensors for the model's forward: `input_ids`,
             `attention_mask` and, where the family asks for it, which ids are placeholders.
         labels: (rows, length) ids to predict, `IGNORED` where nothing is learnt.
-        pictures: each picture's own tensors, in the order of their placeholders.
+        pictures: in the order of their placeholders; their tensors are made when asked for.
     """
 
     inputs: Mapping[str, Tensor]
     labels: Tensor
-    pictures: tuple[Mapping[str, Tensor], ...]
+    pictures: tuple[ImageSpan, ...]
 
 
 class Collator:
@@ -72,7 +72,7 @@ class Collator:
         return Batch(
             {**inputs, **self._types(inputs["input_ids"])},
             torch.tensor(labels),
-            tuple(span.tensors for tokens in built for span in tokens.images),
+            tuple(span for tokens in built for span in tokens.images),
         )
 
     @property
@@ -108,17 +108,10 @@ class Collator:
         return {"token_type_ids": visual} if self.builder.family.joined_pictures else {}
 
 
-def forward_inputs(model: Any, batch: Batch) -> dict[str, Any]:
-    """Everything `model(**...)` takes, its pictures encoded with gradients to the vision tower."""
-    import torch
-
-    inputs: dict[str, Any] = {**batch.inputs, "labels": batch.labels}
-    if batch.pictures:
-        inputs["mm_encoder_outputs"] = {"image": encode_all(model, batch.pictures)}
-        if "image_grid_thw" in batch.pictures[0]:  # positions are counted from it
-            grids = [tensors["image_grid_thw"] for tensors in batch.pictures]
-            inputs["image_grid_thw"] = torch.cat(grids).to(model.device)
-    return inputs
+def forward_inputs(model: Any, batch: Batch, see: See = see) -> dict[str, Any]:
+    """Everything `model(**...)` takes, its pictures as `see` encodes them."""
+    seen = see(model, batch.pictures) if batch.pictures else {}
+    return {**batch.inputs, "labels": batch.labels, **seen}
 
 
 def _labels(tokens: Tokens) -> list[int]:

@@ -12,6 +12,7 @@ from training.plan import make_plan, prepare_model
 from training.progress import Progress, plot_losses
 from training.recipe import Recipe
 from training.saving import CHECKPOINTS, LOG, begin_output, save_model, spent_before
+from training.seeing import SeenOnce, see
 from training.setup import arguments, load_trainable, read_rows, split
 from training.trainer import Trainer
 
@@ -50,6 +51,7 @@ def train_sft(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) ->
         collator=collator,
         pace=pace,
         batch_tokens=plan.batch_tokens,
+        see=see if plan.vision else SeenOnce(plan.memory // 8),
         use_muon=recipe.optimizer == "muon",
         callbacks=[Progress(pace, folder / LOG, len(train), checks=held)],
     )

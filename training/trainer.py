@@ -18,6 +18,7 @@ from training.collate import Batch, Collator, forward_inputs
 from training.data import DataSet, Row
 from training.optimisers import muon
 from training.pace import Pace, rate_share
+from training.seeing import See, see
 
 PICTURES = "pictures"
 
@@ -75,11 +76,13 @@ class Trainer(SFTTrainer):
         pace: Pace,
         batch_tokens: int,
         use_muon: bool = False,
+        see: See = see,
         **kw: Any,
     ) -> None:
         self.rows = {"train": train, "held out": held_out}
         self.pace = pace
         self.use_muon = use_muon
+        self.see = see
         self.batch_tokens = batch_tokens
         self._collator = collator
         super().__init__(
@@ -101,7 +104,7 @@ class Trainer(SFTTrainer):
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
         """The loss of a batch as `collate` makes it."""
         with self.accelerator.autocast():  # the pictures are encoded here, not in the forward
-            made = prepared(model, inputs)
+            made = prepared(model, inputs, self.see)
         return super().compute_loss(model, made, *args, **kw)
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -147,11 +150,11 @@ def collate(
     return {**batch.inputs, "labels": batch.labels, PICTURES: list(batch.pictures)}
 
 
-def prepared(model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+def prepared(model: Any, inputs: Mapping[str, Any], see: See = see) -> dict[str, Any]:
     """What `model` takes for a batch that `collate` made."""
     rest = {k: v for k, v in inputs.items() if k not in (PICTURES, "labels")}
     batch = Batch(rest, inputs["labels"], tuple(inputs[PICTURES]))
-    return forward_inputs(bare(model), batch)
+    return forward_inputs(bare(model), batch, see)
 
 
 def bare(model: Any) -> Any:
