@@ -55,7 +55,7 @@ def sft(
     given = {key: value for key, value in given.items() if value not in (None, False)}
     given |= {k: v for k, v in (("lora", lora), ("vision", vision)) if v is not None}
     try:
-        from training.sft import train_sft
+        from training.run import train as run
     except ModuleNotFoundError as error:
         if error.name not in ("trl", "datasets", "matplotlib"):
             raise
@@ -64,4 +64,4 @@ def sft(
     from training.recipe import load_recipe
 
     with bad_data():
-        train_sft(load_recipe(file, given), **flags)
+        run(load_recipe(file, given), **flags)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mm.tokens import ImageSpan, TokenBuilder, Tokens
+from training.data import Row
 from training.seeing import See, see
 
 if TYPE_CHECKING:
@@ -106,6 +107,43 @@ class Collator:
         if self.builder.family.mrope:
             return {"mm_token_type_ids": visual}
         return {"token_type_ids": visual} if self.builder.family.joined_pictures else {}
+
+
+class PairCollator:
+    """Makes batches of pairs: all good sides, then all bad ones, what was asked untrained."""
+
+    def __init__(self, collator: Collator) -> None:
+        self._collator = collator
+
+    def __call__(self, rows: Sequence[Row]) -> Batch:
+        """The batch of `rows`, twice as many as they are.
+
+        Raises:
+            ValueError: as `Collator`, or a row is no pair.
+        """
+        return self._collator(
+            [side for sides in zip(*map(_sides, rows), strict=True) for side in sides]
+        )
+
+    def length(self, row: Row) -> int:
+        """How many tokens both sides take, padded to the longer one.
+
+        Raises:
+            ValueError: one of them cannot be built, or nothing of it trains.
+        """
+        return 2 * max(self._collator.length(side) for side in _sides(row))
+
+
+def _sides(row: Row) -> tuple[Row, Row]:
+    """Both ways the row goes on, each with what was asked."""
+    if not row.chosen or not row.rejected:
+        raise ValueError("expected 'chosen' and 'rejected', found no pair")
+    asked = row.untrained | frozenset(range(len(row.messages)))
+    good, bad = (
+        replace(row, messages=row.messages + side, untrained=asked)
+        for side in (row.chosen, row.rejected)
+    )
+    return good, bad
 
 
 def forward_inputs(model: Any, batch: Batch, see: See = see) -> dict[str, Any]:

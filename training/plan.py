@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mm.towers import speed_up
+from training.data import BadData
 from training.recipe import Recipe
 from training.trainer import Rows
 
@@ -63,9 +64,21 @@ class Plan:
 def make_plan(recipe: Recipe, model: Any) -> Plan:
     """The plan for `model` on the device that it is on.
 
-    All weights train, the vision tower too, where they and the optimiser fit in a quarter of the
-    memory; else an adapter of the language model.
+    All weights train where they and the optimiser fit in a quarter of the memory; else an adapter
+    of the language model. The vision tower rests unless the recipe says otherwise: what it has
+    learnt is worth more than what a small data set can teach it, and a picture is then encoded
+    once.
+
+    Raises:
+        BadData: the recipe asks for what its method cannot do.
     """
+    if recipe.method == "dpo" and recipe.vision:
+        raise BadData("dpo: policy and reference share what they see: leave --vision out")
+    return _chosen(recipe, model)
+
+
+def _chosen(recipe: Recipe, model: Any) -> Plan:
+    """Every choice, made."""
     count = sum(p.numel() for p in model.parameters())
     memory = memory_of(model.device)
     fits = count * FULL_BYTES <= memory // 4
@@ -73,7 +86,7 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
     small = count < SMALL
     return Plan(
         lora=lora,
-        vision=(not lora) if recipe.vision is None else recipe.vision,
+        vision=bool(recipe.vision),
         learning_rate=recipe.learning_rate or (2e-4 if lora else 1e-3 if small else 1e-5),
         batch_tokens=recipe.batch_tokens or 4096,
         epochs=recipe.epochs or (1000.0 if recipe.max_minutes or recipe.max_steps else 3.0),

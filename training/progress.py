@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,21 @@ class Progress(TrainerCallback):
     Args:
         samples: rows in an epoch, to tell how many have been seen.
         checks: whether there is something to check on.
+        told: lines about what the model says now, for each check.
     """
 
-    def __init__(self, pace: Pace, log: Path, samples: int, *, checks: bool) -> None:
+    def __init__(
+        self,
+        pace: Pace,
+        log: Path,
+        samples: int,
+        checks: bool,
+        told: Callable[[], Sequence[str]] | None = None,
+    ) -> None:
         self._pace = pace
         self._samples = samples
         self._checks = checks
+        self._told = told
         self._log = log
         self._checked = 0
         self._shown_s = 0.0
@@ -60,6 +69,10 @@ class Progress(TrainerCallback):
             file.write(json.dumps(row) + "\n")
         if "loss" in logs or "eval_loss" in logs:
             print(self._line(state, logs), file=sys.stderr, flush=True)
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        if self._told and state.is_world_process_zero:
+            print(*self._told(), sep="\n", file=sys.stderr, flush=True)
 
     def _due(self) -> bool:
         if self._pace.spent_s - self._shown_s < EVERY_S:

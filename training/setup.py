@@ -108,7 +108,6 @@ def arguments(
         report_to=[],
         remove_unused_columns=False,
         max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
         dataloader_pin_memory=plan.device != "cpu",
         ddp_find_unused_parameters=True,
         accelerator_config={"even_batches": False},

@@ -1,26 +1,38 @@
-"""TRL's trainer over our batches: rows by token budget, a rate that knows the clock."""
+"""TRL's trainers over our batches: rows by token budget, a rate that knows the clock.
+
+Losses, checkpoints and processes are TRL's and accelerate's; ours are the batches, what the model
+takes for them, the optimiser's choice and the schedule.
+"""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
-from typing import Any
+from typing import Any, Protocol
 
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
+from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from training.batches import TokenBatches
-from training.collate import Batch, Collator, forward_inputs
+from training.collate import IGNORED, Batch, forward_inputs
 from training.data import DataSet, Row
 from training.optimisers import muon
 from training.pace import Pace, rate_share
-from training.seeing import See, see
+from training.seeing import See
 
 PICTURES = "pictures"
+
+
+class Collates(Protocol):
+    """Makes a batch of rows."""
+
+    def __call__(self, rows: Sequence[Row]) -> Batch: ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,10 @@ class Rows:
     def some(self, wanted: Sequence[bool]) -> Rows:
         """Those that are `wanted`."""
         return Rows(
-            self.data, *(list(compress(v, wanted)) for v in (self.chosen, self.lengths, self.keys))
+            self.data,
+            list(compress(self.chosen, wanted)),
+            list(compress(self.lengths, wanted)),
+            list(compress(self.keys, wanted)),
         )
 
     def thinned(self, most: int) -> Rows:
@@ -58,99 +73,100 @@ class Rows:
         return Dataset.from_dict({"index": list(self.chosen)})
 
 
-class Trainer(SFTTrainer):
-    """Supervised fine-tuning on rows, each whole and its pictures with it.
+@dataclass(frozen=True)
+class Course:
+    """What a trainer trains on, and how fast.
 
-    Every loss, optimiser, checkpoint and process is TRL's and accelerate's; ours are the batches,
-    the model's inputs and the schedule.
+    Attributes:
+        collate: makes a batch of rows.
+        see: encodes a batch's pictures.
+        budget: padded tokens in a batch.
+        muon: Muon where it can, else AdamW alone.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        args: Any,
-        *,
-        train: Rows,
-        held_out: Rows | None,
-        collator: Collator,
-        pace: Pace,
-        batch_tokens: int,
-        use_muon: bool = False,
-        see: See = see,
-        **kw: Any,
-    ) -> None:
-        self.rows = {"train": train, "held out": held_out}
-        self.pace = pace
-        self.use_muon = use_muon
-        self.see = see
-        self.batch_tokens = batch_tokens
-        self._collator = collator
-        super().__init__(
-            model,
-            args,
-            data_collator=partial(collate, train.data, collator),
-            train_dataset=train.dataset,
-            eval_dataset=held_out.dataset if held_out else None,
-            processing_class=collator.builder.tokenizer,
-            **kw,
-        )
+    train: Rows
+    held_out: Rows | None
+    collate: Collates
+    see: See
+    pace: Pace
+    budget: int
+    muon: bool = False
 
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.rows["train"], shuffle=True)
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
-        return self._loader(self.rows["held out"], shuffle=False)
+class OnCourse:
+    """A trainer of transformers that goes by a `Course`."""
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
-        """The loss of a batch as `collate` makes it."""
-        with self.accelerator.autocast():  # the pictures are encoded here, not in the forward
-            made = prepared(model, inputs, self.see)
-        return super().compute_loss(model, made, *args, **kw)
+    course: Course
 
-    def create_optimizer(self, model: Any = None) -> Any:
-        if self.optimizer is None and self.use_muon:
-            self.optimizer = muon(
-                model or self.model, self.args.learning_rate, self.args.weight_decay
-            )
-        return super().create_optimizer(model)
+    def get_train_dataloader(self: Any) -> DataLoader[Any]:
+        return _loader(self, self.course.train, shuffle=True)
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+    def get_eval_dataloader(self: Any, eval_dataset: Any = None) -> DataLoader[Any]:
+        return _loader(self, self.course.held_out, shuffle=False)
+
+    def create_optimizer(self: Any, model: Any = None) -> Any:
+        if self.optimizer is None and self.course.muon:
+            of = model or self.model
+            self.optimizer = muon(of, self.args.learning_rate, self.args.weight_decay)
+        return super().create_optimizer(model)  # type: ignore[misc]
+
+    def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
         """A rate that falls with the steps or with the time, whichever runs out first."""
         if self.lr_scheduler is None:
-            share = partial(_share, self.pace, num_training_steps)
+            share = partial(_share, self.course.pace, num_training_steps)
             self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def _loader(self, rows: Rows | None, *, shuffle: bool) -> DataLoader[Any]:
-        assert rows, "there are no held-out rows"
-        batches = TokenBatches(
-            rows.lengths,
-            self.batch_tokens,
-            shuffle=shuffle,
-            seed=self.args.seed,
-            processes=self.args.world_size,
-        )
-        return self.accelerator.prepare(
-            DataLoader(
-                rows.dataset,
-                batch_sampler=batches,
-                collate_fn=partial(collate, rows.data, self._collator),
-                num_workers=self.args.dataloader_num_workers,
-                persistent_workers=self.args.dataloader_num_workers > 0,
-            )
-        )
+    def inputs(self: Any, model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What `model` takes for a batch, its pictures encoded."""
+        with self.accelerator.autocast():  # they are encoded here, not in the forward
+            return prepared(model, inputs, self.course.see)
+
+
+class SFT(OnCourse, SFTTrainer):
+    """Supervised fine-tuning: each row by heart, where it trains."""
+
+    def __init__(self, model: Any, args: Any, course: Course, tokenizer: Any, **kw: Any) -> None:
+        self.course = course
+        super().__init__(model, args, **_data(course, tokenizer), **kw)
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
+        """The mean cross-entropy of the trained tokens of a batch."""
+        return super().compute_loss(model, self.inputs(model, inputs), *args, **kw)
+
+
+class DPO(OnCourse, DPOTrainer):
+    """Direct preference optimisation: each row's good side over its bad one.
+
+    A batch holds all good sides, then all bad ones, each with its own pictures. The vision tower
+    must rest: policy and reference are given the same features.
+    """
+
+    def __init__(self, model: Any, args: Any, course: Course, tokenizer: Any, **kw: Any) -> None:
+        self.course = course
+        peft = hasattr(model, "peft_config")
+        reference = None if peft else copy.deepcopy(model).requires_grad_(False).eval()
+        super().__init__(model, reference, args, **_data(course, tokenizer), **kw)
+
+    def _prepare_dataset(self, dataset: Any, *args: Any, **kw: Any) -> Any:
+        return dataset  # rows are read by the collator
+
+    def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
+        made = self.inputs(model, inputs)
+        made["completion_mask"] = (made.pop("labels") != IGNORED).long()
+        return super()._compute_loss(model, made, return_outputs)
 
 
 def collate(
-    rows: Sequence[Row], collator: Collator, examples: Sequence[Mapping[str, int]]
+    data: DataSet, collates: Collates, examples: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
-    """The batch of the rows that `examples` name by index, as one mapping."""
-    batch = collator([rows[example["index"]] for example in examples])
+    """The batch of the rows of `data` that `examples` name by index, as one mapping."""
+    batch = collates([data[example["index"]] for example in examples])
     return {**batch.inputs, "labels": batch.labels, PICTURES: list(batch.pictures)}
 
 
-def prepared(model: Any, inputs: Mapping[str, Any], see: See = see) -> dict[str, Any]:
+def prepared(model: Any, inputs: Mapping[str, Any], see: See) -> dict[str, Any]:
     """What `model` takes for a batch that `collate` made."""
     rest = {k: v for k, v in inputs.items() if k not in (PICTURES, "labels")}
     batch = Batch(rest, inputs["labels"], tuple(inputs[PICTURES]))
@@ -162,6 +178,31 @@ def bare(model: Any) -> Any:
     while hasattr(model, "module"):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _data(course: Course, tokenizer: Any) -> dict[str, Any]:
+    """What TRL must be told of the data, which our loaders read."""
+    return {
+        "data_collator": partial(collate, course.train.data, course.collate),
+        "train_dataset": course.train.dataset,
+        "eval_dataset": course.held_out.dataset if course.held_out else None,
+        "processing_class": tokenizer,
+    }
+
+
+def _loader(trainer: Any, rows: Rows | None, *, shuffle: bool) -> DataLoader[Any]:
+    assert rows, "there are no held-out rows"
+    args, course = trainer.args, trainer.course
+    batches = TokenBatches(
+        rows.lengths, course.budget, shuffle=shuffle, seed=args.seed, processes=args.world_size
+    )
+    indices: Any = rows.dataset
+    loader = DataLoader(
+        indices,
+        batch_sampler=batches,
+        collate_fn=partial(collate, rows.data, course.collate),
+    )
+    return trainer.accelerator.prepare(loader)
 
 
 def _share(pace: Pace, steps: int, step: int) -> float:

@@ -132,7 +132,7 @@ def _folder_records(path: Path) -> Sequence[Record]:
     except (OSError, ValueError) as error:
         raise BadData(f"{path} is no folder that datasets saved: {_line(error)}") from None
     if not isinstance(found, Dataset):
-        splits = ", ".join(str(path / name) for name in found)
+        splits = ", ".join(str(path / str(name)) for name in found)
         raise BadData(f"{path} holds several splits: give one of {splits}")
     return Arrow(found.with_format("arrow")[:])
 

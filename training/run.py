@@ -1,0 +1,128 @@
+"""`mm train`: from a file of rows to a model that `mm ask --model` takes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from transformers.trainer_callback import PrinterCallback
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.sft_config import SFTConfig
+
+from mm.model import HFVLM
+from training.collate import Collator, PairCollator
+from training.judge import judge, questions_of, samples
+from training.pace import Pace
+from training.plan import Plan, make_plan, prepare_model
+from training.progress import Progress, plot_losses
+from training.recipe import Method, Recipe
+from training.saving import CHECKPOINTS, LOG, begin_output, save_model, spent_before
+from training.seeing import SeenOnce, see
+from training.setup import arguments, load_trainable, read_rows, split
+from training.trainer import DPO, SFT, Course, Rows
+
+CHECKED = 256
+"""The most held-out rows whose loss is taken while training."""
+
+SAVING = 0.06
+"""The share of `max_minutes` that is kept for saving and judging the result."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a method trains.
+
+    Attributes:
+        collator: from the plain collator to the method's.
+        trainer: TRL's trainer over a course, and `config` the class of its arguments.
+        options: from a recipe to arguments that only this method has.
+    """
+
+    trainer: Any
+    config: Any
+    collator: Callable[[Collator], Any]
+    options: Callable[[Recipe], Mapping[str, Any]]
+
+
+WAYS: Mapping[Method, Way] = {
+    "sft": Way(
+        SFT,
+        SFTConfig,
+        lambda collator: collator,
+        lambda recipe: {"dataset_kwargs": {"skip_prepare_dataset": True}},
+    ),
+    "dpo": Way(DPO, DPOConfig, PairCollator, lambda recipe: {"beta": recipe.beta}),
+}
+
+
+def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> None:
+    """Train as `recipe` says, into its output folder.
+
+    Raises:
+        BadData: a row cannot be learnt from, or the output folder holds something else.
+        ModelUnavailable: the model cannot be loaded, or cannot be trained.
+    """
+    pace = Pace(60 * recipe.max_minutes * (1 - SAVING) if recipe.max_minutes else None)
+    vlm = load_trainable(recipe)
+    way = WAYS[recipe.method]
+    collator = way.collator(Collator(vlm.builder))
+    rows, held_out = _rows(recipe, vlm, collator.length)
+    plan = make_plan(recipe, vlm.engine.model)
+    print(*plan.lines(rows, held_out), sep="\n", file=sys.stderr)
+    if dry_run:
+        return
+    folder = begin_output(recipe, resume=resume)
+    pace.spend(spent_before(folder) if resume else 0.0)
+    watched = held_out.thinned(CHECKED) if held_out else None
+    course = Course(
+        train=rows,
+        held_out=watched,
+        collate=collator,
+        see=see if plan.vision else SeenOnce(plan.memory // 8),
+        pace=pace,
+        budget=plan.batch_tokens,
+        muon=recipe.optimizer == "muon",
+    )
+    trainer = _trainer(way, recipe, plan, course, vlm, folder / CHECKPOINTS)
+    questions = questions_of(held_out, most=3) if held_out else None
+    told = partial(samples, vlm, questions) if questions else None
+    trainer.add_callback(Progress(pace, folder / LOG, len(rows), watched is not None, told))
+    trainer.train(resume_from_checkpoint=resume or None)
+    save_model(trainer, recipe, folder)
+    plot_losses(folder / LOG, folder / "losses.png")
+    _say_result(vlm, held_out, recipe)
+
+
+def _rows(recipe: Recipe, vlm: HFVLM, length: Callable[[Any], int]) -> tuple[Rows, Rows | None]:
+    train = read_rows(recipe, recipe.data, vlm, length)
+    if recipe.eval_data:
+        return train, read_rows(recipe, recipe.eval_data, vlm, length)
+    return split(train)
+
+
+def _trainer(
+    way: Way, recipe: Recipe, plan: Plan, course: Course, vlm: HFVLM, checkpoints: Any
+) -> Any:
+    held_out = course.held_out is not None
+    args = arguments(
+        way.config, recipe, plan, checkpoints, held_out=held_out, **way.options(recipe)
+    )
+    model = prepare_model(vlm.engine.model, recipe, plan)
+    trainer = way.trainer(model, args, course, vlm.builder.tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _say_result(vlm: HFVLM, held_out: Rows | None, recipe: Recipe) -> None:
+    questions = questions_of(held_out) if held_out else None
+    if questions:
+        share = judge(vlm, questions)
+        print(
+            f"held out: {100 * share.value:.1f} % right ({100 * share.low:.1f} to "
+            f"{100 * share.high:.1f}) of {len(questions)}",
+            file=sys.stderr,
+        )
+    print(f'done: mm ask PICTURE "QUESTION" --model {recipe.output}', file=sys.stderr)
