@@ -1,0 +1,289 @@
+"""Training on rows: losses are the formulas', a killed run resumes, mistakes come before step one."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import new_domain
+import PIL.Image
+import pytest
+import torch
+from tiny_models import FAMILIES
+from torch.nn import functional
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from mm.types import Image, assistant, user
+from training.collate import IGNORED, Collator, PairCollator
+from training.data import BadData, DataSet, Row
+from training.pace import Pace, rate_share
+from training.recipe import Recipe, load_recipe
+from training.run import WAYS
+from training.seeing import SeenOnce, see
+from training.trainer import Course, Rows
+
+ROOT = Path(__file__).parent.parent
+torch.set_num_threads(1)
+
+
+class Given(DataSet):
+    """Rows that are there already."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        object.__setattr__(self, "records", rows)
+
+    def __getitem__(self, index):
+        return self.records[index]
+
+
+def picture(colour: str) -> Image:
+    return Image(PIL.Image.new("RGB", (60, 60), colour))
+
+
+TEXT = [
+    Row("a", (user("And?"), assistant("No."))),
+    Row("b", (user("What is here?"), assistant("A long reply, word by word."))),
+]
+SEEN = [
+    Row("c", (user(picture("red"), "?"), assistant("Red, yes."))),
+    Row("d", (user(picture("blue"), picture("green"), "Which?"), assistant("K"))),
+]
+PAIRS = [
+    Row(
+        "e",
+        (user(picture("red"), "?"), assistant("Let me see."), user("Well?")),
+        chosen=(assistant("look"), user(picture("green")), assistant("Good.")),
+        rejected=(assistant("No."),),
+    ),
+    Row("f", (user("Say."),), chosen=(assistant("x"),), rejected=(assistant("y z"),)),
+]
+
+
+def trainer_for(method, rows: list[Row], tmp_path, model, builder, **options):
+    way = WAYS[method]
+    collator = way.collator(Collator(builder))
+    some = Rows(
+        Given(rows),
+        range(len(rows)),
+        [collator.length(row) for row in rows],
+        [row.id for row in rows],
+    )
+    course = Course(some, None, collator, SeenOnce(10**8) if method == "dpo" else see, Pace(), 4096)
+    args = way.config(
+        output_dir=str(tmp_path),
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        remove_unused_columns=False,
+        max_length=None,
+        gradient_checkpointing=False,
+        **dict(way.options(Recipe())),
+        **options,
+    )
+    return way.trainer(model, args, course, builder.tokenizer)
+
+
+def loss_of(trainer) -> torch.Tensor:
+    (batch,) = list(trainer.get_train_dataloader())
+    trainer.model.eval()
+    return trainer.compute_loss(trainer.model, batch)
+
+
+def logps(tiny, model, row: Row) -> tuple[torch.Tensor, int]:
+    """The log-probability of what trains in `row`, alone, and how many tokens that is."""
+    from training.collate import forward_inputs
+
+    batch = Collator(tiny.builder)([row])
+    inputs = forward_inputs(tiny.model, batch)
+    labels = inputs.pop("labels")[0, 1:]
+    scores = model(**inputs).logits[0, :-1].log_softmax(-1)
+    kept = labels != IGNORED
+    return scores[kept].gather(1, labels[kept][:, None]).sum(), int(kept.sum())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sft_is_the_masked_cross_entropy(family, tmp_path):
+    tiny = FAMILIES[family]()
+    with torch.no_grad():
+        sums = [logps(tiny, tiny.model, row) for row in TEXT + SEEN]
+        wanted = -sum(s for s, _ in sums) / sum(n for _, n in sums)
+        trainer = trainer_for("sft", TEXT + SEEN, tmp_path, copy.deepcopy(tiny.model), tiny.builder)
+        torch.testing.assert_close(loss_of(trainer), wanted, atol=1e-5, rtol=0)
+
+
+def test_sft_on_words_is_trls(tmp_path):
+    """TRL's own collator and trainer, given our ids and mask, find the same loss."""
+    from datasets import Dataset
+
+    tiny = FAMILIES["qwen3_vl"]()
+    built = [tiny.builder.build(row.messages, open_turn=False) for row in TEXT]
+    stock = SFTTrainer(
+        copy.deepcopy(tiny.model),
+        SFTConfig(str(tmp_path), bf16=False, use_cpu=True, report_to=[], max_length=None),
+        train_dataset=Dataset.from_dict(
+            {
+                "input_ids": [list(t.ids) for t in built],
+                "labels": [
+                    [i if on else IGNORED for i, on in zip(t.ids, t.trained, strict=True)]
+                    for t in built
+                ],
+            }
+        ),
+        processing_class=tiny.builder.tokenizer,
+    )
+    ours = trainer_for("sft", TEXT, tmp_path, copy.deepcopy(tiny.model), tiny.builder)
+    with torch.no_grad():
+        torch.testing.assert_close(loss_of(ours), loss_of(stock), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dpo_is_the_formula_with_each_sides_pictures(family, tmp_path):
+    tiny = FAMILIES[family]()
+    policy = copy.deepcopy(tiny.model)
+    trainer = trainer_for("dpo", PAIRS, tmp_path, policy, tiny.builder)
+    with torch.no_grad():
+        for name, weights in policy.named_parameters():  # the policy has moved, the tower has not
+            if "language_model" in name:
+                weights.add_(0.01 * torch.sin(torch.arange(weights.numel())).view_as(weights))
+        margins = []
+        for row in PAIRS:
+            asked = frozenset(range(len(row.messages)))
+            good, bad = (
+                Row(row.id, row.messages + side, untrained=asked)
+                for side in (row.chosen, row.rejected)
+            )
+            moved = [logps(tiny, policy, side)[0] for side in (good, bad)]
+            still = [logps(tiny, tiny.model, side)[0] for side in (good, bad)]
+            margins.append((moved[0] - still[0]) - (moved[1] - still[1]))
+        wanted = -functional.logsigmoid(0.1 * torch.stack(margins)).mean()
+        assert wanted.sub(0.6931).abs() > 1e-4, "the policy must differ from its reference"
+        torch.testing.assert_close(loss_of(trainer), wanted, atol=1e-5, rtol=0)
+
+
+def test_a_row_that_is_no_pair_is_named():
+    collator = PairCollator(Collator(FAMILIES["qwen3_vl"]().builder))
+    with pytest.raises(ValueError, match="found no pair"):
+        collator.length(TEXT[0])
+
+
+@pytest.mark.parametrize(
+    ("done", "share"),
+    [
+        pytest.param(0.0, 0.01, id="begins low"),
+        pytest.param(0.015, 0.5, id="half way up"),
+        pytest.param(0.03, 1.0, id="full"),
+        pytest.param(0.515, 0.5, id="half way down"),
+        pytest.param(1.0, 0.01, id="ends low"),
+    ],
+)
+def test_the_rate_rises_and_falls(done, share):
+    assert rate_share(done) == pytest.approx(share, abs=0.01)
+
+
+def test_a_training_is_as_far_as_its_steps_or_its_time():
+    pace = Pace(100.0)
+    pace.spend(50.0)
+    assert pace.done(10, 100) == pytest.approx(0.5, abs=0.01)
+    assert pace.done(80, 100) == 0.8
+    assert Pace().done(3, 4) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        pytest.param("epocs: 3", "is it epochs?", id="a slip of the pen"),
+        pytest.param("lora_rank: many", "lora_rank to be int, found 'many'", id="a word"),
+        pytest.param("optimizer: sgd", "optimizer to be", id="an unknown optimiser"),
+        pytest.param("- 3", "expected keys and values", id="a list"),
+        pytest.param("a: [", "cannot be read as YAML", id="no YAML"),
+        pytest.param("model: tiny", "give --data", id="nothing to learn from"),
+    ],
+)
+def test_a_bad_recipe_is_named(tmp_path, text, complaint):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(BadData, match="(?s)") as caught:
+        load_recipe(path, {})
+    assert complaint in str(caught.value)
+
+
+def test_flags_override_a_recipe(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("data: a.csv\noutput: out\nepochs: 2\nlora: true\n")
+    recipe = load_recipe(path, {"epochs": 5.0, "lora": False, "model": None})
+    assert (recipe.epochs, recipe.lora, recipe.data, recipe.model) == (5.0, False, "a.csv", "tiny")
+
+
+def mm(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_every_bad_row_is_named_before_the_first_step(tmp_path):
+    path = new_domain.write(tmp_path, "train", pictures=3, questions=1, seed=0)
+    (tmp_path / "train" / "1.png").unlink()
+    done = mm("train", "sft", "--data", path, "--output", "out", folder=tmp_path)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mm: ")]
+    assert "train.csv, row 3: expected a picture, found that" in line
+    assert not (tmp_path / "out").exists()
+
+
+STEPS = ("--max-steps", 6, "--batch-tokens", 400, "--full")
+
+
+@pytest.mark.slow
+def test_a_newcomers_path(tmp_path):
+    """A few steps, then the result answers; a folder that holds something is refused."""
+    path = new_domain.write(tmp_path, "train", pictures=40, questions=1, seed=0)
+    train = ("train", "sft", "--data", path, "--eval-data", path, "--output", "out", *STEPS)
+    done = mm(*train, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "samples" in done.stderr
+    assert "left" in done.stderr
+    assert "held out:" in done.stderr
+    asked = mm("ask", "train/0.png", "Is there a boat?", "--model", "out", folder=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    again = mm(*train, folder=tmp_path)
+    assert again.returncode == 2
+    assert "out is not empty: go on with --resume" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adapter", ["--full", "--lora"])
+def test_a_resumed_training_has_the_same_losses(tmp_path, adapter):
+    """Cut off after its first checkpoint and resumed, a training logs what a whole one logs."""
+    path = new_domain.write(tmp_path, "train", pictures=60, questions=1, seed=0)
+    train = ("train", "sft", "--data", path, "--eval-data", path, *STEPS[2:4], adapter)
+    whole = mm(*train, "--output", "whole", "--max-steps", 20, folder=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    cut = (*train, "--output", "cut", "--max-steps", 20)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.cli", *map(str, cut)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("step ") and "held-out" in line and not line.startswith("step 2 "):
+            process.kill()
+    process.wait()
+    resumed = mm(*cut, "--resume", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert evaluations(tmp_path / "cut")[20] == pytest.approx(
+        evaluations(tmp_path / "whole")[20], abs=1e-5
+    )
+
+
+def evaluations(folder: Path) -> dict[int, float]:
+    """Held-out losses by step."""
+    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
