@@ -78,6 +78,26 @@ def encode_all(model: Any, pictures: Sequence[Mapping[str, Any]]) -> Any:
     return encode(model, {k: torch.cat([t[k] for t in pictures]) for k in pictures[0]})
 
 
+def encode_each(model: Any, pictures: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The features of each picture, as `encode` gives them; in one pass where `encode_all` is."""
+    if "image_grid_thw" not in pictures[0]:
+        return [encode(model, tensors) for tensors in pictures]
+    output = encode_all(model, pictures)
+    return [_only(output, at) for at in range(len(pictures))]
+
+
+def _only(output: Any, at: int) -> Any:
+    """What `output` says of picture number `at`."""
+    from copy import copy
+
+    found = copy(output)
+    found.last_hidden_state = None
+    found.pooler_output = (output.pooler_output[at].clone(),)
+    if getattr(output, "deepstack_features", None) is not None:
+        found.deepstack_features = [(layer[at].clone(),) for layer in output.deepstack_features]
+    return found
+
+
 def join(outputs: list[Any]) -> Any:
     """The features of several pictures as one `mm_encoder_outputs["image"]`, in order."""
     from copy import copy

@@ -104,4 +104,5 @@ def test_a_tower_that_rests_sees_each_picture_once(
         for _ in range(2):
             loss = tiny.model(**forward_inputs(tiny.model, batch, seen_once)).loss
             torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=0)
-    assert len(encoded) == len(batch.pictures) == 3
+    passes = 1 if family.startswith("qwen") else len(batch.pictures)
+    assert len(encoded) == passes

@@ -17,8 +17,14 @@ FULL_BYTES = 16
 SMALL = 50_000_000
 """Parameters below which a model needs a high rate to learn anything new, and can take it."""
 
-_LORA_TARGET = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+_LORA_TARGET = (
+    r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+)
 """Never peft's "all-linear", which would reach into the vision tower and the projector."""
+
+
+_TOWER = ("visual.", "vision_tower.", "vision_model.", "projector.", "connector.", "image_newline")
+"""In the names of all weights that what the model sees comes from."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,10 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
     """
     if recipe.method == "dpo" and recipe.vision:
         raise BadData("dpo: policy and reference share what they see: leave --vision out")
-    return _chosen(recipe, model)
+    plan = _chosen(recipe, model)
+    if plan.lora and plan.vision:
+        raise BadData("an adapter holds the language model alone: --full with --vision, or neither")
+    return plan
 
 
 def _chosen(recipe: Recipe, model: Any) -> Plan:
@@ -87,8 +96,8 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
     return Plan(
         lora=lora,
         vision=bool(recipe.vision),
-        learning_rate=recipe.learning_rate or (2e-4 if lora else 1e-3 if small else 1e-5),
-        batch_tokens=recipe.batch_tokens or 4096,
+        learning_rate=recipe.learning_rate or (2e-4 if lora else 7e-4 if small else 1e-5),
+        batch_tokens=recipe.batch_tokens or (1024 if small else 4096),
         epochs=recipe.epochs or (1000.0 if recipe.max_minutes or recipe.max_steps else 3.0),
         device=model.device.type,
         autocast=_has_bfloat16(model.device.type),
@@ -112,7 +121,7 @@ def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
     else:
         model.float()
     for name, weights in model.named_parameters():
-        if ".visual." in name or ".vision_tower." in name or ".vision_model." in name:
+        if any(word in name for word in _TOWER):
             weights.requires_grad_(plan.vision)
     return model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -98,21 +98,19 @@ def _checked(path: Path, key: Any, value: Any) -> Any:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    allowed = get_args(kind) or (kind,)
-    if isinstance(allowed[0], str):
-        return value in allowed
+    kinds = [each for each in _parts(kind) if isinstance(each, type)]
+    words = [each for each in _parts(kind) if isinstance(each, str)]
     if isinstance(value, bool):
-        return bool in allowed
-    if isinstance(value, int) and float in allowed:
-        return True
-    return any(isinstance(value, each) for each in allowed)
+        return bool in kinds
+    return value in words or isinstance(value, (*kinds, *([int] if float in kinds else [])))
+
+
+def _parts(kind: Any) -> list[Any]:
+    """The types, and the words of literals, that `kind` allows."""
+    inner = get_args(kind)
+    return [part for each in inner for part in _parts(each)] if inner else [kind]
 
 
 def _said(kind: Any) -> str:
-    allowed = get_args(kind) or (kind,)
-    return " or ".join(
-        "empty" if a is type(None) else getattr(a, "__name__", str(a)) for a in allowed
-    )
-
-
-FIELDS = tuple(field.name for field in fields(Recipe))
+    names = {type(None): "empty", str: "text", bool: "true or false", int: "int", float: "number"}
+    return " or ".join(names.get(part, str(part)) for part in _parts(kind))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mm.families import encode, encode_all, join
+from mm.families import encode_all, encode_each, join
 from mm.kept import Kept
 from mm.tokens import ImageSpan
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 See = Callable[[Any, Sequence[ImageSpan]], Mapping[str, Any]]
 """From a model and the pictures of a batch, in order, to what `model(**...)` takes for them."""
+
+Seen = tuple[Any, "Tensor | None"]
+"""One picture's features, and its grid where positions are counted from it."""
 
 _GRID = "image_grid_thw"  # positions are counted from it
 
@@ -37,29 +40,32 @@ class SeenOnce:
     """
 
     def __init__(self, budget: int) -> None:
-        self._kept: Kept[str, tuple[Any, Tensor | None]] = Kept(budget)
+        self._kept: Kept[str, Seen] = Kept(budget)
 
     def __call__(self, model: Any, pictures: Sequence[ImageSpan]) -> dict[str, Any]:
         import torch
 
-        seen = [self._seen(model, span) for span in pictures]
-        found: dict[str, Any] = {"mm_encoder_outputs": {"image": join([out for out, _ in seen])}}
-        if seen[0][1] is not None:
-            found[_GRID] = torch.cat([grid for _, grid in seen if grid is not None])
+        seen = self._seen(model, {span.key: span for span in pictures})
+        ordered = [seen[span.key] for span in pictures]
+        found: dict[str, Any] = {"mm_encoder_outputs": {"image": join([out for out, _ in ordered])}}
+        if ordered[0][1] is not None:
+            found[_GRID] = torch.cat([grid for _, grid in ordered if grid is not None])
         return found
 
-    def _seen(self, model: Any, span: ImageSpan) -> tuple[Any, Tensor | None]:
+    def _seen(self, model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
         import torch
 
-        if (kept := self._kept.get(span.key)) is not None:
-            return kept
-        tensors = span.tensors
-        with torch.no_grad():
-            output = encode(model, tensors)
-        output.last_hidden_state = None  # what the decoder does not take need not be kept
-        grid = tensors[_GRID].to(model.device) if _GRID in tensors else None
-        self._kept.put(span.key, (output, grid), _size(output))
-        return output, grid
+        found = {key: kept for key in spans if (kept := self._kept.get(key)) is not None}
+        new = [key for key in spans if key not in found]
+        if new:
+            tensors = [spans[key].tensors for key in new]
+            with torch.no_grad():
+                outputs = encode_each(model, tensors)
+            for key, output, each in zip(new, outputs, tensors, strict=True):
+                grid = each[_GRID].to(model.device) if _GRID in each else None
+                found[key] = (output, grid)
+                self._kept.put(key, (output, grid), _size(output))
+        return found
 
 
 def _size(output: Any) -> int:
