@@ -244,6 +244,20 @@ def test_a_bad_recipe_is_named(tmp_path, text, complaint):
     assert complaint in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "training/recipes").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_recipes_that_come_along_are_read(path):
+    assert load_recipe(path, {}).method in WAYS
+
+
+def test_a_recipe_of_another_method_is_refused(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("method: dpo\ndata: a.csv\noutput: out\n")
+    with pytest.raises(BadData, match="is a recipe for dpo: mm train dpo"):
+        load_recipe(path, {"method": "sft"})
+
+
 def test_flags_override_a_recipe(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("data: a.csv\noutput: out\nepochs: 2\nlora: true\n")

@@ -67,8 +67,10 @@ def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
     """
     written = _read(path) if path else {}
     given = {key: value for key, value in overrides.items() if value is not None}
-    recipe = replace(Recipe(), **written, **{k: v for k, v in given.items() if k not in written})
-    recipe = replace(recipe, **given)
+    method = written.get("method")
+    if method and given.get("method", method) != method:
+        raise BadData(f"{path} is a recipe for {method}: mm train {method} {path}")
+    recipe = replace(Recipe(), **{**written, **given})
     for needed in ("data", "output"):
         if not getattr(recipe, needed):
             raise BadData(f"give --{needed}: what to learn from, and the folder for the result")
