@@ -36,6 +36,9 @@ def _add(method: str, help: str) -> None:
         epochs: Annotated[float | None, typer.Option(help="How often to see each row.")] = None,
         learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
         batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens in a batch.")] = None,
+        accumulate: Annotated[
+            int | None, typer.Option(min=1, help="Batches that a step adds up.")
+        ] = None,
         optimizer: Annotated[str | None, typer.Option(help="adamw or muon.")] = None,
         lora: Annotated[
             bool | None, typer.Option("--lora/--full", help="An adapter, or all weights.")
@@ -75,6 +78,7 @@ def _add(method: str, help: str) -> None:
             "epochs": epochs,
             "learning_rate": learning_rate,
             "batch_tokens": batch_tokens,
+            "accumulate": accumulate,
             "optimizer": optimizer,
             "lora": lora,
             "lora_rank": lora_rank,

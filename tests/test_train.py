@@ -324,12 +324,34 @@ def test_a_resumed_training_has_the_same_losses(tmp_path, adapter):
     process.wait()
     resumed = mm(*cut, "--resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
-    assert evaluations(tmp_path / "cut")[20] == pytest.approx(
-        evaluations(tmp_path / "whole")[20], abs=1e-5
+    assert logged(tmp_path / "cut", "eval_loss")[20] == pytest.approx(
+        logged(tmp_path / "whole", "eval_loss")[20], abs=1e-5
     )
 
 
-def evaluations(folder: Path) -> dict[int, float]:
-    """Held-out losses by step."""
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path):
+    """Two batches at a time, or two added up: the same steps."""
+    path = new_domain.write(tmp_path, "train", pictures=60, questions=1, seed=0)
+    train = ("sft", "--data", path, "--eval-data", path, "--batch-tokens", 300, "--max-steps", 10)
+    one = mm("train", *train, "--output", "one", "--accumulate", 2, folder=tmp_path)
+    assert one.returncode == 0, one.stderr
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launched = [*launch, "--num_cpu_threads_per_process", "1", "-m", "app.cli", "train"]
+    two = subprocess.run(
+        [sys.executable, *launched, *map(str, train), "--output", "two"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert two.returncode == 0, two.stderr
+    losses = [logged(tmp_path / name, "loss") for name in ("one", "two")]
+    assert losses[0].keys() == losses[1].keys()
+    assert list(losses[0].values()) == pytest.approx(list(losses[1].values()), rel=1e-3)
+
+
+def logged(folder: Path, key: str) -> dict[int, float]:
+    """What the log says of `key`, by step."""
     rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return {row["step"]: row["eval_loss"] for row in rows if "eval_loss" in row}
+    return {row["step"]: row[key] for row in rows if key in row}

@@ -26,6 +26,7 @@ class Recipe:
         max_minutes: stop then, at the end of the learning rate's fall, with everything saved.
         learning_rate: at its highest.
         batch_tokens: padded tokens in a step's batch, visual ones too.
+        accumulate: batches that a step adds up.
         optimizer: "muon" learns small models, all of whose weights train, in fewer steps.
         lora: train an adapter of `lora_rank`; else all weights.
         vision: train the vision tower too.
@@ -44,6 +45,7 @@ class Recipe:
     max_steps: int | None = None
     learning_rate: float | None = None
     batch_tokens: int | None = None
+    accumulate: int = 1
     optimizer: Literal["adamw", "muon"] | None = None
     lora: bool | None = None
     lora_rank: int = 16

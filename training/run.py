@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers.trainer_callback import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.sft_config import SFTConfig
@@ -66,15 +68,20 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> Non
         ModelUnavailable: the model cannot be loaded, or cannot be trained.
     """
     pace = Pace(60 * recipe.max_minutes * (1 - SAVING) if recipe.max_minutes else None)
-    vlm = load_trainable(recipe)
+    processes = PartialState()
+    vlm = load_trainable(recipe, processes)
     way = WAYS[recipe.method]
     collator = way.collator(Collator(vlm.builder))
     rows, held_out = _rows(recipe, vlm, collator.length)
     plan = make_plan(recipe, vlm.engine.model)
-    print(*plan.lines(rows, held_out), sep="\n", file=sys.stderr)
+    if processes.is_main_process:
+        print(*plan.lines(rows, held_out), sep="\n", file=sys.stderr)
     if dry_run:
         return
-    folder = begin_output(recipe, resume=resume)
+    folder = Path(recipe.output)
+    with processes.main_process_first():
+        if processes.is_main_process:
+            begin_output(folder, recipe, resume=resume)
     pace.spend(spent_before(folder) if resume else 0.0)
     watched = held_out.thinned(CHECKED) if held_out else None
     course = Course(
@@ -91,9 +98,10 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> Non
     told = partial(samples, vlm, questions) if questions else None
     trainer.add_callback(Progress(pace, folder / LOG, len(rows), watched is not None, told))
     trainer.train(resume_from_checkpoint=resume or None)
-    save_model(trainer, recipe, folder)
-    plot_losses(folder / LOG, folder / "losses.png")
-    _say_result(vlm, held_out, recipe)
+    if processes.is_main_process:
+        save_model(trainer, recipe, folder)
+        plot_losses(folder / LOG, folder / "losses.png")
+        _say_result(vlm, held_out, recipe)
 
 
 def _rows(recipe: Recipe, vlm: HFVLM, length: Callable[[Any], int]) -> tuple[Rows, Rows | None]:
@@ -104,7 +112,7 @@ def _rows(recipe: Recipe, vlm: HFVLM, length: Callable[[Any], int]) -> tuple[Row
 
 
 def _trainer(
-    way: Way, recipe: Recipe, plan: Plan, course: Course, vlm: HFVLM, checkpoints: Any
+    way: Way, recipe: Recipe, plan: Plan, course: Course, vlm: HFVLM, checkpoints: Path
 ) -> Any:
     held_out = course.held_out is not None
     args = arguments(

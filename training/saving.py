@@ -17,13 +17,12 @@ CHECKPOINTS = "checkpoints"
 LOG = "log.jsonl"
 
 
-def begin_output(recipe: Recipe, *, resume: bool) -> Path:
-    """The folder of a training, its recipe in it.
+def begin_output(folder: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Make the folder of a training, its recipe in it.
 
     Raises:
         BadData: it holds something else; or there is nothing in it to go on with.
     """
-    folder = Path(recipe.output)
     begun = folder / "recipe.json"
     if resume and not any((folder / CHECKPOINTS).glob("checkpoint-*")):
         raise BadData(f"{folder} has no checkpoint to go on from: leave --resume out")
@@ -32,7 +31,6 @@ def begin_output(recipe: Recipe, *, resume: bool) -> Path:
         raise BadData(f"{folder} is not empty: {remedy}give another --output")
     folder.mkdir(parents=True, exist_ok=True)
     begun.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
-    return folder
 
 
 def spent_before(folder: Path) -> float:

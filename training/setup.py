@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from accelerate import PartialState
+
 import mm
 from mm.model import HFVLM
 from mm.vlm import ModelUnavailable
@@ -28,13 +30,15 @@ ENOUGH = 200
 """Rows from which on some are held out."""
 
 
-def load_trainable(recipe: Recipe) -> HFVLM:
-    """The recipe's model on its device, in float32 where all of it may be trained.
+def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
+    """The recipe's model on its device, or on that of this one of several processes.
 
     Raises:
         ModelUnavailable: it cannot be loaded, or is of a family that the token builder lacks.
     """
-    vlm = mm.load(recipe.model, device=recipe.device, threads=cores())
+    several = processes.num_processes > 1
+    device = recipe.device or (str(processes.device) if several else None)
+    vlm = mm.load(recipe.model, device=device, threads=cores())
     if not isinstance(vlm, HFVLM):
         raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
     return vlm
@@ -92,6 +96,7 @@ def arguments(
         weight_decay=0.01,
         bf16=plan.autocast,
         use_cpu=plan.device == "cpu",
+        gradient_accumulation_steps=recipe.accumulate,
         gradient_checkpointing=plan.checkpointing,
         seed=recipe.seed,
         logging_strategy="steps",
