@@ -336,8 +336,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     train = ("sft", "--data", path, "--eval-data", path, "--batch-tokens", 300, "--max-steps", 10)
     one = mm("train", *train, "--output", "one", "--accumulate", 2, folder=tmp_path)
     assert one.returncode == 0, one.stderr
-    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launched = [*launch, "--num_cpu_threads_per_process", "1", "-m", "app.cli", "train"]
+    launched = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "app.cli", "train"]
     two = subprocess.run(
         [sys.executable, *launched, *map(str, train), "--output", "two"],
         cwd=tmp_path,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.sft_config import SFTConfig
@@ -118,6 +119,7 @@ def _trainer(
     args = arguments(
         way.config, recipe, plan, checkpoints, held_out=held_out, **way.options(recipe)
     )
+    set_seed(recipe.seed)  # an adapter begins at random
     model = prepare_model(vlm.engine.model, recipe, plan)
     trainer = way.trainer(model, args, course, vlm.builder.tokenizer)
     trainer.remove_callback(PrinterCallback)

@@ -59,7 +59,8 @@ class SeenOnce:
         new = [key for key in spans if key not in found]
         if new:
             tensors = [spans[key].tensors for key in new]
-            with torch.no_grad():
+            # in the weights' own precision: in bfloat16 it would matter who is encoded with whom
+            with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                 outputs = encode_each(model, tensors)
             for key, output, each in zip(new, outputs, tensors, strict=True):
                 grid = each[_GRID].to(model.device) if _GRID in each else None
