@@ -28,7 +28,7 @@ def speed_up(model: Any) -> Any:
 
     for module in model.modules():
         if isinstance(module, nn.Conv3d) and module.groups == 1:
-            module.forward = partial(_multiplied, module)
+            module.__dict__["forward"] = partial(_multiplied, module)
     tower = getattr(model.base_model, "visual", None)
     if tower is not None and tower.config._attn_implementation in _SLOW:
         ALL_ATTENTION_FUNCTIONS.register(_TOGETHER, _together)
@@ -63,14 +63,12 @@ def _together(
 
     lengths = cu_seq_lens_q.diff().tolist()
     runs = [(length, len(list(run))) for length, run in groupby(lengths)]
-    sizes = [length * count for length, count in runs]
-    made = [
-        _attended(*(t.view(*t.shape[:1], count, length, t.shape[-1]) for t in some), scaling)
-        for (length, count), *some in zip(
-            runs, *(t[0].split(sizes, dim=1) for t in (query, key, value)), strict=True
-        )
-    ]
-    return torch.cat([m.flatten(1, 2) for m in made], dim=1).transpose(0, 1)[None], None
+    made, at = [], 0
+    for length, count in runs:
+        some = slice(at, at := at + length * count)
+        q, k, v = (t[0, :, some].unflatten(1, (count, length)) for t in (query, key, value))
+        made.append(_attended(q, k, v, scaling).flatten(1, 2))
+    return torch.cat(made, dim=1).transpose(0, 1)[None], None
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
@@ -69,7 +70,7 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> Non
         ModelUnavailable: the model cannot be loaded, or cannot be trained.
     """
     pace = Pace(60 * recipe.max_minutes * (1 - SAVING) if recipe.max_minutes else None)
-    processes = PartialState()
+    processes = PartialState(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
     vlm = load_trainable(recipe, processes)
     way = WAYS[recipe.method]
     collator = way.collator(Collator(vlm.builder))
