@@ -47,6 +47,9 @@ def _add(method: str, help: str) -> None:
         vision: Annotated[
             bool | None, typer.Option("--vision/--no-vision", help="Train the vision tower too.")
         ] = None,
+        compile: Annotated[
+            bool | None, typer.Option("--compile/--no-compile", help="Compile the decoder.")
+        ] = None,
         blind: Annotated[
             bool | None, typer.Option("--blind", help="Show grey pictures: a control.")
         ] = None,
@@ -83,6 +86,7 @@ def _add(method: str, help: str) -> None:
             "lora": lora,
             "lora_rank": lora_rank,
             "vision": vision,
+            "compile": compile,
             "blind": blind,
             "beta": beta,
             "seed": seed,

@@ -146,5 +146,5 @@ def write(folder: Path, name: str, pictures: int, questions: int, seed: int) -> 
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), "train", pictures=6000, questions=2, seed=0)
+    write(Path(sys.argv[1]), "train", pictures=12000, questions=2, seed=0)
     write(Path(sys.argv[1]), "test", pictures=500, questions=1, seed=1)

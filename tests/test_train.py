@@ -20,6 +20,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from mm.types import Image, assistant, user
 from training.collate import IGNORED, Collator, PairCollator, forward_inputs
+from training.compiling import compile_blocks, why_not_compiled
 from training.data import BadData, DataSet, Row
 from training.pace import Pace, rate_share
 from training.plan import make_plan, prepare_model
@@ -40,6 +41,12 @@ class Given(DataSet):
 
     def __getitem__(self, index):
         return self.records[index]
+
+
+def gradients(model, batch):
+    model.zero_grad()
+    model(**forward_inputs(model, batch)).loss.backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 def picture(colour: str) -> Image:
@@ -138,6 +145,26 @@ def test_sft_on_words_is_trls(tmp_path):
     ours = trainer_for("sft", TEXT, tmp_path, copy.deepcopy(tiny.model), tiny.builder)
     with torch.no_grad():
         torch.testing.assert_close(loss_of(ours), loss_of(stock), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow  # compiling takes a minute
+def test_compiled_blocks_learn_the_same():
+    """Compiled with gradients, left alone without: the engine's caches never meet the compiler."""
+    if why := why_not_compiled():
+        pytest.skip(why)
+    tiny = FAMILIES["qwen3_vl"]()
+    model, builder = tiny.model, tiny.builder
+    batch = Collator(builder)(SEEN)
+    plain = gradients(model, batch)
+    compile_blocks(model)
+    compiled = gradients(model, batch)
+    assert compiled.keys() == plain.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(compiled[name], gradient, atol=1e-5, rtol=1e-4, msg=name)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    with torch.no_grad():
+        model(**forward_inputs(model, batch))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == before > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from mm.towers import speed_up
+from training.compiling import WORTH_IT_S, compile_blocks, why_not_compiled
 from training.data import BadData
 from training.recipe import Recipe
-from training.trainer import Rows
+from training.trainer import Rows, bare
 
 FULL_BYTES = 16
 """Of memory per parameter: float32 weights, gradients and two moments of AdamW."""
@@ -36,6 +37,7 @@ class Plan:
         vision: the vision tower trains.
         autocast: forward passes in bfloat16.
         checkpointing: activations are computed twice, to save memory.
+        compiled: the decoder's blocks are compiled.
         needed, memory: bytes for all weights and their optimiser, and what the device has.
     """
 
@@ -47,6 +49,7 @@ class Plan:
     device: str
     autocast: bool
     checkpointing: bool
+    compiled: bool
     needed: int
     memory: int
 
@@ -63,7 +66,8 @@ class Plan:
             f"{'too' if self.vision else 'frozen'}: all of it would take {share} (--lora/--full, "
             "--vision/--no-vision)",
             f"learning rate {self.learning_rate:g} (--learning-rate), on {self.device} in "
-            f"{'bfloat16' if self.autocast else 'float32'}",
+            f"{'bfloat16' if self.autocast else 'float32'}"
+            f"{', compiled (--no-compile)' if self.compiled else ''}",
         ]
 
 
@@ -102,9 +106,23 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
         device=model.device.type,
         autocast=_has_bfloat16(model.device.type),
         checkpointing=not small,
+        compiled=_pays(recipe, small and model.device.type == "cpu"),
         needed=count * FULL_BYTES,
         memory=memory,
     )
+
+
+def _pays(recipe: Recipe, overhead: bool) -> bool:
+    """Whether to compile: as the recipe says, else where `overhead` takes much of a long training.
+
+    Raises:
+        BadData: the recipe asks for it where it cannot be done.
+    """
+    if recipe.compile is None:
+        return overhead and 60 * (recipe.max_minutes or 0) >= WORTH_IT_S and not why_not_compiled()
+    if recipe.compile and (why := why_not_compiled()):
+        raise BadData(f"PyTorch cannot compile here ({why}): leave --compile out")
+    return recipe.compile
 
 
 def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
@@ -123,6 +141,8 @@ def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
     for name, weights in model.named_parameters():
         if any(word in name for word in _TOWER):
             weights.requires_grad_(plan.vision)
+    if plan.compiled:
+        compile_blocks(bare(model))
     return model
 
 

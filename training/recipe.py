@@ -30,6 +30,7 @@ class Recipe:
         optimizer: "muon" learns small models, all of whose weights train, in fewer steps.
         lora: train an adapter of `lora_rank`; else all weights.
         vision: train the vision tower too.
+        compile: compile the decoder's blocks; None for where that pays.
         blind: show grey pictures, as a control of what is learnt from the words alone.
         beta: dpo: how far the policy may go from where it began.
         format: how the rows are written; "auto" tells by their columns.
@@ -50,6 +51,7 @@ class Recipe:
     lora: bool | None = None
     lora_rank: int = 16
     vision: bool | None = None
+    compile: bool | None = None
     blind: bool = False
     beta: float = 0.1
     seed: int = 0

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from datasets import Dataset
 from torch.optim.lr_scheduler import LambdaLR
@@ -25,6 +25,9 @@ from training.data import DataSet, Row
 from training.optimisers import muon
 from training.pace import Pace, rate_share
 from training.seeing import See
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PICTURES = "pictures"
 
@@ -130,10 +133,25 @@ class SFT(OnCourse, SFTTrainer):
     def __init__(self, model: Any, args: Any, course: Course, tokenizer: Any, **kw: Any) -> None:
         self.course = course
         super().__init__(model, args, **_data(course, tokenizer), **kw)
+        self._trained: Tensor | None = None
+        bare(self.model).base_model.register_forward_hook(self._keep_trained)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
-        """The mean cross-entropy of the trained tokens of a batch."""
-        return super().compute_loss(model, self.inputs(model, inputs), *args, **kw)
+        """The mean cross-entropy of the trained tokens of a batch.
+
+        The head reads those alone: without Triton, TRL's would score every token.
+        """
+        made = self.inputs(model, inputs)
+        labels = made.pop("labels")[:, 1:]
+        self._trained = labels != IGNORED
+        made["shift_labels"] = labels[self._trained][None]
+        return super().compute_loss(model, made, *args, **kw)
+
+    def _keep_trained(self, backbone: Any, args: Any, output: Any) -> None:
+        """Leave of what the backbone made, (rows, length, width), where a trained token follows."""
+        if self._trained is not None:  # else the engine asks
+            output.last_hidden_state = output.last_hidden_state[:, :-1][self._trained][None]
+            self._trained = None
 
 
 class DPO(OnCourse, DPOTrainer):
