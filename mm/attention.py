@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .families import encode, join
+from .encoding import encode_all
 from .tokens import TokenBuilder, Tokens
 from .types import Cost
 from .vlm import Glance, Query
@@ -107,7 +107,7 @@ def _inputs(model: Any, builder: TokenBuilder, tokens: Tokens) -> dict[str, Any]
     visual = ids == builder.placeholder_id
     inputs: dict[str, Any] = {"input_ids": ids}
     if tokens.images:
-        seen = join([encode(model, span.tensors) for span in tokens.images])
+        seen = encode_all(model, [span.tensors for span in tokens.images])
         inputs["mm_encoder_outputs"] = {"image": seen}
     if builder.family.mrope:
         inputs["mm_token_type_ids"] = visual.int()

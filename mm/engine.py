@@ -21,7 +21,7 @@ from .scheduler import Request, Waiting
 from .tokens import TokenBuilder, Tokens
 from .types import Sampling
 from .vlm import Cancelled, Glance, ModelError, OnToken, Query
-from .weights import Weights
+from .weights import Encoded, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,10 +76,11 @@ class Engine:
         self.builder = builder
         self.weights = Weights(model, builder)
         self.model = self.weights.model
+        self._features: Kept[tuple[str, str | None], Encoded] = Kept(feature_budget)
         self._loop = Loop(
             self.weights,
             Contexts(context_budget),
-            Kept(feature_budget),
+            self._features,
             Waiting(queue),
             rows=rows,
             chunk=chunk,
@@ -242,6 +243,10 @@ class Engine:
             return glance(self.model, self.builder, tokens, layers, query=query, gradient=gradient)
 
     def _submit(self, request: Request) -> None:
+        """Queue a request. Its pictures are prepared here, on the thread that asks."""
+        for span in request.tokens.images:
+            if (span.key, request.adapter) not in self._features:
+                span.prepare()
         self._start()
         self._loop.waiting.put(request)
 

@@ -5,7 +5,7 @@ What its processor makes of a picture is in layouts.py, the words around its tur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,67 +55,6 @@ class Family:
 def family_of(model_type: str) -> Family | None:
     """The family that a config's `model_type` belongs to; None for one that nobody listed."""
     return next((f for f in FAMILIES if model_type in f.model_types), None)
-
-
-def encode(model: Any, tensors: Mapping[str, Any]) -> Any:
-    """The vision features of one picture, as `mm_encoder_outputs["image"]` takes them.
-
-    `tensors` are an `ImageSpan`'s. Join those of several pictures with `join`.
-    """
-    takes = {k: v.to(model.device) for k, v in tensors.items()}
-    return model.model.get_image_features(**takes, return_dict=True)
-
-
-def encode_all(model: Any, pictures: Sequence[Mapping[str, Any]]) -> Any:
-    """The features of several pictures as one `mm_encoder_outputs["image"]`, in order.
-
-    In one pass where pictures of any size can share one.
-    """
-    import torch
-
-    if "image_grid_thw" not in pictures[0]:
-        return join([encode(model, tensors) for tensors in pictures])
-    return encode(model, {k: torch.cat([t[k] for t in pictures]) for k in pictures[0]})
-
-
-def encode_each(model: Any, pictures: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The features of each picture, as `encode` gives them; in one pass where `encode_all` is."""
-    if "image_grid_thw" not in pictures[0]:
-        return [encode(model, tensors) for tensors in pictures]
-    output = encode_all(model, pictures)
-    return [_only(output, at) for at in range(len(pictures))]
-
-
-def _only(output: Any, at: int) -> Any:
-    """What `output` says of picture number `at`."""
-    from copy import copy
-
-    found = copy(output)
-    found.last_hidden_state = None
-    found.pooler_output = (output.pooler_output[at].clone(),)
-    if getattr(output, "deepstack_features", None) is not None:
-        found.deepstack_features = [(layer[at].clone(),) for layer in output.deepstack_features]
-    return found
-
-
-def join(outputs: list[Any]) -> Any:
-    """The features of several pictures as one `mm_encoder_outputs["image"]`, in order."""
-    from copy import copy
-
-    joined = copy(outputs[0])
-    joined.pooler_output = _chain([o.pooler_output for o in outputs])
-    if getattr(joined, "deepstack_features", None) is not None:
-        layers = zip(*(o.deepstack_features for o in outputs), strict=True)
-        joined.deepstack_features = [_chain(list(layer)) for layer in layers]
-    return joined
-
-
-def _chain(values: list[Any]) -> Any:
-    import torch
-
-    if torch.is_tensor(values[0]):
-        return torch.cat(values)
-    return tuple(feature for value in values for feature in value)
 
 
 _QWEN_MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")

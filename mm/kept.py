@@ -104,6 +104,10 @@ class Kept(Generic[K, V]):
         self._values.clear()
         self.bytes = 0
 
+    def __contains__(self, key: object) -> bool:
+        """Any thread may ask."""
+        return key in self._values
+
     def __iter__(self) -> Iterator[K]:
         return iter(tuple(self._values))
 
@@ -119,12 +123,15 @@ class Contexts:
 
     def longest(self, wanted: Context, limit: int) -> tuple[int, Layers]:
         """The longest computed beginning of `wanted`, of at most `limit` ids, and its layers."""
-        best = self._nearest(wanted)
-        length = wanted.cut(min(wanted.shared(best), limit)) if best else 0
+        best, length = self._nearest(wanted, limit)
         if best is None or length == 0:
             return 0, ()
         layers = self.kept.get(best) or ()
         return length, tuple((k[:, :, :length], v[:, :, :length]) for k, v in layers)
+
+    def reach(self, wanted: Context, limit: int) -> int:
+        """How long `longest` would be; nothing counts as used."""
+        return self._nearest(wanted, limit)[1]
 
     def keep(self, context: Context, layers: Layers) -> None:
         """Keep what was computed, in place of the contexts that it continues."""
@@ -136,8 +143,8 @@ class Contexts:
                 self.kept.drop(other)
         self.kept.put(context, layers, sum(k.nbytes + v.nbytes for k, v in layers))
 
-    def _nearest(self, wanted: Context) -> Context | None:
-        """The kept context that shares most; the first of several."""
+    def _nearest(self, wanted: Context, limit: int) -> tuple[Context | None, int]:
+        """The kept context that shares most, the first of several, and what can be used of it."""
         best, length, pictures = None, 0, 0
         for other in self.kept:
             # most share a system message and no more: those are passed over quickly
@@ -148,4 +155,4 @@ class Contexts:
             ):
                 best, length = other, shared
                 pictures = sum(start <= length for start, _, _ in wanted.images)
-        return best
+        return best, wanted.cut(min(length, limit))

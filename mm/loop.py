@@ -155,7 +155,7 @@ class Loop:
         while self._prompts and left > 0:
             prompt = max(self._prompts, key=lambda p: max(r.priority for r in p.requests))
             try:
-                left -= self._prefill.advance(prompt, left)
+                left -= self._prefill.advance(prompt, left, self._prompts)
                 if prompt.logits is None:
                     continue
                 self._prompts.remove(prompt)

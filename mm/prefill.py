@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .kept import Context, Contexts, Kept
 from .scheduler import Request
-from .tokens import ImageSpan, Tokens
+from .sight import Sight
+from .tokens import Tokens
 from .types import Cost
 from .weights import Encoded, Weights, dynamic_cache, layers_of
 
@@ -24,6 +25,7 @@ class Prompt:
         reused: how many ids a kept context held; `done` counts them too.
         cache: transformers' cache, of this prompt alone; None before the first chunk.
         logits: (V,) for the token after the prompt, once `done` reaches its end.
+        seen: what was encoded for this prompt, by the pictures' keys.
     """
 
     tokens: Tokens
@@ -35,6 +37,7 @@ class Prompt:
     cache: Any = field(default=None, repr=False)
     positions: Any = field(default=None, repr=False)
     logits: Any = field(default=None, repr=False)
+    seen: dict[str, Encoded] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, request: Request) -> Prompt:
@@ -68,12 +71,13 @@ class Prefill:
     ) -> None:
         self._weights = weights
         self._contexts = contexts
-        self._features = features
+        self._sight = Sight(weights, contexts, features)
 
-    def advance(self, prompt: Prompt, budget: int) -> int:
+    def advance(self, prompt: Prompt, budget: int, others: Iterable[Prompt] = ()) -> int:
         """Compute up to about `budget` ids more; returns how many it was.
 
-        A picture is computed whole, whatever its length.
+        A picture is computed whole, whatever its length. Where one has to be encoded, those that
+        `others` will need, of up to `budget` visual tokens, are encoded in the same pass.
 
         Raises:
             ModelError: the prompt is longer than the model's context.
@@ -83,6 +87,7 @@ class Prefill:
         start = prompt.done
         stop = _chunk_end(prompt.context, start, min(start + budget, len(prompt.tokens.ids)))
         with self._weights.using(prompt.context.adapter):
+            self._sight.provide(prompt, start, stop, others, budget)
             hidden = self._compute(prompt, start, stop)
             prompt.done = stop
             if stop == len(prompt.tokens.ids):
@@ -105,23 +110,10 @@ class Prefill:
 
     def _compute(self, prompt: Prompt, start: int, stop: int) -> Tensor:
         spans = [s for s in prompt.tokens.images if start <= s.start < stop]
-        features = self._seen(prompt, spans)
-        embeds, extra = self._weights.inputs(prompt.tokens.ids[start:stop], start, features)
+        seen = [prompt.seen[s.key].block(s.block) if s.block else prompt.seen[s.key] for s in spans]
+        embeds, extra = self._weights.inputs(prompt.tokens.ids[start:stop], start, seen)
         at = prompt.positions[..., start:stop]
         return self._weights.forward(embeds, at, prompt.cache, **extra)
-
-    def _seen(self, prompt: Prompt, spans: Sequence[ImageSpan]) -> list[Encoded]:
-        """The features of each picture, encoded now where they are not kept."""
-        found: list[Encoded] = []
-        for span in spans:
-            key = (span.key, prompt.context.adapter)
-            seen = self._features.get(key)
-            if seen is None:
-                seen = self._weights.see(span)
-                self._features.put(key, seen, seen.nbytes)
-                prompt.patches += span.patches
-            found.append(seen.block(span.block) if span.block else seen)
-        return found
 
 
 def _chunk_end(context: Context, start: int, stop: int) -> int:

@@ -58,6 +58,10 @@ class ImageSpan:
     def tensors(self) -> Mapping[str, Tensor]:
         return self.process()
 
+    def prepare(self) -> None:
+        """Have `tensors` made now; they are kept for a while."""
+        self.process()
+
     @property
     def image(self) -> Image:
         return self.seen if isinstance(self.seen, Image) else self.seen.image

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .families import encode
+from .encoding import encode_each
 from .memory import Block
 from .tokens import ImageSpan, TokenBuilder, Tokens
 from .vlm import ModelError
@@ -152,15 +152,17 @@ class Weights:
             extra["attention_mask"] = _joined_masks(visual[0], start, self._text.sliding_window)
         return embeds, extra
 
-    def see(self, span: ImageSpan) -> Encoded:
-        """Encode a picture, or the whole memory that the span is a block of."""
-        if span.block and self.family.recall:
-            layers = self.family.recall.encode(self.model, span.tensors)
-            embeds, *deep = (span.block.sheet.join(layer) for layer in layers)
-            return Encoded(embeds, tuple(deep))
-        output = encode(self.model, span.tensors)
-        deep = getattr(output, "deepstack_features", None) or ()
-        return Encoded(_flat(output.pooler_output), tuple(_flat(layer) for layer in deep))
+    def see(self, spans: Sequence[ImageSpan]) -> list[Encoded]:
+        """Encode pictures, in one pass where they can share it, and memories, the whole of each."""
+        pictures = [span for span in spans if not span.block]
+        outputs = iter(encode_each(self.model, [span.tensors for span in pictures]))
+        return [self._recalled(s, s.block) if s.block else _encoded(next(outputs)) for s in spans]
+
+    def _recalled(self, span: ImageSpan, block: Block) -> Encoded:
+        assert self.family.recall
+        layers = self.family.recall.encode(self.model, span.tensors)
+        embeds, *deep = (block.sheet.join(layer) for layer in layers)
+        return Encoded(embeds, tuple(deep))
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -190,6 +192,11 @@ def dynamic_cache(layers: Iterable[tuple[Tensor, Tensor]]) -> Any:
 
 def layers_of(cache: Any) -> tuple[tuple[Tensor, Tensor], ...]:
     return tuple((layer.keys, layer.values) for layer in cache.layers)
+
+
+def _encoded(output: Any) -> Encoded:
+    deep = getattr(output, "deepstack_features", None) or ()
+    return Encoded(_flat(output.pooler_output), tuple(_flat(layer) for layer in deep))
 
 
 def _flat(value: Any) -> Tensor:

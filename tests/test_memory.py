@@ -114,7 +114,7 @@ def test_a_replayed_region_is_the_slice_of_what_the_whole_is(family: str) -> Non
     )
     assert part.block
     assert whole.block
-    seen = vlm.engine.on_thread(vlm.engine.weights.see, part)
+    seen = vlm.engine.on_thread(vlm.engine.weights.see, [part])[0]
     columns, rows = whole.shape
     x0, y0, x1, y1 = part.block.box
     grid = seen.embeds.view(rows, columns, -1)
@@ -135,7 +135,7 @@ def test_llava_next_remembers_a_tile_as_it_sees_one() -> None:
     tile = picture(1, (56, 56))
     (span,) = vlm.builder.build((user(Features(tile)),)).images
     (whole,) = vlm.builder.build((user(tile),)).images
-    ours, theirs = (vlm.engine.on_thread(vlm.engine.weights.see, s) for s in (span, whole))
+    ours, theirs = vlm.engine.on_thread(vlm.engine.weights.see, (span, whole))
     torch.testing.assert_close(ours.embeds, theirs.embeds[: len(ours.embeds)])
 
 

@@ -24,7 +24,8 @@ from transformers import (
     SmolVLMProcessor,
 )
 
-from mm.families import encode, family_of, join
+from mm.encoding import encode, join
+from mm.families import family_of
 from mm.geometry import Region
 from mm.tokens import TokenBuilder, Tokens, compose, load_builder
 from mm.types import (

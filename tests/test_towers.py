@@ -8,7 +8,7 @@ import torch
 from tiny_models import FAMILIES
 from torch import nn
 
-from mm.families import encode_all
+from mm.encoding import encode_all
 from mm.towers import speed_up
 from mm.types import Image, user
 

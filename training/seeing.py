@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mm.families import encode_all, encode_each, join
+from mm.encoding import encode_all, encode_each, join
 from mm.kept import Kept
 from mm.tokens import ImageSpan
 

@@ -23,7 +23,7 @@ from rich.progress import track
 from torch import Tensor
 
 import mm
-from mm.families import encode
+from mm.encoding import encode
 from mm.model import HFVLM
 from mm.types import Cropped, Image
 from training.tabletop import LETTERS, Scene, make_scene, render
