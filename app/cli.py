@@ -19,10 +19,13 @@ from .mistakes import EXPECTED, Mistake, hush, leave, tell
 from .options import (
     AbsolutePaths,
     Adapter,
+    Backend,
+    BaseUrl,
     Device,
     Dtype,
     Model,
     ModelChoice,
+    Processor,
     Strategy,
     Urls,
     split,
@@ -87,6 +90,9 @@ def ask(
     device: Device = None,
     dtype: Dtype = None,
     adapter: Adapter = None,
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
 ) -> None:
     """Ask a question about one picture or several: the answer, where it looked, what it cost."""
     from .ask import How
@@ -94,7 +100,7 @@ def ask(
     from .batch import ask_batch
 
     how = How(
-        model=ModelChoice(model, device, dtype, adapter),
+        model=ModelChoice(model, device, dtype, adapter, backend, base_url, processor),
         strategy=strategy,
         sampling=mm.Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed),
         choices=tuple(split(choices)),
@@ -110,11 +116,16 @@ def ask(
 
 
 @cli.command()
-def info(model: Model = "tiny") -> None:
+def info(
+    model: Model = "tiny",
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
+) -> None:
     """Versions, the device, and what a model is: box format, tokens per picture size."""
     from .info import print_info
 
-    print_info(model)
+    print_info(ModelChoice(model, backend=backend, base_url=base_url, processor=processor))
 
 
 @cli.command()
@@ -125,6 +136,9 @@ def demo(
     device: Device = None,
     dtype: Dtype = None,
     adapter: Adapter = None,
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
 ) -> None:
     """A page where you drop a picture, ask, and see where the model looked."""
     try:
@@ -133,7 +147,11 @@ def demo(
         if error.name != "gradio":
             raise
         raise Mistake("mm demo needs gradio: pip install 'multimodal-reasoning[demo]'") from None
-    serve(ModelChoice(model, device, dtype, adapter), host=host, port=port)
+    serve(
+        ModelChoice(model, device, dtype, adapter, backend, base_url, processor),
+        host=host,
+        port=port,
+    )
 
 
 @cli.command("eval")
@@ -155,6 +173,9 @@ def evaluate(
     device: Device = None,
     dtype: Dtype = None,
     adapter: Adapter = None,
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
     threads: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
@@ -163,6 +184,7 @@ def evaluate(
 
     from .strategies import strategy_named
 
+    choice = ModelChoice(model, device, dtype, adapter, backend, base_url, processor)
     benchmarks.run_cli(
         target,
         tasks=split(task),
@@ -172,8 +194,7 @@ def evaluate(
         seed=seed,
         model=model,
         adapter=adapter,
-        device=device,
-        dtype=dtype,
+        load=choice.load,
         level=level,
         out=out,
         show_errors=show_errors,

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import mm
 from mm.checkpoints import find, inspect
+from mm.remote import BASE_URL, connect
+
+from .options import ModelChoice
+
+if TYPE_CHECKING:
+    from mm.tokens import TokenBuilder
 
 PACKAGES = [
     "multimodal-reasoning",
@@ -25,13 +33,15 @@ SIZES: tuple[mm.Size, ...] = ((224, 224), (768, 768), (1280, 720), (1024, 1536),
 """Common picture sizes, (width, height)."""
 
 
-def print_info(model: str) -> None:
-    """Print versions, the device, and the facts of `model`, whose weights are not loaded.
+def print_info(choice: ModelChoice) -> None:
+    """Print versions, the device, and the facts of a model, whose weights are not loaded.
 
     Raises:
+        Mistake: flags that do not go together.
         ModelUnavailable: there is no such model.
     """
-    facts = model_facts(model)
+    choice.check()
+    facts = model_facts(choice.name) if choice.backend == "local" else served_facts(choice)
     print(table({"python": platform.python_version(), **versions()}))
     print(table(machine()), end="\n\n")
     print(table(facts))
@@ -68,19 +78,44 @@ def model_facts(name: str) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise mm.ModelUnavailable(f"{name}: {error}") from error
     crop_rule = checkpoint.config.get("crop_rule", builder.traits.crop_rule)
-    facts = {
+    return {
         "model": name,
         "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),
         "parameters": f"{checkpoint.parameters:,}",
-        "boxes": box_line(builder.traits.box_format),
-        "crop rule": crop_rule,
-        "tool calls": "yes" if builder.traits.calls_tools else "no: asked where, then cropped",
+        **_use(replace(builder.traits, crop_rule=crop_rule)),
+        **_pictures(builder),
     }
+
+
+def served_facts(choice: ModelChoice) -> dict[str, str]:
+    """What is known of a model behind a server: by its name, unless there is a processor.
+
+    Raises:
+        ModelUnavailable: the server cannot be reached, or has no such model.
+    """
+    base_url = choice.base_url or BASE_URL
+    vlm = connect(choice.name, base_url=base_url, processor=choice.processor)
+    family = vlm.family.name if vlm.family else "unknown: boxes are taken to be 0 to 1000"
+    facts = {"model": vlm.name, "server": base_url, "family": family, **_use(vlm.traits)}
+    if vlm.builder:
+        return {**facts, **_pictures(vlm.builder)}
+    return {**facts, "pictures": "sizes and costs are not known: give --processor"}
+
+
+def _use(traits: mm.Traits) -> dict[str, str]:
+    return {
+        "boxes": box_line(traits.box_format),
+        "crop rule": traits.crop_rule,
+        "tool calls": "yes" if traits.calls_tools else "no: asked where, then cropped",
+    }
+
+
+def _pictures(builder: TokenBuilder) -> dict[str, str]:
     pictures = {}
     for size in SIZES:
         seen, cost = builder.seen_size(size), builder.visual_tokens(size)
         pictures[_by(size)] = f"seen as {_by(seen)}, {cost} visual tokens"
-    return {**facts, **pictures}
+    return pictures
 
 
 def box_line(box_format: mm.BoxFormat) -> str:

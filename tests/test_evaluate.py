@@ -236,8 +236,7 @@ OPTIONS = {
     "seed": 0,
     "model": "tiny",
     "adapter": None,
-    "device": None,
-    "dtype": None,
+    "load": lambda: mm.load("tiny"),
     "level": None,
     "out": None,
     "show_errors": None,
@@ -256,7 +255,7 @@ def questions(tmp_path):
 
 def scripted(monkeypatch, replies):
     vlm = mm.ScriptedVLM(replies)
-    monkeypatch.setattr(command.mm, "load", lambda *_, **__: vlm)
+    monkeypatch.setattr(mm, "load", lambda *_, **__: vlm)
     return vlm
 
 
@@ -344,7 +343,7 @@ def test_no_errors_write_nothing(tmp_path):
 def test_what_cannot_be_measured_is_told_before_a_model_loads(
     monkeypatch, capsys, target, changes, complaint
 ):
-    monkeypatch.setattr(command.mm, "load", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(SystemExit) as caught:
         benchmarks.run_cli(target, **{**OPTIONS, **changes})
     assert caught.value.code == 2

@@ -86,7 +86,8 @@ def look(
                 continue
             observation = observe(session, request)
             looks += 1
-            tokens += sum(tokens_of(session.vlm, seen) for seen in _seen(observation))
+            if limits.visual_tokens is not None:  # not every model can tell
+                tokens += sum(tokens_of(session.vlm, seen) for seen in _seen(observation))
             if not limits.allow(looks, tokens):
                 observation = close(observation)
             if observation:

@@ -15,7 +15,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import mm
 from mm.model import HFVLM
 from mm.session import Strategy
 from mm.vlm import VLM
@@ -69,8 +68,7 @@ def run_cli(
     seed: int,
     model: str,
     adapter: str | None,
-    device: str | None,
-    dtype: str | None,
+    load: Callable[[], VLM],
     level: int | str | None,
     out: Path | None,
     show_errors: Path | None,
@@ -82,6 +80,7 @@ def run_cli(
 
     Args:
         target: "tabletop", or a file of questions.
+        model, adapter: what `load` loads, as the person called it.
         strategy_lookup: the strategy that a name means; raises for a name that means none.
         access: what a file may name besides pictures in its own folder.
 
@@ -98,7 +97,7 @@ def run_cli(
     except (BadTarget, BadData) as error:
         print(*(f"mm: {line}" for line in str(error).split("\n")), sep="\n", file=sys.stderr)
         raise SystemExit(2) from None
-    vlm = mm.load(model, device=device, dtype=dtype, adapter=adapter)
+    vlm = load()
     about = {
         "command": shlex.join(["mm", *sys.argv[1:]]),
         "seed": seed,

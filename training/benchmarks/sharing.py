@@ -95,7 +95,7 @@ def decode(vlm: HFVLM, load: Load) -> Measured:
     for number in range(load.rounds + 1):
         (tokens,) = _prompts(vlm, number, 1)
         stamps: list[float] = []
-        with _endless(vlm):
+        with endless(vlm):
             vlm.engine.generate(
                 tokens, load.sampling, on_text=lambda _, at=stamps: at.append(time.perf_counter())
             )
@@ -161,7 +161,7 @@ def _together(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[float,
 
         vlm.engine.generate(prompts[k], load.sampling, on_text=piece)
 
-    with ThreadPoolExecutor(clients) as pool, _endless(vlm):
+    with ThreadPoolExecutor(clients) as pool, endless(vlm):
         whole = seconds(lambda: list(pool.map(ask, range(clients))))
     return whole, firsts
 
@@ -180,7 +180,7 @@ def _samples(vlm: HFVLM, load: Load, count: int, number: int) -> float:
     vlm.engine.forget()
     sampling = replace(load.sampling, temperature=1.0)
     (tokens,) = _prompts(vlm, number, 1)
-    with _endless(vlm):
+    with endless(vlm):
         return seconds(lambda: vlm.engine.generate_all([tokens] * count, sampling))
 
 
@@ -230,7 +230,7 @@ def generate(
         )
 
 
-class _endless:
+class endless:
     """For its duration no token ends a reply, so that both sides write equally much."""
 
     _lock = threading.Lock()
@@ -248,7 +248,7 @@ class _endless:
 
 def _prompts(vlm: HFVLM, number: int, clients: int) -> list[Tokens]:
     """New ones for each `number`; their pictures are processed before any clock starts."""
-    return [_prepared(vlm, _asked(number, k)) for k in range(clients)]
+    return [_prepared(vlm, asked(number, k)) for k in range(clients)]
 
 
 def _prepared(vlm: HFVLM, conversation: Conversation) -> Tokens:
@@ -258,7 +258,7 @@ def _prepared(vlm: HFVLM, conversation: Conversation) -> Tokens:
     return tokens
 
 
-def _asked(number: int, client: int) -> Conversation:
+def asked(number: int, client: int) -> Conversation:
     return (user(_picture(number * 1000 + client), QUESTION),)
 
 
