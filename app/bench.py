@@ -47,16 +47,27 @@ def users(
     requests: Annotated[int, typer.Option(min=0, help="For the row of memory; 0: none.")] = 1000,
     device: Device = None,
     dtype: Dtype = None,
+    served: Annotated[
+        bool, typer.Option("--serve/--no-serve", help="The row against transformers serve.")
+    ] = True,
     rounds: Rounds = 5,
     out: Out = None,
 ) -> None:
     """Many conversations at once."""
-    from training.benchmarks import sharing
+    from training.benchmarks import serve, sharing
+    from training.benchmarks.command import place_of
 
+    if served and not serve.available():
+        raise Mistake(
+            "transformers serve needs its extra: pip install 'transformers[serving]', "
+            "or leave its row out with --no-serve"
+        )
     vlm = _engine(ModelChoice(model, device, dtype))
 
     def measures() -> Iterator[Measured]:
         yield from sharing.users(vlm, sharing.Load(tokens, rounds), clients)
+        if served:
+            yield serve.users_served(sharing.Load(tokens, rounds), clients, **place_of(vlm))
         if requests:
             yield sharing.memory(vlm, requests)
 

@@ -397,6 +397,7 @@ def _dialect(family: Family | None, tools: Tools, show: Show) -> Dialect:
     turns = family.turns
     marks = [p for t in turns for p in (t.begin, *(t.system or ()), *t.user, *t.assistant)]
     spelt = {family.placeholder, *family.markers, *re.findall(r"<[^<>\s]+>", " ".join(marks))}
+    spelt.discard("<think>")  # a word that the template writes, and people may
     controls = re.compile("|".join([r"<\|[\w-]+\|>", *map(re.escape, sorted(spelt))]))
     return Dialect(tools, turns[0].alternates, controls, show=show)
 

@@ -258,4 +258,4 @@ def _refuse(conversation: Conversation) -> None:
             if not isinstance(part, Image):
                 raise ValueError(f"it takes pictures and words, no {type(part).__name__}")
             if message.role in ("system", "assistant"):
-                raise ValueError(f"it takes no picture in a {message.role}'s message")
+                raise ValueError(f"it takes no picture in what the {message.role} says")

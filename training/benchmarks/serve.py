@@ -41,7 +41,16 @@ _TEMPLATE = (
 _TILE, _PATCH = 64, 16
 
 
-def users_served(load: Load, clients: int, *, dtype: str = "float32") -> Measured:
+def available() -> bool:
+    """Whether `transformers serve` can run here."""
+    from transformers.utils.import_utils import is_serve_available
+
+    return is_serve_available()
+
+
+def users_served(
+    load: Load, clients: int, *, device: str = "cpu", dtype: str = "float32"
+) -> Measured:
     """Answers per second of the engine in this process, against the server's, for `clients` users.
 
     Each has a picture of its own, as PNG, and a thread to ask with. Both sides have as many threads
@@ -53,9 +62,9 @@ def users_served(load: Load, clients: int, *, dtype: str = "float32") -> Measure
         folder = Path(made)
         save_llava(folder)
         threads = torch.get_num_threads()
-        vlm = mm.load(made, device="cpu", dtype=dtype, threads=threads)
+        vlm = mm.load(made, device=device, dtype=dtype, threads=threads)
         assert isinstance(vlm, HFVLM)
-        with serving(folder, threads=threads, dtype=dtype) as client, endless(vlm):
+        with serving(folder, threads=threads, device=device, dtype=dtype) as client, endless(vlm):
             return alternate(
                 f"{clients} users, answers per second, against serve",
                 "answers/s",
@@ -186,7 +195,9 @@ def _config(tokenizer: Any) -> Any:
 
 
 @contextmanager
-def serving(folder: Path, *, threads: int = 1, dtype: str = "float32") -> Iterator[Client]:
+def serving(
+    folder: Path, *, threads: int = 1, device: str = "cpu", dtype: str = "float32"
+) -> Iterator[Client]:
     """A `transformers serve` process with the checkpoint in `folder`, on loopback, while it lasts.
 
     Args:
@@ -198,7 +209,7 @@ def serving(folder: Path, *, threads: int = 1, dtype: str = "float32") -> Iterat
     log = folder / "serve.log"
     port = _free_port()
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
-    command += ["--port", str(port), "--device", "cpu", "--dtype", dtype]
+    command += ["--port", str(port), "--device", device, "--dtype", dtype]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     with log.open("w") as said:
         process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
