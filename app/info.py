@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import mm
 from mm.checkpoints import find, inspect
-from mm.remote import BASE_URL, connect
+from mm.served import BASE_URL, connect
 
 from .options import ModelChoice
 

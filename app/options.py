@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import mm
-from mm.remote import BASE_URL, connect
+from mm.served import BASE_URL, connect
 
 from .mistakes import Mistake
 

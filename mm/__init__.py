@@ -5,8 +5,8 @@ from .geometry import BoxFormat, Region, Size, iou
 from .images import BadImage, open_image
 from .load import load
 from .question import question
-from .remote import connect
 from .scripted import ScriptedVLM
+from .served import connect
 from .session import Event, Session, Strategy, Verifier, run, run_many, stream
 from .store import load_traces, save_traces
 from .strategies import direct, insist, think

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import queue
 import random
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .vlm import Cancelled, Late, ModelError, ModelUnavailable
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from httpx2 import AsyncClient, Response
 
 T = TypeVar("T")
@@ -167,6 +168,8 @@ class Client:
             tell((number, error))
 
     async def _chunks(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Json]:
+        from asyncio import sleep
+
         from httpx2 import EventSource, TransportError
 
         for attempt in count():
@@ -183,9 +186,11 @@ class Client:
             except (TransportError, _Busy) as error:
                 if heard or attempt >= self._patience.retries:
                     raise self._failure(error) from error
-                await asyncio.sleep(self._pause(attempt, error))
+                await sleep(self._pause(attempt, error))
 
     async def _patiently(self, path: str, body: Mapping[str, Any]) -> Any:
+        from asyncio import sleep
+
         from httpx2 import TransportError
 
         for attempt in count():
@@ -194,7 +199,7 @@ class Client:
             except (TransportError, _Busy) as error:
                 if attempt >= self._patience.retries:
                     raise self._failure(error) from error
-                await asyncio.sleep(self._pause(attempt, error))
+                await sleep(self._pause(attempt, error))
 
     async def _once(self, method: str, path: str) -> Any:
         from httpx2 import TransportError
@@ -305,11 +310,13 @@ def _message(text: str, most: int = 300) -> str:
 
 
 _lock = threading.RLock()  # a client may be finalized while one is started
-_running: list[asyncio.AbstractEventLoop] = []
+_running: list[AbstractEventLoop] = []
 
 
 def _start(work: Coroutine[Any, Any, T]) -> Future[T]:
     """Begin `work` on the thread that all requests of this process live on."""
+    import asyncio
+
     with _lock:
         if not _running:
             _running.append(asyncio.new_event_loop())

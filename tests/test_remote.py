@@ -17,7 +17,8 @@ from tiny_models import FAMILIES
 import mm
 from app.cli import run
 from mm.client import Patience
-from mm.remote import RemoteVLM, connect, family_named
+from mm.remote import RemoteVLM
+from mm.served import connect, family_named
 from mm.types import (
     Conversation,
     Features,
@@ -419,7 +420,7 @@ def test_the_only_model_needs_no_name_and_is_known_by_what_it_was_loaded_from(
 
 
 def test_a_name_that_is_not_listed_is_tried_before_it_is_refused(serve: Serve) -> None:
-    there = serve({"body": {"choices": []}}, models=LISTED)
+    there = serve(reply("Hi"), models=LISTED)
     assert there.model(name="adapter").name == "adapter"
     missing = serve({"status": 404, "body": {"detail": "Not Found"}}, models=LISTED)
     with pytest.raises(mm.ModelUnavailable, match=r"no model 'other' there.*it lists mine"):

@@ -11,7 +11,8 @@ import torch
 
 import mm
 from mm.client import Client
-from mm.remote import RemoteVLM, connect
+from mm.remote import RemoteVLM
+from mm.served import connect
 from mm.types import Conversation, Sampling, assistant, user
 from training.benchmarks.serve import available, save_llava, serving, users_served
 from training.benchmarks.sharing import Load
