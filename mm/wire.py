@@ -219,7 +219,6 @@ class Reply:
         begin = max(0, len(self.text) - max(map(len, self._stop), default=0))
         whole = self.text + piece
         found = [at + len(s) for s in self._stop if (at := whole.find(s, begin)) >= 0]
-        found = [end for end in found if end > len(self.text)]
         piece = whole[len(self.text) : min(found, default=len(whole))]
         self.text += piece
         if piece and self._on_token:

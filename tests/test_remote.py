@@ -382,9 +382,10 @@ def test_what_goes_wrong_is_one_clear_line(
 
 def test_a_server_that_falls_silent_is_given_up(serve: Serve) -> None:
     server = serve({"chunks": [said("a"), said("b")], "pause_s": 3})
-    vlm = server.model(patience=Patience(silence_s=0.3, retries=0))
+    vlm = server.model(patience=Patience(silence_s=0.3, retries=2, backoff_s=0.01))
     with pytest.raises(mm.ModelError, match=r"said nothing for 0\.3 s"):
         vlm.generate([ASKED], Sampling())
+    assert len(server.bodies) == 1  # words that were heard are not asked for again
 
 
 @pytest.mark.parametrize(
