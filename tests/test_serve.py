@@ -14,7 +14,7 @@ from mm.client import Client
 from mm.remote import RemoteVLM
 from mm.served import connect
 from mm.types import Conversation, Sampling, assistant, user
-from training.benchmarks.serve import available, save_llava, serving, users_served
+from training.benchmarks.serve import available, beside, save_llava, serving
 from training.benchmarks.sharing import Load
 from vision import zoom
 
@@ -97,7 +97,8 @@ def test_what_it_refuses_is_one_line(server: Client, vlm: RemoteVLM) -> None:
         vlm.asking(deadline=0.2).generate([ASKED], Sampling(max_tokens=4000))
 
 
-def test_both_sides_write_as_much(server: Client) -> None:
-    measured = users_served(Load(reply_tokens=4, rounds=1), 2)
+def test_the_timing_lets_both_sides_write_as_much(server: Client, folder: Path) -> None:
+    """Unequal prompts or replies would be raised."""
+    measured = beside(server, mm.load(str(folder)), Load(reply_tokens=4, rounds=1), 2)
     assert measured.measure == "2 users, answers per second, against serve"
     assert (len(measured.ours), len(measured.theirs)) == (1, 1)

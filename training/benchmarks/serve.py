@@ -58,21 +58,27 @@ def users_served(
     """
     import torch
 
+    threads = torch.get_num_threads()
     with TemporaryDirectory() as made:
         folder = Path(made)
         save_llava(folder)
-        threads = torch.get_num_threads()
-        vlm = mm.load(made, device=device, dtype=dtype, threads=threads)
-        assert isinstance(vlm, HFVLM)
-        with serving(folder, threads=threads, device=device, dtype=dtype) as client, endless(vlm):
-            return alternate(
-                f"{clients} users, answers per second, against serve",
-                "answers/s",
-                partial(_rate, _ours(vlm, load), clients),
-                partial(_rate, _theirs(vlm, load, client), clients),
-                rounds=load.rounds,
-                smaller=False,
-            )
+        with serving(folder, threads=threads, device=device, dtype=dtype) as client:
+            vlm = mm.load(made, device=device, dtype=dtype, threads=threads)
+            return beside(client, vlm, load, clients)
+
+
+def beside(client: Client, vlm: mm.VLM, load: Load, clients: int) -> Measured:
+    """The engine of `vlm` and the server that `client` speaks to, which serves the same folder."""
+    assert isinstance(vlm, HFVLM)
+    with endless(vlm):
+        return alternate(
+            f"{clients} users, answers per second, against serve",
+            "answers/s",
+            partial(_rate, _ours(vlm, load), clients),
+            partial(_rate, _theirs(vlm, load, client), clients),
+            rounds=load.rounds,
+            smaller=False,
+        )
 
 
 Prepare = Callable[[Conversation], Callable[[], object]]
