@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,5 +146,9 @@ def write(folder: Path, name: str, pictures: int, questions: int, seed: int) -> 
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1]), "train", pictures=12000, questions=2, seed=0)
-    write(Path(sys.argv[1]), "test", pictures=500, questions=1, seed=1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=12000, help="to learn from")
+    args = parser.parse_args()
+    write(args.folder, "train", pictures=args.pictures, questions=2, seed=0)
+    write(args.folder, "test", pictures=500, questions=1, seed=1)
