@@ -12,7 +12,7 @@ from tiny_models import FAMILIES
 from app.cli import run
 from mm.engine import Engine
 from mm.model import HFVLM
-from training.benchmarks import sharing
+from training.benchmarks import serve, sharing
 from training.benchmarks.measure import Measured, alternate, p95, row_of
 
 torch.set_num_threads(1)
@@ -96,3 +96,11 @@ def test_the_command_prints_and_writes_rows(
         "fourth look, first token",
     ]
     assert rows[0]["measure"] in capsys.readouterr().out
+
+
+def test_a_row_that_cannot_be_measured_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(serve, "available", lambda: False)
+    assert run(["bench", "users"]) == 2
+    assert "transformers[serving]" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import mm
+from app.cli import run
 from mm.client import Client
 from mm.remote import RemoteVLM
 from mm.served import connect
@@ -84,6 +86,18 @@ def test_users_share_it(vlm: RemoteVLM) -> None:
     samples = [mm.question(f"What is {n}?", PICTURE) for n in range(6)]
     traces = mm.run_many(zoom, samples, vlm, threads=6, sampling=SHORT)
     assert [t.error for t in traces] == [None] * 6
+
+
+def test_ask_in_a_shell(
+    server: Client, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PICTURE.pixels.save(tmp_path / "a.png")
+    there = ["--backend", "openai", "--base-url", server.base_url, "--model", str(folder)]
+    asked = [str(tmp_path / "a.png"), "What is it?", "--max-tokens", "12", "--json"]
+    assert run(["ask", *asked, *there]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["error"] is None
+    assert told["cost"]["generated_tokens"] == 12
 
 
 def test_what_it_refuses_is_one_line(server: Client, vlm: RemoteVLM) -> None:
