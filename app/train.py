@@ -10,10 +10,12 @@ import typer
 from .data import bad_data
 from .mistakes import Mistake
 from .options import AbsolutePaths, Device, Urls
+from .strategies import strategy_named
 
 METHODS = {
     "sft": "Learn the replies of rows by heart (supervised fine-tuning).",
     "dpo": "Learn to prefer the chosen side of pairs (direct preference optimisation).",
+    "grpo": "Learn from rewards of the model's own answers, looks included (GRPO).",
 }
 
 train = typer.Typer(help="Fine-tune a model on your own data.", no_args_is_help=True)
@@ -54,8 +56,32 @@ def _add(method: str, help: str) -> None:
             bool | None, typer.Option("--blind", help="Show grey pictures: a control.")
         ] = None,
         beta: Annotated[
-            float | None, typer.Option(help="dpo: how close to stay to the start.")
+            float | None, typer.Option(help="dpo, grpo: how close to stay to the start.")
         ] = None,
+        strategy: Annotated[
+            str | None, typer.Option(help="grpo: how answers are sampled; zoom by default.")
+        ] = None,
+        rewards: Annotated[
+            str | None,
+            typer.Option(
+                "--reward", help="grpo: such as r-grpo, or accuracy + 0.5*looked@accuracy."
+            ),
+        ] = None,
+        prompts: Annotated[
+            int | None, typer.Option(min=1, help="grpo: questions in a step.")
+        ] = None,
+        group: Annotated[int | None, typer.Option(min=2, help="grpo: answers to each.")] = None,
+        iterations: Annotated[
+            int | None, typer.Option(min=1, help="grpo: how often each answer is learnt from.")
+        ] = None,
+        temperature: Annotated[float | None, typer.Option(help="grpo: of answers.")] = None,
+        max_looks: Annotated[int | None, typer.Option(min=0, help="grpo: in an answer.")] = None,
+        max_tokens: Annotated[int | None, typer.Option(min=1, help="grpo: in a reply.")] = None,
+        loss: Annotated[
+            str | None, typer.Option(help="grpo: grpo, dapo, dr_grpo, gspo or gppo.")
+        ] = None,
+        clip_low: Annotated[float | None, typer.Option(help="grpo: 0.2 by default.")] = None,
+        clip_high: Annotated[float | None, typer.Option(help="grpo: 0.2 by default.")] = None,
         seed: Annotated[int | None, typer.Option(help="Of the order of rows.")] = None,
         device: Device = None,
         format: Annotated[str | None, typer.Option(help="How rows are written; auto tells.")] = (
@@ -89,6 +115,17 @@ def _add(method: str, help: str) -> None:
             "compile": compile,
             "blind": blind,
             "beta": beta,
+            "strategy": strategy,
+            "rewards": rewards,
+            "prompts": prompts,
+            "group": group,
+            "iterations": iterations,
+            "temperature": temperature,
+            "max_looks": max_looks,
+            "max_tokens": max_tokens,
+            "loss": loss,
+            "clip_low": clip_low,
+            "clip_high": clip_high,
             "seed": seed,
             "device": device,
             "format": format,
@@ -113,4 +150,7 @@ def _run(recipe: Path | None, given: dict[str, object], *, dry_run: bool, resume
     from training.recipe import load_recipe
 
     with bad_data():
-        run(load_recipe(recipe, given), dry_run=dry_run, resume=resume)
+        made = load_recipe(recipe, given)
+        sampled = made.method == "grpo"
+        by = strategy_named(made.strategy) if sampled else strategy_named("direct")
+        run(made, strategy=by, dry_run=dry_run, resume=resume)

@@ -15,6 +15,8 @@ from .trace import Branch, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
 from .vlm import VLM, Cancelled, ModelError
 
+_NEXT_REPLY = 1_000_003  # far from the seeds of forks, which are counted
+
 
 @dataclass(frozen=True)
 class Event:
@@ -98,7 +100,10 @@ class Session:
         """
         on_token = partial(self._emit_token) if self._observer else None
         (generation,) = self.vlm.generate(
-            [self.messages], sampling or self.sampling, on_token=on_token, cancel=self.cancel
+            [self.messages],
+            self._seeded(sampling or self.sampling),
+            on_token=on_token,
+            cancel=self.cancel,
         )
         self._add(
             Step(
@@ -155,6 +160,14 @@ class Session:
             raise ValueError("nothing to score: the branch has no step yet")
         self.trace.score(self._leaf, name, value)
         self._emit(Event("verdict", text=f"{name}: {value}", index=self._leaf))
+
+    def _seeded(self, sampling: Sampling) -> Sampling:
+        """`sampling` with a seed of its own for each reply: two with one seed would be drawn by the
+        same random numbers."""
+        written = sum(step.sampled for step in self.branch.steps)
+        return (
+            replace(sampling, seed=sampling.seed + _NEXT_REPLY * written) if written else sampling
+        )
 
     def _add(self, step: Step) -> None:
         self._leaf = self.trace.add(step)

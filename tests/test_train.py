@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import new_domain
 import PIL.Image
@@ -18,16 +19,19 @@ from torch.nn import functional
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from mm.engine import Engine
+from mm.model import HFVLM
+from mm.strategies import direct
 from mm.types import Image, assistant, user
 from training.collate import IGNORED, Collator, PairCollator, forward_inputs
 from training.compiling import compile_blocks, why_not_compiled
 from training.data import BadData, DataSet, Row
 from training.pace import Pace, rate_share
 from training.plan import make_plan, prepare_model
-from training.recipe import Recipe, load_recipe
-from training.run import WAYS
+from training.recipe import Method, Recipe, load_recipe
 from training.seeing import SeenOnce, see
 from training.trainer import Course, Rows, bare
+from training.ways import way_of
 
 ROOT = Path(__file__).parent.parent
 torch.set_num_threads(1)
@@ -73,25 +77,25 @@ PAIRS = [
 
 
 def trainer_for(method, rows: list[Row], tmp_path, model, builder, **options):
-    way = WAYS[method]
-    collator = way.collator(Collator(builder))
+    recipe = Recipe(method)
+    way = way_of(recipe, HFVLM(Engine(model, builder)), direct)
     some = Rows(
         Given(rows),
         range(len(rows)),
-        [collator.length(row) for row in rows],
+        [way.length(row) for row in rows],
         [row.id for row in rows],
     )
-    course = Course(some, None, collator, SeenOnce(10**8) if method == "dpo" else see, Pace(), 4096)
+    course = Course(
+        some, None, way.collate, SeenOnce(10**8) if method == "dpo" else see, Pace(), 4096
+    )
     args = way.config(
         output_dir=str(tmp_path),
         bf16=False,
         use_cpu=True,
         report_to=[],
         remove_unused_columns=False,
-        max_length=None,
         gradient_checkpointing=False,
-        **dict(way.options(Recipe())),
-        **options,
+        **{**way.options(recipe, make_plan(recipe, model), some), **options},
     )
     return way.trainer(model, args, course, builder.tokenizer)
 
@@ -275,7 +279,7 @@ def test_a_bad_recipe_is_named(tmp_path, text, complaint):
     "path", sorted((ROOT / "training/recipes").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_recipes_that_come_along_are_read(path):
-    assert load_recipe(path, {}).method in WAYS
+    assert load_recipe(path, {}).method in get_args(Method)
 
 
 def test_a_recipe_of_another_method_is_refused(tmp_path):

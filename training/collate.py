@@ -60,11 +60,14 @@ class Collator:
         Raises:
             ValueError: there are no rows, or one cannot be built; the message begins with its id.
         """
-        import torch
-
         if not rows:
             raise ValueError("0 rows: a batch takes at least one")
-        built = [self._built(row) for row in rows]
+        return self.join([self._built(row) for row in rows])
+
+    def join(self, built: Sequence[Tokens]) -> Batch:
+        """The batch of conversations that are built already."""
+        import torch
+
         length = max(len(tokens.ids) for tokens in built)
         ids = [self._padded(tokens.ids, length, self._pad) for tokens in built]
         kept = [self._padded([1] * len(tokens.ids), length, 0) for tokens in built]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from mm.model import HFVLM
-from mm.session import run
+from mm.session import Strategy, name_of, run
 from mm.strategies import direct
 from training.benchmarks.arms import Arm
 from training.benchmarks.evaluate import evaluate
@@ -29,20 +29,22 @@ def questions_of(rows: Rows, *, most: int = 500) -> Questions | None:
     return questions
 
 
-def judge(vlm: HFVLM, questions: Questions) -> Interval:
-    """The share of `questions` that `vlm` answers rightly when asked directly."""
+def judge(vlm: HFVLM, questions: Questions, strategy: Strategy = direct) -> Interval:
+    """The share of `questions` that `vlm` answers rightly by `strategy`."""
     vlm.engine.model.eval()
     vlm.engine.forget()
-    outcomes = list(evaluate(Arm("direct", direct), questions, vlm, threads=THREADS))
+    outcomes = list(evaluate(Arm(name_of(strategy), strategy), questions, vlm, threads=THREADS))
     return wilson(sum(o.correct for o in outcomes), len(outcomes))
 
 
-def samples(vlm: HFVLM, questions: Questions, count: int = 3) -> Sequence[str]:
+def samples(
+    vlm: HFVLM, questions: Questions, strategy: Strategy = direct, count: int = 3
+) -> Sequence[str]:
     """What `vlm` says now to the first few of `questions`, and what is right."""
     vlm.engine.forget()
     lines = []
     for item in islice(questions, count):
-        trace = run(direct, item.sample, vlm)
+        trace = run(strategy, item.sample, vlm)
         asked = item.sample.prompt[-1].text
         said = trace.best.messages[-1].text.strip()
         lines.append(f"  {asked[:70]}  ->  {said[:70]}  ({item.sample.target})")

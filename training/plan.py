@@ -18,6 +18,11 @@ FULL_BYTES = 16
 SMALL = 50_000_000
 """Parameters below which a model needs a high rate to learn anything new, and can take it."""
 
+_RATES = (2e-4, 7e-4, 1e-5)
+_SAMPLED_RATES = (2e-5, 1e-4, 1e-6)
+"""Learning rates of adapters, of all weights of small models, and of others: from rows that are
+learnt by heart, and from answers that are sampled."""
+
 _LORA_TARGET = (
     r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 )
@@ -38,6 +43,7 @@ class Plan:
         autocast: forward passes in bfloat16.
         checkpointing: activations are computed twice, to save memory.
         compiled: the decoder's blocks are compiled.
+        answers: grpo: questions in a step, and answers to each; else None.
         needed, memory: bytes for all weights and their optimiser, and what the device has.
     """
 
@@ -50,18 +56,17 @@ class Plan:
     autocast: bool
     checkpointing: bool
     compiled: bool
+    answers: tuple[int, int] | None
     needed: int
     memory: int
 
     def lines(self, train: Rows, held_out: Rows | None) -> list[str]:
         """What a person may want to know, or to overrule, before it begins."""
         share = f"{self.needed / 2**30:.1f} of {self.memory / 2**30:.1f} GiB"
-        steps = -(-sum(train.lengths) // self.batch_tokens)
         held = f"{len(held_out)} held out" if held_out else "none held out"
         mean = sum(train.lengths) // len(train)
         return [
-            f"rows: {len(train):,} to train on, {held}; {mean} tokens each, {steps:,} steps an "
-            f"epoch of {self.batch_tokens:,} tokens (--batch-tokens)",
+            f"rows: {len(train):,} to train on, {held}; {mean} tokens each, {self._steps(train)}",
             f"trains {'a LoRA adapter' if self.lora else 'all weights'}, vision tower "
             f"{'too' if self.vision else 'frozen'}: all of it would take {share} (--lora/--full, "
             "--vision/--no-vision)",
@@ -69,6 +74,17 @@ class Plan:
             f"{'bfloat16' if self.autocast else 'float32'}"
             f"{', compiled (--no-compile)' if self.compiled else ''}",
         ]
+
+    def _steps(self, train: Rows) -> str:
+        if self.answers is None:
+            steps = -(-sum(train.lengths) // self.batch_tokens)
+            return f"{steps:,} steps an epoch of {self.batch_tokens:,} tokens (--batch-tokens)"
+        questions, group = self.answers
+        steps = max(len(train) // questions, 1)
+        return (
+            f"{steps:,} steps an epoch of {questions} questions with {group} answers each "
+            f"(--prompts, --group), {self.batch_tokens:,} tokens at a time (--batch-tokens)"
+        )
 
 
 def make_plan(recipe: Recipe, model: Any) -> Plan:
@@ -97,16 +113,19 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
     fits = count * FULL_BYTES <= memory // 4
     lora = (not fits) if recipe.lora is None else recipe.lora
     small = count < SMALL
+    sampled = recipe.method == "grpo"
+    rates = _SAMPLED_RATES if sampled else _RATES
     return Plan(
         lora=lora,
         vision=bool(recipe.vision),
-        learning_rate=recipe.learning_rate or (2e-4 if lora else 7e-4 if small else 1e-5),
-        batch_tokens=recipe.batch_tokens or (1024 if small else 4096),
+        learning_rate=recipe.learning_rate or rates[0 if lora else 1 if small else 2],
+        batch_tokens=recipe.batch_tokens or (1024 if small and not sampled else 4096),
         epochs=recipe.epochs or (1000.0 if recipe.max_minutes or recipe.max_steps else 3.0),
         device=model.device.type,
         autocast=_has_bfloat16(model.device.type),
         checkpointing=not small,
         compiled=_pays(recipe, small and model.device.type == "cpu"),
+        answers=(recipe.prompts, recipe.group) if sampled else None,
         needed=count * FULL_BYTES,
         memory=memory,
     )

@@ -26,6 +26,8 @@ class Progress(TrainerCallback):
         samples: rows in an epoch, to tell how many have been seen.
         checks: whether there is something to check on.
         told: lines about what the model says now, for each check.
+        words: what a line says, by the log's keys.
+        every: only after a multiple of so many steps may a checkpoint be written.
     """
 
     def __init__(
@@ -35,11 +37,16 @@ class Progress(TrainerCallback):
         samples: int,
         checks: bool,
         told: Callable[[], Sequence[str]] | None = None,
+        *,
+        words: Mapping[str, str],
+        every: int = 1,
     ) -> None:
         self._pace = pace
         self._samples = samples
         self._checks = checks
         self._told = told
+        self._words = words
+        self._every = every
         self._log = log
         self._checked = 0
         self._shown_s = 0.0
@@ -52,7 +59,7 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
         done = self._pace.done(state.global_step, state.max_steps)
         control.should_log = state.global_step == 1 or self._due()
-        due = int(done * CHECKS)
+        due = int(done * CHECKS) if state.global_step % self._every == 0 else 0
         if due > self._checked or done >= 1:
             self._checked = due
             control.should_log = control.should_save = True
@@ -67,7 +74,7 @@ class Progress(TrainerCallback):
         row = {"step": state.global_step, "seconds": round(self._pace.spent_s, 1), **logs}
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if "loss" in logs or "eval_loss" in logs:
+        if any(key in logs for key in self._words):
             print(self._line(state, logs), file=sys.stderr, flush=True)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
@@ -86,10 +93,8 @@ class Progress(TrainerCallback):
         speed = (seen - self._began[0] * self._samples) / since if since else 0.0
         left = self._pace.left_s(state.global_step, state.max_steps)
         parts = [f"step {state.global_step}", f"{seen:,.0f} samples ({speed:.0f}/s)"]
-        if "loss" in logs:
-            parts.append(f"loss {logs['loss']:.4f}")
-        if "eval_loss" in logs:
-            parts.append(f"held-out loss {logs['eval_loss']:.4f}")
+        said = {said: logs[key] for key, said in self._words.items() if logs.get(key) is not None}
+        parts += [f"{word} {value:.4f}" for word, value in said.items()]
         parts.append(f"{clock(left)} left" if left is not None else "")
         return "  ".join(filter(None, parts))
 
@@ -104,16 +109,35 @@ def clock(seconds: float) -> str:
 
 def plot_losses(log: Path, out: Path) -> None:
     """The losses in a training's log as a PNG."""
+    named = {"loss": "training", "eval_loss": "held out"}
+    _plot(log, out, named, "loss per trained token")
+
+
+def plot_rewards(log: Path, out: Path) -> None:
+    """The rewards in a training's log as a PNG: their sum, each of them, and what is right."""
+    rows = _logged(log)
+    terms = sorted({k for row in rows for k in row if k.startswith("rewards/") and "mean" in k})
+    named = {term: term.split("/")[1] for term in terms}
+    more = {"reward": "sum", "eval_reward": "sum, held out", "eval_accuracy": "right, held out"}
+    _plot(log, out, {**more, **named}, "reward of an answer")
+
+
+def _plot(log: Path, out: Path, named: Mapping[str, str], what: str) -> None:
     from matplotlib.figure import Figure
 
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    rows = _logged(log)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for key, label in (("loss", "training"), ("eval_loss", "held out")):
-        points = [(row["step"], row[key]) for row in rows if key in row]
+    for key, label in named.items():
+        points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker="." if "eval" in key else "")
-    axes.set(xlabel="step", ylabel="loss per trained token", yscale="log")
+    positive = all(row.get(key) is None or row[key] > 0 for row in rows for key in named)
+    axes.set(xlabel="step", ylabel=what, yscale="log" if positive else "linear")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(out, dpi=120)
+
+
+def _logged(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

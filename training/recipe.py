@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from training.data import BadData
 
 Method = Literal["sft", "dpo", "grpo"]
+Loss = Literal["grpo", "dapo", "dr_grpo", "gspo", "gppo"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,16 @@ class Recipe:
         vision: train the vision tower too.
         compile: compile the decoder's blocks; None for where that pays.
         blind: show grey pictures, as a control of what is learnt from the words alone.
-        beta: dpo: how far the policy may go from where it began.
+        beta: how close to stay to where it began; None for 0.1 (dpo), or 0, no reference (grpo).
+        strategy: grpo: how an answer is sampled.
+        layout: grpo: of looks, where the strategy has several.
+        rewards: grpo: a name, a sum of terms, or a mapping, see mixes.py; for rows from a source
+            that `rewards_by_source` names, what stands there.
+        prompts, group: grpo: questions in a step, and answers to each.
+        iterations: grpo: how often a step's answers are learnt from.
+        temperature: grpo: of the answers.
+        max_looks, max_tokens: grpo: in an answer, and in each of its replies.
+        loss, clip_low, clip_high: grpo: see grpo.py.
         format: how the rows are written; "auto" tells by their columns.
     """
 
@@ -53,7 +63,20 @@ class Recipe:
     vision: bool | None = None
     compile: bool | None = None
     blind: bool = False
-    beta: float = 0.1
+    beta: float | None = None
+    strategy: str = "zoom"
+    layout: Literal["tool", "inline"] | None = None
+    rewards: str | dict | None = "accuracy"
+    rewards_by_source: dict | None = None
+    prompts: int = 8
+    group: int = 8
+    iterations: int = 1
+    temperature: float = 1.0
+    max_looks: int = 6
+    max_tokens: int = 512
+    loss: Loss = "grpo"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
     seed: int = 0
     device: str | None = None
     format: str = "auto"
@@ -70,7 +93,11 @@ def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
         BadData: the file cannot be read, or a key or value in it is none of a recipe's.
     """
     written = _read(path) if path else {}
-    given = {key: value for key, value in overrides.items() if value is not None}
+    given = {
+        key: _checked("mm train", key, value)
+        for key, value in overrides.items()
+        if value is not None
+    }
     method = written.get("method")
     if method and given.get("method", method) != method:
         raise BadData(f"{path} is a recipe for {method}: mm train {method} {path}")
@@ -93,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
     return {key: _checked(path, key, value) for key, value in found.items()}
 
 
-def _checked(path: Path, key: Any, value: Any) -> Any:
+def _checked(path: Path | str, key: Any, value: Any) -> Any:
     types = get_type_hints(Recipe)
     if key not in types:
         near = difflib.get_close_matches(str(key), types, 1) or [", ".join(types)]
@@ -119,4 +146,5 @@ def _parts(kind: Any) -> list[Any]:
 
 def _said(kind: Any) -> str:
     names = {type(None): "empty", str: "text", bool: "true or false", int: "int", float: "number"}
+    names[dict] = "a mapping"
     return " or ".join(names.get(part, str(part)) for part in _parts(kind))

@@ -15,6 +15,7 @@ from mm.geometry import Region, iou
 from mm.parts import render_parts
 from mm.trace import Branch
 from mm.types import Cropped, Features, Image
+from training.benchmarks.grade import MIN_IOU
 from training.data import Row
 
 
@@ -83,9 +84,16 @@ def route(mixes: Mapping[str, Mix], attempt: Attempt) -> dict[str, float]:
 
 
 def accuracy(attempt: Attempt) -> float:
-    """1 where the answer means what is right."""
+    """1 where the answer means what is right: a choice, a number, a box by its overlap, words."""
     row = attempt.row
-    return float(same_answer(attempt.branch.answer, row.answer, choices=row.choices))
+    said = attempt.branch.answer
+    return float(same_answer(said, row.answer, choices=row.choices, min_iou=MIN_IOU))
+
+
+def semantic(attempt: Attempt, *, similar: Callable[[str, str], float]) -> float:
+    """How close in meaning, from 0 to 1, the answer is to what is right, as `similar` says."""
+    said, right = attempt.branch.answer, attempt.row.answer
+    return similar(said, right) if said and right else 0.0
 
 
 def tolerance(attempt: Attempt, *, full: float = 0.05, none: float = 0.2) -> float:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,20 @@ import torch
 from accelerate import PartialState
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
-from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.sft_config import SFTConfig
 
 from mm.model import HFVLM
-from training.collate import Collator, PairCollator
+from mm.session import Strategy
+from mm.strategies import direct
 from training.judge import judge, questions_of, samples
 from training.pace import Pace
 from training.plan import Plan, make_plan, prepare_model
-from training.progress import Progress, plot_losses
-from training.recipe import Method, Recipe
+from training.progress import Progress, plot_losses, plot_rewards
+from training.recipe import Recipe
 from training.saving import CHECKPOINTS, LOG, begin_output, save_model, spent_before
 from training.seeing import SeenOnce, see
 from training.setup import arguments, load_trainable, read_rows, split
-from training.trainer import DPO, SFT, Course, Rows
+from training.trainer import Course, Rows
+from training.ways import Way, bound, way_of
 
 CHECKED = 256
 """The most held-out rows whose loss is taken while training."""
@@ -35,35 +34,14 @@ SAVING = 0.06
 """The share of `max_minutes` that is kept for saving and judging the result."""
 
 
-@dataclass(frozen=True)
-class Way:
-    """How a method trains.
-
-    Attributes:
-        collator: from the plain collator to the method's.
-        trainer: TRL's trainer over a course, and `config` the class of its arguments.
-        options: from a recipe to arguments that only this method has.
-    """
-
-    trainer: Any
-    config: Any
-    collator: Callable[[Collator], Any]
-    options: Callable[[Recipe], Mapping[str, Any]]
-
-
-WAYS: Mapping[Method, Way] = {
-    "sft": Way(
-        SFT,
-        SFTConfig,
-        lambda collator: collator,
-        lambda recipe: {"dataset_kwargs": {"skip_prepare_dataset": True}},
-    ),
-    "dpo": Way(DPO, DPOConfig, PairCollator, lambda recipe: {"beta": recipe.beta}),
-}
-
-
-def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> None:
-    """Train as `recipe` says, into its output folder.
+def train(
+    recipe: Recipe,
+    *,
+    strategy: Strategy = direct,
+    dry_run: bool = False,
+    resume: bool = False,
+) -> None:
+    """Train as `recipe` says, into its output folder; `strategy` answers what is asked meanwhile.
 
     Raises:
         BadData: a row cannot be learnt from, or the output folder holds something else.
@@ -72,9 +50,8 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> Non
     pace = Pace(60 * recipe.max_minutes * (1 - SAVING) if recipe.max_minutes else None)
     processes = PartialState(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
     vlm = load_trainable(recipe, processes)
-    way = WAYS[recipe.method]
-    collator = way.collator(Collator(vlm.builder))
-    rows, held_out = _rows(recipe, vlm, collator.length)
+    way = way_of(recipe, vlm, strategy)
+    rows, held_out = _rows(recipe, vlm, way.length)
     plan = make_plan(recipe, vlm.engine.model)
     if processes.is_main_process:
         print(*plan.lines(rows, held_out), sep="\n", file=sys.stderr)
@@ -89,7 +66,7 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> Non
     course = Course(
         train=rows,
         held_out=watched,
-        collate=collator,
+        collate=way.collate,
         see=see if plan.vision else SeenOnce(plan.memory // 8),
         pace=pace,
         budget=plan.batch_tokens,
@@ -97,13 +74,26 @@ def train(recipe: Recipe, *, dry_run: bool = False, resume: bool = False) -> Non
     )
     trainer = _trainer(way, recipe, plan, course, vlm, folder / CHECKPOINTS)
     questions = questions_of(held_out, most=3) if held_out else None
-    told = partial(samples, vlm, questions) if questions else None
-    trainer.add_callback(Progress(pace, folder / LOG, len(rows), watched is not None, told))
+    answers = bound(strategy, recipe)
+    told = partial(samples, vlm, questions, answers) if questions else None
+    trainer.add_callback(
+        Progress(
+            pace,
+            folder / LOG,
+            len(rows),
+            watched is not None,
+            told,
+            words=way.words,
+            every=recipe.iterations,
+        )
+    )
     trainer.train(resume_from_checkpoint=resume or None)
     if processes.is_main_process:
         save_model(trainer, recipe, folder)
         plot_losses(folder / LOG, folder / "losses.png")
-        _say_result(vlm, held_out, recipe)
+        if recipe.method == "grpo":
+            plot_rewards(folder / LOG, folder / "rewards.png")
+        _say_result(vlm, held_out, recipe, answers)
 
 
 def _rows(recipe: Recipe, vlm: HFVLM, length: Callable[[Any], int]) -> tuple[Rows, Rows | None]:
@@ -116,10 +106,9 @@ def _rows(recipe: Recipe, vlm: HFVLM, length: Callable[[Any], int]) -> tuple[Row
 def _trainer(
     way: Way, recipe: Recipe, plan: Plan, course: Course, vlm: HFVLM, checkpoints: Path
 ) -> Any:
-    held_out = course.held_out is not None
-    args = arguments(
-        way.config, recipe, plan, checkpoints, held_out=held_out, **way.options(recipe)
-    )
+    best = way.best if course.held_out else None
+    more = way.options(recipe, plan, course.train)
+    args = arguments(way.config, recipe, plan, checkpoints, best=best, **more)
     set_seed(recipe.seed)  # an adapter begins at random
     model = prepare_model(vlm.engine.model, recipe, plan)
     trainer = way.trainer(model, args, course, vlm.builder.tokenizer)
@@ -127,10 +116,10 @@ def _trainer(
     return trainer
 
 
-def _say_result(vlm: HFVLM, held_out: Rows | None, recipe: Recipe) -> None:
+def _say_result(vlm: HFVLM, held_out: Rows | None, recipe: Recipe, strategy: Strategy) -> None:
     questions = questions_of(held_out) if held_out else None
     if questions:
-        share = judge(vlm, questions)
+        share = judge(vlm, questions, strategy)
         print(
             f"held out: {100 * share.value:.1f} % right ({100 * share.low:.1f} to "
             f"{100 * share.high:.1f}) of {len(questions)}",

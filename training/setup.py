@@ -85,9 +85,12 @@ def shown(results: Iterable[T], total: int, doing: str) -> Iterator[T]:
 
 
 def arguments(
-    config: Any, recipe: Recipe, plan: Plan, folder: Path, *, held_out: bool, **more: Any
+    config: Any, recipe: Recipe, plan: Plan, folder: Path, *, best: str | None, **more: Any
 ) -> Any:
-    """Arguments of TRL's trainer in its class `config`; checks are asked for by our callback."""
+    """Arguments of TRL's trainer in its class `config`; checks are asked for by our callback.
+
+    `best` is the log's key that chooses the best checkpoint; None where nothing is held out.
+    """
     return config(
         output_dir=str(folder),
         num_train_epochs=plan.epochs,
@@ -96,7 +99,6 @@ def arguments(
         weight_decay=0.01,
         bf16=plan.autocast,
         use_cpu=plan.device == "cpu",
-        gradient_accumulation_steps=recipe.accumulate,
         gradient_checkpointing=plan.checkpointing,
         seed=recipe.seed,
         logging_strategy="steps",
@@ -104,19 +106,18 @@ def arguments(
         save_strategy="steps",
         save_steps=10**9,
         save_total_limit=2,
-        eval_strategy="steps" if held_out else "no",
+        eval_strategy="steps" if best else "no",
         eval_steps=10**9,
-        load_best_model_at_end=held_out,
-        metric_for_best_model="eval_loss" if held_out else None,
+        load_best_model_at_end=best is not None,
+        metric_for_best_model=best,
         prediction_loss_only=True,
         disable_tqdm=True,
         report_to=[],
         remove_unused_columns=False,
-        max_length=None,
         dataloader_pin_memory=plan.device != "cpu",
         ddp_find_unused_parameters=True,
         accelerator_config={"even_batches": False},
-        **more,
+        **{"gradient_accumulation_steps": recipe.accumulate, **more},
     )
 
 

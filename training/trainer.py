@@ -180,7 +180,11 @@ def collate(
     data: DataSet, collates: Collates, examples: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
     """The batch of the rows of `data` that `examples` name by index, as one mapping."""
-    batch = collates([data[example["index"]] for example in examples])
+    return collated(collates([data[example["index"]] for example in examples]))
+
+
+def collated(batch: Batch) -> dict[str, Any]:
+    """`batch` as one mapping, as TRL's trainers hand it on."""
     return {**batch.inputs, "labels": batch.labels, PICTURES: list(batch.pictures)}
 
 

@@ -51,17 +51,17 @@ def read_questions(path: Path, *, limit: int | None = None, access: Access = Acc
         BadData: there is no such file, its form is unknown, or a row cannot be asked.
     """
     data = read_data(path, limit=limit, access=access)
-    data.check(_truth)
+    data.check(truth)
     return Questions(data)
 
 
 def _item(row: Row, path: Path, number: int) -> Item:
     tags = {"task": path.stem, "row": number}
     name = f"{path.stem}-{number}"
-    return Item(Sample(name, row.prompt, _truth(row), row.choices, tags))
+    return Item(Sample(name, row.prompt, truth(row), row.choices, tags))
 
 
-def _truth(row: Row) -> str:
+def truth(row: Row) -> str:
     """What is right.
 
     Raises:

@@ -1,0 +1,255 @@
+"""GRPO over TRL's trainer, its rollouts from our engine: looks in the middle of an answer included.
+
+TRL's are the loss, the advantages, the buffering of rollouts over several steps, and the metrics.
+Ours are the rollouts, and what the model takes for them: TRL's own would need a processor, render
+every prompt anew each turn, and lose the pictures of a batch whose counts do not match
+(`_generate_and_score_completions`, trl 1.16).
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from torch.utils.data import DataLoader
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import add_fused_lm_head
+
+from training.clipping import keep_gradients
+from training.collate import Collator
+from training.rollouts import Explorer, Rollout, means
+from training.trainer import Course, OnCourse, collated
+
+LOSSES: Mapping[str, Mapping[str, Any]] = {
+    "grpo": {"loss_type": "grpo"},
+    "dapo": {"loss_type": "dapo"},
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+    "gppo": {"loss_type": "dapo"},
+}
+"""Losses by name, as TRL's arguments. GPPO is DAPO's, clipped by `clipping.keep_gradients`."""
+
+ROLLOUTS = "rollouts"
+_NEVER = 1e9  # a bound that no ratio reaches
+
+
+@dataclass(frozen=True)
+class Clip:
+    """How far a token's probability may move from where it was sampled: [1 - low, 1 + high].
+
+    `gradients`: what is clipped goes on learning (GPPO).
+    """
+
+    low: float = 0.2
+    high: float = 0.2
+    gradients: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """One reward of every rollout, as TRL asks for it; None where the rollout has no such one."""
+
+    __name__: str
+
+    def __call__(self, completions: Sequence[Rollout], **kw: Any) -> list[float | None]:
+        return [rollout.rewards.get(self.__name__) for rollout in completions]
+
+
+class GRPO(OnCourse, GRPOTrainer):
+    """Group-relative policy optimisation: siblings of one question, compared with each other.
+
+    A step's rollouts are trained on in batches of equal count. In TRL's terms a row's prompt is its
+    first token, its completion all the rest, and `tool_mask` says what was sampled.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any,
+        course: Course,
+        tokenizer: Any,
+        *,
+        explorer: Explorer,
+        clip: Clip = Clip(),
+    ) -> None:
+        self.course = course
+        self.explorer = explorer
+        self.clip = clip
+        self._collator = Collator(explorer.vlm.builder)
+        self._current: Sequence[Rollout] = ()
+        self._clipped: tuple[Tensor, Tensor] | None = None
+        beta, args.beta = args.beta, 0.0  # TRL would load a reference from the model's hub id
+        peft = hasattr(model, "peft_config")
+        reference = copy.deepcopy(model).requires_grad_(False).eval() if beta and not peft else None
+        held_out = course.held_out.dataset if course.held_out else None
+        columns: Any = [Column(name) for name in explorer.terms]
+        super().__init__(
+            model, columns, args, course.train.dataset, held_out, processing_class=tokenizer
+        )
+        self.beta = args.beta = beta
+        if clip.gradients:  # ours clips, then TRL's must not
+            self.epsilon_low = self.epsilon_high = _NEVER
+        if reference is not None:
+            add_fused_lm_head(reference, temperature=self.temperature)
+            self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        args: Any = self.args
+        groups = Groups(
+            len(self.course.train),
+            group=args.num_generations,
+            questions=args.generation_batch_size // args.num_generations // args.world_size,
+            repeats=args.steps_per_generation * self.num_iterations,
+            seed=args.seed,
+            processes=args.world_size,
+        )
+        indices: Any = self.course.train.dataset
+        loader = DataLoader(indices, batch_sampler=groups, collate_fn=list)
+        return self.accelerator.prepare(loader)
+
+    def evaluate(self, *args: Any, **kw: Any) -> dict[str, float]:
+        """What the policy's greedy answers to the held-out rows are worth."""
+        held_out, model = self.course.held_out, self.model
+        assert held_out
+        assert model
+        mode = model.training
+        rows = [held_out.data[at] for at in held_out.chosen]
+        found = means(self.explorer.explore(rows, step=0, greedy=True))
+        metrics = {f"eval_{name}": value for name, value in found.items()}
+        model.eval()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        model.train(mode)
+        return metrics
+
+    def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
+        prompts = [{"prompt": example["index"]} for example in inputs]
+        made = super()._generate_and_score_completions(prompts)
+        return {**made, ROLLOUTS: list(self._current)}
+
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        known = {index: self.course.train.data[index] for index in set(prompts)}
+        rows = [known[index] for index in prompts]
+        # each process draws its own, and a resumed training what it would have drawn
+        step = self.state.global_step * self.args.world_size + self.args.process_index
+        rollouts = self.explorer.explore(rows, step=step)
+        self._current = rollouts
+        self._note(rollouts)
+        ids = [rollout.tokens.ids for rollout in rollouts]
+        masks = [[int(own) for own in rollout.tokens.trained[1:]] for rollout in rollouts]
+        first, rest = [list(each[:1]) for each in ids], [list(each[1:]) for each in ids]
+        return first, rest, masks, rollouts, None, {}, None, None
+
+    def _note(self, rollouts: Sequence[Rollout]) -> None:
+        found = means(rollouts)
+        found.pop("reward")  # TRL's own, over all processes
+        for name, value in found.items():
+            self._metrics["train"][name].append(value)
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
+        self._current = inputs[ROLLOUTS]
+        old = inputs.get("old_per_token_logps")
+        if self.clip.gradients and old is not None:
+            self._clipped = old, inputs["advantages"].unsqueeze(1)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._clipped = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **pictures: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Log-probabilities and entropies (B, T - 1) of the current rollouts; 0 where none trains.
+
+        `input_ids` are theirs, but their pictures and positions are made here.
+        """
+        size = batch_size or len(self._current)
+        found = [
+            self._passed(model, self._current[at : at + size], compute_aux_loss)
+            for at in range(0, len(self._current), size)
+        ]
+        logps, entropies = (
+            torch.cat([_widened(getattr(out, name), logits_to_keep) for out in found])
+            for name in ("log_probs", "entropy")
+        )
+        if self._clipped:
+            old, advantages = self._clipped
+            logps = keep_gradients(logps, old, advantages, low=self.clip.low, high=self.clip.high)
+        aux = torch.stack([out.aux_loss for out in found]).mean() if compute_aux_loss else None
+        return logps, entropies, aux
+
+    def _passed(self, model: Any, rollouts: Sequence[Rollout], routed: bool) -> Any:
+        batch = self._collator.join([rollout.tokens for rollout in rollouts])
+        moved: Any = self._prepare_input(collated(batch))
+        made = self.inputs(model, moved)
+        with self.accelerator.autocast():
+            return model(
+                **made, fused_lm_head=True, **({"output_router_logits": True} if routed else {})
+            )
+
+
+class Groups:
+    """Indices of rows for a `DataLoader`: `questions` of them a batch, each `group` times.
+
+    A batch comes `repeats` times in a row, once for each part of it that is trained on; of several
+    processes each has its own questions.
+
+    Args:
+        seed: the order of an epoch follows from it and the epoch.
+    """
+
+    def __init__(
+        self, count: int, *, group: int, questions: int, repeats: int, seed: int, processes: int
+    ) -> None:
+        self.count = count
+        self.group = group
+        self.questions = questions
+        self.repeats = repeats
+        self.seed = seed
+        self.processes = processes
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._rounds * self.repeats * self.processes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the order of `epoch` from now on."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self.count))
+        random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+        at = 0
+        for _ in range(self._rounds):
+            batches = []
+            for _ in range(self.processes):
+                asked = [order[(at + k) % self.count] for k in range(self.questions)]
+                at += self.questions
+                batches.append([index for index in asked for _ in range(self.group)])
+            for _ in range(self.repeats):
+                yield from batches
+
+    @property
+    def _rounds(self) -> int:
+        """Those of an epoch: what is over is left for another one; a few rows are one round."""
+        return max(self.count // (self.questions * self.processes), 1)
+
+
+def _widened(values: Tensor, width: int) -> Tensor:
+    return pad(values, (0, width - values.shape[1]))

@@ -1,0 +1,134 @@
+"""How each method trains: TRL's trainer over our rows, and the arguments that are its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
+
+from mm.model import HFVLM
+from mm.session import Strategy
+from mm.types import Sampling
+from training.collate import Collator, PairCollator
+from training.data import BadData, Row
+from training.grpo import GRPO, LOSSES, Clip
+from training.mixes import read_mixes
+from training.plan import Plan
+from training.recipe import Recipe
+from training.rollouts import Explorer
+from training.trainer import DPO, SFT, Rows
+
+LOSS_WORDS: Mapping[str, str] = {"loss": "loss", "eval_loss": "held-out loss"}
+"""What a line of progress says, by the log's keys."""
+
+REWARD_WORDS: Mapping[str, str] = {
+    "reward": "reward",
+    "accuracy": "right",
+    "looks": "looks",
+    "eval_reward": "held-out reward",
+    "eval_accuracy": "held-out right",
+    "eval_box_recall": "held-out box recall",
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a method trains.
+
+    Attributes:
+        trainer: TRL's trainer over a course, and `config` the class of its arguments.
+        collate: makes a batch of rows; `length` is how many tokens a row takes of one.
+        options: arguments that only this method has.
+        words: what a line of progress says.
+        best: the log's key by which the best checkpoint is chosen.
+    """
+
+    trainer: Any
+    config: Any
+    collate: Any
+    length: Callable[[Row], int]
+    options: Callable[[Recipe, Plan, Rows], Mapping[str, Any]]
+    words: Mapping[str, str]
+    best: str = "eval_loss"
+
+
+def way_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Way:
+    """The way of the recipe's method; GRPO samples its answers by `strategy`.
+
+    Raises:
+        BadData: the recipe asks for what its method cannot do.
+    """
+    collator = Collator(vlm.builder)
+    if recipe.method == "sft":
+        return Way(SFT, SFTConfig, collator, collator.length, _sft_options, LOSS_WORDS)
+    if recipe.method == "dpo":
+        pairs = PairCollator(collator)
+        return Way(DPO, DPOConfig, pairs, pairs.length, _dpo_options, LOSS_WORDS)
+    explorer = explorer_of(recipe, vlm, strategy)
+    clip = Clip(recipe.clip_low, recipe.clip_high, gradients=recipe.loss == "gppo")
+    trainer = partial(GRPO, explorer=explorer, clip=clip)
+    best = "eval_reward"
+    return Way(trainer, GRPOConfig, collator, explorer.length, _grpo_options, REWARD_WORDS, best)
+
+
+def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
+    """Samples answers as the recipe says.
+
+    Raises:
+        BadData: its rewards are none, or its loss cannot have what it asks for.
+    """
+    if recipe.loss == "gppo" and recipe.beta:
+        raise BadData("gppo: clipped tokens keep their gradients, which KL would weigh: no --beta")
+    if recipe.accumulate != 1:
+        raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
+    if recipe.group < 2:
+        raise BadData(f"grpo: --group must be at least 2, to compare with, got {recipe.group}")
+    sampling = Sampling(recipe.max_tokens, temperature=recipe.temperature, seed=recipe.seed)
+    mixes = read_mixes(recipe.rewards, recipe.rewards_by_source)
+    return Explorer(vlm, bound(strategy, recipe), mixes, sampling)
+
+
+def bound(strategy: Strategy, recipe: Recipe) -> Strategy:
+    """`strategy` with those of the recipe's options that it has."""
+    options = {"max_looks": recipe.max_looks, "layout": recipe.layout}
+    has = inspect.signature(strategy).parameters
+    given = {key: value for key, value in options.items() if key in has and value is not None}
+    return partial(strategy, **given)
+
+
+def _sft_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
+    return {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
+
+
+def _dpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
+    return {"max_length": None, "beta": 0.1 if recipe.beta is None else recipe.beta}
+
+
+def _grpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
+    answers = recipe.prompts * recipe.group
+    parts = parts_of(answers, max(rows.lengths) + recipe.max_tokens, plan.batch_tokens)
+    return {
+        **LOSSES[recipe.loss],
+        "beta": recipe.beta or 0.0,
+        "epsilon": recipe.clip_low,
+        "epsilon_high": recipe.clip_high,
+        "temperature": recipe.temperature,
+        "num_generations": recipe.group,
+        "num_iterations": recipe.iterations,
+        "per_device_train_batch_size": answers // parts,
+        "per_device_eval_batch_size": recipe.group,
+        "gradient_accumulation_steps": parts,
+        "max_completion_length": recipe.max_tokens,
+    }
+
+
+def parts_of(answers: int, length: int, budget: int) -> int:
+    """The fewest equal parts of a step's `answers` that have at most `budget` tokens each."""
+    parts = (n for n in range(1, answers + 1) if answers % n == 0)
+    return next((n for n in parts if answers // n * length <= budget), answers)
