@@ -23,6 +23,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from training.clipping import keep_gradients
 from training.collate import Collator
+from training.data import BadData
 from training.rollouts import Explorer, Rollout, means
 from training.trainer import Course, OnCourse, collated
 
@@ -53,12 +54,16 @@ class Clip:
 
 @dataclass(frozen=True)
 class Column:
-    """One reward of every rollout, as TRL asks for it; None where the rollout has no such one."""
+    """The reward `term` of every rollout, as TRL asks for it; None where one has no such term."""
 
-    __name__: str
+    term: str
+
+    @property
+    def __name__(self) -> str:
+        return self.term
 
     def __call__(self, completions: Sequence[Rollout], **kw: Any) -> list[float | None]:
-        return [rollout.rewards.get(self.__name__) for rollout in completions]
+        return [rollout.rewards.get(self.term) for rollout in completions]
 
 
 class GRPO(OnCourse, GRPOTrainer):
@@ -92,12 +97,19 @@ class GRPO(OnCourse, GRPOTrainer):
         super().__init__(
             model, columns, args, course.train.dataset, held_out, processing_class=tokenizer
         )
+        self._check_whole()
         self.beta = args.beta = beta
         if clip.gradients:  # ours clips, then TRL's must not
             self.epsilon_low = self.epsilon_high = _NEVER
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def _check_whole(self) -> None:
+        """Raise `BadData` where a process holds a part of the weights: the engine needs them all."""
+        plugin = self.args.deepspeed_plugin
+        if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
+            raise BadData("grpo: answers are sampled from whole weights: no FSDP, and no ZeRO-3")
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         args: Any = self.args

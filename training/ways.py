@@ -99,7 +99,7 @@ def bound(strategy: Strategy, recipe: Recipe) -> Strategy:
     options = {"max_looks": recipe.max_looks, "layout": recipe.layout}
     has = inspect.signature(strategy).parameters
     given = {key: value for key, value in options.items() if key in has and value is not None}
-    return partial(strategy, **given)
+    return partial(strategy, **given) if given else strategy
 
 
 def _sft_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
