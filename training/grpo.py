@@ -62,8 +62,8 @@ class Column:
     def __name__(self) -> str:
         return self.term
 
-    def __call__(self, completions: Sequence[Rollout], **kw: Any) -> list[float | None]:
-        return [rollout.rewards.get(self.term) for rollout in completions]
+    def __call__(self, completions: Sequence[Mapping[str, float]], **kw: Any) -> list[float | None]:
+        return [rewards.get(self.term) for rewards in completions]
 
 
 class GRPO(OnCourse, GRPOTrainer):
@@ -106,7 +106,7 @@ class GRPO(OnCourse, GRPOTrainer):
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     def _check_whole(self) -> None:
-        """Raise `BadData` where a process holds a part of the weights: the engine needs them all."""
+        """Raise `BadData` where a process holds only a part of the weights."""
         plugin = self.args.deepspeed_plugin
         if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
             raise BadData("grpo: answers are sampled from whole weights: no FSDP, and no ZeRO-3")
@@ -158,7 +158,8 @@ class GRPO(OnCourse, GRPOTrainer):
         ids = [rollout.tokens.ids for rollout in rollouts]
         masks = [[int(own) for own in rollout.tokens.trained[1:]] for rollout in rollouts]
         first, rest = [list(each[:1]) for each in ids], [list(each[1:]) for each in ids]
-        return first, rest, masks, rollouts, None, {}, None, None
+        rewards = [rollout.rewards for rollout in rollouts]  # in place of TRL's completions
+        return first, rest, masks, rewards, None, {}, None, None
 
     def _note(self, rollouts: Sequence[Rollout]) -> None:
         found = means(rollouts)
