@@ -197,10 +197,10 @@ class GRPO(OnCourse, GRPOTrainer):
             self._passed(model, self._current[at : at + size], compute_aux_loss)
             for at in range(0, len(self._current), size)
         ]
-        logps, entropies = (
-            torch.cat([_widened(getattr(out, name), logits_to_keep) for out in found])
-            for name in ("log_probs", "entropy")
-        )
+        logps = torch.cat([_widened(out.log_probs, logits_to_keep) for out in found])
+        entropies = None  # the reference's head has none
+        if compute_entropy:
+            entropies = torch.cat([_widened(out.entropy, logits_to_keep) for out in found])
         if self._clipped:
             old, advantages = self._clipped
             logps = keep_gradients(logps, old, advantages, low=self.clip.low, high=self.clip.high)

@@ -116,6 +116,7 @@ def _grpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
     return {
         **LOSSES[recipe.loss],
         "beta": recipe.beta or 0.0,
+        "use_bias_correction_kl": False,  # KL as GRPO's paper has it
         "epsilon": recipe.clip_low,
         "epsilon_high": recipe.clip_high,
         "temperature": recipe.temperature,

@@ -10,13 +10,14 @@ gate; all arms answer the same held-out questions. Stopped or killed, it goes on
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count, islice
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -63,7 +64,7 @@ class Setting:
     questions: int = 240
     sft_steps: int = 60
     sft_rate: float = 3e-4
-    steps: int = 40
+    steps: int = 25
     rate: float = 1e-4
     prompts: int = 8
     group: int = 8
@@ -236,8 +237,8 @@ def main(folder: Path, setting: Setting) -> None:
     questions = list(read_data(write_rows(folder, "test", setting.questions)))
     found = {"tiny": measured("tiny", questions, folder / "tiny.json")}
     for name, recipe in recipes(folder, setting).items():
-        train_once(recipe)
-        gc.collect()
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its memory goes with it
+            apart.submit(train_once, recipe).result()
         found[name] = measured(recipe.output, questions, folder / f"{name}.json")
         print(*table({key: found[key] for key in found if "sft" in found}), sep="\n", flush=True)
 
