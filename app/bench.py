@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,6 +57,7 @@ def users(
     """Many conversations at once."""
     from training.benchmarks import serve, sharing
     from training.benchmarks.command import place_of
+    from training.benchmarks.memory import memory
 
     if served and not serve.available():
         raise Mistake(
@@ -69,9 +71,72 @@ def users(
         if served:
             yield serve.users_served(sharing.Load(tokens, rounds), clients, **place_of(vlm))
         if requests:
-            yield sharing.memory(vlm, requests)
+            yield memory(vlm, requests, tell=partial(_count, "requests"))
 
     _report(measures(), vlm, out)
+
+
+@bench.command()
+def same(
+    model: Model = "tiny",
+    items: Annotated[int, typer.Option(min=1, help="Tabletop questions.")] = 1000,
+    device: Device = None,
+    dtype: Dtype = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the test stream.")] = 0,
+    out: Out = None,
+) -> None:
+    """How often a question gets the same answer alone and in a batch."""
+    from training.benchmarks.sameness import sameness
+
+    vlm = _engine(ModelChoice(model, device, dtype))
+    tell = partial(_count, "questions")
+    _report([sameness(vlm, items=items, seed=seed, tell=tell)], vlm, out)
+
+
+@bench.command()
+def soak(
+    model: Model = "tiny",
+    minutes: Annotated[float, typer.Option(min=0, help="At least one round is done.")] = 10,
+    conversations: Annotated[int, typer.Option(min=1, help="Of a round.")] = 200,
+    clients: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 16,
+    device: Device = None,
+    seed: int = 0,
+    out: Out = None,
+) -> None:
+    """Rounds of conversations, many cancelled, late, too long or forked; every reply is checked.
+
+    In float32, where a reply has to be the one computed alone. Exit code 1: some was not, or a
+    conversation ended in neither an answer nor a named error.
+    """
+    from training.benchmarks.sharing import picture
+    from training.benchmarks.soak import Soaked
+    from training.benchmarks.soak import soak as run_soak
+
+    def tell(found: Soaked) -> None:
+        said = f"{found.ends.total()} conversations, {found.checked} replies checked"
+        print(f"{said}, {len(found.wrong)} wrong, {found.lost} lost", file=sys.stderr, flush=True)
+
+    vlm = _engine(ModelChoice(model, device, "float32"))
+    found = run_soak(
+        vlm,
+        picture,
+        minutes=minutes,
+        conversations=conversations,
+        clients=clients,
+        seed=seed,
+        tell=tell,
+    )
+    for end, times in sorted(found.ends.items()):
+        print(f"{end:36} {times:>12}")
+    _report(found.measures(), vlm, out)
+    if found.wrong or found.lost:
+        raise typer.Exit(1)
+
+
+def _count(what: str, number: int) -> None:
+    """A line of progress every hundred."""
+    if number and number % 100 == 0:
+        print(f"{number} {what}", file=sys.stderr, flush=True)
 
 
 def _engine(choice: ModelChoice) -> HFVLM:
@@ -90,7 +155,7 @@ def _report(measures: Iterable[Measured], vlm: HFVLM, out: Path | None) -> None:
     from training.benchmarks.rows import envelope
 
     rows = []
-    print(f"{'measure':36} {'ours':>12} {'theirs':>12} {'ratio':>7}  spread      unit")
+    print(f"{'measure':42} {'ours':>12} {'theirs':>12} {'ratio':>7}  spread      unit")
     for measured in measures:
         row = row_of(measured)
         rows.append(row)
@@ -107,6 +172,6 @@ def _line(row: dict) -> str:
         theirs, ratio = f"{row['theirs']:.4g}", f"{row['ratio']:.2f}"
         spread = "{:.2f}-{:.2f}".format(*row["spread"])
     return (
-        f"{row['measure']:36} {row['ours']:>12.4g} {theirs:>12} {ratio:>7}  {spread:11} "
+        f"{row['measure']:42} {row['ours']:>12.4g} {theirs:>12} {ratio:>7}  {spread:11} "
         f"{row['unit']}"
     )

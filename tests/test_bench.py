@@ -81,7 +81,7 @@ def test_users_write_as_many_tokens_on_both_sides(
 
 
 def test_no_two_users_share_a_picture(vlm: HFVLM) -> None:
-    prompts = sharing._prompts(vlm, 1, 4) + sharing._prompts(vlm, 2, 4)
+    prompts = sharing.prompts(vlm, 1, 4) + sharing.prompts(vlm, 2, 4)
     assert len({p.images[0].image.id for p in prompts}) == 8
 
 

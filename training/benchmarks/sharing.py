@@ -8,7 +8,6 @@ one conversation looks again.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from mm.engine import Engine
 from mm.model import HFVLM
 from mm.tokens import Tokens
 from mm.types import Conversation, Image, Sampling, ToolCall, assistant, message, user
@@ -93,7 +91,7 @@ def decode(vlm: HFVLM, load: Load) -> Measured:
     weights = sum(p.nbytes for p in vlm.engine.model.parameters())
     rates, bounds = [], []
     for number in range(load.rounds + 1):
-        (tokens,) = _prompts(vlm, number, 1)
+        (tokens,) = prompts(vlm, number, 1)
         stamps: list[float] = []
         with endless(vlm):
             vlm.engine.generate(
@@ -103,26 +101,6 @@ def decode(vlm: HFVLM, load: Load) -> Measured:
         bounds.append(_copy_bandwidth() / weights)
     rate, bound = tuple(rates[1:]), tuple(bounds[1:])
     return Measured("single-stream decode", "tokens/s, and the bound", rate, bound, smaller=False)
-
-
-def memory(
-    vlm: HFVLM, requests: int, *, fill: int = 700, tell: Callable[[int], object] = int
-) -> Measured:
-    """Resident bytes after `requests` requests, against after the `fill` that filled the caches.
-
-    A new engine on the same weights keeps so little that it is full well before; what the builder
-    keeps of pictures is full at its 256 MB.
-    """
-    engine = Engine(vlm.engine.model, vlm.builder, context_budget=2**25, feature_budget=2**23)
-    full = 0
-    for number in range(fill + requests):
-        if number == fill:
-            full = _resident()
-        (tokens,) = _prompts(vlm, number, 1)
-        engine.generate(tokens, Sampling(max_tokens=8))
-        tell(number)
-    now, then = (float(_resident()),), (float(full),)
-    return Measured(f"memory after {requests} requests", "bytes", now, then)
 
 
 def _computed(vlm: HFVLM) -> Measured:
@@ -152,14 +130,14 @@ def _fourth_afresh(vlm: HFVLM, number: int) -> float:
 def _together(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[float, list[float]]:
     """Seconds until all have their answer, and until each has its first token."""
     vlm.engine.forget()
-    prompts = _prompts(vlm, number, clients)
+    wanted = prompts(vlm, number, clients)
     began, firsts = time.perf_counter(), [0.0] * clients
 
     def ask(k: int) -> None:
         def piece(text: str) -> None:
             firsts[k] = firsts[k] or time.perf_counter() - began
 
-        vlm.engine.generate(prompts[k], load.sampling, on_text=piece)
+        vlm.engine.generate(wanted[k], load.sampling, on_text=piece)
 
     with ThreadPoolExecutor(clients) as pool, endless(vlm):
         whole = seconds(lambda: list(pool.map(ask, range(clients))))
@@ -167,9 +145,9 @@ def _together(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[float,
 
 
 def _one_by_one(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[float, list[float]]:
-    prompts = _prompts(vlm, number, clients)
+    wanted = prompts(vlm, number, clients)
     began, firsts = time.perf_counter(), []
-    for tokens in prompts:
+    for tokens in wanted:
         stamps: list[float] = []
         generate(vlm, tokens, load.reply_tokens, stamps=stamps)
         firsts.append(stamps[0] - began)
@@ -179,13 +157,13 @@ def _one_by_one(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[floa
 def _samples(vlm: HFVLM, load: Load, count: int, number: int) -> float:
     vlm.engine.forget()
     sampling = replace(load.sampling, temperature=1.0)
-    (tokens,) = _prompts(vlm, number, 1)
+    (tokens,) = prompts(vlm, number, 1)
     with endless(vlm):
         return seconds(lambda: vlm.engine.generate_all([tokens] * count, sampling))
 
 
 def _samples_alone(vlm: HFVLM, load: Load, count: int, number: int) -> float:
-    (tokens,) = _prompts(vlm, number, 1)
+    (tokens,) = prompts(vlm, number, 1)
     return seconds(
         lambda: [generate(vlm, tokens, load.reply_tokens, sample=True) for _ in range(count)]
     )
@@ -246,7 +224,7 @@ class endless:
         self._builder.end_ids = self._ends
 
 
-def _prompts(vlm: HFVLM, number: int, clients: int) -> list[Tokens]:
+def prompts(vlm: HFVLM, number: int, clients: int) -> list[Tokens]:
     """New ones for each `number`; their pictures are processed before any clock starts."""
     return [_prepared(vlm, asked(number, k)) for k in range(clients)]
 
@@ -259,10 +237,11 @@ def _prepared(vlm: HFVLM, conversation: Conversation) -> Tokens:
 
 
 def asked(number: int, client: int) -> Conversation:
-    return (user(_picture(number * 1000 + client), QUESTION),)
+    return (user(picture(number * 1000 + client), QUESTION),)
 
 
-def _picture(number: int) -> Image:
+def picture(number: int) -> Image:
+    """A picture that no user, training or test has seen under another number."""
     return Image(render(make_scene(FIRST_SCENE + number)))
 
 
@@ -291,8 +270,3 @@ def _copy_bandwidth() -> float:
     target = torch.empty_like(source)
     target.copy_(source)
     return source.nbytes / min(seconds(lambda: target.copy_(source)) for _ in range(3))
-
-
-def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
