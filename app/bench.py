@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -119,7 +119,7 @@ def soak(
     vlm = _engine(ModelChoice(model, device, "float32"))
     found = run_soak(
         vlm,
-        picture,
+        cache(picture),
         minutes=minutes,
         conversations=conversations,
         clients=clients,
