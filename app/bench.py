@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .mistakes import Mistake
+from .mistakes import Mistake, needs_train
 from .options import Device, Dtype, Model, ModelChoice
 
 if TYPE_CHECKING:
@@ -137,6 +137,25 @@ def _count(what: str, number: int) -> None:
     """A line of progress every hundred."""
     if number and number % 100 == 0:
         print(f"{number} {what}", file=sys.stderr, flush=True)
+
+
+@bench.command("train")
+def training(
+    model: Model = "tiny",
+    samples: Annotated[int, typer.Option(min=2, help="Rows in the mix.")] = 96,
+    vision: Annotated[
+        bool, typer.Option("--vision/--no-vision", help="Train the vision tower too.")
+    ] = False,
+    device: Device = None,
+    rounds: Rounds = 3,
+    out: Out = None,
+) -> None:
+    """Fine-tuning by tokens, against TRL's collator and fixed batches of the same memory."""
+    with needs_train("mm bench train"):
+        from training.benchmarks.throughput import throughput
+
+    vlm = _engine(ModelChoice(model, device))
+    _report(throughput(model, device, count=samples, vision=vision, rounds=rounds), vlm, out)
 
 
 def _engine(choice: ModelChoice) -> HFVLM:

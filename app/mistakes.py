@@ -6,6 +6,8 @@ import atexit
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import typer
@@ -20,6 +22,18 @@ class Mistake(Exception):
 
 EXPECTED = (Mistake, mm.BadImage, mm.ModelError, typer.TyperException)
 """What is told in a line; anything else is a bug and keeps its traceback."""
+
+
+@contextmanager
+def needs_train(command: str) -> Iterator[None]:
+    """Imports inside that fail for want of the extra `train` are the user's mistake."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("trl", "datasets", "matplotlib"):
+            raise
+        remedy = "pip install 'multimodal-reasoning[train]'"
+        raise Mistake(f"{command} needs {error.name}: {remedy}") from None
 
 
 def tell(error: Exception) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .data import bad_data
-from .mistakes import Mistake
+from .mistakes import needs_train
 from .options import AbsolutePaths, Device, Urls
 from .strategies import strategy_named
 
@@ -25,7 +25,10 @@ def _add(method: str, help: str) -> None:
     @train.command(method, help=help)
     def command(
         recipe: Annotated[
-            Path | None, typer.Argument(help="A YAML file of these options; flags override it.")
+            Path | None,
+            typer.Argument(
+                help="A YAML file of these options, or one of `mm train recipes`; flags win."
+            ),
         ] = None,
         data: Annotated[str | None, typer.Option(help="Rows to learn from.")] = None,
         eval_data: Annotated[str | None, typer.Option(help="Rows held out.")] = None,
@@ -42,6 +45,9 @@ def _add(method: str, help: str) -> None:
             int | None, typer.Option(min=1, help="Batches that a step adds up.")
         ] = None,
         optimizer: Annotated[str | None, typer.Option(help="adamw or muon.")] = None,
+        quantize: Annotated[
+            str | None, typer.Option(help="4bit or 8bit weights under an adapter (QLoRA).")
+        ] = None,
         lora: Annotated[
             bool | None, typer.Option("--lora/--full", help="An adapter, or all weights.")
         ] = None,
@@ -82,7 +88,16 @@ def _add(method: str, help: str) -> None:
         ] = None,
         clip_low: Annotated[float | None, typer.Option(help="grpo: 0.2 by default.")] = None,
         clip_high: Annotated[float | None, typer.Option(help="grpo: 0.2 by default.")] = None,
+        looks: Annotated[
+            str | None, typer.Option(help="How replies look again: tool, inline or replay.")
+        ] = None,
+        box_loss: Annotated[
+            float | None, typer.Option(help="sft, --looks replay: VGR's box loss, weighed so.")
+        ] = None,
         seed: Annotated[int | None, typer.Option(help="Of the order of rows.")] = None,
+        report_to: Annotated[
+            str | None, typer.Option(help="Log to tensorboard or trackio too.")
+        ] = None,
         device: Device = None,
         format: Annotated[str | None, typer.Option(help="How rows are written; auto tells.")] = (
             None
@@ -109,6 +124,7 @@ def _add(method: str, help: str) -> None:
             "batch_tokens": batch_tokens,
             "accumulate": accumulate,
             "optimizer": optimizer,
+            "quantize": quantize,
             "lora": lora,
             "lora_rank": lora_rank,
             "vision": vision,
@@ -126,8 +142,11 @@ def _add(method: str, help: str) -> None:
             "loss": loss,
             "clip_low": clip_low,
             "clip_high": clip_high,
+            "looks": looks,
+            "box_loss": box_loss,
             "seed": seed,
             "device": device,
+            "report_to": report_to,
             "format": format,
             "allow_absolute_paths": allow_absolute_paths or None,
             "allow_urls": allow_urls or None,
@@ -139,14 +158,18 @@ for _method, _help in METHODS.items():
     _add(_method, _help)
 
 
+@train.command()
+def recipes() -> None:
+    """The recipes that come along, by name."""
+    from training.recipe import shipped
+
+    for name, about in shipped().items():
+        print(f"{name:16} {about}")
+
+
 def _run(recipe: Path | None, given: dict[str, object], *, dry_run: bool, resume: bool) -> None:
-    try:
+    with needs_train("mm train"):
         from training.run import train as run
-    except ModuleNotFoundError as error:
-        if error.name not in ("trl", "datasets", "matplotlib"):
-            raise
-        remedy = "pip install 'multimodal-reasoning[train]'"
-        raise Mistake(f"mm train needs {error.name}: {remedy}") from None
     from training.recipe import load_recipe
 
     with bad_data():

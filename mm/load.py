@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from .checkpoints import Checkpoint, find, first_line, inspect, read_json
 from .families import FAMILIES, family_of
 from .no_torchvision import hide_broken_torchvision
+from .quantized import quantization
 from .vlm import CropRule, ModelUnavailable
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def load(
     adapter: str | None = None,
     trust_remote_code: bool = False,
     threads: int | None = None,
+    quantize: str | None = None,
 ) -> HFVLM | UnlistedVLM:
     """The model called `name`, ready to answer.
 
@@ -47,14 +49,15 @@ def load(
         trust_remote_code: run code that comes with the checkpoint.
         threads: CPU threads of this process; None leaves torch's number, but takes 1 for a model so
             small that sharing its steps costs more than it saves.
+        quantize: "4bit" or "8bit" weights of the language model, through bitsandbytes.
 
     Raises:
         ModelUnavailable: missing, gated, offline, too large, or of a kind that is not supported;
             the message says the remedy.
-        ValueError: no such dtype.
+        ValueError: no such dtype, or no such `quantize`.
     """
     with no_collecting():
-        return _load(name, device, dtype, adapter, trust_remote_code, threads)
+        return _load(name, device, dtype, adapter, trust_remote_code, threads, quantize)
 
 
 def _load(
@@ -64,6 +67,7 @@ def _load(
     adapter: str | None,
     trust_remote_code: bool,
     threads: int | None,
+    quantize: str | None,
 ) -> HFVLM | UnlistedVLM:
     folder = find(name)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
@@ -75,10 +79,12 @@ def _load(
     _check_supported(checkpoint, trust_remote_code)
     place = _device(device)
     kind = _dtype(dtype, place, checkpoint)
-    _check_memory(checkpoint, place, kind)
+    quantized = quantization(quantize, kind)
+    if quantized is None:
+        _check_memory(checkpoint, place, kind)
     _set_threads(threads, place, checkpoint)
     with _quiet():
-        return _assemble(name, checkpoint, place, kind, adapter, trust_remote_code)
+        return _assemble(name, checkpoint, place, kind, adapter, trust_remote_code, quantized)
 
 
 def _assemble(
@@ -88,6 +94,7 @@ def _assemble(
     dtype: torch.dtype,
     adapter: str | None,
     trust_remote_code: bool,
+    quantized: Any,
 ) -> HFVLM | UnlistedVLM:
     from dataclasses import replace
 
@@ -104,7 +111,7 @@ def _assemble(
         )
     except (OSError, ValueError) as error:
         raise ModelUnavailable(f"{name}: {first_line(error)}") from error
-    model = speed_up(_weights(checkpoint, dtype, trust_remote_code)).to(device).eval()
+    model = speed_up(_weights(checkpoint, dtype, trust_remote_code, device, quantized)).eval()
     if adapter:
         model = _adapted(model, adapter).eval()
     budget = max(_free(device) // 4, 2**28) if device.type == "cuda" else 2**29
@@ -125,19 +132,26 @@ def _unlisted(
 
     if adapter:
         raise ModelUnavailable(f"{name}: adapters need a listed family, and its is not")
-    model = _weights(checkpoint, dtype, trust_remote_code).to(device).eval()
+    model = _weights(checkpoint, dtype, trust_remote_code, device).eval()
     folder = str(checkpoint.folder)
     return load_unlisted(folder, model, name=name, trust_remote_code=trust_remote_code)
 
 
-def _weights(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    """The model on the CPU, every tensor of it from the checkpoint."""
+def _weights(
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    trust_remote_code: bool,
+    device: torch.device,
+    quantized: Any = None,
+) -> Any:
+    """The model on `device`, every tensor of it from the checkpoint."""
     import transformers
 
     architecture = (checkpoint.config.get("architectures") or [""])[0]
     model_class: Any = getattr(transformers, architecture, None)
     if model_class is None:
         model_class = transformers.AutoModelForImageTextToText
+    place = {"quantization_config": quantized, "device_map": {"": device}} if quantized else {}
     try:
         model, report = model_class.from_pretrained(
             checkpoint.folder,
@@ -146,6 +160,7 @@ def _weights(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=trust_remote_code,
+            **place,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelUnavailable(f"{checkpoint.folder}: {first_line(error)}") from error
@@ -153,7 +168,7 @@ def _weights(checkpoint: Checkpoint, dtype: torch.dtype, trust_remote_code: bool
         raise ModelUnavailable(
             f"{checkpoint.folder} lacks {len(missing)} of its model's weights, such as {missing[0]}"
         )
-    return model
+    return model if quantized else model.to(device)
 
 
 def _adapted(model: Any, adapter: str) -> Any:

@@ -212,6 +212,30 @@ def test_a_pair_keeps_each_sides_own_pictures(folder, dialect):
     assert said(row.rejected) == [("assistant", "look"), ("user", "blue"), ("assistant", "bad")]
 
 
+VLM_R3 = {
+    "image_path": "red.png",
+    "question": "Which?",
+    "response_list": ['<think>There: {"bbox_2d": [1, 2, 3, 4]}', "Blue.</think><answer>b</answer>"],
+    "img_crop_list": ["blue.png", None],
+}
+
+
+def test_vlm_r3s_pieces_are_one_reply_with_crops_inside(folder):
+    """Its thought goes on behind the crop: it is neither closed before it nor opened anew."""
+    row = one(folder, VLM_R3)
+    first, last = VLM_R3["response_list"]
+    asked, told, reply = said(row.messages)
+    assert asked == ("user", "red", "Which?")
+    assert '"bbox_2d"' in told[1]
+    assert reply == ("assistant", first, "blue", last)
+
+
+def test_vlm_r3s_pieces_and_crops_fit(folder):
+    row = {**VLM_R3, "img_crop_list": ["blue.png"] * 3}
+    with pytest.raises(BadData, match="at most 2 crops, found 3"):
+        one(folder, row)
+
+
 def test_a_reward_row_has_a_prompt_and_a_truth(folder):
     row = one(
         folder,

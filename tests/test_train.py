@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
 
 import new_domain
 import PIL.Image
@@ -28,7 +27,7 @@ from training.compiling import compile_blocks, why_not_compiled
 from training.data import BadData, DataSet, Row
 from training.pace import Pace, rate_share
 from training.plan import make_plan, prepare_model
-from training.recipe import Method, Recipe, load_recipe
+from training.recipe import Recipe, load_recipe, shipped
 from training.seeing import SeenOnce, see
 from training.trainer import Course, Rows, bare
 from training.ways import way_of
@@ -227,10 +226,14 @@ def test_what_shall_train_is_what_learns(family, lora, vision):
     [
         pytest.param({"method": "dpo", "vision": True}, id="dpo with the tower"),
         pytest.param({"lora": True, "vision": True}, id="an adapter with the tower"),
+        pytest.param({"box_loss": 1.0}, id="a box loss of rows that are not replayed"),
+        pytest.param(
+            {"box_loss": 1.0, "looks": "replay", "lora": True}, id="a box loss with an adapter"
+        ),
     ],
 )
 def test_what_cannot_be_done_is_refused(options):
-    with pytest.raises(BadData, match="--vision"):
+    with pytest.raises(BadData, match=r"--vision|--looks|--box-loss"):
         make_plan(Recipe(data="x", output="y", **options), FAMILIES["qwen3_vl"]().model)
 
 
@@ -278,8 +281,21 @@ def test_a_bad_recipe_is_named(tmp_path, text, complaint):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "training/recipes").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_recipes_that_come_along_are_read(path):
-    assert load_recipe(path, {}).method in get_args(Method)
+def test_recipes_that_come_along_are_found_by_name(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {"data": "a.csv", "output": "out"}
+    assert load_recipe(Path(path.stem), given) == load_recipe(path, given)
+    assert shipped()[path.stem].strip()
+
+
+def test_a_recipe_of_no_such_name_is_told_which_there_are():
+    with pytest.raises(BadData, match=r"no such file, and none of the recipes .*my-data-sft"):
+        load_recipe(Path("my-data"), {})
+
+
+def test_a_flag_of_no_such_word_is_named():
+    with pytest.raises(BadData, match="--looks: expected looks to be tool or inline or replay"):
+        load_recipe(None, {"data": "a", "output": "b", "looks": "twice"})
 
 
 def test_a_recipe_of_another_method_is_refused(tmp_path):

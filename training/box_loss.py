@@ -7,8 +7,13 @@ centre and size, and the weight is the caller's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from training.collate import Pointed
 
 BETA = 2.0
 """The weight of the overlap's part against the distance's."""
@@ -26,6 +31,41 @@ class BoxHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         return self.layers(hidden).sigmoid()
+
+
+class BoxTerm:
+    """The box loss of what a model's forwards point at; adds its head to `model`, as `box_head`.
+
+    It is computed within the forward, so that several processes' gradients of the head are shared.
+
+    Attributes:
+        pointed: what the next batch points at, to be set before each forward.
+        loss: the mean over `pointed` of the last forward; None where it pointed at nothing.
+    """
+
+    def __init__(self, model: Any) -> None:
+        width = model.config.get_text_config().hidden_size
+        model.box_head = BoxHead(width).to(model.device)
+        self.pointed: Sequence[Pointed] = ()
+        self.loss: Tensor | None = None
+        self._hidden: Tensor | None = None
+        model.model.register_forward_hook(self._keep)
+        model.register_forward_hook(self._compute)
+
+    def _keep(self, body: Any, inputs: Any, output: Any) -> None:
+        self._hidden = output.last_hidden_state
+
+    def _compute(self, model: Any, inputs: Any, output: Any) -> None:
+        self.loss = None
+        if not self.pointed:
+            return
+        assert self._hidden is not None
+        rows, ends = zip(*((p.row, p.at) for p in self.pointed), strict=True)
+        truth = [(p.region.x0, p.region.y0, p.region.x1, p.region.y1) for p in self.pointed]
+        hidden = self._hidden[list(rows), list(ends)].float()
+        wanted = centres(torch.tensor(truth, device=hidden.device))
+        self.loss = box_loss(model.box_head(hidden), wanted)
+        output["box_loss"] = self.loss  # so that all processes know that the head has taken part
 
 
 def box_loss(predicted: Tensor, truth: Tensor, *, beta: float = BETA) -> Tensor:

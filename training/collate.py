@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from mm.geometry import Region
 from mm.tokens import ImageSpan, TokenBuilder, Tokens
+from mm.types import Features
 from training.data import Row
 from training.seeing import See, see
 
@@ -32,6 +34,15 @@ class Trainable(Protocol):
 
 
 @dataclass(frozen=True)
+class Pointed:
+    """A region that a reply points at: the last token that says so is (`row`, `at`)."""
+
+    row: int
+    at: int
+    region: Region
+
+
+@dataclass(frozen=True)
 class Batch:
     """Rows padded to one length.
 
@@ -40,11 +51,13 @@ class Batch:
             `attention_mask` and, where the family asks for it, which ids are placeholders.
         labels: (rows, length) ids to predict, `IGNORED` where nothing is learnt.
         pictures: in the order of their placeholders; their tensors are made when asked for.
+        pointed: the regions that replies ask to have replayed.
     """
 
     inputs: Mapping[str, Tensor]
     labels: Tensor
     pictures: tuple[ImageSpan, ...]
+    pointed: tuple[Pointed, ...] = ()
 
 
 class Collator:
@@ -77,7 +90,19 @@ class Collator:
             {**inputs, **self._types(inputs["input_ids"])},
             torch.tensor(labels),
             tuple(span for tokens in built for span in tokens.images),
+            tuple(self._pointed(built, length)),
         )
+
+    def _pointed(self, built: Sequence[Tokens], length: int) -> Iterator[Pointed]:
+        """What is replayed right behind words that train; only a picture's markers lie between."""
+        for row, tokens in enumerate(built):
+            shift = length - len(tokens.ids) if self.side == "left" else 0
+            for span in tokens.images:
+                at = span.start - 1
+                while tokens.ids[at] in self.builder.banned_ids:
+                    at -= 1
+                if isinstance(span.seen, Features) and tokens.trained[at]:
+                    yield Pointed(row, at + shift, span.seen.region)
 
     @property
     def _pad(self) -> int:

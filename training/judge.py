@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice
 
 from mm.model import HFVLM
 from mm.session import Strategy, name_of, run
 from mm.strategies import direct
+from mm.types import Sampling
 from training.benchmarks.arms import Arm
 from training.benchmarks.evaluate import evaluate
 from training.benchmarks.files import Questions
 from training.benchmarks.intervals import Interval, wilson
+from training.recipe import Looks
 from training.trainer import Rows
+from vision import replay, zoom
+
+ASKED: Mapping[Looks | None, Strategy] = {
+    None: direct,
+    "tool": partial(zoom, offer=False),
+    "inline": partial(zoom, layout="inline", offer=False),
+    "replay": partial(replay, protocol="sot"),
+}
+"""How questions are asked of a model whose replies look again in some way."""
+
+SHOWN = Sampling(max_tokens=64)
+"""A sample is printed on one line; a model that has learnt nothing yet may not know how to end."""
 
 THREADS = 16
 """Questions asked at a time: the engine answers them in one batch."""
@@ -44,8 +59,8 @@ def samples(
     vlm.engine.forget()
     lines = []
     for item in islice(questions, count):
-        trace = run(strategy, item.sample, vlm)
-        asked = item.sample.prompt[-1].text
+        trace = run(strategy, item.sample, vlm, sampling=SHOWN)
+        asked = " ".join(m.text.strip() for m in item.sample.prompt if m.role == "user")
         said = trace.best.messages[-1].text.strip()
         lines.append(f"  {asked[:70]}  ->  {said[:70]}  ({item.sample.target})")
     return lines

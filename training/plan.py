@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from mm.towers import speed_up
@@ -100,7 +101,15 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
     """
     if recipe.method == "dpo" and recipe.vision:
         raise BadData("dpo: policy and reference share what they see: leave --vision out")
+    if recipe.box_loss and (recipe.method != "sft" or recipe.looks != "replay"):
+        raise BadData("box_loss is for sft on rows that are replayed: --looks replay")
+    if recipe.report_to and find_spec(recipe.report_to) is None:
+        raise BadData(f"--report-to {recipe.report_to}: pip install {recipe.report_to}")
+    if recipe.quantize and recipe.lora is False:
+        raise BadData("--quantize is for an adapter on weights that rest: leave --full out")
     plan = _chosen(recipe, model)
+    if plan.lora and recipe.box_loss:
+        raise BadData("an adapter holds no box head: --full, or --box-loss 0")
     if plan.lora and plan.vision:
         raise BadData("an adapter holds the language model alone: --full with --vision, or neither")
     return plan
@@ -112,6 +121,7 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
     memory = memory_of(model.device)
     fits = count * FULL_BYTES <= memory // 4
     lora = (not fits) if recipe.lora is None else recipe.lora
+    lora = lora or recipe.quantize is not None
     small = count < SMALL
     sampled = recipe.method == "grpo"
     rates = _SAMPLED_RATES if sampled else _RATES
@@ -181,7 +191,10 @@ def cores() -> int:
 
 
 def _adapted(model: Any, recipe: Recipe) -> Any:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if recipe.quantize:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
 
     config = LoraConfig(
         r=recipe.lora_rank,

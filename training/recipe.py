@@ -12,6 +12,9 @@ from training.data import BadData
 
 Method = Literal["sft", "dpo", "grpo"]
 Loss = Literal["grpo", "dapo", "dr_grpo", "gspo", "gppo"]
+Looks = Literal["tool", "inline", "replay"]
+
+SHIPPED = Path(__file__).parent / "recipes"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Recipe:
         batch_tokens: padded tokens in a step's batch, visual ones too.
         accumulate: batches that a step adds up.
         optimizer: "muon" learns small models, all of whose weights train, in fewer steps.
+        quantize: the language model's weights in "4bit" or "8bit" under an adapter (QLoRA), through
+            bitsandbytes.
         lora: train an adapter of `lora_rank`; else all weights.
         vision: train the vision tower too.
         compile: compile the decoder's blocks; None for where that pays.
@@ -43,7 +48,11 @@ class Recipe:
         temperature: grpo: of the answers.
         max_looks, max_tokens: grpo: in an answer, and in each of its replies.
         loss, clip_low, clip_high: grpo: see grpo.py.
+        report_to: log to that too, besides log.jsonl.
         format: how the rows are written; "auto" tells by their columns.
+        looks: how replies look again, so that held-out questions are asked in the same way: "tool"
+            calls, VLM-R3's crops "inline", or "replay": what VGR's signals point at follows them.
+        box_loss: sft: the weight of VGR's box loss, for rows that are replayed.
     """
 
     method: Method = "sft"
@@ -58,6 +67,7 @@ class Recipe:
     batch_tokens: int | None = None
     accumulate: int = 1
     optimizer: Literal["adamw", "muon"] | None = None
+    quantize: Literal["4bit", "8bit"] | None = None
     lora: bool | None = None
     lora_rank: int = 16
     vision: bool | None = None
@@ -79,22 +89,46 @@ class Recipe:
     clip_high: float = 0.2
     seed: int = 0
     device: str | None = None
+    report_to: Literal["tensorboard", "trackio"] | None = None
     format: str = "auto"
+    looks: Looks | None = None
+    box_loss: float = 0.0
     allow_absolute_paths: bool = False
     allow_urls: bool = False
 
 
+def shipped() -> dict[str, str]:
+    """The recipes that come along: their names, and what each says of itself first."""
+    return {
+        path.stem: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        for path in sorted(SHIPPED.glob("*.yaml"))
+    }
+
+
+def find_recipe(name: Path) -> Path:
+    """The file `name`, or the shipped recipe of that name.
+
+    Raises:
+        BadData: there is neither.
+    """
+    ours = SHIPPED / f"{name}.yaml"
+    if not name.is_file() and not ours.is_file():
+        raise BadData(f"{name}: no such file, and none of the recipes {', '.join(shipped())}")
+    return name if name.is_file() else ours
+
+
 def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe in the YAML file `path`, if there is one, under those `overrides` that are given.
+    """The recipe in the YAML file `path`, or shipped under that name, if one is given, under those
+    `overrides` that are given.
 
     Paths in the file are relative to where the command runs, as flags are.
 
     Raises:
         BadData: the file cannot be read, or a key or value in it is none of a recipe's.
     """
-    written = _read(path) if path else {}
+    written = _read(find_recipe(path)) if path else {}
     given = {
-        key: _checked("mm train", key, value)
+        key: _checked(f"--{key.replace('_', '-')}", key, value)
         for key, value in overrides.items()
         if value is not None
     }
@@ -117,16 +151,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise BadData(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise BadData(f"{path}: expected keys and values, found {found!r}")
-    return {key: _checked(path, key, value) for key, value in found.items()}
+    return {key: _checked(str(path), key, value) for key, value in found.items()}
 
 
-def _checked(path: Path | str, key: Any, value: Any) -> Any:
+def _checked(place: str, key: Any, value: Any) -> Any:
     types = get_type_hints(Recipe)
     if key not in types:
         near = difflib.get_close_matches(str(key), types, 1) or [", ".join(types)]
-        raise BadData(f"{path}: expected a recipe's key, found {key!r}; is it {near[0]}?")
+        raise BadData(f"{place}: expected a recipe's key, found {key!r}; is it {near[0]}?")
     if not _fits(value, types[key]):
-        raise BadData(f"{path}: expected {key} to be {_said(types[key])}, found {value!r}")
+        raise BadData(f"{place}: expected {key} to be {_said(types[key])}, found {value!r}")
     return value
 
 

@@ -16,14 +16,14 @@ from transformers.trainer_callback import PrinterCallback
 from mm.model import HFVLM
 from mm.session import Strategy
 from mm.strategies import direct
-from training.judge import judge, questions_of, samples
+from training.judge import ASKED, judge, questions_of, samples
 from training.pace import Pace
 from training.plan import Plan, make_plan, prepare_model
 from training.progress import Progress, plot_losses, plot_rewards
 from training.recipe import Recipe
 from training.saving import CHECKPOINTS, LOG, begin_output, save_model, spent_before
 from training.seeing import SeenOnce, see
-from training.setup import arguments, load_trainable, read_rows, split
+from training.setup import arguments, asked, load_trainable, read_rows, split
 from training.trainer import Course, Rows
 from training.ways import Way, bound, way_of
 
@@ -71,10 +71,11 @@ def train(
         pace=pace,
         budget=plan.batch_tokens,
         muon=recipe.optimizer == "muon",
+        box_loss=recipe.box_loss,
     )
     trainer = _trainer(way, recipe, plan, course, vlm, folder / CHECKPOINTS)
-    questions = questions_of(held_out, most=3) if held_out else None
-    answers = bound(strategy, recipe)
+    questions = questions_of(asked(recipe, held_out), most=3) if held_out else None
+    answers = ASKED[recipe.looks] if recipe.looks else bound(strategy, recipe)
     told = partial(samples, vlm, questions, answers) if questions else None
     trainer.add_callback(
         Progress(
@@ -117,7 +118,7 @@ def _trainer(
 
 
 def _say_result(vlm: HFVLM, held_out: Rows | None, recipe: Recipe, strategy: Strategy) -> None:
-    questions = questions_of(held_out) if held_out else None
+    questions = questions_of(asked(recipe, held_out)) if held_out else None
     if questions:
         share = judge(vlm, questions, strategy)
         print(

@@ -44,6 +44,7 @@ def spent_before(folder: Path) -> float:
 def save_model(trainer: Any, recipe: Recipe, folder: Path) -> None:
     """Write the trained model, or its adapter, with all that a checkpoint needs beside it."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    bare(model)._modules.pop("box_head", None)  # it has done its part: boxes are read from words
     source = find(recipe.model)
     if hasattr(model, "peft_config"):
         base = recipe.model if not Path(recipe.model).exists() else str(source.resolve())

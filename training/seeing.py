@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mm.encoding import encode_all, encode_each, join
+from mm.families import family_of
 from mm.kept import Kept
+from mm.memory import Block
 from mm.tokens import ImageSpan
 
 if TYPE_CHECKING:
@@ -16,7 +18,8 @@ See = Callable[[Any, Sequence[ImageSpan]], Mapping[str, Any]]
 """From a model and the pictures of a batch, in order, to what `model(**...)` takes for them."""
 
 Seen = tuple[Any, "Tensor | None"]
-"""One picture's features, and its grid where positions are counted from it."""
+"""The encoder's output for one picture, or the layers of a memory; and a picture's grid, where
+positions are counted from it."""
 
 _GRID = "image_grid_thw"  # positions are counted from it
 
@@ -25,6 +28,9 @@ def see(model: Any, pictures: Sequence[ImageSpan]) -> dict[str, Any]:
     """Encode all of them, with gradients to the vision tower."""
     import torch
 
+    spans = {span.key: span for span in pictures}
+    if len(spans) < len(pictures) or any(span.block for span in pictures):
+        return _joined(model, pictures, _encoded(model, spans))
     tensors = [span.tensors for span in pictures]
     found: dict[str, Any] = {"mm_encoder_outputs": {"image": encode_all(model, tensors)}}
     if _GRID in tensors[0]:
@@ -43,36 +49,87 @@ class SeenOnce:
         self._kept: Kept[str, Seen] = Kept(budget)
 
     def __call__(self, model: Any, pictures: Sequence[ImageSpan]) -> dict[str, Any]:
-        import torch
-
         seen = self._seen(model, {span.key: span for span in pictures})
-        ordered = [seen[span.key] for span in pictures]
-        found: dict[str, Any] = {"mm_encoder_outputs": {"image": join([out for out, _ in ordered])}}
-        if ordered[0][1] is not None:
-            found[_GRID] = torch.cat([grid for _, grid in ordered if grid is not None])
-        return found
+        return _joined(model, pictures, seen)
 
     def _seen(self, model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
         import torch
 
         found = {key: kept for key in spans if (kept := self._kept.get(key)) is not None}
-        new = [key for key in spans if key not in found]
+        new = {key: span for key, span in spans.items() if key not in found}
         if new:
-            tensors = [spans[key].tensors for key in new]
             # in the weights' own precision: in bfloat16 it would matter who is encoded with whom
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-                outputs = encode_each(model, tensors)
-            for key, output, each in zip(new, outputs, tensors, strict=True):
-                grid = each[_GRID].to(model.device) if _GRID in each else None
-                found[key] = (output, grid)
-                self._kept.put(key, (output, grid), _size(output))
+                encoded = _encoded(model, new)
+            for key, seen in encoded.items():
+                self._kept.put(key, seen, _size(seen[0]))
+            found |= encoded
         return found
 
 
-def _size(output: Any) -> int:
-    def count(value: Any) -> int:
-        if hasattr(value, "nbytes"):
-            return value.nbytes
-        return sum(map(count, value)) if isinstance(value, list | tuple) else 0
+def _encoded(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
+    """All of `spans`, pictures in one pass where they can share one."""
+    tensors = {key: span.tensors for key, span in spans.items() if not span.block}
+    outputs = encode_each(model, list(tensors.values())) if tensors else []
+    found: dict[str, Seen] = {}
+    for (key, each), output in zip(tensors.items(), outputs, strict=True):
+        found[key] = (output, each[_GRID].to(model.device) if _GRID in each else None)
+    for key, span in spans.items():
+        if span.block:
+            found[key] = (_memory(model, span, span.block), None)
+    return found
 
-    return sum(map(count, output.values()))
+
+def _memory(model: Any, span: ImageSpan, block: Block) -> tuple[Tensor, ...]:
+    """All that a picture is remembered by, whichever block is meant: a tensor for each layer."""
+    family = family_of(model.config.model_type)
+    assert family
+    assert family.recall, "the token builder gives no blocks of such a family"
+    layers = family.recall.encode(model, span.tensors)
+    return tuple(block.sheet.join(layer) for layer in layers)
+
+
+def _joined(model: Any, pictures: Sequence[ImageSpan], seen: Mapping[str, Seen]) -> dict[str, Any]:
+    """What `model(**...)` takes for `pictures`, in their order."""
+    import torch
+
+    ordered = [
+        _part(model, seen[span.key][0], span.block) if span.block else seen[span.key]
+        for span in pictures
+    ]
+    found: dict[str, Any] = {"mm_encoder_outputs": {"image": join([out for out, _ in ordered])}}
+    if ordered[0][1] is not None:
+        found[_GRID] = torch.cat([grid for _, grid in ordered if grid is not None])
+    return found
+
+
+def _part(model: Any, memory: Sequence[Tensor], block: Block) -> Seen:
+    """A block of `memory`, as if it were a picture."""
+    import torch
+
+    made = _output([block.of(layer) for layer in memory])
+    family = family_of(model.config.model_type)
+    if not (family and family.mrope):
+        return made, None
+    merge = model.config.vision_config.spatial_merge_size
+    columns, rows = block.shape
+    return made, torch.tensor([[1, rows * merge, columns * merge]], device=model.device)
+
+
+def _output(layers: Sequence[Tensor]) -> Any:
+    """Visual tokens (V, D), for the input and for each early layer, as an encoder gives them."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    made: Any = BaseModelOutputWithPooling()
+    made["pooler_output"] = (layers[0],)
+    if len(layers) > 1:
+        made["deepstack_features"] = [(layer,) for layer in layers[1:]]
+    return made
+
+
+def _size(seen: Any) -> int:
+    """Bytes of all tensors in an encoder's output, or of a memory."""
+    if hasattr(seen, "nbytes"):
+        return seen.nbytes
+    inner = seen.values() if isinstance(seen, Mapping) else seen
+    return sum(map(_size, inner)) if isinstance(inner, Iterable) else 0

@@ -14,11 +14,13 @@ from accelerate import PartialState
 
 import mm
 from mm.model import HFVLM
+from mm.tokens import TokenBuilder
 from mm.vlm import ModelUnavailable
 from training.benchmarks.arms import greyed
 from training.data import Access, BadData, Row, read_data, refuse
 from training.plan import Plan, cores
 from training.recipe import Recipe
+from training.replays import memory_of, replayed
 from training.trainer import Rows
 
 T = TypeVar("T")
@@ -38,7 +40,7 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     """
     several = processes.num_processes > 1
     device = recipe.device or (str(processes.device) if several else None)
-    vlm = mm.load(recipe.model, device=device, threads=cores())
+    vlm = mm.load(recipe.model, device=device, threads=cores(), quantize=recipe.quantize)
     if not isinstance(vlm, HFVLM):
         raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
     return vlm
@@ -56,12 +58,17 @@ def read_rows(recipe: Recipe, path: str, vlm: HFVLM, measure: Callable[[Row], in
         access=Access(recipe.allow_absolute_paths, recipe.allow_urls),
         crop_rule=vlm.traits.crop_rule,
     )
-    data = replace(data, change=_blind if recipe.blind else None)
+    data = replace(data, change=_change(recipe, vlm))
     found = list(shown(data.each(partial(_measured, measure)), len(data), f"reading {path}"))
     refuse(found)
     sound = [each for each in found if not isinstance(each, BadData)]
     lengths, keys = zip(*sound, strict=True)
     return Rows(data, range(len(data)), lengths, keys)
+
+
+def asked(recipe: Recipe, rows: Rows) -> Rows:
+    """`rows` as questions: what a strategy brings is left out of them."""
+    return replace(rows, data=replace(rows.data, change=_blind if recipe.blind else None))
 
 
 def split(rows: Rows) -> tuple[Rows, Rows | None]:
@@ -112,13 +119,26 @@ def arguments(
         metric_for_best_model=best,
         prediction_loss_only=True,
         disable_tqdm=True,
-        report_to=[],
+        report_to=[recipe.report_to] if recipe.report_to else [],
+        run_name=recipe.output,
         remove_unused_columns=False,
         dataloader_pin_memory=plan.device != "cpu",
         ddp_find_unused_parameters=True,
         accelerator_config={"even_batches": False},
         **{"gradient_accumulation_steps": recipe.accumulate, **more},
     )
+
+
+def _change(recipe: Recipe, vlm: HFVLM) -> Callable[[Row], Row] | None:
+    """What is made of each row before it trains."""
+    if recipe.looks == "replay":
+        memory_of(vlm.builder)
+        return partial(_replayed, recipe.blind, vlm.builder)
+    return _blind if recipe.blind else None
+
+
+def _replayed(blind: bool, builder: TokenBuilder, row: Row) -> Row:
+    return replayed(builder, _blind(row) if blind else row)
 
 
 def _blind(row: Row) -> Row:

@@ -20,6 +20,7 @@ from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
 from training.batches import TokenBatches
+from training.box_loss import BoxTerm
 from training.collate import IGNORED, Batch, forward_inputs
 from training.data import DataSet, Row
 from training.optimisers import muon
@@ -29,7 +30,7 @@ from training.seeing import See
 if TYPE_CHECKING:
     from torch import Tensor
 
-PICTURES = "pictures"
+PICTURES, POINTED = "pictures", "pointed"
 
 
 class Collates(Protocol):
@@ -85,6 +86,7 @@ class Course:
         see: encodes a batch's pictures.
         budget: padded tokens in a batch.
         muon: Muon where it can, else AdamW alone.
+        box_loss: the weight of VGR's box loss, where replies point at regions; 0 for none.
     """
 
     train: Rows
@@ -94,6 +96,7 @@ class Course:
     pace: Pace
     budget: int
     muon: bool = False
+    box_loss: float = 0.0
 
 
 class OnCourse:
@@ -132,20 +135,32 @@ class SFT(OnCourse, SFTTrainer):
 
     def __init__(self, model: Any, args: Any, course: Course, tokenizer: Any, **kw: Any) -> None:
         self.course = course
+        self._boxes = BoxTerm(model) if course.box_loss else None
         super().__init__(model, args, **_data(course, tokenizer), **kw)
         self._trained: Tensor | None = None
         bare(self.model).base_model.register_forward_hook(self._keep_trained)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
-        """The mean cross-entropy of the trained tokens of a batch.
+        """The mean cross-entropy of the trained tokens of a batch; in training also the box loss
+        of the regions that it points at.
 
-        The head reads those alone: without Triton, TRL's would score every token.
+        The head reads those tokens alone: without Triton, TRL's would score every token.
         """
         made = self.inputs(model, inputs)
         labels = made.pop("labels")[:, 1:]
         self._trained = labels != IGNORED
         made["shift_labels"] = labels[self._trained][None]
-        return super().compute_loss(model, made, *args, **kw)
+        if self._boxes is None:
+            return super().compute_loss(model, made, *args, **kw)
+        self._boxes.pointed = inputs[POINTED] if model.training else ()
+        loss = super().compute_loss(model, made, *args, **kw)
+        return self._with_boxes(loss, self._boxes.loss)
+
+    def _with_boxes(self, loss: Any, boxes: Tensor | None) -> Any:
+        if boxes is None:
+            return loss
+        self._metrics["train"]["box_loss"].append(boxes.item())
+        return loss + self.course.box_loss * boxes / self.current_gradient_accumulation_steps
 
     def _keep_trained(self, backbone: Any, args: Any, output: Any) -> None:
         """Leave of what the backbone made, (rows, length, width), where a trained token follows."""
@@ -185,12 +200,17 @@ def collate(
 
 def collated(batch: Batch) -> dict[str, Any]:
     """`batch` as one mapping, as TRL's trainers hand it on."""
-    return {**batch.inputs, "labels": batch.labels, PICTURES: list(batch.pictures)}
+    return {
+        **batch.inputs,
+        "labels": batch.labels,
+        PICTURES: list(batch.pictures),
+        POINTED: batch.pointed,
+    }
 
 
 def prepared(model: Any, inputs: Mapping[str, Any], see: See) -> dict[str, Any]:
     """What `model` takes for a batch that `collate` made."""
-    rest = {k: v for k, v in inputs.items() if k not in (PICTURES, "labels")}
+    rest = {k: v for k, v in inputs.items() if k not in (PICTURES, POINTED, "labels")}
     batch = Batch(rest, inputs["labels"], tuple(inputs[PICTURES]))
     return forward_inputs(bare(model), batch, see)
 

@@ -7,7 +7,7 @@ region that the model asks for follows from memory. No look costs the vision enc
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
@@ -48,6 +48,9 @@ INSTRUCTION = (
 ANSWER = "\nFinal answer:"
 """Put into the model's mouth, between the signals, when it may look no more."""
 
+MAX_TOKENS = 576
+"""What one look may cost."""
+
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?|-?\.\d+")
 
 
@@ -63,7 +66,7 @@ class Recollection:
     """
 
     pool: int | None = None
-    max_tokens: int = 576
+    max_tokens: int = MAX_TOKENS
     choose_region: ChooseRegion | None = None
 
     def recall(self, session: Session, target: Target) -> Features:
@@ -77,8 +80,7 @@ class Recollection:
             region = self.choose_region(session.sample, region)
         pool = self.pool or memory_of(session).replay
         found = Features(session.sample.images[target.index], region, pool)
-        while tokens_of(session.vlm, found) > self.max_tokens:
-            found = replace(found, pool=found.pool + 1)
+        found = within(found, self.max_tokens, partial(tokens_of, session.vlm))
         if found in session.branch.looks:
             raise BadCall("This region was already shown above. Choose another, or answer.")
         return found
@@ -90,7 +92,7 @@ def replay(
     max_looks: int = 6,
     protocol: Protocol = "tool",
     pool: int | None = None,
-    max_tokens: int = 576,
+    max_tokens: int = MAX_TOKENS,
     full: bool = False,
     ground: Ground = ask_where,
     choose_region: ChooseRegion | None = None,
@@ -124,6 +126,13 @@ def replay(
     if not session.vlm.traits.calls_tools:
         return two_steps(session, recall, ground)
     return by_calls(session, recall, limits)
+
+
+def within(features: Features, most: int, cost: Callable[[Features], int]) -> Features:
+    """`features`, pooled until they cost at most `most`."""
+    while cost(features) > most:
+        features = replace(features, pool=features.pool + 1)
+    return features
 
 
 def memory_of(session: Session) -> Memory:

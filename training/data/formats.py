@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from vision.zoom import inline_instruction
+
 from .files import brief
 
 Fields = Mapping[Any, Any]
@@ -59,6 +61,8 @@ def recognise(fields: Any) -> str:
         return "native"
     if "conversations" in fields:
         return "sharegpt"
+    if "response_list" in fields:
+        return "vlm-r3"
     if "prompt_image_path" in fields:
         return "vts"
     if "reward_model" in fields or ("ground_truth" in fields and "prompt" in fields):
@@ -152,6 +156,27 @@ def _vts(fields: Any) -> Native:
     return native
 
 
+def _vlm_r3(fields: Any) -> Native:
+    """VLM-R3's: pieces of one reply, and the crop that stands behind each."""
+    replies, crops = _list(fields, "response_list"), _many(fields.get("img_crop_list"))
+    while crops and not crops[-1]:
+        crops.pop()  # nothing is shown behind the answer
+    if len(crops) > len(replies):
+        raise ValueError(f"expected at most {len(replies)} crops, found {len(crops)}")
+    parts = []
+    for at, words in enumerate(replies):
+        parts += [{"type": "text", "text": words}]
+        parts += [{"type": "image"}] if at < len(crops) else []
+    asked = [{"type": "image"}, {"type": "text", "text": fields.get("question")}]
+    messages = [
+        {"role": "user", "content": asked},
+        {"role": "user", "content": inline_instruction("bbox_2d")},
+        {"role": "assistant", "content": parts},
+    ]
+    images = [*_many(fields.get("image_path")), *crops]
+    return {**_rest(fields), "messages": messages, "images": images}
+
+
 def _verl(fields: Any) -> Native:
     """verl's and EasyR1's: `prompt`, `images` and a ground truth, for rewards."""
     prompt = fields.get("prompt", fields.get("problem"))
@@ -214,6 +239,7 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
     "openai": _openai,
     "swift": _swift,
     "vts": _vts,
+    "vlm-r3": _vlm_r3,
     "verl": _verl,
 }
 _WRITE: Mapping[str, Callable[[Fields], Native]] = {

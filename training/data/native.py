@@ -187,11 +187,14 @@ def _message(value: Any, waiting: Iterator[Image]) -> Message:
     if role not in _ROLES:
         raise ValueError(f"expected a role of {', '.join(_ROLES)}, found {brief(role)}")
     parts: list[Part] = []
-    for part in _content(value):
+    content = _content(value)
+    parsed = role == "assistant" and not any(_is_image(part) for part in content)
+    for part in content:
         if _is_image(part):
             parts.append(next(waiting))
         elif isinstance(part, dict) and isinstance(part.get("text"), str):
-            parts += parse_parts(part["text"]) if role == "assistant" else [Text(part["text"])]
+            # a thought that goes on behind a picture must stay open before it
+            parts += parse_parts(part["text"]) if parsed else [Text(part["text"])]
         else:
             raise ValueError(f"expected a text or image part, found {brief(part)}")
     calls = [_call(call) for call in list_of(value, "tool_calls")]
