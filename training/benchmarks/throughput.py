@@ -216,7 +216,7 @@ def _theirs(vlm: HFVLM, load: Load, folder: Path, batch: int) -> Any:
 
 def _arguments(load: Load, plan: Plan, folder: Path, **more: Any) -> Any:
     more = {"max_length": None, **more}
-    args = arguments(SFTConfig, load.recipe, plan, folder, held_out=False, **more)
+    args = arguments(SFTConfig, load.recipe, plan, folder, best=None, **more)
     args.save_strategy = SaveStrategy.NO
     return args
 
