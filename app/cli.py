@@ -26,6 +26,7 @@ from .options import (
     Model,
     ModelChoice,
     Processor,
+    Quantize,
     Strategy,
     Urls,
     split,
@@ -89,6 +90,7 @@ def ask(
     seed: Annotated[int, typer.Option(help="For a temperature over 0.")] = 0,
     device: Device = None,
     dtype: Dtype = None,
+    quantize: Quantize = None,
     adapter: Adapter = None,
     backend: Backend = "local",
     base_url: BaseUrl = None,
@@ -100,7 +102,7 @@ def ask(
     from .batch import ask_batch
 
     how = How(
-        model=ModelChoice(model, device, dtype, adapter, backend, base_url, processor),
+        model=ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize),
         strategy=strategy,
         sampling=mm.Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed),
         choices=tuple(split(choices)),
@@ -135,6 +137,7 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
     device: Device = None,
     dtype: Dtype = None,
+    quantize: Quantize = None,
     adapter: Adapter = None,
     backend: Backend = "local",
     base_url: BaseUrl = None,
@@ -148,7 +151,7 @@ def demo(
             raise
         raise Mistake("mm demo needs gradio: pip install 'multimodal-reasoning[demo]'") from None
     serve(
-        ModelChoice(model, device, dtype, adapter, backend, base_url, processor),
+        ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize),
         host=host,
         port=port,
     )
@@ -172,6 +175,7 @@ def evaluate(
     model: Model = "tiny",
     device: Device = None,
     dtype: Dtype = None,
+    quantize: Quantize = None,
     adapter: Adapter = None,
     backend: Backend = "local",
     base_url: BaseUrl = None,
@@ -184,7 +188,7 @@ def evaluate(
 
     from .strategies import strategy_named
 
-    choice = ModelChoice(model, device, dtype, adapter, backend, base_url, processor)
+    choice = ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize)
     benchmarks.run_cli(
         target,
         tasks=split(task),

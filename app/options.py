@@ -40,6 +40,10 @@ Processor = Annotated[
     typer.Option(help="For a server's model: a folder or hub id with its config and processor."),
 ]
 Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, put on the model.")]
+Quantize = Annotated[
+    Literal["4bit", "8bit"] | None,
+    typer.Option(help="The decoder's weights in fewer bits; needs bitsandbytes."),
+]
 AbsolutePaths = Annotated[
     bool,
     typer.Option("--allow-absolute-paths", help="Rows may name pictures outside their folder."),
@@ -66,6 +70,7 @@ class ModelChoice:
     backend: BackendName = "local"
     base_url: str | None = None
     processor: str | None = None
+    quantize: str | None = None
 
     def load(self) -> mm.VLM:
         """The model, ready to answer.
@@ -76,7 +81,13 @@ class ModelChoice:
         """
         self.check()
         if self.backend == "local":
-            return mm.load(self.name, device=self.device, dtype=self.dtype, adapter=self.adapter)
+            return mm.load(
+                self.name,
+                device=self.device,
+                dtype=self.dtype,
+                adapter=self.adapter,
+                quantize=self.quantize,
+            )
         return connect(self.name, base_url=self.base_url or BASE_URL, processor=self.processor)
 
     def check(self) -> None:
@@ -85,7 +96,12 @@ class ModelChoice:
         Raises:
             Mistake: there are some.
         """
-        here = {"device": self.device, "dtype": self.dtype, "adapter": self.adapter}
+        here = {
+            "device": self.device,
+            "dtype": self.dtype,
+            "adapter": self.adapter,
+            "quantize": self.quantize,
+        }
         there = {"base-url": self.base_url, "processor": self.processor}
         if self.backend == "local" and any(there.values()):
             raise Mistake(f"{_flags(there)}: only with --backend openai")
