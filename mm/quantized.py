@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 Bits = Literal["4bit", "8bit"]
 
-_WHOLE = ["visual", "vision_tower", "vision_model", "multi_modal_projector", "connector", "lm_head"]
+_SEES = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
+_WHOLE = ["lm_head", *(rf".*\.{name}" for name in _SEES)]
 """Kept in full: what the model sees with, and the head, which may share the embeddings' weights."""
 
 
