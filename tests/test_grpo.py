@@ -361,7 +361,7 @@ SMALL = ("--prompts", 2, "--group", 3, "--max-tokens", 12, "--max-looks", 2, "--
 
 
 def test_a_loss_that_is_none_is_named():
-    with pytest.raises(BadData, match="mm train: expected loss to be grpo or dapo"):
+    with pytest.raises(BadData, match="--loss: expected loss to be grpo or dapo"):
         load_recipe(None, {"method": "grpo", "data": "x", "output": "y", "loss": "ppo"})
 
 
