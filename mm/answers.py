@@ -24,6 +24,7 @@ _MARK = re.compile(
     r"|\banswer\b(?:\s+to\s+\w+\s+question)?[*_]*(?:\s*:|\s+is\b:?)[*_]*",
     re.DOTALL | re.IGNORECASE,
 )
+_LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final)\b[\W_]*)+\Z", re.IGNORECASE)
 _LETTERS = (
     re.compile(r"^\W*([A-Za-z])\W*$"),
     re.compile(r"\(([A-Za-z])\)"),
@@ -62,6 +63,18 @@ def extract_answer(text: str) -> str | None:
         return extract_answer(tagged) if _MARK.search(tagged) else _trim(tagged)
     rest = text[mark.end() :]
     return _trim(_in_braces(rest) if mark["boxed"] else _sentence(rest))
+
+
+def before_answer(text: str) -> str:
+    """The words of `text` before the last mark of an answer, thinking left out.
+
+    Without a mark they are "" where the whole text is the answer, else all of it.
+    """
+    text = spoken(text)
+    marks = list(_MARK.finditer(text))
+    if marks:
+        return _LEAD.sub("", text[: marks[-1].start()]).strip()
+    return text.strip() if extract_answer(text) is None else ""
 
 
 def spoken(text: str) -> str:

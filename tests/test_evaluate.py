@@ -155,7 +155,7 @@ def test_items_are_drawn_as_needed_and_outcomes_keep_their_order():
 def outcomes(*right, calls=0, valid=0, failed=0):
     cost = Cost(visual_tokens=16, patches=64, computed_tokens=40, generated_tokens=4, seconds=0.5)
     return [
-        Outcome(str(i), bool(r), i < failed, cost, looks=1, calls=calls, valid_calls=valid)
+        Outcome(str(i), bool(r), i < failed, cost, 1, calls, valid, wanted=2, found=1, replies=1)
         for i, r in enumerate(right)
     ]
 
@@ -172,6 +172,8 @@ def test_a_row_is_the_contract():
         "visual_tokens": 16.0,
         "looks": 1.0,
         "valid_boxes": 0.5,
+        "box_recall": 0.5,
+        "empty_thoughts": 0.0,
         "patches": 64.0,
         "computed_tokens": 40.0,
         "reused_tokens": 0.0,
@@ -290,7 +292,41 @@ def test_ctrl_c_reports_what_is_done(monkeypatch, questions, capsys):
         ("direct", 3),
         ("zoom", 1),
     ]
-    assert "zoom" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "zoom" in printed.out
+    assert "the same command goes on from here" in printed.err
+
+
+def kill(conversation):
+    raise SystemExit(9)
+
+
+def test_a_stopped_table_goes_on_where_it_was(monkeypatch, questions, capsys):
+    out, part = questions.parent / "out.json", questions.parent / "out.json.part"
+    scripted(monkeypatch, ["K", "R", "R", "K", kill])
+    with pytest.raises(SystemExit, match="9"):
+        benchmarks.run_cli(str(questions), **{**OPTIONS, "out": out})
+    part.write_text(part.read_text() + '{"task": "mine", "ar')  # the kill came while writing
+    vlm = scripted(monkeypatch, ["R", "R"])
+    benchmarks.run_cli(str(questions), **{**OPTIONS, "out": out})
+    assert len(vlm.conversations) == 2
+    rows = json.loads(out.read_text())["rows"]
+    assert [(r["strategy"], r["n"], r["accuracy"]) for r in rows] == [
+        ("direct", 3, pytest.approx(2 / 3)),
+        ("zoom", 3, pytest.approx(2 / 3)),
+    ]
+    assert not part.exists()
+
+
+def test_answers_to_something_else_are_refused(monkeypatch, questions, capsys):
+    out = questions.parent / "out.json"
+    scripted(monkeypatch, ["K", kill])
+    with pytest.raises(SystemExit, match="9"):
+        benchmarks.run_cli(str(questions), **{**OPTIONS, "out": out})
+    with pytest.raises(SystemExit, match="2"):
+        benchmarks.run_cli(str(questions), **{**OPTIONS, "out": out, "seed": 7})
+    said = capsys.readouterr().err
+    assert "holds answers that differ in seed: remove it, or give another --out" in said
 
 
 def test_errors_are_shown_in_turn_and_nulls_are_not(tmp_path):

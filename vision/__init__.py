@@ -9,5 +9,5 @@ from .grounding import format_box, parse_boxes, parse_grounding
 from .look import Limits, look
 from .regions import regions_of
 from .replay import replay
-from .statistics import calls, looks, valid_calls
+from .statistics import calls, found, looks, valid_calls
 from .zoom import zoom

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from itertools import pairwise
 
+from mm.answers import before_answer
+from mm.geometry import Region, iou
 from mm.trace import Branch, Step
+from mm.types import Message, Text, Thinking
 
+from .regions import regions_of
 from .where import NOT_SHOWN
 from .zoom import ANSWER
+
+MIN_SHOWN_IOU = 0.3
+
+_BOX = re.compile(r"\{[^{}]*\}|<sot>.*?<eot>")
 
 
 def looks(branch: Branch) -> int:
@@ -23,6 +33,32 @@ def calls(branch: Branch) -> int:
 def valid_calls(branch: Branch) -> int:
     """How many of the policy's `calls` got a picture."""
     return sum(bool(step.message.seen) for step in _observations(branch))
+
+
+def found(branch: Branch, regions: Sequence[Region]) -> int:
+    """How many of `regions`, parts of the first picture that one must look at, were shown."""
+    shown = [region for index, region in regions_of(branch) if index == 0]
+    return sum(any(iou(region, each) >= MIN_SHOWN_IOU for each in shown) for region in regions)
+
+
+def replies_to_looks(branch: Branch) -> tuple[Message, ...]:
+    """What the policy wrote next after being shown something again, whoever asked."""
+    replies: list[Message] = []
+    seen = False
+    for step in branch.steps:
+        if step.sampled and seen:
+            replies.append(step.message)
+        seen = not step.sampled and (seen or bool(step.message.seen))
+    return tuple(replies)
+
+
+def is_empty_thought(reply: Message) -> bool:
+    """Whether `reply` has no words besides its answer or what asks for the next look."""
+    said = "".join(p.text for p in reply.parts if isinstance(p, Text))
+    thought = "".join(p.text for p in reply.parts if isinstance(p, Thinking))
+    words = _BOX.sub("", said)
+    asks = bool(reply.tool_calls) or words != said
+    return not (_BOX.sub("", thought) + (words if asks else before_answer(said))).strip()
 
 
 def _observations(branch: Branch) -> list[Step]:

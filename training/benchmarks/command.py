@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,7 +27,8 @@ from .errors import Mistakes
 from .evaluate import Outcome, Watch, evaluate
 from .files import read_questions
 from .items import BadTarget, Suite, level_named, tabletop_suites
-from .rows import Row, envelope, pairs_of, row_of
+from .part import Part
+from .rows import Row, envelope, pairs_of, row_of, versions
 from .table import print_table
 
 DEFAULT_LEVEL = int(Level.PERSPECTIVE)
@@ -35,14 +37,27 @@ DEFAULT_LEVEL = int(Level.PERSPECTIVE)
 INTERRUPTED = 130
 
 
+class Advance(Protocol):
+    """Says what is being asked, and that so many more are answered."""
+
+    def __call__(self, what: str, by: int = 1) -> None: ...
+
+
 @dataclass
 class Measured:
-    """What has been answered so far, task by task."""
+    """What has been answered so far, task by task; `part` keeps it on disk."""
 
     results: dict[str, dict[Arm, list[Outcome]]] = field(default_factory=dict)
+    part: Part | None = None
 
     def outcomes(self, task: str, arm: Arm) -> list[Outcome]:
-        return self.results.setdefault(task, {}).setdefault(arm, [])
+        kept = self.part.outcomes.get((task, arm.label), []) if self.part else []
+        return self.results.setdefault(task, {}).setdefault(arm, list(kept))
+
+    def add(self, task: str, arm: Arm, outcome: Outcome) -> None:
+        self.outcomes(task, arm).append(outcome)
+        if self.part:
+            self.part.add(task, arm.label, outcome)
 
     @property
     def rows(self) -> list[Row]:
@@ -78,6 +93,9 @@ def run_cli(
 ) -> None:
     """Measure `strategies` on `target`, print the table, and write it to `out`.
 
+    Until then answers are kept in `out`.part, so that the same command goes on after a stop; not
+    with `show_errors`, whose pictures are not kept.
+
     Args:
         target: "tabletop", or a file of questions.
         model, adapter: what `load` loads, as the person called it.
@@ -89,14 +107,11 @@ def run_cli(
             printing and writing what is done.
         ModelUnavailable: the model cannot be loaded.
     """
-    try:
+    with _leaving_on(BadTarget, BadData):
         found = [(name, strategy_lookup(name)) for name in dict.fromkeys(strategies)]
         hardness = level_named(level, DEFAULT_LEVEL)
         suites = _suites(target, tasks, limit, seed, hardness, access)
         _check_writable(out, show_errors)
-    except (BadTarget, BadData) as error:
-        print(*(f"mm: {line}" for line in str(error).split("\n")), sep="\n", file=sys.stderr)
-        raise SystemExit(2) from None
     vlm = load()
     about = {
         "command": shlex.join(["mm", *sys.argv[1:]]),
@@ -108,11 +123,18 @@ def run_cli(
     }
     if target == "tabletop":
         about["level"] = hardness
-    measured, mistakes = Measured(), Mistakes()
+    mistakes = Mistakes()
     watch = mistakes.watch if show_errors else None
     plan = [(suite, arm) for suite in suites for arm in arms(suite, found, nulls=nulls)]
+    with _leaving_on(BadTarget):
+        part = _part(out, target, about, vlm) if out and not show_errors else None
+    measured = Measured(part=part)
     done = measure(plan, vlm, measured, seed=seed, threads=threads, watch=watch)
     _report(target, about, measured, out)
+    if part:
+        part.close(done=done)
+        if not done:
+            print("mm: stopped; the same command goes on from here", file=sys.stderr)
     if show_errors and not mistakes.save(show_errors, vlm):
         print(f"nothing wrong to show: {show_errors} is not written", file=sys.stderr)
     if not done:
@@ -137,16 +159,40 @@ def measure(
             for suite, arm in plan:
                 if isinstance(vlm, HFVLM):
                     vlm.engine.forget()
-                outcomes = measured.outcomes(suite.task, arm)
+                known = len(measured.outcomes(suite.task, arm))
+                advance(f"{suite.task} {arm.label}", known)
+                items = islice(suite.items(), known, None)
                 see = watch(suite.task, arm) if watch else None
-                for outcome in evaluate(
-                    arm, suite.items(), vlm, seed=seed, threads=threads, watch=see
-                ):
-                    outcomes.append(outcome)
+                for outcome in evaluate(arm, items, vlm, seed=seed, threads=threads, watch=see):
+                    measured.add(suite.task, arm, outcome)
                     advance(f"{suite.task} {arm.label}")
     except KeyboardInterrupt:
         return False
     return True
+
+
+@contextmanager
+def _leaving_on(*mistakes: type[Exception]) -> Iterator[None]:
+    """What is wrong is said on stderr, a line for each fault."""
+    try:
+        yield
+    except mistakes as error:
+        print(*(f"mm: {line}" for line in str(error).split("\n")), sep="\n", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _part(out: Path, target: str, about: dict[str, Any], vlm: VLM) -> Part:
+    """What is known already of the table `out`: of the same questions, weights and versions."""
+    same = {k: v for k, v in about.items() if k != "command"}
+    path = out.with_name(out.name + ".part")
+    return Part(path, {"target": target, **same, "weights": _sum(vlm), "versions": versions()})
+
+
+def _sum(vlm: VLM) -> float | None:
+    """A number that differs between any two trainings of a model."""
+    if not isinstance(vlm, HFVLM):
+        return None
+    return sum(p.flatten()[:64].double().sum().item() for p in vlm.engine.model.parameters())
 
 
 def _suites(
@@ -187,8 +233,8 @@ def _report(target: str, about: dict[str, Any], measured: Measured, out: Path | 
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[str], None]]:
+def _progress(total: int) -> Iterator[Advance]:
     columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=total)
-        yield lambda what: progress.update(bar, advance=1, description=what)
+        yield lambda what, by=1: progress.update(bar, advance=by, description=what)

@@ -23,8 +23,11 @@ from .items import Item
 class Outcome:
     """One answer, weighed: the costs of all that was tried, the looks of the branch it stands by.
 
-    `failed` means that the model failed, or gave nothing that could be right; it is never
-    `correct`.
+    Attributes:
+        failed: the model failed, or gave nothing that could be right; it is never `correct`.
+        wanted, found: regions that one must look at, and those of them that were shown.
+        replies, empty: what the policy wrote after being shown something, and how much of it was no
+            more than an answer or the next call.
     """
 
     id: str
@@ -34,6 +37,10 @@ class Outcome:
     looks: int = 0
     calls: int = 0
     valid_calls: int = 0
+    wanted: int = 0
+    found: int = 0
+    replies: int = 0
+    empty: int = 0
 
 
 Watch = Callable[[Item, Trace, Outcome], None]
@@ -80,6 +87,7 @@ def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
     """What `trace` is worth as an answer to `item`."""
     graded = None if trace.error else grade(trace.best, item, vlm)
     branch = _written(trace.best)
+    replies = statistics.replies_to_looks(branch)
     return Outcome(
         id=item.sample.id,
         correct=graded is True,
@@ -88,6 +96,10 @@ def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
         looks=statistics.looks(branch),
         calls=statistics.calls(branch),
         valid_calls=statistics.valid_calls(branch),
+        wanted=len(item.regions),
+        found=statistics.found(branch, item.regions),
+        replies=len(replies),
+        empty=sum(map(statistics.is_empty_thought, replies)),
     )
 
 

@@ -32,12 +32,15 @@ def row_of(task: str, arm: Arm, outcomes: Sequence[Outcome]) -> Row:
     """An evaluation row: shares in [0, 1] with their interval, costs as means per answer.
 
     `valid_boxes` is the share of calls that got a picture, None without calls or where a control
-    refuses them.
+    refuses them. `box_recall` is the share of the regions one must look at that were shown, None
+    where nobody knows them or nothing was shown. `empty_thoughts` is the share of the replies to
+    what was shown that say nothing but an answer or the next call, None without such replies.
     """
     n = len(outcomes)
     share = wilson(sum(o.correct for o in outcomes), n)
     calls = 0 if arm.control == "no-look" else sum(o.calls for o in outcomes)
-    valid = sum(o.valid_calls for o in outcomes)
+    looks = sum(o.looks for o in outcomes)
+    wanted = sum(o.wanted for o in outcomes) if looks else 0
     costs = {key: _mean([getattr(o.cost, key) for o in outcomes]) for key in COSTS}
     return {
         "task": task,
@@ -49,7 +52,9 @@ def row_of(task: str, arm: Arm, outcomes: Sequence[Outcome]) -> Row:
         "high": share.high,
         "visual_tokens": costs.pop("visual_tokens"),
         "looks": _mean([o.looks for o in outcomes]),
-        "valid_boxes": valid / calls if calls else None,
+        "valid_boxes": _share(sum(o.valid_calls for o in outcomes), calls),
+        "box_recall": _share(sum(o.found for o in outcomes), wanted),
+        "empty_thoughts": _share(sum(o.empty for o in outcomes), sum(o.replies for o in outcomes)),
         **costs,
         "failures": sum(o.failed for o in outcomes),
     }
@@ -103,6 +108,10 @@ def _compared(a: Arm, b: Arm, first: Arm) -> bool:
     if b.control:
         return False
     return not a.control or a.name == b.name or (b == first and a.control != "blind")
+
+
+def _share(count: int, of: int) -> float | None:
+    return count / of if of else None
 
 
 def _mean(values: Sequence[float]) -> float:

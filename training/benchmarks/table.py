@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from rich import box
 from rich.console import Console
@@ -11,19 +12,34 @@ from rich.table import Table
 from .rows import Row
 
 WIDTH = 100
-NUMBERS = (
-    "n",
-    "right",
-    "95 %",
-    "visual\ntokens",
-    "looks",
-    "valid\nboxes",
-    "pat-\nches",
-    "pre-\nfill",
-    "new",
-    "s",
-    "fail",
-)
+
+
+def _share(key: str, form: str, row: Row) -> str:
+    return "" if row[key] is None else format(100 * row[key], form)
+
+
+def _number(key: str, form: str, row: Row) -> str:
+    return format(row[key], form)
+
+
+Cell = Callable[[Row], str]
+NUMBERS: Mapping[str, Cell] = {
+    "n": partial(_number, "n", "d"),
+    "right": partial(_share, "accuracy", ".1f"),
+    "95 %": lambda row: f"{100 * row['low']:.1f}-{100 * row['high']:.1f}",
+    "vis-\nual": partial(_number, "visual_tokens", ".0f"),
+    "looks": partial(_number, "looks", ".2f"),
+    "box\nok": partial(_share, "valid_boxes", ".0f"),
+    "box\nhit": partial(_share, "box_recall", ".0f"),
+    "no\nwhy": partial(_share, "empty_thoughts", ".0f"),
+    "pat-\nches": partial(_number, "patches", ".0f"),
+    "pre-\nfill": partial(_number, "computed_tokens", ".0f"),
+    "new": partial(_number, "generated_tokens", ".0f"),
+    "s": partial(_number, "seconds", ".2f"),
+    "fail": partial(_number, "failures", "d"),
+}
+"""Columns; one that says nothing in any row is left out. In per cent: boxes that could be shown,
+places that had to be looked at and were, replies to what was shown that hold no thought."""
 
 
 def print_table(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> None:
@@ -37,35 +53,18 @@ def print_table(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> None:
 
 
 def _rows_table(rows: Sequence[Row]) -> Table:
+    told = {name: cell for name, cell in NUMBERS.items() if any(map(cell, rows))}
     table = _table("task", "strategy")
-    for name in NUMBERS:
+    for name in told:
         table.add_column(name, justify="right", no_wrap=True)
     before = ""
     for row in rows:
         if before and row["task"] != before:
             table.add_section()
         before = row["task"]
-        table.add_row(*_cells(row))
+        who = f"{row['strategy']} ({row['control']})" if row["control"] else row["strategy"]
+        table.add_row(row["task"], who, *(cell(row) for cell in told.values()))
     return table
-
-
-def _cells(row: Row) -> list[str]:
-    boxes = "" if row["valid_boxes"] is None else f"{100 * row['valid_boxes']:.1f}"
-    return [
-        row["task"],
-        f"{row['strategy']} ({row['control']})" if row["control"] else row["strategy"],
-        str(row["n"]),
-        f"{100 * row['accuracy']:.1f}",
-        f"{100 * row['low']:.1f}-{100 * row['high']:.1f}",
-        f"{row['visual_tokens']:.0f}",
-        f"{row['looks']:.2f}",
-        boxes,
-        f"{row['patches']:.0f}",
-        f"{row['computed_tokens']:.0f}",
-        f"{row['generated_tokens']:.0f}",
-        f"{row['seconds']:.2f}",
-        str(row["failures"]),
-    ]
 
 
 def _pairs_table(pairs: Sequence[Row]) -> Table:
