@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .mistakes import Mistake, needs_train
-from .options import Device, Dtype, Model, ModelChoice
+from .options import Device, Dtype, Model, ModelChoice, split
 
 if TYPE_CHECKING:
     from mm.model import HFVLM
@@ -38,6 +38,26 @@ def looks(
 
     vlm = _engine(ModelChoice(model, device, dtype))
     _report(sharing.looks(vlm, sharing.Load(rounds=rounds)), vlm, out)
+
+
+@bench.command()
+def replay(
+    model: Model = "tiny",
+    side: Annotated[int, typer.Option(min=32, help="Sides of the square picture.")] = 768,
+    looks: Annotated[str, typer.Option(help="Numbers of looks: a,b.")] = "1,2,4",
+    device: Device = None,
+    dtype: Dtype = None,
+    rounds: Rounds = 5,
+    out: Out = None,
+) -> None:
+    """Looks from memory (ours) against zoom's crops (theirs), at the same places of a picture."""
+    from training.benchmarks import recalling
+
+    counts = [int(count) if count.isdigit() else 0 for count in split(looks)]
+    if not counts or min(counts) < 1 or max(counts) < 2:
+        raise Mistake(f"--looks takes whole numbers from 1, one of them above 1, got {looks!r}")
+    vlm = _engine(ModelChoice(model, device, dtype))
+    _report(recalling.replay_against_zoom(vlm, side, counts, rounds), vlm, out)
 
 
 @bench.command()
