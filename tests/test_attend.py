@@ -173,6 +173,22 @@ def test_every_family_attends(family: str) -> None:
     assert trace.cost.calls == 3  # the question, the generic request, the answer
 
 
+def test_among_several_pictures_the_crop_says_which_it_shows() -> None:
+    pictures = [picture(seed, (200, 160)) for seed in (5, 6)]
+    for sample in (tuple(pictures), tuple(reversed(pictures))):
+        trace = mm.run(
+            partial(attend, aim=Aim(1)),
+            mm.Sample("s", (user(*sample, "what letter?"),)),
+            vlm(),
+            sampling=mm.Sampling(max_tokens=4),
+        )
+        (call,) = [c for s in trace.best.steps for c in s.message.tool_calls if not s.sampled]
+        origin = trace.images[-1].origin
+        assert isinstance(origin, Cropped)
+        index = call.arguments.get("img_idx", 0)
+        assert origin.parent == sample[index].id
+
+
 def test_a_control_replaces_the_region() -> None:
     elsewhere = Region(0.5, 0.5, 0.75, 0.75)
     trace = mm.run(

@@ -12,7 +12,8 @@ from tiny_models import FAMILIES
 from app.cli import run
 from mm.engine import Engine
 from mm.model import HFVLM
-from training.benchmarks import serve, sharing
+from mm.vlm import ModelError
+from training.benchmarks import recalling, serve, sharing
 from training.benchmarks.measure import Measured, alternate, p95, row_of
 
 torch.set_num_threads(1)
@@ -104,3 +105,39 @@ def test_a_row_that_cannot_be_measured_is_a_mistake(
     monkeypatch.setattr(serve, "available", lambda: False)
     assert run(["bench", "users"]) == 2
     assert "transformers[serving]" in capsys.readouterr().err
+
+
+def test_a_look_from_memory_encodes_nothing_and_a_crop_does(vlm: HFVLM) -> None:
+    found = list(recalling.replay_against_zoom(vlm, 256, [1, 3], rounds=1))
+    patches = {m.measure: m for m in found if "patches" in m.measure}
+    one, three = patches["256 px, 1 look, patches"], patches["256 px, 3 looks, patches"]
+    assert one.ours == three.ours > one.theirs
+    (first,), (last,) = one.theirs, three.theirs
+    assert last > first
+    names = [f"256 px, {looks}, prefill" for looks in ("1 look", "3 looks")]
+    assert [m.measure for m in found if "prefill" in m.measure][:2] == names
+
+
+@pytest.mark.parametrize(
+    ("replay", "zoom", "wins"),
+    [
+        pytest.param([10, 110, 110, 110], [10, 20, 30, 40], 11, id="the look after it is even"),
+        pytest.param([10, 105, 105, 105], [10, 20, 30, 40], 10, id="between two looks"),
+        pytest.param([10, 15, 15, 15], [10, 20, 30, 40], 1, id="at once"),
+        pytest.param([10, 30, 40, 50], [10, 20, 30, 40], None, id="never"),
+    ],
+)
+def test_replay_wins_from_the_look_at_which_it_costs_less(
+    replay: list[float], zoom: list[float], wins: int | None
+) -> None:
+    assert recalling.wins_from(replay, zoom) == wins
+
+
+def test_replay_is_timed_on_models_that_can(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "replay", "--looks", "1"]) == 2
+    assert "one of them above 1, got '1'" in capsys.readouterr().err
+    idefics = FAMILIES["idefics3"]()
+    with pytest.raises(ModelError, match="its features are no grid"):
+        list(
+            recalling.replay_against_zoom(HFVLM(Engine(idefics.model, idefics.builder)), 64, [2], 1)
+        )

@@ -18,6 +18,7 @@ from mm.trace import Trace
 from mm.types import Features, Image, assistant
 from mm.vlm import Memory, Traits
 from vision.call import ZOOM
+from vision.look import NO_MORE
 from vision.regions import regions_of
 from vision.replay import ANSWER, read_signal, replay
 from vision.statistics import calls, looks, valid_calls
@@ -33,6 +34,10 @@ PLACE = Region(0.1, 0.2, 0.3, 0.4)
 def call(box: object = (100, 200, 300, 400)) -> str:
     body = {"name": ZOOM, "arguments": {"bbox_2d": box}}
     return f"<tool_call>\n{json.dumps(body)}\n</tool_call>"
+
+
+def indexed(index: int) -> str:
+    return call().replace('"bbox_2d"', f'"img_idx": {index}, "bbox_2d"')
 
 
 def roles(trace: Trace) -> list[str]:
@@ -108,6 +113,25 @@ def test_the_same_region_is_not_shown_twice(protocol: Literal["tool", "sot"], sa
     trace = run(partial(replay, protocol=protocol), SAMPLE, vlm)
     assert trace.answer == "STOP"
     assert len(trace.best.looks) == 1
+
+
+def test_several_pictures_are_told_apart() -> None:
+    other = Image(PIL.Image.new("RGB", (480, 640), "navy"))
+    vlm = ScriptedVLM([indexed(1), indexed(0), indexed(1), indexed(2), "STOP"], traits=OWN)
+    trace = run(replay, question("Which?", PICTURE, other), vlm)
+    assert trace.best.looks == (Features(other, PLACE), Features(PICTURE, PLACE))
+    assert [index for index, _ in regions_of(trace.best)] == [1, 0]
+    told = [step.message.text for step in trace.best.steps if step.message.role == "tool"]
+    assert "already shown" in told[2]
+    assert "from 0 to 1, got 2" in told[3]
+
+
+@pytest.mark.parametrize("said", [call(), call((3, 2, 1, 4))], ids=["repeated", "bad"])
+def test_looks_that_showed_nothing_count_towards_the_most(said: str) -> None:
+    vlm = ScriptedVLM([call(), said, "STOP"], traits=OWN)
+    trace = run(partial(replay, max_looks=2), SAMPLE, vlm)
+    assert trace.best.steps[-2].message.text.endswith(NO_MORE)
+    assert (trace.answer, len(trace.best.looks)) == ("STOP", 1)
 
 
 def test_after_the_last_look_it_must_answer() -> None:

@@ -151,6 +151,32 @@ def test_the_same_crop_is_not_shown_twice() -> None:
     assert (looks(trace.best), calls(trace.best), valid_calls(trace.best)) == (1, 2, 1)
 
 
+@pytest.mark.parametrize("traits", [Traits(), SQUARE], ids=["vlm_r3", "square"])
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param([call(), call()], id="in one reply"),
+        pytest.param([call(), call(), call()], id="again and again"),
+        pytest.param([call(), call([0, 0, 1000, 1000], img_idx=1)], id="the crop, whole"),
+    ],
+)
+def test_nothing_is_shown_twice_however_it_is_asked_for(traits: Traits, again: list[str]) -> None:
+    trace = run(zoom, SAMPLE, ScriptedVLM(["".join(again), "STOP"], traits=traits))
+    if traits == Traits() or "img_idx" not in again[-1]:
+        assert looks(trace.best) == 1
+        assert "already shown" in texts(trace)[3]
+    assert len({image.origin for image in trace.images}) == len(trace.images)
+    assert trace.answer == "STOP"
+
+
+def test_a_region_refused_once_may_be_followed_by_another() -> None:
+    trace = run(zoom, SAMPLE, ScriptedVLM([call(), call(), call([500, 500, 700, 700]), "STOP"]))
+    assert [image.origin.region.x0 for image in trace.images] == pytest.approx(  # type: ignore[union-attr]
+        [0.1, 0.5], abs=0.01
+    )
+    assert (looks(trace.best), calls(trace.best), valid_calls(trace.best)) == (2, 3, 2)
+
+
 def test_img_idx_counts_the_prompt_first() -> None:
     sample = question("Which?", PICTURE, OTHER)
     trace = run(zoom, sample, ScriptedVLM([call(img_idx=1), call(img_idx=0), "b"]))
@@ -174,6 +200,19 @@ def test_a_crop_of_a_crop_has_the_originals_pixels(traits: Traits) -> None:
     assert regions_of(trace.best)[1] == (0, second.origin.region)  # type: ignore[union-attr]
 
 
+def test_crops_of_crops_of_the_second_picture_lead_back_to_it() -> None:
+    sample = question("Which?", PICTURE, OTHER)
+    deeper = [call([0, 0, 500, 500], img_idx=k) for k in (1, 2, 3)]
+    trace = run(zoom, sample, ScriptedVLM([*deeper, "b"]))
+    wanted = Region(0, 0, 1, 1)
+    for image in trace.images:
+        assert isinstance(image.origin, Cropped)
+        wanted = Region(0, 0, 0.5, 0.5).within(wanted)
+        assert image == crop(OTHER, wanted)
+        wanted = image.origin.region
+    assert [index for index, _ in regions_of(trace.best)] == [1, 1, 1]
+
+
 def test_a_box_in_the_grey_beside_the_picture_shows_nothing() -> None:
     wide = question("q", Image(PIL.Image.fromarray(NOISE[:100])))
     vlm = ScriptedVLM(
@@ -189,6 +228,27 @@ def test_the_last_look_says_so_and_the_answer_is_forced() -> None:
     assert NO_MORE not in texts(trace)[2]
     assert NO_MORE in texts(trace)[4]
     assert trace.answer == "STOP"
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        pytest.param([call(), call()], id="a repeated crop"),
+        pytest.param([call([1, 2, 3]), call([3, 2, 1, 4])], id="bad boxes"),
+        pytest.param([call([1, 2, 3]) + call([3, 2, 1, 4])], id="in one reply"),
+    ],
+)
+def test_looks_that_showed_nothing_count_towards_the_most(replies: list[str]) -> None:
+    vlm = ScriptedVLM([*replies, "STOP"])
+    trace = run(partial(zoom, max_looks=2), SAMPLE, vlm)
+    assert texts(trace)[-2].endswith(NO_MORE)
+    assert trace.answer == "STOP"
+    assert len(vlm.conversations) == len(replies) + 1
+
+
+def test_no_look_at_all_is_answered_without_a_call() -> None:
+    trace = run(partial(zoom, max_looks=0), SAMPLE, ScriptedVLM(["STOP"]))
+    assert (trace.answer, calls(trace.best)) == ("STOP", 0)
 
 
 @pytest.mark.parametrize("words", ["", "Let me look."])
@@ -258,6 +318,25 @@ def test_inline_never_shows_the_previous_crop_again(reply: str, error: str) -> N
     assert error in texts(trace)[4]
     assert (looks(trace.best), calls(trace.best), valid_calls(trace.best)) == (1, 2, 1)
     assert trace.answer == "x"
+
+
+def test_inline_does_not_show_the_same_crop_twice() -> None:
+    good = '{"bbox_2d": [100, 200, 300, 400]}'
+    vlm = ScriptedVLM([good, good, "<answer>x</answer>"])
+    trace = run(partial(zoom, layout="inline"), SAMPLE, vlm)
+    assert "already shown" in texts(trace)[4]
+    assert (looks(trace.best), valid_calls(trace.best), trace.answer) == (1, 1, "x")
+
+
+def test_inline_names_a_picture_and_a_crop_of_it() -> None:
+    sample = question("Which?", PICTURE, OTHER)
+    first = '{"bbox_2d": [0, 0, 500, 500], "img_idx": 1}'
+    second = '{"bbox_2d": [0, 0, 500, 500], "img_idx": 2}'
+    vlm = ScriptedVLM([first, second, "<answer>x</answer>"])
+    trace = run(partial(zoom, layout="inline"), sample, vlm)
+    assert [image.origin.parent for image in trace.images] == [OTHER.id, OTHER.id]  # type: ignore[union-attr]
+    outer, inner = (region for _, region in regions_of(trace.best))
+    assert (inner.x1, inner.y1) == pytest.approx((outer.x1 / 2, outer.y1 / 2), abs=0.01)
 
 
 def test_inline_last_look_opens_the_answer() -> None:

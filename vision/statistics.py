@@ -16,6 +16,12 @@ from .where import NOT_SHOWN
 from .zoom import ANSWER
 
 MIN_SHOWN_IOU = 0.3
+"""From this intersection over union on, a place counts as shown.
+
+Perfect boxes reach 0.59 at most under the square rule, whose crops have a margin. Where `tiny` is
+shown a letter's object displaced and widened step by step, it reads 99 % of the letters from 0.3
+on, 68 % between 0.2 and 0.3, and 24 % between 0.1 and 0.2.
+"""
 
 _BOX = re.compile(r"\{[^{}]*\}|<sot>.*?<eot>")
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from mm.geometry import Region
+from mm.geometry import Region, Size
 from mm.parts import render_parts
 from mm.session import Session
 from mm.trace import Branch, Sample
 from mm.types import (
+    Cropped,
     Features,
     Generation,
     Image,
@@ -83,9 +84,18 @@ class Camera:
         if self.choose_region:
             region = self.choose_region(session.sample, region)
         made = self.cut(source, region, rule=rule)
-        if any(made.origin == image.origin for image in images):
+        if any(_alike(made, image, source.size) for image in images):
             raise BadCall("This region was already shown above. Choose another, or answer.")
         return made
+
+
+def _alike(a: Image, b: Image, size: Size) -> bool:
+    """Whether two crops of one picture of `size` show the same, up to the pixel at each edge by
+    which a crop of a whole crop grows."""
+    if not (isinstance(a.origin, Cropped) and isinstance(b.origin, Cropped)):
+        return False
+    edges = zip(a.origin.region.to_pixels(size), b.origin.region.to_pixels(size), strict=True)
+    return a.origin.parent == b.origin.parent and all(abs(x - y) <= 1 for x, y in edges)
 
 
 def zoom(
