@@ -111,7 +111,7 @@ def test_a_look_from_memory_encodes_nothing_and_a_crop_does(vlm: HFVLM) -> None:
     found = list(recalling.replay_against_zoom(vlm, 256, [1, 3], rounds=1))
     patches = {m.measure: m for m in found if "patches" in m.measure}
     one, three = patches["256 px, 1 look, patches"], patches["256 px, 3 looks, patches"]
-    assert one.ours == three.ours > one.theirs
+    assert one.ours == three.ours
     (first,), (last,) = one.theirs, three.theirs
     assert last > first
     names = [f"256 px, {looks}, prefill" for looks in ("1 look", "3 looks")]

@@ -16,6 +16,7 @@ from training.rewards import (
     accuracy,
     box_iou,
     length,
+    readable_boxes,
     route,
     tail_loop,
     thought_and_answer,
@@ -126,12 +127,30 @@ def test_box_iou(crops, regions, reward):
 
 
 @pytest.mark.parametrize(
+    ("written", "reward"),
+    [
+        pytest.param((BOX, "<answer>a</answer>"), 1.0, id="a box"),
+        pytest.param((BOX, '{"bbox_2d": [9, 9, 20, 20]}', "a"), 1.0, id="two are worth as much"),
+        pytest.param(("<answer>a</answer>",), 0.0, id="no box"),
+        pytest.param((BOX, '{"bbox": [1, 2, 3, 4]}'), 0.0, id="one by another name"),
+        pytest.param((BOX, '{"bbox_2d": [1, 2, oops]}'), 0.0, id="one that does not parse"),
+        pytest.param((BOX, '{"bbox_2d": [1, 2'), 0.0, id="one cut off"),
+    ],
+)
+def test_the_region_term_as_the_released_code_has_it(written, reward):
+    assert readable_boxes(attempt(*written)) == reward
+
+
+@pytest.mark.parametrize(
     ("mix", "said", "crops", "total"),
     [
         pytest.param(R_GRPO, "<answer>STOP</answer>", 1, 1 + 1 + 0.5 + 0.021, id="right, looked"),
+        pytest.param(R_GRPO, "<answer>STOP</answer>", 2, 1 + 1 + 0.5 + 0.021, id="looked twice"),
         pytest.param(R_GRPO, "<answer>GO</answer>", 1, 1 + 0.019, id="wrong: no pay for the look"),
         pytest.param(R_GRPO_CODE, "<answer>STOP</answer>", 0, 1.5, id="code: right, no look"),
-        pytest.param(R_GRPO_CODE, "STOP", 1, 1 + 0.5 + 0.04, id="code: no tags"),
+        pytest.param(R_GRPO_CODE, f"{BOX}<answer>STOP</answer>", 1, 1 + 0.5 + 0.5, id="code: box"),
+        pytest.param(R_GRPO_CODE, f"{BOX}<answer>GO</answer>", 1, 0.5, id="code: wrong"),
+        pytest.param(R_GRPO_CODE, "STOP", 1, 1 + 0.04, id="code: no tags, no box"),
     ],
 )
 def test_r_grpo_pays_for_looks_only_where_right(mix, said, crops, total):

@@ -5,6 +5,7 @@ A term weighs one attempt at a row; the judge of right and wrong is the one that
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -150,7 +151,14 @@ def length(attempt: Attempt, *, per_character: float = 0.001, most: float = 0.25
 
 
 _BOX = re.compile(r"\{[^{}]*\"bbox_2d\"[^{}]*\}")
+_NAMES_A_BOX = re.compile(r"\{[^{}]*bbox[^{}]*\}?")
 _TAG = re.compile(r"<[^<>]*>")
+
+
+def readable_boxes(attempt: Attempt) -> float:
+    """1 where a box was written and all that were can be read: VLM-R3's region term (code)."""
+    written = _NAMES_A_BOX.findall(attempt.written)
+    return float(bool(written) and all(map(_is_box, written)))
 
 
 def words_around_looks(attempt: Attempt) -> float:
@@ -164,6 +172,13 @@ def words_around_looks(attempt: Attempt) -> float:
     first, *inner = pieces
     last = [inner.pop()] if inner else []
     return min(0.1, 0.01 * min(len(p) for p in (first, *filter(None, inner), *last)))
+
+
+def _is_box(text: str) -> bool:
+    try:
+        return "bbox_2d" in json.loads(text)
+    except (ValueError, RecursionError):
+        return False
 
 
 def tail_loop(attempt: Attempt, *, repeats: int = 2, span: int = 400) -> float:
@@ -184,6 +199,7 @@ TERMS: Mapping[str, Term] = {
     "thought_and_answer": thought_and_answer,
     "ends_with_answer": ends_with_answer,
     "looked": looked,
+    "readable_boxes": readable_boxes,
     "box_iou": box_iou,
     "length": length,
     "words_around_looks": words_around_looks,
@@ -202,7 +218,7 @@ R_GRPO_CODE: Mix = (
     Weighted("accuracy", accuracy),
     Weighted("format", ends_with_answer, weight=0.5),
     Weighted("length", words_around_looks),
-    Weighted("region", looked, weight=0.5, gate="accuracy"),
+    Weighted("region", readable_boxes, weight=0.5, gate="accuracy"),
 )
 """The same as its released code sums them."""
 
