@@ -66,9 +66,7 @@ def _together(model: Any, pictures: Sequence[Picture]) -> list[Any]:
 
 def _only(output: Any, at: int, tiles: Sequence[int]) -> Any:
     """What `output` says of picture number `at`; nothing of it holds the others in memory."""
-    found = copy(output)
-    found.last_hidden_state = None
-    found.pooler_output = _part(output.pooler_output, at, tiles)
+    found = type(output)(pooler_output=_part(output.pooler_output, at, tiles))
     if getattr(output, "deepstack_features", None) is not None:
         found.deepstack_features = [_part(f, at, tiles) for f in output.deepstack_features]
     return found

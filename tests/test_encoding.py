@@ -54,6 +54,19 @@ def test_pictures_encoded_together_are_those_encoded_alone(
             torch.testing.assert_close(flat(b), flat(a))
 
 
+@families
+def test_features_of_one_picture_hold_nothing_of_its_company(family: str) -> None:
+    tiny = FAMILIES[family]()
+    seen = [picture(i, (96, 80)) for i in range(4)]
+    pictures = [span.tensors for span in tiny.builder.build([user(*seen)]).images]
+    with torch.inference_mode():
+        found = encode_each(tiny.model, pictures)
+    assert {key for features in found for key in features} <= {
+        "pooler_output",
+        "deepstack_features",
+    }
+
+
 class Watched:
     """How many pictures each pass of a model's tower had; it may be held until `go` is set."""
 
