@@ -167,7 +167,8 @@ def _turns(vlm: HFVLM, draw: Draw, rng: random.Random, kind: str) -> Iterator[Sa
     if kind == "oversize":
         conversation = (*conversation, user("x " * vlm.engine.limit))
     forks = [(*conversation, _question(draw, rng)) for _ in range(3 if kind == "fork" else 1)]
-    asking = vlm.asking(deadline=rng.uniform(0.0, 0.2)) if kind == "deadline" else vlm
+    deadline = rng.choice((0.0, rng.uniform(0.0, 0.2)))  # one that cannot be met, or may be
+    asking = vlm.asking(deadline=deadline) if kind == "deadline" else vlm
     calls, stop = count(), rng.randrange(8)
     cancel = (lambda: next(calls) >= stop) if kind == "cancel" else None
     yield from _say(asking, forks, _sampling(rng), cancel)

@@ -142,7 +142,8 @@ def _pictures(
 def _cropped(value: Mapping[str, Any], known: Sequence[Image], crop: Crop) -> Image:
     at = value["crop_of"]
     if not isinstance(at, int) or not 0 <= at < len(known):
-        raise ValueError(f"expected 'crop_of' in 0..{len(known) - 1}, found {brief(at)}")
+        which = f"in 0..{len(known) - 1}" if known else "an earlier picture, of which there is none"
+        raise ValueError(f"expected 'crop_of' {which}, found {brief(at)}")
     return crop(known[at], _region(value.get("bbox"), known[at]))
 
 
