@@ -480,6 +480,7 @@ def broken_sampling(model: HFVLM) -> HFVLM:
 
 _IN_THE_MIDDLE = """
 import threading, time, mm
+from contextlib import suppress
 vlm = mm.load("tiny")
 def ask():
     with suppress(mm.ModelError):
