@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .encoding import encode_each
+from .heads import logits_of
 from .memory import Block
 from .tokens import ImageSpan, TokenBuilder, Tokens
 from .vlm import ModelError
@@ -89,7 +90,7 @@ class Weights:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V), in float32, of the tokens after `hidden` (..., D)."""
-        return self.head(hidden).float()
+        return logits_of(self.head, hidden)
 
     def embed(self, ids: Tensor) -> Tensor:
         return self._embed(ids)
