@@ -96,18 +96,26 @@ class Weights:
         return self._embed(ids)
 
     def decode_mask(self, at: Tensor, view: int) -> Any:
-        """What rows that write at `at` (B,) attend to, of `view` positions, as `forward` takes it.
-
-        True where a key counts: (B, 1, 1, view), by the kind of layer where kinds differ.
+        """What rows that write at `at` (B,) attend to, of `view` positions, as `forward` takes it:
+        (B, 1, 1, view), by the kind of layer where kinds differ.
         """
         import torch
 
         every = torch.arange(view, device=at.device)[None]
         full = (every <= at[:, None])[:, None, None]
         if not self.family.slides:
-            return full
+            return self._mask(full)
         near = full & (every > at[:, None] - self._text.sliding_window)[:, None, None]
-        return {"full_attention": full, "sliding_attention": near}
+        return {"full_attention": self._mask(full), "sliding_attention": self._mask(near)}
+
+    def _mask(self, counts: Tensor) -> Tensor:
+        """`counts`, True where a key counts, as the attention in use takes it."""
+        import torch
+
+        if self._text._attn_implementation != "eager":
+            return counts
+        nothing = torch.zeros(counts.shape, device=counts.device)  # eager attention adds its mask
+        return nothing.masked_fill(~counts, float("-inf"))
 
     def positions(self, tokens: Tokens) -> Tensor:
         """Positions of all ids: (1, T), or (3, 1, T) where the family has three axes."""
@@ -150,7 +158,8 @@ class Weights:
             deep = [torch.cat(layer) for layer in layers]
             extra = {"visual_pos_masks": visual, "deepstack_visual_embeds": deep}
         if self.family.joined_pictures:
-            extra["attention_mask"] = _joined_masks(visual[0], start, self._text.sliding_window)
+            masks = _joined_masks(visual[0], start, self._text.sliding_window)
+            extra["attention_mask"] = {kind: self._mask(mask) for kind, mask in masks.items()}
         return embeds, extra
 
     def see(self, spans: Sequence[ImageSpan]) -> list[Encoded]:

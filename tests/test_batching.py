@@ -102,6 +102,20 @@ def test_replies_written_together_are_those_written_alone(family: str, greedy: b
     assert max(widths) > 1
 
 
+@families
+def test_eager_attention_leaves_out_what_other_attention_does(family: str) -> None:
+    """It adds its mask, so a row beside a longer one would see what is not its own."""
+    tiny = FAMILIES[family]()
+    eager = deepcopy(tiny.model)
+    eager.set_attn_implementation("eager")
+    asked = [(question(n), sampled(n, 3 + 2 * n)) for n in range(1, 5)]
+    together = at_once(HFVLM(Engine(eager, tiny.builder)), asked)
+    for a, mine in zip(asked, together, strict=True):
+        theirs = alone(a, lambda: vlm(family))
+        assert mine.message.tokens == theirs.message.tokens
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
+
+
 def test_a_model_whose_masks_nobody_knows_is_answered_row_by_row() -> None:
     model = endless()
     asked = [(question(s), sampled(s)) for s in range(4)]
