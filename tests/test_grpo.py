@@ -36,7 +36,8 @@ from training.rollouts import Explorer
 from training.saving import CHECKPOINTS
 from training.seeing import see
 from training.trainer import Course, Rows
-from training.ways import parts_of, way_of
+from training.ways import bound, parts_of, way_of
+from vision import replay, zoom
 
 ROOT = Path(__file__).parent.parent
 
@@ -336,6 +337,28 @@ def test_what_cannot_be_done_is_refused(options, complaint):
     tiny = FAMILIES["qwen3_vl"]()
     with pytest.raises(BadData, match=complaint):
         way_of(Recipe("grpo", **options), HFVLM(Engine(tiny.model, tiny.builder)), direct)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "looks", "bound_to"),
+    [
+        pytest.param(zoom, None, {"max_looks": 6}, id="the strategy's own way"),
+        pytest.param(zoom, "inline", {"max_looks": 6, "layout": "inline"}, id="inline"),
+        pytest.param(replay, "replay", {"max_looks": 6, "protocol": "sot"}, id="replayed"),
+        pytest.param(replay, "tool", {"max_looks": 6, "protocol": "tool"}, id="replayed by calls"),
+    ],
+)
+def test_answers_look_again_as_the_recipe_says(strategy, looks, bound_to):
+    made: Any = bound(strategy, Recipe("grpo", looks=looks))
+    assert made.keywords == bound_to
+
+
+@pytest.mark.parametrize(
+    ("strategy", "looks"), [(direct, "tool"), (zoom, "replay"), (replay, "inline")]
+)
+def test_a_way_to_look_that_the_strategy_has_not_is_refused(strategy, looks):
+    with pytest.raises(BadData, match=f"--looks {looks}: {strategy.__name__} has no such way"):
+        bound(strategy, Recipe("grpo", looks=looks))
 
 
 def test_a_row_that_does_not_say_what_is_right_is_named():

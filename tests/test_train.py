@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import new_domain
 import PIL.Image
@@ -17,7 +18,9 @@ from tiny_models import FAMILIES
 from torch.nn import functional
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
+from typer.main import get_command
 
+from app.train import train
 from mm.engine import Engine
 from mm.model import HFVLM
 from mm.strategies import direct
@@ -310,6 +313,14 @@ def test_flags_override_a_recipe(tmp_path):
     path.write_text("data: a.csv\noutput: out\nepochs: 2\nlora: true\n")
     recipe = load_recipe(path, {"epochs": 5.0, "lora": False, "model": None})
     assert (recipe.epochs, recipe.lora, recipe.data, recipe.model) == (5.0, False, "a.csv", "tiny")
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+def test_every_flag_is_a_recipes_key(method):
+    """A flag of another name would be refused whenever it is given."""
+    group: Any = get_command(train)
+    flags = {flag.name for flag in group.commands[method].params}
+    assert flags - {"recipe", "dry_run", "resume"} <= Recipe.__dataclass_fields__.keys()
 
 
 def mm(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:

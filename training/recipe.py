@@ -40,7 +40,6 @@ class Recipe:
         blind: show grey pictures, as a control of what is learnt from the words alone.
         beta: how close to stay to where it began; None for 0.1 (dpo), or 0, no reference (grpo).
         strategy: grpo: how an answer is sampled.
-        layout: grpo: of looks, where the strategy has several.
         rewards: grpo: a name, a sum of terms, or a mapping, see mixes.py; for rows from a source
             that `rewards_by_source` names, what stands there.
         prompts, group: grpo: questions in a step, and answers to each.
@@ -50,8 +49,9 @@ class Recipe:
         loss, clip_low, clip_high: grpo: see grpo.py.
         report_to: log to that too, besides log.jsonl.
         format: how the rows are written; "auto" tells by their columns.
-        looks: how replies look again, so that held-out questions are asked in the same way: "tool"
-            calls, VLM-R3's crops "inline", or "replay": what VGR's signals point at follows them.
+        looks: how replies look again, in rows, in answers that are sampled, and to held-out
+            questions: "tool" calls, VLM-R3's crops "inline", or "replay": what VGR's signals point
+            at follows them. None: by the strategy's own way.
         box_loss: sft: the weight of VGR's box loss, for rows that are replayed.
     """
 
@@ -75,7 +75,6 @@ class Recipe:
     blind: bool = False
     beta: float | None = None
     strategy: str = "zoom"
-    layout: Literal["tool", "inline"] | None = None
     rewards: str | dict | None = "accuracy"
     rewards_by_source: dict | None = None
     prompts: int = 8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback
 from mm.model import HFVLM
 from mm.session import Strategy
 from mm.strategies import direct
+from training.benchmarks.files import Questions
 from training.judge import ASKED, judge, questions_of, samples
 from training.pace import Pace
 from training.plan import Plan, make_plan, prepare_model
@@ -34,6 +35,36 @@ SAVING = 0.06
 """The share of `max_minutes` that is kept for saving and judging the result."""
 
 
+@dataclass(frozen=True)
+class Training:
+    """A training, planned.
+
+    Attributes:
+        answers: how what is held out is asked.
+    """
+
+    recipe: Recipe
+    vlm: HFVLM
+    way: Way
+    plan: Plan
+    rows: Rows
+    held_out: Rows | None
+    answers: Strategy
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.recipe.output)
+
+    @property
+    def watched(self) -> Rows | None:
+        """What is held out, as far as it is looked at while training."""
+        return self.held_out.thinned(CHECKED) if self.held_out else None
+
+    def questions(self, most: int = 500) -> Questions | None:
+        """At most so many of the held-out rows as questions."""
+        return questions_of(asked(self.recipe, self.held_out), most=most) if self.held_out else None
+
+
 def train(
     recipe: Recipe,
     *,
@@ -49,78 +80,86 @@ def train(
     """
     pace = Pace(60 * recipe.max_minutes * (1 - SAVING) if recipe.max_minutes else None)
     processes = PartialState(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
-    vlm = load_trainable(recipe, processes)
-    way = way_of(recipe, vlm, strategy)
-    rows, held_out = _rows(recipe, vlm, way.length)
-    plan = make_plan(recipe, vlm.engine.model)
+    training = _planned(recipe, strategy, processes)
     if processes.is_main_process:
-        print(*plan.lines(rows, held_out), sep="\n", file=sys.stderr)
+        print(*training.plan.lines(training.rows, training.held_out), sep="\n", file=sys.stderr)
     if dry_run:
         return
-    folder = Path(recipe.output)
     with processes.main_process_first():
         if processes.is_main_process:
-            begin_output(folder, recipe, resume=resume)
-    pace.spend(spent_before(folder) if resume else 0.0)
-    watched = held_out.thinned(CHECKED) if held_out else None
-    course = Course(
-        train=rows,
-        held_out=watched,
-        collate=way.collate,
+            begin_output(training.folder, recipe, resume=resume)
+    pace.spend(spent_before(training.folder) if resume else 0.0)
+    trainer = _trainer(training, pace)
+    trainer.train(resume_from_checkpoint=resume or None)
+    if processes.is_main_process:
+        _end(training, trainer)
+
+
+def _planned(recipe: Recipe, strategy: Strategy, processes: PartialState) -> Training:
+    """The model loaded, all rows read, and every choice made."""
+    vlm = load_trainable(recipe, processes)
+    way = way_of(recipe, vlm, strategy)
+    rows = read_rows(recipe, recipe.data, vlm, way.length)
+    if recipe.eval_data:
+        held_out = read_rows(recipe, recipe.eval_data, vlm, way.length)
+    else:
+        rows, held_out = split(rows)
+    plan = make_plan(recipe, vlm.engine.model)
+    by_heart = recipe.looks if recipe.method != "grpo" else None
+    answers = ASKED[by_heart] if by_heart else bound(strategy, recipe)
+    return Training(recipe, vlm, way, plan, rows, held_out, answers)
+
+
+def _trainer(training: Training, pace: Pace) -> Any:
+    recipe, way, plan, vlm = training.recipe, training.way, training.plan, training.vlm
+    course = _course(training, pace)
+    best = way.best if course.held_out else None
+    more = way.options(recipe, plan, course.train)
+    args = arguments(way.config, recipe, plan, training.folder / CHECKPOINTS, best=best, **more)
+    set_seed(recipe.seed)  # an adapter begins at random
+    model = prepare_model(vlm.engine.model, recipe, plan)
+    trainer = way.trainer(model, args, course, vlm.builder.tokenizer)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_progress(training, pace))
+    return trainer
+
+
+def _course(training: Training, pace: Pace) -> Course:
+    recipe, plan = training.recipe, training.plan
+    return Course(
+        train=training.rows,
+        held_out=training.watched,
+        collate=training.way.collate,
         see=see if plan.vision else SeenOnce(plan.memory // 8),
         pace=pace,
         budget=plan.batch_tokens,
         muon=recipe.optimizer == "muon",
         box_loss=recipe.box_loss,
     )
-    trainer = _trainer(way, recipe, plan, course, vlm, folder / CHECKPOINTS)
-    questions = questions_of(asked(recipe, held_out), most=3) if held_out else None
-    answers = ASKED[recipe.looks] if recipe.looks else bound(strategy, recipe)
-    told = partial(samples, vlm, questions, answers) if questions else None
-    trainer.add_callback(
-        Progress(
-            pace,
-            folder / LOG,
-            len(rows),
-            watched is not None,
-            told,
-            words=way.words,
-            every=recipe.iterations,
-        )
+
+
+def _progress(training: Training, pace: Pace) -> Progress:
+    questions = training.questions(most=3)
+    return Progress(
+        pace,
+        training.folder / LOG,
+        len(training.rows),
+        training.held_out is not None,
+        partial(samples, training.vlm, questions, training.answers) if questions else None,
+        words=training.way.words,
+        every=training.recipe.iterations,
     )
-    trainer.train(resume_from_checkpoint=resume or None)
-    if processes.is_main_process:
-        save_model(trainer, recipe, folder)
-        plot_losses(folder / LOG, folder / "losses.png")
-        if recipe.method == "grpo":
-            plot_rewards(folder / LOG, folder / "rewards.png")
-        _say_result(vlm, held_out, recipe, answers)
 
 
-def _rows(recipe: Recipe, vlm: HFVLM, length: Callable[[Any], int]) -> tuple[Rows, Rows | None]:
-    train = read_rows(recipe, recipe.data, vlm, length)
-    if recipe.eval_data:
-        return train, read_rows(recipe, recipe.eval_data, vlm, length)
-    return split(train)
-
-
-def _trainer(
-    way: Way, recipe: Recipe, plan: Plan, course: Course, vlm: HFVLM, checkpoints: Path
-) -> Any:
-    best = way.best if course.held_out else None
-    more = way.options(recipe, plan, course.train)
-    args = arguments(way.config, recipe, plan, checkpoints, best=best, **more)
-    set_seed(recipe.seed)  # an adapter begins at random
-    model = prepare_model(vlm.engine.model, recipe, plan)
-    trainer = way.trainer(model, args, course, vlm.builder.tokenizer)
-    trainer.remove_callback(PrinterCallback)
-    return trainer
-
-
-def _say_result(vlm: HFVLM, held_out: Rows | None, recipe: Recipe, strategy: Strategy) -> None:
-    questions = questions_of(asked(recipe, held_out)) if held_out else None
-    if questions:
-        share = judge(vlm, questions, strategy)
+def _end(training: Training, trainer: Any) -> None:
+    """Save, plot, and judge what was learnt."""
+    folder, recipe = training.folder, training.recipe
+    save_model(trainer, recipe, folder)
+    plot_losses(folder / LOG, folder / "losses.png")
+    if recipe.method == "grpo":
+        plot_rewards(folder / LOG, folder / "rewards.png")
+    if questions := training.questions():
+        share = judge(training.vlm, questions, training.answers)
         print(
             f"held out: {100 * share.value:.1f} % right ({100 * share.low:.1f} to "
             f"{100 * share.high:.1f}) of {len(questions)}",

@@ -13,14 +13,14 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from mm.model import HFVLM
-from mm.session import Strategy
+from mm.session import Strategy, name_of
 from mm.types import Sampling
 from training.collate import Collator, PairCollator
 from training.data import BadData, Row
 from training.grpo import GRPO, LOSSES, Clip
 from training.mixes import read_mixes
 from training.plan import Plan
-from training.recipe import Recipe
+from training.recipe import Looks, Recipe
 from training.rollouts import Explorer
 from training.trainer import DPO, SFT, Rows
 
@@ -35,6 +35,15 @@ REWARD_WORDS: Mapping[str, str] = {
     "eval_accuracy": "held-out right",
     "eval_box_recall": "held-out box recall",
 }
+
+
+_LAYOUTS: Mapping[Looks | None, Mapping[str, str]] = {
+    None: {},
+    "tool": {"layout": "tool", "protocol": "tool"},
+    "inline": {"layout": "inline"},
+    "replay": {"protocol": "sot"},
+}
+"""What a way to look again is called by `zoom`, and by `replay`."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +104,16 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
 
 
 def bound(strategy: Strategy, recipe: Recipe) -> Strategy:
-    """`strategy` with those of the recipe's options that it has."""
-    options = {"max_looks": recipe.max_looks, "layout": recipe.layout}
+    """`strategy` with those of the recipe's options that it has.
+
+    Raises:
+        BadData: the recipe says how to look again, which is none of the strategy's ways.
+    """
     has = inspect.signature(strategy).parameters
-    given = {key: value for key, value in options.items() if key in has and value is not None}
+    layout = {key: value for key, value in _LAYOUTS[recipe.looks].items() if key in has}
+    if recipe.looks and not layout:
+        raise BadData(f"--looks {recipe.looks}: {name_of(strategy)} has no such way to look again")
+    given = {"max_looks": recipe.max_looks, **layout} if "max_looks" in has else layout
     return partial(strategy, **given) if given else strategy
 
 
