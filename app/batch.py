@@ -1,8 +1,8 @@
 """`mm ask --batch`: one question a row, over many pictures; what is answered stays answered.
 
 A row is `{"id"?, "image" | "images", "question"}`, its paths relative to the rows file. An answer
-is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom. A row that
-cannot be answered has an "error" and is tried again by the next run.
+is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom. Answers
+stand in the order of the rows; one that has an "error" is asked for again by the next run.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mm
+from mm.parallel import in_order
 
 from .ask import How, keep, spinner
 from .mistakes import Mistake
 from .report import as_json, failure_json
 
 Answer = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,8 @@ class Row:
         return f"row {self.number}" if named is None else f"id {named!r}"
 
 
-def ask_batch(rows_path: Path, out: Path, how: How) -> None:
-    """Answer the rows of `rows_path` that `out` lacks, a line each as soon as it is known.
+def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> None:
+    """Answer the rows of `rows_path` that `out` lacks, in their order, `threads` at a time.
 
     Raises:
         Mistake: a file cannot be used, two rows share an id, or `out` answers other questions.
@@ -53,11 +57,16 @@ def ask_batch(rows_path: Path, out: Path, how: How) -> None:
     if todo:
         with spinner(f"loading {how.model.name}"):
             vlm = how.model.load()
-        with out.open("a", encoding="utf-8") as lines:
-            for row in progress(todo, "asking"):
-                answer = _answer(row, rows_path.parent, strategy, vlm, how)
-                failed += answer["error"] is not None
-                lines.write(_line(answer))
+        answer = partial(_answer, rows_path.parent, strategy, vlm, how)
+        with (
+            out.open("a", encoding="utf-8") as lines,
+            closing(in_order(answer, todo, threads)) as answered,
+        ):
+            for said, trace in progress(answered, "asking", len(todo)):
+                if trace:
+                    keep(trace, how.save_trace)
+                failed += said["error"] is not None
+                lines.write(_line(said))
                 lines.flush()
     print(
         f'{len(todo) - failed} answered, {failed} failed (see "error"), '
@@ -84,14 +93,14 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def progress(rows: list[Row], doing: str) -> Iterable[Row]:
-    """`rows`, with a bar on a terminal."""
+def progress(items: Iterable[T], doing: str, total: int) -> Iterable[T]:
+    """`items`, with a bar on a terminal."""
     if not sys.stderr.isatty():
-        return rows
+        return items
     from rich.console import Console
     from rich.progress import track
 
-    return track(rows, doing, console=Console(stderr=True))
+    return track(items, doing, total, console=Console(stderr=True))
 
 
 def _refuse_twins(rows: list[Row], path: Path) -> None:
@@ -161,14 +170,20 @@ def _asked(row: Row, how: How) -> Answer:
     }
 
 
-def _answer(row: Row, folder: Path, strategy: mm.Strategy, vlm: mm.VLM, how: How) -> Answer:
+def _answer(
+    folder: Path,
+    strategy: mm.Strategy,
+    vlm: mm.VLM,
+    how: How,
+    row: Row,
+    cancelled: Callable[[], bool],
+) -> tuple[Answer, mm.Trace | None]:
     try:
         sample = _sample(row, folder, how)
     except (Mistake, mm.BadImage) as error:
-        return {**_asked(row, how), **failure_json(error)}
-    trace = mm.run(strategy, sample, vlm, sampling=how.sampling)
-    keep(trace, how.save_trace)
-    return {**_asked(row, how), **as_json(trace)}
+        return {**_asked(row, how), **failure_json(error)}, None
+    trace = mm.run(strategy, sample, vlm, sampling=how.sampling, cancel=cancelled)
+    return {**_asked(row, how), **as_json(trace)}, trace
 
 
 def _line(answer: Answer) -> str:

@@ -28,6 +28,7 @@ from .options import (
     Processor,
     Quantize,
     Strategy,
+    Threads,
     Urls,
     split,
 )
@@ -85,6 +86,7 @@ def ask(
     out: Annotated[
         Path | None, typer.Option(help="Where --batch writes answers; go on by running again.")
     ] = None,
+    threads: Threads = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For a temperature over 0.")] = 0,
@@ -114,7 +116,7 @@ def ask(
         raise Mistake("--batch rows.jsonl and --out answers.jsonl go together")
     if words or json or draw:
         raise Mistake("with --batch the rows ask: leave out FILE, the question, --json and --draw")
-    ask_batch(batch, out, how)
+    ask_batch(batch, out, how, threads=threads)
 
 
 @cli.command()
@@ -180,7 +182,7 @@ def evaluate(
     backend: Backend = "local",
     base_url: BaseUrl = None,
     processor: Processor = None,
-    threads: Annotated[int, typer.Option(min=1, help="Questions asked at a time.")] = 4,
+    threads: Threads = 8,
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
     from training import benchmarks

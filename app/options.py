@@ -48,6 +48,7 @@ AbsolutePaths = Annotated[
     bool,
     typer.Option("--allow-absolute-paths", help="Rows may name pictures outside their folder."),
 ]
+Threads = Annotated[int, typer.Option(min=1, help="Questions asked at a time.")]
 Urls = Annotated[
     bool, typer.Option("--allow-urls", help="Rows may name pictures on the web: downloaded.")
 ]

@@ -6,6 +6,7 @@ import json
 import struct
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 
@@ -272,8 +273,13 @@ class TestBatch:
         out = str(rows.parent / "out.jsonl")
         return run(["ask", "--batch", str(rows), "--out", out, *flags])
 
+    @staticmethod
+    def number(conversation) -> str:
+        """What to answer: 1 to the question "a", 2 to "b", 3 to "c"."""
+        return str("abc".index(conversation[-1].text) + 1)
+
     def test_every_row_is_answered(self, scripted, rows, tmp_path, capsys):
-        scripted("1", "2", "3")
+        scripted(*[self.number] * 3)
         assert self.ask(rows) == 0
         answers = self.read(tmp_path / "out.jsonl")
         assert {i: a["answer"] for i, a in answers.items()} == {"a": "1", "b": "2", "c": "3"}
@@ -282,19 +288,33 @@ class TestBatch:
         assert printed.out == ""
         assert "3 answered, 0 failed" in printed.err
 
+    def test_rows_are_asked_together_and_answered_in_their_order(self, scripted, rows, tmp_path):
+        met = threading.Barrier(3)
+
+        def together(conversation) -> str:
+            met.wait(10)
+            return self.number(conversation)
+
+        scripted(*[together] * 3)
+        assert self.ask(rows, "--threads", "3") == 0
+        assert list(self.read(tmp_path / "out.jsonl")) == ["a", "b", "c"]
+
     def test_goes_on_after_a_kill(self, scripted, rows, tmp_path):
-        def interrupt(_):
-            raise KeyboardInterrupt
+        def interrupted(conversation) -> str:
+            if conversation[-1].text == "b":
+                raise KeyboardInterrupt
+            return self.number(conversation)
 
         out = tmp_path / "out.jsonl"
-        scripted("1", interrupt)
+        scripted(*[interrupted] * 3)
         assert self.ask(rows) == 130
+        assert list(self.read(out)) == ["a"]
         with out.open("a") as file:
             file.write('{"row": 2, "id": "b", "answ')  # a kill in the middle of a line
-        vlm = scripted("2", "3")
+        vlm = scripted(*[self.number] * 2)
         assert self.ask(rows) == 0
         assert {i: a["answer"] for i, a in self.read(out).items()} == {"a": "1", "b": "2", "c": "3"}
-        assert [c[-1].text for c in vlm.conversations] == ["b", "c"]
+        assert sorted(c[-1].text for c in vlm.conversations) == ["b", "c"]
 
     def test_nothing_left_to_do_loads_no_model(self, scripted, rows, monkeypatch):
         scripted("1", "2", "3")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
+from mm.parallel import in_order
 from mm.session import run
 from mm.trace import Branch, Trace
 from mm.types import Cost, Sampling
-from mm.vlm import VLM
+from mm.vlm import VLM, Cancelled
 from vision import statistics
 
 from .arms import Arm
@@ -61,26 +61,12 @@ def evaluate(
     Items are drawn as they are needed. Closing the iterator, or Ctrl-C, stops the model within a
     token.
     """
-    stopped = threading.Event()
-    waiting: deque[Future[tuple[Item, Trace, Outcome]]] = deque()
-    pool = ThreadPoolExecutor(threads)
-
-    def finish() -> Outcome:
-        item, trace, outcome = waiting.popleft().result()
-        if watch:
-            watch(item, trace, outcome)
-        return outcome
-
-    try:
-        for item in items:
-            waiting.append(pool.submit(_answer, arm, item, vlm, seed, stopped))
-            if len(waiting) >= 2 * threads:
-                yield finish()
-        while waiting:
-            yield finish()
-    finally:
-        stopped.set()
-        pool.shutdown(cancel_futures=True)
+    answer = partial(_answer, arm, vlm, seed)
+    with closing(in_order(answer, items, threads)) as answers:
+        for item, trace, outcome in answers:
+            if watch:
+                watch(item, trace, outcome)
+            yield outcome
 
 
 def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
@@ -111,8 +97,8 @@ def _written(branch: Branch) -> Branch:
 
 
 def _answer(
-    arm: Arm, item: Item, vlm: VLM, seed: int, stopped: threading.Event
+    arm: Arm, vlm: VLM, seed: int, item: Item, cancelled: Cancelled
 ) -> tuple[Item, Trace, Outcome]:
     strategy, sample = arm.meet(item, seed=seed)
-    trace = run(strategy, sample, vlm, sampling=Sampling(seed=seed), cancel=stopped.is_set)
+    trace = run(strategy, sample, vlm, sampling=Sampling(seed=seed), cancel=cancelled)
     return item, trace, weigh(trace, item, vlm)
