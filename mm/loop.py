@@ -150,33 +150,42 @@ class Loop:
         self._prompts.append(new)
 
     def _advance_prompts(self) -> None:
-        """Compute a chunk of prompts: the one of highest priority first, then in order."""
+        """Compute a chunk of prompts: those of highest priority first, then in order."""
         left = self._chunk
         while self._prompts and left > 0:
-            prompt = max(self._prompts, key=lambda p: max(r.priority for r in p.requests))
-            try:
-                left -= self._prefill.advance(prompt, left, self._prompts)
-                if prompt.logits is None:
-                    continue
+            first = max(self._prompts, key=lambda p: p.priority)
+            left -= self._advance(self._prefill.group(first, self._prompts, left), left)
+
+    def _advance(self, group: Sequence[Prompt], budget: int) -> int:
+        """Compute a group; where that fails, each prompt by itself, so that it fails alone."""
+        try:
+            computed = self._prefill.advance(group, budget, self._prompts)
+        except Exception as error:
+            told = self._relieve(error)
+            if len(group) > 1:
+                return sum(self._advance([prompt], budget) for prompt in group)
+            self._prompts.remove(group[0])
+            _fail(group[0], told)
+            return 0
+        for prompt in group:
+            if prompt.logits is not None:
                 self._prompts.remove(prompt)
                 self._begin(prompt)
-            except Exception as error:
-                if prompt in self._prompts:
-                    self._prompts.remove(prompt)
-                told = self._relieve(error)
-                for request in prompt.requests:
-                    request.fail(told)
+        return computed
 
     def _begin(self, prompt: Prompt) -> None:
         """Do what was asked for with a computed prompt."""
         first = prompt.requests[0]
-        if first.sampling:
-            self._batch(first.adapter).join(prompt)
-        elif first.continuations is not None:
-            with self._weights.using(first.adapter):
-                first.answer(self._scores(prompt, first.continuations))
-        else:
-            first.answer(prompt.logits)
+        try:
+            if first.sampling:
+                self._batch(first.adapter).join(prompt)
+            elif first.continuations is not None:
+                with self._weights.using(first.adapter):
+                    first.answer(self._scores(prompt, first.continuations))
+            else:
+                first.answer(prompt.logits)
+        except Exception as error:
+            _fail(prompt, self._relieve(error))
 
     def _batch(self, adapter: str | None) -> Batch:
         if adapter not in self._batches:
@@ -234,6 +243,11 @@ class Loop:
         while self._calls:
             self._calls.popleft()[1].set_exception(error)
         self._prompts, self._batches = [], {}
+
+
+def _fail(prompt: Prompt, error: BaseException) -> None:
+    for request in prompt.requests:
+        request.fail(error)
 
 
 def _settled(request: Request) -> bool:

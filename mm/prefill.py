@@ -1,14 +1,15 @@
-"""Prompts on their way into a cache: from the longest kept beginning on, a chunk at a time."""
+"""Prompts on their way into caches: from the longest kept beginning on, a chunk at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .kept import Context, Contexts, Kept
 from .scheduler import Request
 from .sight import Sight
+from .together import companions, compute_together
 from .tokens import Tokens
 from .types import Cost
 from .weights import Encoded, Weights, dynamic_cache, layers_of
@@ -44,12 +45,22 @@ class Prompt:
         return cls(request.tokens, Context.of(request.tokens, request.adapter), [request])
 
     @property
+    def priority(self) -> int:
+        return max(request.priority for request in self.requests)
+
+    @property
     def next_position(self) -> int:
         return int(self.positions.max()) + 1
 
     @property
     def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
         return layers_of(self.cache)
+
+    def shown(self, stop: int | None = None) -> list[Encoded]:
+        """What is seen in ids[done:stop], which ends at a picture's end or outside of any."""
+        stop = len(self.tokens.ids) if stop is None else stop
+        spans = (s for s in self.tokens.images if self.done <= s.start < stop)
+        return [self.seen[s.key].block(s.block) if s.block else self.seen[s.key] for s in spans]
 
     def cost(self, place: int) -> Cost:
         """What the prompt cost the request at `place`: the first one paid for all."""
@@ -73,27 +84,57 @@ class Prefill:
         self._contexts = contexts
         self._sight = Sight(weights, contexts, features)
 
-    def advance(self, prompt: Prompt, budget: int, others: Iterable[Prompt] = ()) -> int:
-        """Compute up to about `budget` ids more; returns how many it was.
+    def group(self, first: Prompt, others: Iterable[Prompt], budget: int) -> list[Prompt]:
+        """`first`, and those of `others` to compute in the same forward."""
+        if not self._weights.batches_prompts:
+            return [first]
+        return companions(first, others, budget, self._start)
+
+    def advance(self, group: Sequence[Prompt], budget: int, others: Iterable[Prompt] = ()) -> int:
+        """Compute a group, or up to about `budget` ids more of a prompt alone; returns how many.
 
         A picture is computed whole, whatever its length. Where one has to be encoded, those that
         `others` will need, of up to `budget` visual tokens, are encoded in the same pass.
 
         Raises:
-            ModelError: the prompt is longer than the model's context.
+            ModelError: a prompt is longer than the model's context.
         """
-        if prompt.cache is None:
-            self._begin(prompt)
+        for prompt in group:
+            if prompt.cache is None:
+                self._begin(prompt)
+        with self._weights.using(group[0].context.adapter):
+            if len(group) == 1:
+                return self._advance(group[0], budget, others)
+            return self._compute_together(group, budget, others)
+
+    def _start(self, prompt: Prompt) -> int:
+        """Where a prompt's computation goes on, or will begin."""
+        if prompt.cache is not None:
+            return prompt.done
+        return self._contexts.reach(prompt.context, len(prompt.tokens.ids) - 1)
+
+    def _advance(self, prompt: Prompt, budget: int, others: Iterable[Prompt]) -> int:
         start = prompt.done
         stop = _chunk_end(prompt.context, start, min(start + budget, len(prompt.tokens.ids)))
-        with self._weights.using(prompt.context.adapter):
-            self._sight.provide(prompt, start, stop, others, budget)
-            hidden = self._compute(prompt, start, stop)
-            prompt.done = stop
-            if stop == len(prompt.tokens.ids):
-                prompt.logits = self._weights.logits(hidden[0, -1])
-                self._contexts.keep(prompt.context, prompt.layers)
+        self._sight.provide(prompt, start, stop, others, budget)
+        hidden = self._compute(prompt, start, stop)
+        prompt.done = stop
+        if stop == len(prompt.tokens.ids):
+            prompt.logits = self._weights.logits(hidden[0, -1])
+            self._contexts.keep(prompt.context, prompt.layers)
         return stop - start
+
+    def _compute_together(
+        self, group: Sequence[Prompt], budget: int, others: Iterable[Prompt]
+    ) -> int:
+        lengths = [len(prompt.tokens.ids) for prompt in group]
+        computed = sum(lengths) - sum(prompt.done for prompt in group)
+        for prompt, length in zip(group, lengths, strict=True):
+            self._sight.provide(prompt, prompt.done, length, others, budget)
+        compute_together(self._weights, group)
+        for prompt in group:
+            self._contexts.keep(prompt.context, prompt.layers)
+        return computed
 
     def _begin(self, prompt: Prompt) -> None:
         """Start from the longest context that is kept.
@@ -109,9 +150,8 @@ class Prefill:
         prompt.cache = dynamic_cache(layers)
 
     def _compute(self, prompt: Prompt, start: int, stop: int) -> Tensor:
-        spans = [s for s in prompt.tokens.images if start <= s.start < stop]
-        seen = [prompt.seen[s.key].block(s.block) if s.block else prompt.seen[s.key] for s in spans]
-        embeds, extra = self._weights.inputs(prompt.tokens.ids[start:stop], start, seen)
+        ids, shown = prompt.tokens.ids[start:stop], prompt.shown(stop)
+        embeds, extra = self._weights.inputs(ids, start, shown)
         at = prompt.positions[..., start:stop]
         return self._weights.forward(embeds, at, prompt.cache, **extra)
 

@@ -1,10 +1,11 @@
-"""A key-value cache whose rows have lengths of their own: conversations decoded in one batch.
+"""A key-value cache whose rows have lengths of their own: conversations computed in one batch.
 
 Rows are dense: those in use come first, and the last one moves into the place of one that leaves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,21 +25,24 @@ _BUCKET = 128  # positions; buffers grow by doubling, and never by less than thi
 class Slots(Cache):
     """Keys and values (rows, heads, positions, width) of each layer, row i `lengths[i]` long.
 
-    `begin` says which rows the next forward computes, one token each; `advance` that it did.
+    `begin` says which rows the next forward computes, and how many tokens of each; `advance` how
+    many of them count.
+
+    Args:
+        depth: how many layers the decoder has.
     """
 
-    def __init__(self, example: Layers) -> None:
-        self._made = [_SlotLayer(self, k, v) for k, v in example]
+    def __init__(self, depth: int) -> None:
+        self._made = [_SlotLayer(self) for _ in range(depth)]
         super().__init__(layers=list(self._made))
         self.lengths: list[int] = []
-        self.device = example[0][0].device
-        self.view = 0
+        self.view = self.width = 0
 
     def add(self, layers: Layers) -> None:
-        """Copy a context, of batch 1, into a new last row."""
-        row, length = len(self.lengths), layers[0][0].shape[2]
-        self._reserve(row + 1, length + 1)
-        for mine, (keys, values) in zip(self._made, layers, strict=True):
+        """Copy a context, of batch 1, into a new last row; () is an empty one."""
+        row, length = len(self.lengths), layers[0][0].shape[2] if layers else 0
+        for mine, (keys, values) in zip(self._made, layers, strict=False):
+            mine.reserve(row + 1, length + 1, keys, values)
             mine.key_rows[row, :, :length] = keys[0]
             mine.value_rows[row, :, :length] = values[0]
         self.lengths.append(length)
@@ -62,23 +66,24 @@ class Slots(Cache):
             self.lengths[row] = n
         self.lengths.pop()
 
-    def begin(self, first: int, stop: int) -> Tensor:
-        """Prepare a forward over rows [first, stop); returns where each will write, (rows,)."""
+    def begin(self, first: int, stop: int, width: int, device: torch.device) -> Tensor:
+        """Prepare a forward over `width` tokens of each of the rows [first, stop).
+
+        Returns where each token will be written, (rows, width). Rows with fewer tokens are padded
+        at their ends; what is written there is overwritten by what follows.
+        """
         lengths = self.lengths[first:stop]
-        self._reserve(len(self.lengths), max(lengths) + 1)
-        self.first, self.stop, self.view = first, stop, max(lengths) + 1
-        self.rows = torch.arange(first, stop, device=self.device)
-        self.at = torch.tensor(lengths, device=self.device)
+        self.first, self.stop, self.width = first, stop, width
+        self.view = max(lengths) + width
+        self.rows = torch.arange(first, stop, device=device)[:, None]
+        starts = torch.tensor(lengths, device=device)[:, None]
+        self.at = starts + torch.arange(width, device=device)
         return self.at
 
-    def advance(self) -> None:
-        """Count the token that each row of the forward now holds."""
-        for row in range(self.first, self.stop):
-            self.lengths[row] += 1
-
-    def _reserve(self, rows: int, length: int) -> None:
-        for layer in self._made:
-            layer.reserve(rows, length)
+    def advance(self, counts: Sequence[int]) -> None:
+        """Count the tokens that each row of the forward now holds."""
+        for row, count in zip(range(self.first, self.stop), counts, strict=True):
+            self.lengths[row] += count
 
 
 class _SlotLayer(CacheLayerMixin):
@@ -86,31 +91,34 @@ class _SlotLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, owner: Slots, keys: Tensor, values: Tensor) -> None:
+    def __init__(self, owner: Slots) -> None:
         super().__init__()
         self.owner = owner
-        self.key_rows = keys.new_zeros(0, keys.shape[1], 0, keys.shape[3])
-        self.value_rows = values.new_zeros(0, values.shape[1], 0, values.shape[3])
+        self.key_rows = self.value_rows = torch.empty(0, 0, 0, 0)
         self.is_initialized = True
 
-    def reserve(self, rows: int, length: int) -> None:
-        """Have room for so many rows and positions; where memory runs out, all stays as it was."""
+    def reserve(self, rows: int, length: int, keys: Tensor, values: Tensor) -> None:
+        """Have room for so many rows and positions of what `keys` and `values` are like.
+
+        Where memory runs out, all stays as it was.
+        """
         have = self.key_rows.shape
         if rows > have[0] or length > have[2]:
             wanted = (_bucket(rows, have[0], 1), _bucket(length, have[2], _BUCKET))
-            grown = _grown(self.key_rows, *wanted), _grown(self.value_rows, *wanted)
+            grown = _grown(self.key_rows, *wanted, keys), _grown(self.value_rows, *wanted, values)
             self.key_rows, self.value_rows = grown
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Nothing to do: the buffers are there."""
+        """Nothing to do: the buffers are made when they are needed."""
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write one token of each row at the row's own length; returns what the rows hold."""
+        """Write each row's tokens from the row's own length on; returns what the rows hold."""
         own = self.owner
-        self.key_rows[own.rows, :, own.at] = key_states[:, :, 0]
-        self.value_rows[own.rows, :, own.at] = value_states[:, :, 0]
+        self.reserve(len(own.lengths), own.view, key_states, value_states)
+        self.key_rows[own.rows, :, own.at] = key_states.transpose(1, 2)
+        self.value_rows[own.rows, :, own.at] = value_states.transpose(1, 2)
         held = slice(own.first, own.stop)
         return self.key_rows[held, :, : own.view], self.value_rows[held, :, : own.view]
 
@@ -118,7 +126,7 @@ class _SlotLayer(CacheLayerMixin):
         return self.owner.view, 0
 
     def get_seq_length(self) -> int:
-        return self.owner.view - 1
+        return self.owner.view - self.owner.width
 
     def get_max_cache_shape(self) -> int:
         return -1
@@ -136,7 +144,7 @@ class Together:
 
     def add(self, layers: Layers) -> None:
         """Begin a last row with a computed context, of batch 1, which stays as it is."""
-        self._slots = self._slots or Slots(layers)
+        self._slots = self._slots or Slots(len(layers))
         self._slots.add(layers)
 
     def read(self, row: int) -> Layers:
@@ -154,10 +162,10 @@ class Together:
         """Logits (B, V) after one more token `ids` (B, 1) of each of the rows [first, stop)."""
         slots, weights = self._slots, self._weights
         assert slots
-        at = slots.begin(first, stop)
-        mask = weights.decode_mask(at, slots.view)
+        at = slots.begin(first, stop, 1, ids.device)
+        mask = weights.row_mask(at, slots.view)
         hidden = weights.forward(weights.embed(ids), positions, slots, attention_mask=mask)
-        slots.advance()
+        slots.advance([1] * (stop - first))
         return weights.logits(hidden[:, -1])
 
 
@@ -199,7 +207,8 @@ def _bucket(wanted: int, have: int, least: int) -> int:
     return size
 
 
-def _grown(old: Tensor, rows: int, length: int) -> Tensor:
-    new = old.new_zeros(rows, old.shape[1], length, old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old
+def _grown(old: Tensor, rows: int, length: int, like: Tensor) -> Tensor:
+    new = like.new_zeros(rows, like.shape[1], length, like.shape[3])
+    if len(old):
+        new[: old.shape[0], :, : old.shape[2]] = old
     return new

@@ -63,13 +63,23 @@ class Weights:
             )
 
     @property
+    def depth(self) -> int:
+        """How many layers the decoder has."""
+        return self._text.num_hidden_layers
+
+    @property
     def batches(self) -> bool:
-        """Whether rows can be decoded together: every layer's mask is one `decode_mask` knows."""
+        """Whether rows can be decoded together: every layer's mask is one `row_mask` knows."""
         kinds = set(getattr(self._text, "layer_types", None) or ())
         if self.family.slides:
             return kinds <= {"full_attention", "sliding_attention"}
         window = getattr(self._text, "sliding_window", None)
         return kinds <= {"full_attention"} and (bool(kinds) or window is None)
+
+    @property
+    def batches_prompts(self) -> bool:
+        """Whether prompts can be computed together: no picture has a mask of its own besides."""
+        return self.batches and not self.family.joined_pictures
 
     def forward(self, embeds: Tensor, positions: Tensor, cache: Any, **extra: Any) -> Tensor:
         """Hidden states (B, T, D) for `embeds` (B, T, D); `positions` are (B, T), or (3, B, T).
@@ -77,16 +87,20 @@ class Weights:
         The decoder is called without its wrapper, which would fill in positions from `rope_deltas`:
         what the last request left on the module, whoever's it was.
         """
-        if self.family.mrope and positions.dim() == 2:
-            positions = positions.expand(3, -1, -1)
         out = self._decoder(
             inputs_embeds=embeds,
-            position_ids=positions,
+            position_ids=self.axes(positions),
             past_key_values=cache,
             use_cache=True,
             **extra,
         )
         return out.last_hidden_state
+
+    def axes(self, positions: Tensor) -> Tensor:
+        """Positions (B, T) on the axes of the family: three, (3, B, T), or none, (B, T)."""
+        if self.family.mrope and positions.dim() == 2:
+            return positions.expand(3, -1, -1)
+        return positions
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V), in float32, of the tokens after `hidden` (..., D)."""
@@ -95,17 +109,18 @@ class Weights:
     def embed(self, ids: Tensor) -> Tensor:
         return self._embed(ids)
 
-    def decode_mask(self, at: Tensor, view: int) -> Any:
-        """What rows that write at `at` (B,) attend to, of `view` positions, as `forward` takes it:
-        (B, 1, 1, view), by the kind of layer where kinds differ.
+    def row_mask(self, at: Tensor, view: int) -> Any:
+        """What tokens that are written at `at` (B, T) attend to, of `view` positions.
+
+        (B, 1, T, view), by the kind of layer where kinds differ, as `forward` takes it.
         """
         import torch
 
-        every = torch.arange(view, device=at.device)[None]
-        full = (every <= at[:, None])[:, None, None]
+        every, at = torch.arange(view, device=at.device), at[:, None, :, None]
+        full = every <= at
         if not self.family.slides:
             return self._mask(full)
-        near = full & (every > at[:, None] - self._text.sliding_window)[:, None, None]
+        near = full & (every > at - self._text.sliding_window)
         return {"full_attention": self._mask(full), "sliding_attention": self._mask(near)}
 
     def _mask(self, counts: Tensor) -> Tensor:
