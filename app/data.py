@@ -136,8 +136,8 @@ def opened(file: Path, format: str, absolute_paths: bool, urls: bool) -> DataSet
 
 def builder_of(model: str) -> TokenBuilder:
     """The token builder of a model whose weights are not loaded."""
+    from mm.builders import load_builder
     from mm.checkpoints import find
-    from mm.tokens import load_builder
 
     return load_builder(str(find(model)), local_files_only=True)
 

@@ -70,7 +70,7 @@ def model_facts(name: str) -> dict[str, str]:
     Raises:
         ModelUnavailable: there is no such model.
     """
-    from mm.tokens import load_builder
+    from mm.builders import load_builder
 
     checkpoint = inspect(find(name))
     try:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .encoding import encode_all
-from .tokens import TokenBuilder, Tokens
+from .spans import Tokens
+from .tokens import TokenBuilder
 from .types import Cost
 from .vlm import Glance, Query
 

@@ -18,7 +18,8 @@ from .batch import Reply
 from .kept import Contexts, Kept
 from .loop import Loop
 from .scheduler import Request, Waiting
-from .tokens import TokenBuilder, Tokens
+from .spans import Tokens
+from .tokens import TokenBuilder
 from .types import Sampling
 from .vlm import Cancelled, Glance, ModelError, OnToken, Query
 from .weights import Encoded, Weights

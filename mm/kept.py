@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from .tokens import Tokens
+from .spans import Tokens
 
 if TYPE_CHECKING:
     from torch import Tensor

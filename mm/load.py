@@ -100,9 +100,9 @@ def _assemble(
 
     if family_of(str(checkpoint.config.get("model_type"))) is None:
         return _unlisted(name, checkpoint, dtype, device, adapter, trust_remote_code)
+    from .builders import load_builder
     from .engine import Engine
     from .model import HFVLM
-    from .tokens import load_builder
     from .towers import speed_up
 
     try:

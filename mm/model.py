@@ -8,7 +8,7 @@ from typing import Any
 
 from .engine import Engine, Reply
 from .geometry import Size
-from .tokens import Tokens
+from .spans import Tokens
 from .types import Conversation, Features, Generation, Image, Message, Sampling
 from .vlm import Cancelled, Glance, ModelError, OnToken, Query, Traits
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from .kept import Context, Contexts, Kept
 from .scheduler import Request
 from .sight import Sight
+from .spans import Tokens
 from .together import companions, compute_together
-from .tokens import Tokens
 from .types import Cost
 from .weights import Encoded, Weights, dynamic_cache, layers_of
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .tokens import Tokens
+from .spans import Tokens
 from .types import Sampling
 from .vlm import Cancelled, Late, ModelError, OnToken
 

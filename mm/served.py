@@ -117,7 +117,7 @@ def _probe(vlm: RemoteVLM, served: Mapping[str, Json]) -> None:
 
 
 def _builder(processor: str) -> TokenBuilder:
-    from .tokens import load_builder
+    from .builders import load_builder
 
     try:
         return load_builder(processor)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from .kept import Contexts, Kept
-from .tokens import ImageSpan
+from .spans import ImageSpan
 from .weights import Encoded, Weights
 
 if TYPE_CHECKING:

@@ -6,88 +6,27 @@ a cache of them stays good. Words that a model wrote keep the ids it wrote them 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, cast
 
-from .composing import ids_of, read_ingredients
-from .families import Family, family_of
+from .composing import ids_of
+from .families import Family
 from .geometry import Size
 from .layouts import Grid
 from .lowering import Numbered, grouped, observed, system_text
-from .memory import Block
 from .parts import parse_parts, render_parts
-from .pictures import Pictures, key_of
+from .pictures import Pictures
+from .spans import ImageSpan, Tokens
+from .traits import traits_of
 from .turns import Turns
-from .types import Features, Image, Message, Part, user
-from .vlm import Aim, Memory, Traits
+from .types import Features, Image, Message, Part
+from .vlm import Traits
 from .words import After, Page, Piece, Words
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ImageSpan:
-    """One picture inside the ids, or a block of one's memory.
-
-    Attributes:
-        start, stop: ids[start:stop] runs from its first placeholder to its last.
-        process: gives `tensors`, the image processor's output for this picture alone, or for the
-            memory's tiles; only then are pixels touched.
-        patches: vision patches the encoder computes for it.
-        shape: (columns, rows) of its visual tokens, as positions with axes count them.
-        block: which part of the memory; None for a picture.
-    """
-
-    seen: Image | Features
-    start: int
-    stop: int
-    process: Callable[[], Mapping[str, Tensor]] = field(repr=False, compare=False)
-    patches: int
-    shape: Size = (0, 0)
-    block: Block | None = None
-
-    @property
-    def tensors(self) -> Mapping[str, Tensor]:
-        return self.process()
-
-    def prepare(self) -> None:
-        """Have `tensors` made now; they are kept for a while."""
-        self.process()
-
-    @property
-    def image(self) -> Image:
-        return self.seen if isinstance(self.seen, Image) else self.seen.image
-
-    @property
-    def key(self) -> str:
-        """Equal for spans whose encoded picture, or memory, is the same."""
-        return key_of(self.seen)
-
-    @property
-    def content(self) -> str:
-        """Equal for spans that mean the same in a context."""
-        return f"{self.key} {self.block.box} {self.block.pool}" if self.block else self.key
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """A conversation as a model reads it.
-
-    Attributes:
-        trained: a flag per id: True on what assistant messages wrote and on their turn's end.
-    """
-
-    ids: tuple[int, ...]
-    images: tuple[ImageSpan, ...]
-    trained: tuple[bool, ...]
+    pass
 
 
 class TokenBuilder:
@@ -115,7 +54,7 @@ class TokenBuilder:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.turns = turns or family.turns[0]
-        self.traits = traits or _traits(family, config)
+        self.traits = traits or traits_of(family, config)
         self.words = words or Words(tokenizer, family.placeholder, family.markers)
         self.placeholder_id = self.words.ids[family.placeholder]
         marked = (i for m in family.markers if (i := self.words.ids.get(m)) is not None)
@@ -341,101 +280,3 @@ def _begins_with_picture(messages: Sequence[Numbered]) -> bool:
         return False
     parts = messages[0][1].parts
     return bool(parts) and isinstance(parts[0], Image)
-
-
-def _traits(family: Family, config: Any) -> Traits:
-    """The family's traits, with what the checkpoint's config says of its own."""
-    return Traits(
-        family.box_format,
-        crop_rule=getattr(config, "crop_rule", Traits.crop_rule),
-        calls_tools=getattr(config, "calls_tools", family.calls_tools),
-        aim=_aim(config),
-        memory=_memory(family, config),
-    )
-
-
-def _aim(config: Any) -> Aim:
-    """What the checkpoint's config names, else three fifths of the way up, where ViCrop looks.
-
-    It took layer 14 of 24 and more of LLaVA-1.5, and 22 of 36 of Qwen2.5-VL-3B.
-    """
-    named = getattr(config, "attend", None)
-    if named:
-        return Aim(**named)
-    return Aim(round(0.6 * config.get_text_config().num_hidden_layers))
-
-
-def _memory(family: Family, config: Any) -> Memory | None:
-    """What the checkpoint's config names, else its family's usual; None where there is none."""
-    if family.recall is None:
-        return None
-    named = getattr(config, "memory", None)
-    return Memory(**named) if named else family.recall.usual(config)
-
-
-def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBuilder:
-    """The builder of a checkpoint, composed of its tokenizer and image processor.
-
-    Its `AutoProcessor` is never made, because several of those need torchvision. `kw` goes to
-    transformers' `from_pretrained` (`revision`, `local_files_only`, `token`, ...).
-
-    Raises:
-        ValueError: its family is not listed, or its tokenizer lacks a token the family needs.
-        OSError: there is no such checkpoint.
-    """
-    found = read_ingredients(folder_or_id, config=config, **kw)
-    family = family_of(found.config.model_type)
-    if family is None:
-        raise ValueError(f"{folder_or_id}: no family is known for type {found.config.model_type!r}")
-    return compose(
-        family, found.config, found.tokenizer, found.image_processor, end_ids=found.end_ids
-    )
-
-
-def compose(
-    family: Family,
-    config: Any,
-    tokenizer: Any,
-    image_processor: Any,
-    *,
-    end_ids: Iterable[int] = (),
-) -> TokenBuilder:
-    """A builder from its parts, with the turns that the tokenizer's chat template writes.
-
-    Raises:
-        ValueError: the tokenizer lacks a token the family needs.
-    """
-    make = partial(
-        TokenBuilder,
-        family,
-        config=config,
-        tokenizer=tokenizer,
-        image_processor=image_processor,
-        end_ids=frozenset(end_ids),
-        words=Words(tokenizer, family.placeholder, family.markers),
-    )
-    if not tokenizer.chat_template:
-        return make()
-    theirs = _prompt(tokenizer)
-    for turns in family.turns:
-        with suppress(ValueError):  # a template whose tokens this tokenizer lacks
-            builder = make(turns=turns)
-            if _bare(builder.build([user(_PROBE)]).ids, tokenizer) == theirs:
-                return builder
-    log.warning("%s: unknown chat template; using the family's usual turns", family.name)
-    return make()
-
-
-_PROBE = "What is here?"
-
-
-def _prompt(tokenizer: Any) -> list[int]:
-    """The probe as the tokenizer's own chat template asks it."""
-    said = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
-    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    return _bare(tokenizer(text, add_special_tokens=False).input_ids, tokenizer)
-
-
-def _bare(ids: Sequence[int], tokenizer: Any) -> list[int]:
-    """`ids` without the token that the tokenizer may put first."""
-    return list(ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from .encoding import encode_each
 from .heads import logits_of
 from .memory import Block
-from .tokens import ImageSpan, TokenBuilder, Tokens
+from .spans import ImageSpan, Tokens
+from .tokens import TokenBuilder
 from .vlm import ModelError
 
 if TYPE_CHECKING:

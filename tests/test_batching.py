@@ -22,7 +22,7 @@ from mm.decoding import Sampler, log_probs, pick_rows
 from mm.engine import Engine
 from mm.model import HFVLM
 from mm.scheduler import Request, Waiting
-from mm.tokens import Tokens
+from mm.spans import Tokens
 from mm.types import Conversation, Generation, Image, Sampling, user
 from mm.vlm import Late, ModelError
 from training.benchmarks.soak import soak

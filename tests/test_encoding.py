@@ -13,7 +13,7 @@ from tiny_models import FAMILIES
 
 from mm.encoding import encode, encode_all, encode_each, join
 from mm.model import HFVLM
-from mm.tokens import ImageSpan
+from mm.spans import ImageSpan
 from mm.types import Conversation, Sampling, user
 
 torch.set_num_threads(1)

@@ -16,7 +16,7 @@ from mm.decoding import Sampler, TextStream, log_probs
 from mm.engine import Engine
 from mm.kept import Context, Contexts, Kept
 from mm.model import HFVLM
-from mm.tokens import Tokens
+from mm.spans import Tokens
 from mm.types import Conversation, Image, Sampling, assistant, user
 
 torch.set_num_threads(1)

@@ -14,7 +14,7 @@ BROKEN = 'raise RuntimeError("operator torchvision::nms does not exist")\n'
 
 LOADS = """
 {first}
-from mm.tokens import load_builder
+from mm.builders import load_builder
 from mm.types import Image, user
 import PIL.Image
 builder = load_builder({folder!r})

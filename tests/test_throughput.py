@@ -8,8 +8,8 @@ import pytest
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
+from mm.builders import load_builder
 from mm.checkpoints import find
-from mm.tokens import load_builder
 from training.benchmarks import throughput
 from training.benchmarks.stock import QwenProcessor, stock_rows
 from training.benchmarks.throughput import Load, fixed_batch, write_mix

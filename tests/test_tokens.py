@@ -24,10 +24,12 @@ from transformers import (
     SmolVLMProcessor,
 )
 
+from mm.builders import compose, load_builder
 from mm.encoding import encode, join
 from mm.families import family_of
 from mm.geometry import Region
-from mm.tokens import TokenBuilder, Tokens, compose, load_builder
+from mm.spans import Tokens
+from mm.tokens import TokenBuilder
 from mm.types import (
     Conversation,
     Image,

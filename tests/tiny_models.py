@@ -44,8 +44,9 @@ from transformers import (
     SmolVLMImageProcessorPil,
 )
 
+from mm.builders import compose
 from mm.families import family_of
-from mm.tokens import TokenBuilder, compose
+from mm.tokens import TokenBuilder
 
 TEXT: dict[str, Any] = {
     "hidden_size": 64,

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mm.geometry import Region
-from mm.tokens import ImageSpan, TokenBuilder, Tokens
+from mm.spans import ImageSpan, Tokens
+from mm.tokens import TokenBuilder
 from mm.types import Features
 from training.data import Row
 from training.seeing import See, see

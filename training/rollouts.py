@@ -17,7 +17,8 @@ from itertools import repeat
 from mm.geometry import Region, iou
 from mm.model import HFVLM
 from mm.session import Strategy, run
-from mm.tokens import TokenBuilder, Tokens
+from mm.spans import Tokens
+from mm.tokens import TokenBuilder
 from mm.trace import Branch, Sample, Trace
 from mm.types import Conversation, Sampling
 from training.benchmarks.files import truth

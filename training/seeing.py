@@ -9,7 +9,7 @@ from mm.encoding import encode_all, encode_each, join
 from mm.families import family_of
 from mm.kept import Kept
 from mm.memory import Block
-from mm.tokens import ImageSpan
+from mm.spans import ImageSpan
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from mm.model import HFVLM
-from mm.tokens import Tokens
+from mm.spans import Tokens
 from mm.types import Conversation, Image, Sampling, ToolCall, assistant, message, user
 from training.tabletop.render import render
 from training.tabletop.scene import make_scene

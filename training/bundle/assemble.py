@@ -8,8 +8,9 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 from transformers import Qwen3VLForConditionalGeneration as Model
 
+from mm.builders import compose
 from mm.families import family_of
-from mm.tokens import TokenBuilder, compose
+from mm.tokens import TokenBuilder
 from training.bundle.architecture import MERGE, PATCH, make_config, make_model
 from training.bundle.shards import VIEW
 from training.bundle.vocabulary import frames, make_tokenizer

@@ -19,8 +19,9 @@ from PIL import Image as Pil
 from torch import Tensor
 
 from mm.geometry import Region
+from mm.spans import ImageSpan
 from mm.strategies import THINK
-from mm.tokens import ImageSpan, TokenBuilder
+from mm.tokens import TokenBuilder
 from mm.types import Features, Image, Message, Part, assistant, message, user
 from training.bundle.shards import BOX_GRID, VIEW, Views, asked_box
 from training.bundle.vocabulary import CAPTION
