@@ -91,16 +91,20 @@ def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: b
     return url
 
 
+def _title(vlm: mm.VLM) -> str:
+    title = f"# Look again\nA vision-language model ({vlm.name}) that may take a closer look."
+    if vlm.name != "tiny":
+        return title
+    return f"{title} It knows scenes like those below, and no others: for yours, `--model`."
+
+
 def page(vlm: mm.VLM, *, sampling: mm.Sampling = mm.Sampling()) -> gr.Blocks:
     """The page, with `vlm` behind it."""
     handlers = Handlers(vlm, sampling)
     with gr.Blocks(
         title="Look again", analytics_enabled=False, delete_cache=(3600, 7200)
     ) as blocks:
-        gr.Markdown(
-            f"# Look again\nA vision-language model ({vlm.name}) that may take a closer look.",
-            elem_id="title",
-        )
+        gr.Markdown(_title(vlm), elem_id="title")
         with gr.Row():
             with gr.Column(scale=5):
                 picture = gr.Image(
