@@ -9,6 +9,7 @@ join and leave that batch between passes. What is kept is never written in place
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "Reply"]
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _PATIENCE_S = 10.0
 _running: weakref.WeakKeyDictionary[threading.Thread, Callable[[], Loop | None]]
@@ -77,6 +80,10 @@ class Engine:
         self.builder = builder
         self.weights = Weights(model, builder)
         self.model = self.weights.model
+        if not self.weights.batches:
+            log.warning(
+                "%s: its layers' masks differ; replies are written one by one", builder.family.name
+            )
         self._features: Kept[tuple[str, str | None], Encoded] = Kept(feature_budget)
         self._loop = Loop(
             self.weights,

@@ -25,6 +25,7 @@ from mm.scheduler import Request, Waiting
 from mm.spans import Tokens
 from mm.types import Conversation, Generation, Image, Sampling, user
 from mm.vlm import Late, ModelError
+from mm.weights import Weights
 from training.benchmarks.soak import soak
 
 torch.set_num_threads(1)
@@ -116,11 +117,12 @@ def test_eager_attention_leaves_out_what_other_attention_does(family: str) -> No
         assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-4)
 
 
-def test_a_model_whose_masks_nobody_knows_is_answered_row_by_row() -> None:
-    model = endless()
+def test_a_model_whose_masks_nobody_knows_is_answered_row_by_row(caplog) -> None:
     asked = [(question(s), sampled(s)) for s in range(4)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(model.engine.weights), "batches", False)
+        patch.setattr(Weights, "batches", False)
+        model = endless()
+        assert "replies are written one by one" in caplog.text
         widths = steps_of(model)
         together = at_once(model, asked)
     assert set(widths) == {1}
