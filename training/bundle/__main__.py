@@ -4,8 +4,9 @@
     python -m training.bundle --stage vision        # one stage
 
 Stages: `shards` (draw the training pictures), `vision`, `language`, `memories` (what the encoder
-sees at full resolution), `replay`, `export` (to --to). Each saves its state in --folder; run the
-command again after an interruption and it goes on from there.
+sees at full resolution), `replay`, `export` (to --to), `full` (an adapter for the exported model,
+to --adapter). Each saves its state in --folder; run the command again after an interruption and it
+goes on from there.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from mm.tokens import TokenBuilder
+from mm.tokens import TokenBuilder, load_builder
 from training.bundle.assemble import Model, export, parts
+from training.bundle.full_stage import export_adapter, train_full
 from training.bundle.language_stage import batches, train_language
 from training.bundle.memories import Memories, write_memories
 from training.bundle.replay_stage import blend, train_replay
@@ -28,13 +30,14 @@ from training.bundle.stage import load_checkpoint
 from training.bundle.vision_stage import train_vision
 from training.tabletop.examples import write_examples
 
-STAGES = ("shards", "vision", "language", "memories", "replay", "export")
+STAGES = ("shards", "vision", "language", "memories", "replay", "export", "full")
 SHARDS = 24
 BYTES_PER_SHARD = 460_000_000
 VISION_STEPS = 600
 LANGUAGE_STEPS = 1440
 MEMORIES = 4500
 REPLAY_STEPS = 480
+FULL_STEPS = 600
 
 
 def main() -> None:
@@ -55,9 +58,7 @@ def main() -> None:
         train_language(model, made, args.folder, steps=args.language_steps)
     if "memories" in stages:
         model, _ = _after("language", args.folder)
-        files = write_memories(model.model.visual, args.folder / "memories", args.memories)
-        for _ in track(files, "remembering", total=None):
-            pass
+        _remember(model, args.folder / "memories", args.memories)
     if "replay" in stages:
         model, builder = _after("language", args.folder)
         shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
@@ -67,6 +68,13 @@ def main() -> None:
         blend(model, _state(args.folder / "replay.pt", "replay")["model"])
         export(model, builder, args.to)
         write_examples(args.examples)
+    if "full" in stages:
+        model = Model.from_pretrained(args.to, dtype=torch.float32)
+        builder = load_builder(str(args.to))
+        _remember(model, args.folder / "memories", args.memories)
+        shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
+        adapted = train_full(model, builder, shards, memories, args.folder, steps=args.full_steps)
+        export_adapter(adapted, args.adapter, args.to.name)
 
 
 def _arguments() -> argparse.Namespace:
@@ -81,6 +89,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
     parser.add_argument("--memories", type=int, default=MEMORIES, help="scenes, 0.6 MB each")
     parser.add_argument("--replay-steps", type=int, default=REPLAY_STEPS)
+    parser.add_argument("--full-steps", type=int, default=FULL_STEPS)
+    parser.add_argument("--adapter", type=Path, default=Path("mm/bundled/tiny-full"))
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
@@ -95,6 +105,11 @@ def _draw(folder: Path, count: int) -> None:
             f"{free / 1e9:.0f} GB are free; draw fewer with --shards"
         )
     for _ in track(draw_shards(folder, range(count)), "drawing", total=max(missing, 0)):
+        pass
+
+
+def _remember(model: Model, folder: Path, scenes: int) -> None:
+    for _ in track(write_memories(model.model.visual, folder, scenes), "remembering", total=None):
         pass
 
 

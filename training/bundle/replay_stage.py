@@ -43,15 +43,17 @@ def batches(
     maker = RowMaker(builder)
     for number in range(first, steps):
         rng = random.Random(f"replay {number}")
-        pick = partial(_pick, shards, memories, rng)
-        yield _full(maker, pick, rng) if number % 4 == 3 else _mixed(maker, pick, rng)
+        pick = partial(with_memory, shards, memories, rng)
+        yield full_batch(maker, pick, rng) if number % 4 == 3 else mixed_batch(maker, pick, rng)
 
 
-def _mixed(maker: RowMaker, pick: Callable[[], Views], rng: random.Random) -> Batch:
+def mixed_batch(maker: RowMaker, pick: Callable[[], Views], rng: random.Random) -> Batch:
+    """Rows of everything but whole memories, so that what was known is kept."""
     return make_batch(maker, pick, rng, ROWS, VIEWS, modes=MODES, blocks=BLOCKS)
 
 
-def _full(maker: RowMaker, pick: Callable[[], Views], rng: random.Random) -> Batch:
+def full_batch(maker: RowMaker, pick: Callable[[], Views], rng: random.Random) -> Batch:
+    """Rows whose prefix holds a whole memory."""
     return make_batch(
         maker,
         pick,
@@ -64,7 +66,8 @@ def _full(maker: RowMaker, pick: Callable[[], Views], rng: random.Random) -> Bat
     )
 
 
-def _pick(shards: Shards, memories: Memories, rng: random.Random) -> Views:
+def with_memory(shards: Shards, memories: Memories, rng: random.Random) -> Views:
+    """A random scene of those that are remembered."""
     index = rng.randrange(min(len(memories), len(shards)))
     return replace(shards[index], memory=memories[index])
 

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,12 @@ class Optimisers:
             ]
             for muon in (True, False)
         ]
+        muon = partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
+        adamw = partial(torch.optim.AdamW, betas=(0.9, 0.98), fused=True)
         self._all = [
-            torch.optim.Muon(chosen[0], lr=rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(chosen[1], lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True),
+            make(groups, lr=rate, weight_decay=0.01)
+            for make, groups in zip((muon, adamw), chosen, strict=True)
+            if groups
         ]
         self.parameters = [p for p in module.parameters() if p.requires_grad]
 
