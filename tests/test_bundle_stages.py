@@ -7,9 +7,20 @@ from functools import partial
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3VLForConditionalGeneration
 
-from training.bundle import language_stage, memories, replay_stage, shards, vision_stage
+from mm.model import HFVLM
+from training.bundle import (
+    full_stage,
+    language_stage,
+    memories,
+    replay_stage,
+    shards,
+    vision_stage,
+)
 from training.bundle.assemble import export, parts
+from training.bundle.full_stage import export_adapter
 from training.bundle.memories import Memories, write_memories
 from training.bundle.shards import Shards, draw_shards
 
@@ -48,7 +59,10 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stage", ["vision", "language", "replay"])
+TRAIN = {"replay": replay_stage.train_replay, "full": full_stage.train_full}
+
+
+@pytest.mark.parametrize("stage", ["vision", "language", *TRAIN])
 def test_a_killed_stage_resumes_with_the_same_weights(few, stage, monkeypatch):
     module = vision_stage if stage == "vision" else language_stage
 
@@ -64,7 +78,7 @@ def test_a_killed_stage_resumes_with_the_same_weights(few, stage, monkeypatch):
             remembered = few / "memories"
             list(write_memories(model.model.visual, remembered, 20))
             kept = Memories(remembered)
-            replay_stage.train_replay(model, builder, drawn, kept, folder, steps=4)
+            TRAIN[stage](model, builder, drawn, kept, folder, steps=4)
         return model.state_dict()
 
     straight = train(few / "straight")
@@ -96,3 +110,18 @@ def test_what_is_exported_loads_with_the_library_and_with_ours(few):
     ours = mm.load(str(few / "tiny"))
     assert ours.traits.crop_rule == "square"
     assert ours.visual_tokens((768, 768)) == 16
+
+
+def test_the_adapter_loads_on_the_model_that_it_names(tmp_path):
+    from mm.checkpoints import find
+    from mm.load import load
+
+    model = Qwen3VLForConditionalGeneration.from_pretrained(find("tiny"))
+    config = LoraConfig(r=1, target_modules=r".*language_model.*q_proj", init_lora_weights=False)
+    export_adapter(get_peft_model(model, config), tmp_path / "adapter", "tiny")
+    assert {p.name for p in (tmp_path / "adapter").iterdir()} == {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    }
+    assert isinstance(loaded := load(str(tmp_path / "adapter")), HFVLM)
+    assert loaded.adapter

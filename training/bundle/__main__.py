@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from mm.tokens import TokenBuilder, load_builder
+from mm.builders import load_builder
+from mm.tokens import TokenBuilder
 from training.bundle.assemble import Model, export, parts
 from training.bundle.full_stage import export_adapter, train_full
 from training.bundle.language_stage import batches, train_language

@@ -58,4 +58,5 @@ def export_adapter(adapted: PeftModel, folder: Path, base: str) -> None:
     """Write the adapter in bf16; it names `base` as the model that it goes on."""
     adapted.peft_config["default"].base_model_name_or_path = base
     adapted.bfloat16().save_pretrained(str(folder))
+    (folder / "adapter_model.safetensors").chmod(0o644)
     (folder / "README.md").unlink(missing_ok=True)
