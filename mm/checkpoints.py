@@ -32,14 +32,13 @@ class Checkpoint:
 
 
 def find(name: str) -> Path:
-    """The folder of a model or an adapter that `name` means: a bundled one, a local one, or a hub
-    id's once downloaded.
+    """The folder that `name` means: a bundled model's, a local one, or a hub id's once downloaded.
 
     Raises:
         ModelUnavailable: there is none, or the hub cannot give it.
     """
     bundled = Path(str(files("mm"))) / "bundled" / name
-    if re.fullmatch(r"[\w-]+", name) and bundled.is_dir():
+    if re.fullmatch(r"[\w-]+", name) and (bundled / "config.json").is_file():
         return bundled
     path = Path(name).expanduser()
     if path.is_dir():
@@ -55,9 +54,9 @@ def find(name: str) -> Path:
 
 
 def bundled_models() -> tuple[str, ...]:
-    """Names of the models, and of adapters for them, in the package."""
+    """Names of the models in the package."""
     folder = Path(str(files("mm"))) / "bundled"
-    return tuple(sorted(p.name for p in folder.iterdir() if p.is_dir()))
+    return tuple(sorted(p.parent.name for p in folder.glob("*/config.json")))
 
 
 def inspect(folder: Path) -> Checkpoint:

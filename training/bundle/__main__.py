@@ -4,9 +4,9 @@
     python -m training.bundle --stage vision        # one stage
 
 Stages: `shards` (draw the training pictures), `vision`, `language`, `memories` (what the encoder
-sees at full resolution), `replay`, `export` (to --to), `full` (an adapter for the exported model,
-to --adapter). Each saves its state in --folder; run the command again after an interruption and it
-goes on from there.
+sees at full resolution), `replay`, `export` (to --to). `full`, which no other needs, trains an
+adapter for the exported model, to --adapter. Each saves its state in --folder; run the command
+again after an interruption and it goes on from there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from training.bundle.stage import load_checkpoint
 from training.bundle.vision_stage import train_vision
 from training.tabletop.examples import write_examples
 
-STAGES = ("shards", "vision", "language", "memories", "replay", "export", "full")
 SHARDS = 24
 BYTES_PER_SHARD = 460_000_000
 VISION_STEPS = 600
@@ -44,38 +43,48 @@ FULL_STEPS = 600
 def main() -> None:
     args = _arguments()
     torch.set_num_threads(args.threads)
-    stages = STAGES if args.stage == "all" else (args.stage,)
-    if "shards" in stages:
-        _draw(args.folder / "shards", args.shards)
-    if "vision" in stages:
-        model, _ = parts()
-        steps = args.vision_steps
-        train_vision(model.model.visual, Shards(args.folder / "shards"), args.folder, steps=steps)
-    if "language" in stages:
-        model, builder = parts()
-        _load_encoder(model, args.folder)
-        shards = Shards(args.folder / "shards")
-        made = partial(batches, shards, builder)
-        train_language(model, made, args.folder, steps=args.language_steps)
-    if "memories" in stages:
-        model, _ = _after("language", args.folder)
-        _remember(model, args.folder / "memories", args.memories)
-    if "replay" in stages:
-        model, builder = _after("language", args.folder)
-        shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
-        train_replay(model, builder, shards, memories, args.folder, steps=args.replay_steps)
-    if "export" in stages:
-        model, builder = _after("language", args.folder)
-        blend(model, _state(args.folder / "replay.pt", "replay")["model"])
-        export(model, builder, args.to)
-        write_examples(args.examples)
-    if "full" in stages:
-        model = Model.from_pretrained(args.to, dtype=torch.float32)
-        builder = load_builder(str(args.to))
-        _remember(model, args.folder / "memories", args.memories)
-        shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
-        adapted = train_full(model, builder, shards, memories, args.folder, steps=args.full_steps)
-        export_adapter(adapted, args.adapter, args.to.name)
+    for stage in MADE if args.stage == "all" else (args.stage,):
+        STAGES[stage](args)
+
+
+def _vision(args: argparse.Namespace) -> None:
+    model, _ = parts()
+    shards = Shards(args.folder / "shards")
+    train_vision(model.model.visual, shards, args.folder, steps=args.vision_steps)
+
+
+def _language(args: argparse.Namespace) -> None:
+    model, builder = parts()
+    _load_encoder(model, args.folder)
+    made = partial(batches, Shards(args.folder / "shards"), builder)
+    train_language(model, made, args.folder, steps=args.language_steps)
+
+
+def _memories(args: argparse.Namespace) -> None:
+    model, _ = _after("language", args.folder)
+    _remember(model, args)
+
+
+def _replay(args: argparse.Namespace) -> None:
+    model, builder = _after("language", args.folder)
+    shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
+    train_replay(model, builder, shards, memories, args.folder, steps=args.replay_steps)
+
+
+def _export(args: argparse.Namespace) -> None:
+    model, builder = _after("language", args.folder)
+    blend(model, _state(args.folder / "replay.pt", "replay")["model"])
+    export(model, builder, args.to)
+    write_examples(args.examples)
+
+
+def _full(args: argparse.Namespace) -> None:
+    model = Model.from_pretrained(args.to, dtype=torch.float32)
+    _remember(model, args)
+    shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
+    builder = load_builder(str(args.to))
+    adapted = train_full(model, builder, shards, memories, args.folder, steps=args.full_steps)
+    export_adapter(adapted, args.adapter, str(args.to.resolve()))
 
 
 def _arguments() -> argparse.Namespace:
@@ -91,12 +100,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memories", type=int, default=MEMORIES, help="scenes, 0.6 MB each")
     parser.add_argument("--replay-steps", type=int, default=REPLAY_STEPS)
     parser.add_argument("--full-steps", type=int, default=FULL_STEPS)
-    parser.add_argument("--adapter", type=Path, default=Path("mm/bundled/tiny-full"))
+    parser.add_argument("--adapter", type=Path, default=Path("runs/bundle/tiny-full"))
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
 
-def _draw(folder: Path, count: int) -> None:
+def _draw(args: argparse.Namespace) -> None:
+    folder, count = args.folder / "shards", args.shards
     folder.mkdir(parents=True, exist_ok=True)
     missing = count - len([p for p in folder.glob("*.tiles.npy") if ".part" not in p.name])
     free = shutil.disk_usage(folder).free
@@ -109,8 +119,9 @@ def _draw(folder: Path, count: int) -> None:
         pass
 
 
-def _remember(model: Model, folder: Path, scenes: int) -> None:
-    for _ in track(write_memories(model.model.visual, folder, scenes), "remembering", total=None):
+def _remember(model: Model, args: argparse.Namespace) -> None:
+    files = write_memories(model.model.visual, args.folder / "memories", args.memories)
+    for _ in track(files, "remembering", total=None):
         pass
 
 
@@ -132,6 +143,19 @@ def _state(path: Path, stage: str) -> dict:
     if state is None:
         raise SystemExit(f"{path} is not there; run --stage {stage} first")
     return state
+
+
+MADE = {
+    "shards": _draw,
+    "vision": _vision,
+    "language": _language,
+    "memories": _memories,
+    "replay": _replay,
+    "export": _export,
+}
+"""What makes the model that ships."""
+
+STAGES = {**MADE, "full": _full}
 
 
 if __name__ == "__main__":
