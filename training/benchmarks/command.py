@@ -113,14 +113,7 @@ def run_cli(
         suites = _suites(target, tasks, limit, seed, hardness, access)
         _check_writable(out, show_errors)
     vlm = load()
-    about = {
-        "command": shlex.join(["mm", *sys.argv[1:]]),
-        "seed": seed,
-        "limit": limit,
-        "model": model,
-        "adapter": adapter,
-        **place_of(vlm),
-    }
+    about = {"seed": seed, "limit": limit, "model": model, "adapter": adapter, **place_of(vlm)}
     if target == "tabletop":
         about["level"] = hardness
     mistakes = Mistakes()
@@ -183,9 +176,8 @@ def _leaving_on(*mistakes: type[Exception]) -> Iterator[None]:
 
 def _part(out: Path, target: str, about: dict[str, Any], vlm: VLM) -> Part:
     """What is known already of the table `out`: of the same questions, weights and versions."""
-    same = {k: v for k, v in about.items() if k != "command"}
     path = out.with_name(out.name + ".part")
-    return Part(path, {"target": target, **same, "weights": _sum(vlm), "versions": versions()})
+    return Part(path, {"target": target, **about, "weights": _sum(vlm), "versions": versions()})
 
 
 def _sum(vlm: VLM) -> float | None:
@@ -229,7 +221,9 @@ def _report(target: str, about: dict[str, Any], measured: Measured, out: Path | 
     title = f"{Path(target).name}: {level}model {about['model']}, greedy"
     print_table(title, rows, pairs)
     if out:
-        out.write_text(json.dumps(envelope(rows, pairs, **about), indent=1) + "\n")
+        command = shlex.join(["mm", *sys.argv[1:]])
+        table = envelope(rows, pairs, command=command, **about)
+        out.write_text(json.dumps(table, indent=1) + "\n")
 
 
 @contextmanager
