@@ -5,6 +5,7 @@ Rows are dense: those in use come first, and the last one moves into the place o
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class _SlotLayer(CacheLayerMixin):
 
     def __init__(self, owner: Slots) -> None:
         super().__init__()
-        self.owner = owner
+        self.owner: Slots = weakref.proxy(owner)  # in a cycle, buffers would outlive their rows
         self.key_rows = self.value_rows = torch.empty(0, 0, 0, 0)
         self.is_initialized = True
 

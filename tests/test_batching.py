@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from mm.decoding import Sampler, log_probs, pick_rows
 from mm.engine import Engine
 from mm.model import HFVLM
 from mm.scheduler import Request, Waiting
+from mm.slots import Slots
 from mm.spans import Tokens
 from mm.types import Conversation, Generation, Image, Sampling, user
 from mm.vlm import Late, ModelError
@@ -183,6 +185,17 @@ def test_rows_may_join_and_leave_at_every_step(late: int) -> None:
         other = model.generate([second[0]], second[1])[0]
     assert one.result()[0].message.tokens == alone(first, endless).message.tokens
     assert other.message.tokens == alone(second, endless).message.tokens
+
+
+def test_buffers_go_with_the_last_row() -> None:
+    """At once: a collector that counts objects does not know how large they are."""
+    gc.collect()
+    gc.disable()
+    try:
+        vlm().generate([question()], Sampling(max_tokens=3))
+        assert not any(isinstance(each, Slots) for each in gc.get_objects())
+    finally:
+        gc.enable()
 
 
 def test_a_freed_row_serves_a_shorter_conversation() -> None:

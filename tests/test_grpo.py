@@ -15,7 +15,7 @@ import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
-from test_train import Given, mm, picture
+from test_train import Given, in_two, logged, mm, picture
 from tiny_models import FAMILIES
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -57,7 +57,7 @@ SEEN = [
 ]
 
 
-def trainer_for(tiny, rows, strategy, tmp_path, **recipe) -> Any:
+def trainer_for(tiny, rows, strategy, tmp_path, *, budget=4096, **recipe) -> Any:
     """A trainer of four answers to each of `rows`, whose rewards differ by their length."""
     recipe = Recipe("grpo", prompts=len(rows), group=4, max_tokens=7, rewards="40*length", **recipe)
     model = copy.deepcopy(tiny.model)
@@ -73,7 +73,7 @@ def trainer_for(tiny, rows, strategy, tmp_path, **recipe) -> Any:
         gradient_checkpointing=False,
         **way.options(recipe, make_plan(recipe, model), some),
     )
-    course = Course(some, None, way.collate, see, Pace(), 4096)
+    course = Course(some, None, way.collate, see, Pace(), budget)
     trainer = way.trainer(model, args, course, tiny.builder.tokenizer)
     trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
     return trainer
@@ -140,6 +140,25 @@ def test_the_loss_is_the_formula_with_looks_in_the_middle(family, tmp_path):
         )
         assert len({rollout.reward for rollout in inputs["rollouts"]}) > 1
         torch.testing.assert_close(trainer.compute_loss(model, inputs), wanted, atol=1e-5, rtol=0)
+
+
+def test_answers_too_long_for_one_pass_are_learnt_from_in_several(tmp_path):
+    """The same loss, the same gradients, from batches within the budget."""
+    tiny = FAMILIES["qwen3_vl"]()
+    found = []
+    for budget in (10**6, 150):
+        trainer = trainer_for(tiny, SEEN, look_again, tmp_path, iterations=2, budget=budget)
+        inputs = sampled(trainer)
+        shift(trainer.model, 0.005)
+        loss = trainer.compute_loss(trainer.model.eval(), inputs)
+        loss.backward()
+        weights = trainer.model.named_parameters()
+        found.append((len(trainer._batches()), loss, {n: p.grad for n, p in weights}))
+    (one, loss, gradients), (several, again, others) = found
+    assert one == 1
+    assert several > 2
+    torch.testing.assert_close(loss, again, atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradients, others, atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "gspo"])
@@ -435,6 +454,21 @@ def test_a_killed_training_goes_on_to_the_same_end(options, tmp_path):
         for name in ("whole", "cut")
     ]
     torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_sample_and_learn_what_one_does(tmp_path):
+    """A step's questions are shared out, each answered as one process would."""
+    rows = rows_in(tmp_path, 12)
+    train = ("--data", rows, "--eval-data", rows, "--strategy", "direct", *SMALL)
+    train = ("grpo", *train, "--reward", "length", "--max-steps", 4)
+    one = mm("train", *train, "--output", "one", folder=tmp_path)
+    assert one.returncode == 0, one.stderr
+    in_two(*train, "--output", "two", folder=tmp_path)
+    for key in ("reward", "eval_reward", "loss"):
+        found = [logged(tmp_path / name, key) for name in ("one", "two")]
+        assert found[0]
+        assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 def rewards_of(folder: Path) -> list[tuple[int, float]]:

@@ -12,7 +12,7 @@ from vision.crop import crop
 def test_taught_looks_show_what_a_policy_that_asks_for_them_sees(tmp_path):
     vlm = ScriptedVLM([])
     looks = wrong = 0
-    for row in read_data(write_rows(tmp_path, "train", 12, solved=True), crop_rule="square"):
+    for row in read_data(write_rows(tmp_path, "train", 12, wrong=WRONG), crop_rule="square"):
         (picture,) = row.prompt[-1].images
         calls = [call for message in row.messages for call in message.tool_calls]
         crops = [image for m in row.messages if m.role == "tool" for image in m.images]

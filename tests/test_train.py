@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import os
 import subprocess
@@ -387,22 +388,41 @@ def test_a_resumed_training_has_the_same_losses(tmp_path, adapter):
     )
 
 
-@pytest.mark.slow
-def test_two_processes_learn_what_one_does(tmp_path):
-    """Two batches at a time, or two added up: the same steps."""
-    path = new_domain.write(tmp_path, "train", pictures=60, questions=1, seed=0)
-    train = ("sft", "--data", path, "--eval-data", path, "--batch-tokens", 300, "--max-steps", 10)
-    one = mm("train", *train, "--output", "one", "--accumulate", 2, folder=tmp_path)
-    assert one.returncode == 0, one.stderr
+def in_two(*arguments: object, folder: Path) -> None:
+    """`mm train` in two processes, which must succeed."""
     launched = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "app.cli", "train"]
-    two = subprocess.run(
-        [sys.executable, *launched, *map(str, train), "--output", "two"],
-        cwd=tmp_path,
+    done = subprocess.run(
+        [sys.executable, *launched, *map(str, arguments)],
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
-    assert two.returncode == 0, two.stderr
+    assert done.returncode == 0, done.stderr
+
+
+def pairs_of(rows: Path) -> Path:
+    """The questions in a CSV as pairs: what is right, over what is not."""
+    path = rows.with_suffix(".jsonl")
+    with rows.open(encoding="utf-8") as file, path.open("w", encoding="utf-8") as out:
+        for row in csv.DictReader(file):
+            asked = {"role": "user", "content": f"<image>{row['question']}"}
+            sides = {"chosen": row["answer"], "rejected": "a word"}
+            told = {k: [{"role": "assistant", "content": v}] for k, v in sides.items()}
+            out.write(json.dumps({"prompt": [asked], "images": [row["image"]], **told}) + "\n")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_two_processes_learn_what_one_does(tmp_path, method):
+    """Two batches at a time, or two added up: the same steps."""
+    path = new_domain.write(tmp_path, "train", pictures=60, questions=1, seed=0)
+    path = pairs_of(path) if method == "dpo" else path
+    given = ("--data", path, "--eval-data", path, "--batch-tokens", 300, "--max-steps", 10)
+    one = mm("train", method, *given, "--output", "one", "--accumulate", 2, folder=tmp_path)
+    assert one.returncode == 0, one.stderr
+    in_two(method, *given, "--output", "two", folder=tmp_path)
     losses = [logged(tmp_path / name, "loss") for name in ("one", "two")]
     assert losses[0].keys() == losses[1].keys()
     assert list(losses[0].values()) == pytest.approx(list(losses[1].values()), rel=1e-3)

@@ -17,10 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
+from training.batches import TokenBatches
 from training.clipping import keep_gradients
 from training.collate import Collator
 from training.data import BadData
@@ -150,9 +152,8 @@ class GRPO(OnCourse, GRPOTrainer):
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         known = {index: self.course.train.data[index] for index in set(prompts)}
         rows = [known[index] for index in prompts]
-        # each process draws its own, and a resumed training what it would have drawn
-        step = self.state.global_step * self.args.world_size + self.args.process_index
-        rollouts = self.explorer.explore(rows, step=step)
+        before = self.args.process_index * len(rows)  # what other processes answer stands first
+        rollouts = self.explorer.explore(rows, step=self.state.global_step, first=before)
         self._current = rollouts
         self._note(rollouts)
         ids = [rollout.tokens.ids for rollout in rollouts]
@@ -190,31 +191,40 @@ class GRPO(OnCourse, GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities and entropies (B, T - 1) of the current rollouts; 0 where none trains.
 
-        `input_ids` are theirs, but their pictures and positions are made here.
+        `input_ids` are theirs, but their pictures and positions are made here. Of a step's answers
+        nobody knows beforehand how long they will be, so here they are cut to the course's budget.
         """
-        size = batch_size or len(self._current)
-        found = [
-            self._passed(model, self._current[at : at + size], compute_aux_loss)
-            for at in range(0, len(self._current), size)
-        ]
-        logps = torch.cat([_widened(out.log_probs, logits_to_keep) for out in found])
+        batches = self._batches()
+        once = len(batches) == 1
+        found = [self._passed(model, batch, compute_aux_loss, once=once) for batch in batches]
+        order = torch.tensor([at for batch in batches for at in batch]).argsort()
+        logps = torch.cat([_widened(out.log_probs, logits_to_keep) for out in found])[order]
         entropies = None  # the reference's head has none
         if compute_entropy:
-            entropies = torch.cat([_widened(out.entropy, logits_to_keep) for out in found])
+            entropies = torch.cat([_widened(out.entropy, logits_to_keep) for out in found])[order]
         if self._clipped:
             old, advantages = self._clipped
             logps = keep_gradients(logps, old, advantages, low=self.clip.low, high=self.clip.high)
         aux = torch.stack([out.aux_loss for out in found]).mean() if compute_aux_loss else None
         return logps, entropies, aux
 
-    def _passed(self, model: Any, rollouts: Sequence[Rollout], routed: bool) -> Any:
-        batch = self._collator.join([rollout.tokens for rollout in rollouts])
+    def _batches(self) -> list[list[int]]:
+        """Places of the current rollouts, those of about one length together."""
+        lengths = [len(rollout.tokens.ids) for rollout in self._current]
+        if self.args.world_size > 1:  # gradients are shared in one backward of one forward
+            return [list(range(len(lengths)))]
+        return list(TokenBatches(lengths, self.course.budget, shuffle=False))
+
+    def _passed(self, model: Any, places: Sequence[int], routed: bool, *, once: bool) -> Any:
+        """What `model` makes of some rollouts; kept for the backward only where it is all `once`,
+        else computed again there."""
+        batch = self._collator.join([self._current[at].tokens for at in places])
         moved: Any = self._prepare_input(collated(batch))
-        made = self.inputs(model, moved)
+        made = {**self.inputs(model, moved), "fused_lm_head": True}
+        if routed:
+            made["output_router_logits"] = True
         with self.accelerator.autocast():
-            return model(
-                **made, fused_lm_head=True, **({"output_router_logits": True} if routed else {})
-            )
+            return model(**made) if once else checkpoint(model, use_reentrant=False, **made)
 
 
 class Groups:

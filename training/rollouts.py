@@ -110,14 +110,16 @@ class Explorer:
             raise ValueError(f"expected rewards for source {row.source!r}, found none")
         return len(self.vlm.builder.build(row.prompt).ids)
 
-    def explore(self, rows: Sequence[Row], *, step: int, greedy: bool = False) -> list[Rollout]:
+    def explore(
+        self, rows: Sequence[Row], *, step: int, first: int = 0, greedy: bool = False
+    ) -> list[Rollout]:
         """A rollout of each of `rows`, of which the same one may come several times.
 
-        What is drawn follows from the training's seed, from `step` and from the place in `rows`.
+        What is drawn follows from the training's seed, from `step` and from the place in `rows`,
+        counted from `first`.
         """
-        seeds = [
-            zlib.crc32(f"{self.sampling.seed} {step} {at}".encode()) for at in range(len(rows))
-        ]
+        places = range(first, first + len(rows))
+        seeds = [zlib.crc32(f"{self.sampling.seed} {step} {at}".encode()) for at in places]
         heat = 0.0 if greedy else self.sampling.temperature
         drawn = [replace(self.sampling, seed=seed, temperature=heat) for seed in seeds]
         with _answering(self.vlm), ThreadPoolExecutor(THREADS) as pool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from accelerate import PartialState
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
@@ -126,7 +127,7 @@ def _dpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
 
 
 def _grpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
-    answers = recipe.prompts * recipe.group
+    answers = _questions(recipe) * recipe.group
     parts = parts_of(answers, max(rows.lengths) + recipe.max_tokens, plan.batch_tokens)
     return {
         **LOSSES[recipe.loss],
@@ -142,6 +143,16 @@ def _grpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
         "gradient_accumulation_steps": parts,
         "max_completion_length": recipe.max_tokens,
     }
+
+
+def _questions(recipe: Recipe) -> int:
+    """Questions that each process asks in a step."""
+    processes = PartialState().num_processes
+    if recipe.prompts % processes:
+        raise BadData(
+            f"--prompts {recipe.prompts}: not to be shared out among {processes} processes"
+        )
+    return recipe.prompts // processes
 
 
 def parts_of(answers: int, length: int, budget: int) -> int:

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -22,13 +23,17 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
+import torch
+
 import mm
 from mm.geometry import BoxFormat, Region
 from mm.model import HFVLM
 from mm.strategies import direct
+from mm.tokens import TokenBuilder
 from mm.trace import Sample
 from mm.types import Sampling
 from training.benchmarks.intervals import Z95
+from training.collate import IGNORED, Collator, forward_inputs
 from training.data import Row, read_data
 from training.mixes import MIXES
 from training.recipe import Recipe
@@ -52,7 +57,8 @@ GRID = 20
 
 ARMS = ("r-grpo", "accuracy", "r-grpo-no-gate")
 _LEVEL = Level.PERSPECTIVE
-_FIRST_SEEDS = {"train": 1 << 32, "explore": 1 << 33, "test": FIRST_TEST_SEED + (1 << 38)}
+_TEST = FIRST_TEST_SEED + (1 << 38)
+_FIRST_SEEDS = {"train": 1 << 32, "explore": 1 << 33, "test": _TEST, "solved": _TEST}
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ class Setting:
     seed: int = 0
 
 
-def write_rows(folder: Path, name: str, number: int, *, solved: bool = False) -> Path:
-    """`name`.jsonl in `folder`: so many questions; `solved`, with looks, a share of them wrong."""
+def write_rows(folder: Path, name: str, number: int, *, wrong: float | None = None) -> Path:
+    """`name`.jsonl in `folder`: so many questions; with looks where a share of them is `wrong`."""
     path = folder / f"{name}.jsonl"
     if path.exists():
         return path
@@ -83,8 +89,8 @@ def write_rows(folder: Path, name: str, number: int, *, solved: bool = False) ->
             render(scene).save(folder / picture)
             rng = random.Random(f"{name} {at}")
             row = {"id": f"{question.task}-{at}", **_asked(scene, question, picture)}
-            if solved:
-                row |= _solved(scene, question, picture, wrong=rng.random() < WRONG)
+            if wrong is not None:
+                row |= _solved(scene, question, picture, wrong=rng.random() < wrong)
             file.write(json.dumps(row) + "\n")
     (folder / "writing").rename(path)
     return path
@@ -193,6 +199,31 @@ def answers(model: str, rows: Sequence[Row], *, greedy: bool) -> list[Rollout]:
     return explorer.explore(rows, step=0, greedy=greedy)
 
 
+@torch.no_grad()
+def first_numbers(model: str, rows: Sequence[Row]) -> tuple[float, float]:
+    """How sure `model` is where each box of `rows` begins: the first number's mean probability,
+    and the share of boxes whose first number is the likeliest token."""
+    vlm = mm.load(model, device="cpu")
+    assert isinstance(vlm, HFVLM)
+    collator = Collator(vlm.builder)
+    mass, likeliest = [], []
+    for row in rows:
+        batch = collator([row])
+        ids = batch.inputs["input_ids"][0].tolist()
+        scores = vlm.engine.model(**forward_inputs(vlm.engine.model, batch)).logits[0].softmax(-1)
+        for at in _begun(vlm.builder, ids, batch.labels[0].tolist()):
+            mass.append(scores[at, ids[at + 1]].item())
+            likeliest.append(scores[at].argmax().item() == ids[at + 1])
+    return sum(mass) / len(mass), sum(likeliest) / len(likeliest)
+
+
+def _begun(builder: TokenBuilder, ids: Sequence[int], labels: Sequence[int]) -> list[int]:
+    """Where a box that trains has just been opened: the next token is its first number."""
+    texts = (builder.decode(ids[: at + 1]) for at in range(len(ids) - 1))
+    opened = [at for at, text in enumerate(texts) if re.search(r'"bbox_2d": ?\[$', text)]
+    return [at for at in opened if labels[at + 1] != IGNORED]
+
+
 MEASURES = ("accuracy", "box_recall", "box_iou", "looks")
 
 
@@ -232,15 +263,20 @@ def _cell(values: Sequence[float], start: Sequence[float], first: bool) -> str:
 
 def main(folder: Path, setting: Setting) -> None:
     """Write the rows, train every arm, and print the table."""
-    write_rows(folder, "train", setting.rows, solved=True)
+    write_rows(folder, "train", setting.rows, wrong=WRONG)
     write_rows(folder, "explore", setting.explored)
     questions = list(read_data(write_rows(folder, "test", setting.questions)))
+    solved = write_rows(folder, "solved", setting.questions, wrong=0.0)
+    shown = list(read_data(solved, crop_rule="square"))
     found = {"tiny": measured("tiny", questions, folder / "tiny.json")}
     for name, recipe in recipes(folder, setting).items():
         with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its memory goes with it
             apart.submit(train_once, recipe).result()
         found[name] = measured(recipe.output, questions, folder / f"{name}.json")
         print(*table({key: found[key] for key in found if "sft" in found}), sep="\n", flush=True)
+    for name in ("tiny", str(folder / "sft")):
+        mass, likeliest = first_numbers(name, shown)
+        print(f"{name}: true boxes' first numbers get {mass:.1%}, likeliest in {likeliest:.1%}")
 
 
 if __name__ == "__main__":
