@@ -110,7 +110,7 @@ def clock(seconds: float) -> str:
 def plot_losses(log: Path, out: Path) -> None:
     """The losses in a training's log as a PNG."""
     named = {"loss": "training", "eval_loss": "held out"}
-    _plot(log, out, named, "loss per trained token")
+    _plot(log, out, named, "loss per trained token", falls=True)
 
 
 def plot_rewards(log: Path, out: Path) -> None:
@@ -122,7 +122,9 @@ def plot_rewards(log: Path, out: Path) -> None:
     _plot(log, out, {**more, **named}, "reward of an answer")
 
 
-def _plot(log: Path, out: Path, named: Mapping[str, str], what: str) -> None:
+def _plot(
+    log: Path, out: Path, named: Mapping[str, str], what: str, *, falls: bool = False
+) -> None:
     from matplotlib.figure import Figure
 
     rows = _logged(log)
@@ -133,9 +135,9 @@ def _plot(log: Path, out: Path, named: Mapping[str, str], what: str) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker="." if "eval" in key else "")
     positive = all(row.get(key) is None or row[key] > 0 for row in rows for key in named)
-    axes.set(xlabel="step", ylabel=what, yscale="log" if positive else "linear")
+    axes.set(xlabel="step", ylabel=what, yscale="log" if falls and positive else "linear")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(out, dpi=120)
 
 
