@@ -21,14 +21,19 @@ def test_every_row_comes_once_and_batches_fit(lengths, budget, seed):
         assert len(batch) <= 7
 
 
-@given(lengths=LENGTHS, processes=some.integers(1, 4))
-def test_processes_get_equally_many(lengths, processes):
-    batches = TokenBatches(lengths, 300, processes=processes)
+@given(lengths=LENGTHS, together=some.integers(1, 4))
+def test_the_batches_of_a_step_have_as_many_rows(lengths, together):
+    batches = TokenBatches(lengths, 300, together=together)
     for epoch in range(3):
         batches.set_epoch(epoch)
-        assert len(list(batches)) == len(batches)
-        assert len(batches) % processes == 0
-        assert set(chain(*batches)) == set(range(len(lengths))) or epoch
+        found = list(batches)
+        assert len(found) == len(batches)
+        assert len(found) % together == 0
+        for at in range(0, len(found), together):
+            assert len({len(batch) for batch in found[at : at + together]}) == 1
+        for batch in found:
+            assert max(lengths[i] for i in batch) * len(batch) <= 300 or len(batch) == 1
+        assert set(chain(*found)) == set(range(len(lengths))) or epoch
 
 
 def test_an_epoch_is_a_function_of_its_number():

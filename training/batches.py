@@ -19,8 +19,8 @@ class TokenBatches:
     """Indices of rows, batch by batch, for a `DataLoader`.
 
     A batch's padded size, its rows times its longest, is at most `budget` tokens; a row longer than
-    that is a batch of its own. The number of batches is a multiple of `processes`, some of them
-    given twice for that.
+    that is a batch of its own. `together` batches in a row, those of a step, have as many rows
+    each, so that a mean over them is one over rows; a few rows are given twice for that.
 
     Args:
         lengths: of each row, in tokens.
@@ -37,7 +37,7 @@ class TokenBatches:
         rows: int = 256,
         shuffle: bool = True,
         seed: int = 0,
-        processes: int = 1,
+        together: int = 1,
     ) -> None:
         if budget < 1:
             raise ValueError(f"a batch must hold at least 1 token, got {budget}")
@@ -46,7 +46,7 @@ class TokenBatches:
         self.rows = rows
         self.shuffle = shuffle
         self.seed = seed
-        self.processes = processes
+        self.together = together
         self.epoch = 0
         self._count = len(self._epoch(0))
 
@@ -68,10 +68,10 @@ class TokenBatches:
             order = self._grouped(order, rng)
         else:
             order.sort(key=self.lengths.__getitem__)
-        batches = list(self._cut(order))
+        steps = list(self._cut(order))
         if self.shuffle:
-            rng.shuffle(batches)
-        return self._even(batches)
+            rng.shuffle(steps)
+        return self._even([batch for step in steps for batch in step])
 
     def _grouped(self, order: list[int], rng: random.Random) -> list[int]:
         mean = max(sum(self.lengths) // max(len(order), 1), 1)
@@ -80,19 +80,25 @@ class TokenBatches:
         windows = (order[at : at + size] for at in range(0, len(order), size))
         return [i for window in windows for i in sorted(window, key=classes.__getitem__)]
 
-    def _cut(self, order: Sequence[int]) -> Iterator[list[int]]:
-        batch: list[int] = []
+    def _cut(self, order: Sequence[int]) -> Iterator[list[list[int]]]:
+        """The batches of each step, which take a row each in turn."""
+        step: list[int] = []
         longest = 0
-        for index in order:
-            longest = max(longest, self.lengths[index])
-            if batch and (longest * (len(batch) + 1) > self.budget or len(batch) == self.rows):
-                yield batch
-                batch, longest = [], self.lengths[index]
-            batch.append(index)
-        if batch:
-            yield batch
+        for at in range(0, len(order), self.together):
+            layer = [order[(at + k) % len(order)] for k in range(self.together)]
+            longest = max(longest, *(self.lengths[index] for index in layer))
+            rows = len(step) // self.together + 1
+            if step and (longest * rows > self.budget or rows > self.rows):
+                yield self._dealt(step)
+                step, longest = [], max(self.lengths[index] for index in layer)
+            step += layer
+        if step:
+            yield self._dealt(step)
+
+    def _dealt(self, step: Sequence[int]) -> list[list[int]]:
+        return [list(step[at :: self.together]) for at in range(self.together)]
 
     def _even(self, batches: list[list[int]]) -> list[list[int]]:
-        """As many as the processes can share; an epoch has the same number each time."""
-        count = getattr(self, "_count", len(batches) + -len(batches) % self.processes)
+        """As many each epoch."""
+        count = getattr(self, "_count", len(batches))
         return [batches[at % len(batches)] for at in range(count)]

@@ -25,7 +25,6 @@ from trl.trainer.utils import add_fused_lm_head
 from training.batches import TokenBatches
 from training.clipping import keep_gradients
 from training.collate import Collator
-from training.data import BadData
 from training.rollouts import Explorer, Rollout, means
 from training.trainer import Course, OnCourse, collated
 
@@ -99,19 +98,12 @@ class GRPO(OnCourse, GRPOTrainer):
         super().__init__(
             model, columns, args, course.train.dataset, held_out, processing_class=tokenizer
         )
-        self._check_whole()
         self.beta = args.beta = beta
         if clip.gradients:  # ours clips, then TRL's must not
             self.epsilon_low = self.epsilon_high = _NEVER
         if reference is not None:
             add_fused_lm_head(reference, temperature=self.temperature)
             self.ref_model = self.accelerator.prepare_model(reference, evaluation_mode=True)
-
-    def _check_whole(self) -> None:
-        """Raise `BadData` where a process holds only a part of the weights."""
-        plugin = self.args.deepspeed_plugin
-        if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
-            raise BadData("grpo: answers are sampled from whole weights: no FSDP, and no ZeRO-3")
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         args: Any = self.args

@@ -19,14 +19,27 @@ class Pace:
     def __init__(self, limit_s: float | None = None) -> None:
         self.limit_s = limit_s
         self._began = time.monotonic()
+        self._agreed_s: float | None = None
 
     def spend(self, seconds: float) -> None:
         """Count `seconds` that went by in an earlier process."""
         self._began -= seconds
 
+    def agree(self) -> None:
+        """Where there are several processes, go by the first one's clock until the next call.
+
+        Else they would log, check and stop at different steps, and wait for each other for ever.
+        """
+        from accelerate import PartialState
+        from accelerate.utils import broadcast_object_list
+
+        if PartialState().num_processes > 1:
+            (self._agreed_s,) = broadcast_object_list([time.monotonic() - self._began])
+
     @property
     def spent_s(self) -> float:
-        return time.monotonic() - self._began
+        live = time.monotonic() - self._began
+        return live if self._agreed_s is None else self._agreed_s
 
     def done(self, step: int, steps: int) -> float:
         """0 at the beginning, 1 at the end."""

@@ -53,10 +53,12 @@ class Progress(TrainerCallback):
         self._began = (0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        self._pace.agree()
         self._checked = int(self._pace.done(state.global_step, state.max_steps) * CHECKS)
         self._began = (state.epoch or 0, self._pace.spent_s)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        self._pace.agree()
         done = self._pace.done(state.global_step, state.max_steps)
         control.should_log = state.global_step == 1 or self._due()
         due = int(done * CHECKS) if state.global_step % self._every == 0 else 0

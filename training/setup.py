@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -36,14 +37,29 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     """The recipe's model on its device, or on that of this one of several processes.
 
     Raises:
+        BadData: the launcher would leave each process a part of the weights only.
         ModelUnavailable: it cannot be loaded, or is of a family that the token builder lacks.
     """
+    _check_whole()
     several = processes.num_processes > 1
     device = recipe.device or (str(processes.device) if several else None)
     vlm = mm.load(recipe.model, device=device, threads=cores(), quantize=recipe.quantize)
     if not isinstance(vlm, HFVLM):
         raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
     return vlm
+
+
+def _check_whole() -> None:
+    launched = {
+        "FSDP": os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
+        "ZeRO-3": os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3",
+    }
+    for name, asked in launched.items():
+        if asked:
+            raise BadData(
+                f"{name}: pictures are encoded and questions answered by whole weights; ZeRO-2 "
+                "leaves each process those: training/recipes/accelerate/deepspeed.yaml"
+            )
 
 
 def read_rows(recipe: Recipe, path: str, vlm: HFVLM, measure: Callable[[Row], int]) -> Rows:

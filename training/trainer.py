@@ -235,8 +235,9 @@ def _data(course: Course, tokenizer: Any) -> dict[str, Any]:
 def _loader(trainer: Any, rows: Rows | None, *, shuffle: bool) -> DataLoader[Any]:
     assert rows, "there are no held-out rows"
     args, course = trainer.args, trainer.course
+    together = args.world_size * (args.gradient_accumulation_steps if shuffle else 1)
     batches = TokenBatches(
-        rows.lengths, course.budget, shuffle=shuffle, seed=args.seed, processes=args.world_size
+        rows.lengths, course.budget, shuffle=shuffle, seed=args.seed, together=together
     )
     indices: Any = rows.dataset
     loader = DataLoader(
