@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -231,8 +232,15 @@ def test_in_a_browser_a_page_that_is_left_stops_the_model(browser, photo, served
 def demo_process():
     """`mm demo` itself, with the bundled model, at a free port."""
     command = [sys.executable, "-m", "app.cli", "demo", "--port", "0"]
+    # a shell that runs its jobs in the background has them ignore Ctrl-C, and this inherits it
+    heed_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_interrupts,
     )
     assert process.stdout
     first = process.stdout.readline()
