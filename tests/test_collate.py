@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,3 +107,24 @@ def test_a_tower_that_rests_sees_each_picture_once(
             loss = tiny.model(**forward_inputs(tiny.model, batch, seen_once)).loss
             torch.testing.assert_close(loss, wanted, atol=1e-5, rtol=0)
     assert len(encoded) == 1, "all pictures in one pass, and never again"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_16_bits_a_tower_that_rests_sees_a_picture_the_same_in_any_company(family: str) -> None:
+    tiny = FAMILIES[family]()
+    model = copy.deepcopy(tiny.model).to(torch.bfloat16)
+    pictures = Collator(tiny.builder)(ROWS).pictures
+    together = SeenOnce(10**9)
+    together(model, pictures)
+    for span in pictures:
+        alone, among = SeenOnce(10**9)(model, [span]), together(model, [span])
+        for a, b in zip(flat(alone), flat(among), strict=True):
+            assert torch.equal(a, b)
+
+
+def flat(given: object) -> list[torch.Tensor]:
+    """All tensors in `given`, in order."""
+    if isinstance(given, torch.Tensor):
+        return [given]
+    inner = given.values() if isinstance(given, Mapping) else given
+    return [each for part in inner for each in flat(part)] if isinstance(inner, Iterable) else []

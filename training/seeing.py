@@ -58,13 +58,22 @@ class SeenOnce:
         found = {key: kept for key in spans if (kept := self._kept.get(key)) is not None}
         new = {key: span for key, span in spans.items() if key not in found}
         if new:
-            # in the weights' own precision: in bfloat16 it would matter who is encoded with whom
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
-                encoded = _encoded(model, new)
+                encoded = _encoded_alike(model, new)
             for key, seen in encoded.items():
                 self._kept.put(key, seen, _size(seen[0]))
             found |= encoded
         return found
+
+
+def _encoded_alike(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
+    """The same for a picture whoever comes with it, so that a resumed training sees the same.
+
+    In 16 bits the rounding depends on how many are encoded together: there each goes alone.
+    """
+    if model.dtype.itemsize > 2:
+        return _encoded(model, spans)
+    return {key: _encoded(model, {key: span})[key] for key, span in spans.items()}
 
 
 def _encoded(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
