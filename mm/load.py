@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .checkpoints import Checkpoint, find, first_line, inspect, read_json
 from .families import FAMILIES, family_of
+from .first_calls import make_first_calls
 from .no_torchvision import hide_broken_torchvision
 from .quantized import quantization
 from .vlm import CropRule, ModelUnavailable
@@ -82,6 +83,7 @@ def _load(
     quantized = quantization(quantize, kind)
     if quantized is None:
         _check_memory(checkpoint, place, kind)
+    make_first_calls()
     _set_threads(threads, place, checkpoint)
     with _quiet():
         return _assemble(name, checkpoint, place, kind, adapter, trust_remote_code, quantized)

@@ -239,3 +239,16 @@ def test_importing_mm_loads_nothing_heavy() -> None:
         [sys.executable, "-c", f"import sys, mm; print({heavy})"], capture_output=True, text=True
     )
     assert run.stdout.strip() == "set()", run.stderr
+
+
+def test_functions_of_a_number_are_called_once_by_one_thread_before_there_are_weights(monkeypatch):
+    called, cos = [], torch.cos
+    monkeypatch.setattr(torch, "cos", lambda x: called.append((x.dtype, x.numel())) or cos(x))
+
+    def weights(*_: object) -> None:
+        assert called == [(torch.float32, 1), (torch.float64, 1)]
+        raise ModelUnavailable("seen")
+
+    monkeypatch.setattr(sys.modules["mm.load"], "_weights", weights)
+    with pytest.raises(ModelUnavailable, match="seen"):
+        load_any("tiny")

@@ -20,6 +20,7 @@ import torch
 from rich.progress import track
 
 from mm.builders import load_builder
+from mm.first_calls import make_first_calls
 from mm.tokens import TokenBuilder
 from training.bundle.assemble import Model, export, parts
 from training.bundle.full_stage import export_adapter, train_full
@@ -42,6 +43,7 @@ FULL_STEPS = 600
 
 def main() -> None:
     args = _arguments()
+    make_first_calls()
     torch.set_num_threads(args.threads)
     for stage in MADE if args.stage == "all" else (args.stage,):
         STAGES[stage](args)
