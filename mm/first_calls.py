@@ -1,8 +1,8 @@
 """PyTorch's functions of one number, called once before several threads may call them first.
 
 On an Intel processor several threads that call such a function for the first time together can
-get a half of the result with four right digits (pytorch/pytorch#188792): one process in ten then
-sees its first picture otherwise, and a training that is resumed is not the same training.
+get a half of the result with four right digits (pytorch/pytorch#188792). Such a process sees its
+first picture otherwise, and a training that is resumed in it is not the same training.
 """
 
 from __future__ import annotations

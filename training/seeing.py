@@ -58,6 +58,7 @@ class SeenOnce:
         found = {key: kept for key in spans if (kept := self._kept.get(key)) is not None}
         new = {key: span for key, span in spans.items() if key not in found}
         if new:
+            # in the weights' own precision: rounded to bfloat16, each would have to go alone
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                 encoded = _encoded_alike(model, new)
             for key, seen in encoded.items():
