@@ -10,9 +10,9 @@ from mm.model import HFVLM
 from mm.types import assistant, user
 from training.collate import Collator, forward_inputs
 from training.data import Row
+from training.parts import bare
 from training.plan import make_plan, prepare_model
 from training.recipe import Recipe
-from training.trainer import bare
 
 
 @pytest.mark.parametrize("bits", ["4bit", "8bit"])

@@ -15,7 +15,6 @@ import new_domain
 import PIL.Image
 import pytest
 import torch
-from accelerate import PartialState
 from tiny_models import FAMILIES
 from torch.nn import functional
 from trl.trainer.sft_config import SFTConfig
@@ -31,11 +30,11 @@ from training.collate import IGNORED, Collator, PairCollator, forward_inputs
 from training.compiling import compile_blocks, why_not_compiled
 from training.data import BadData, DataSet, Row
 from training.pace import Pace, rate_share
+from training.parts import bare
 from training.plan import make_plan, prepare_model
 from training.recipe import Recipe, load_recipe, shipped
 from training.seeing import SeenOnce, see
-from training.setup import load_trainable
-from training.trainer import Course, Rows, bare
+from training.trainer import Course, Rows
 from training.ways import way_of
 
 ROOT = Path(__file__).parent.parent
@@ -316,19 +315,6 @@ def test_flags_override_a_recipe(tmp_path):
     path.write_text("data: a.csv\noutput: out\nepochs: 2\nlora: true\n")
     recipe = load_recipe(path, {"epochs": 5.0, "lora": False, "model": None})
     assert (recipe.epochs, recipe.lora, recipe.data, recipe.model) == (5.0, False, "a.csv", "tiny")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "complaint"),
-    [
-        pytest.param("ACCELERATE_USE_FSDP", "true", "FSDP: .* ZeRO-2", id="FSDP"),
-        pytest.param("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3", "ZeRO-3: .* ZeRO-2", id="ZeRO-3"),
-    ],
-)
-def test_a_launcher_that_takes_weights_apart_is_refused(monkeypatch, name, value, complaint):
-    monkeypatch.setenv(name, value)
-    with pytest.raises(BadData, match=complaint):
-        load_trainable(Recipe(data="x", output="y"), PartialState(cpu=True))
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])

@@ -8,13 +8,13 @@ every prompt anew each turn, and lose the pictures of a batch whose counts do no
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
@@ -26,7 +26,8 @@ from training.batches import TokenBatches
 from training.clipping import keep_gradients
 from training.collate import Collator
 from training.rollouts import Explorer, Rollout, means
-from training.trainer import Course, OnCourse, collated
+from training.sharding import whole
+from training.trainer import Course, OnCourse, collated, copied
 
 LOSSES: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"loss_type": "grpo"},
@@ -92,7 +93,7 @@ class GRPO(OnCourse, GRPOTrainer):
         self._clipped: tuple[Tensor, Tensor] | None = None
         beta, args.beta = args.beta, 0.0  # TRL would load a reference from the model's hub id
         peft = hasattr(model, "peft_config")
-        reference = copy.deepcopy(model).requires_grad_(False).eval() if beta and not peft else None
+        reference = copied(model, args) if beta and not peft else None
         held_out = course.held_out.dataset if course.held_out else None
         columns: Any = [Column(name) for name in explorer.terms]
         super().__init__(
@@ -126,7 +127,9 @@ class GRPO(OnCourse, GRPOTrainer):
         assert model
         mode = model.training
         rows = [held_out.data[at] for at in held_out.chosen]
-        found = means(self.explorer.explore(rows, step=0, greedy=True))
+        with whole(model):
+            rollouts = self.explorer.explore(rows, step=0, greedy=True)
+        found = means(rollout.measures for rollout in rollouts)
         metrics = {f"eval_{name}": value for name, value in found.items()}
         model.eval()
         self.log(metrics)
@@ -145,7 +148,8 @@ class GRPO(OnCourse, GRPOTrainer):
         known = {index: self.course.train.data[index] for index in set(prompts)}
         rows = [known[index] for index in prompts]
         before = self.args.process_index * len(rows)  # what other processes answer stands first
-        rollouts = self.explorer.explore(rows, step=self.state.global_step, first=before)
+        with whole(self.model):
+            rollouts = self.explorer.explore(rows, step=self.state.global_step, first=before)
         self._current = rollouts
         self._note(rollouts)
         ids = [rollout.tokens.ids for rollout in rollouts]
@@ -155,8 +159,9 @@ class GRPO(OnCourse, GRPOTrainer):
         return first, rest, masks, rewards, None, {}, None, None
 
     def _note(self, rollouts: Sequence[Rollout]) -> None:
-        found = means(rollouts)
-        found.pop("reward")  # TRL's own, over all processes
+        """Log what the rollouts of all processes were like."""
+        found = means(gather_object([rollout.measures for rollout in rollouts]))
+        found.pop("reward")  # TRL's own
         for name, value in found.items():
             self._metrics["train"][name].append(value)
 

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from accelerate import PartialState
+
 from mm.towers import speed_up
 from training.compiling import WORTH_IT_S, compile_blocks, why_not_compiled
 from training.data import BadData
+from training.parts import bare, is_tower
 from training.recipe import Recipe
-from training.trainer import Rows, bare
+from training.sharding import is_sharded
+from training.trainer import Rows
 
 FULL_BYTES = 16
 """Of memory per parameter: float32 weights, gradients and two moments of AdamW."""
@@ -30,10 +34,6 @@ _LORA_TARGET = (
 """Never peft's "all-linear", which would reach into the vision tower and the projector."""
 
 
-_TOWER = ("visual.", "vision_tower.", "vision_model.", "projector.", "connector.", "image_newline")
-"""In the names of all weights that what the model sees comes from."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """Choices, made.
@@ -44,6 +44,7 @@ class Plan:
         autocast: forward passes in bfloat16.
         checkpointing: activations are computed twice, to save memory.
         compiled: the decoder's blocks are compiled.
+        muon: Muon where it can, else AdamW alone.
         answers: grpo: questions in a step, and answers to each; else None.
         needed, memory: bytes for all weights and their optimiser, and what the device has.
     """
@@ -57,6 +58,7 @@ class Plan:
     autocast: bool
     checkpointing: bool
     compiled: bool
+    muon: bool
     answers: tuple[int, int] | None
     needed: int
     memory: int
@@ -71,7 +73,8 @@ class Plan:
             f"trains {'a LoRA adapter' if self.lora else 'all weights'}, vision tower "
             f"{'too' if self.vision else 'frozen'}: all of it would take {share} (--lora/--full, "
             "--vision/--no-vision)",
-            f"learning rate {self.learning_rate:g} (--learning-rate), on {self.device} in "
+            f"{'Muon' if self.muon else 'AdamW'} (--optimizer), learning rate "
+            f"{self.learning_rate:g} (--learning-rate), on {self.device} in "
             f"{'bfloat16' if self.autocast else 'float32'}"
             f"{', compiled (--no-compile)' if self.compiled else ''}",
         ]
@@ -91,10 +94,10 @@ class Plan:
 def make_plan(recipe: Recipe, model: Any) -> Plan:
     """The plan for `model` on the device that it is on.
 
-    All weights train where they and the optimiser fit in a quarter of the memory; else an adapter
-    of the language model. The vision tower rests unless the recipe says otherwise: what it has
-    learnt is worth more than what a small data set can teach it, and a picture is then encoded
-    once.
+    All weights train where they and the optimiser, or what FSDP leaves a process of them, fit in a
+    quarter of the memory; else an adapter of the language model. The vision tower rests unless the
+    recipe says otherwise: what it has learnt is worth more than what a small data set can teach it,
+    and a picture is then encoded once.
 
     Raises:
         BadData: the recipe asks for what its method cannot do.
@@ -108,6 +111,8 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
     if recipe.quantize and recipe.lora is False:
         raise BadData("--quantize is for an adapter on weights that rest: leave --full out")
     plan = _chosen(recipe, model)
+    if is_sharded():
+        _check_sharded(recipe, plan)
     if plan.lora and recipe.box_loss:
         raise BadData("an adapter holds no box head: --full, or --box-loss 0")
     if plan.lora and plan.vision:
@@ -115,11 +120,25 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
     return plan
 
 
+def _check_sharded(recipe: Recipe, plan: Plan) -> None:
+    """What can be trained with weights that processes share."""
+    refused = {
+        "--vision: the tower rests": plan.vision,
+        "--quantize: weights of a few bits are not taken apart": recipe.quantize,
+        "--optimizer muon: it needs whole matrices": plan.muon,
+        "--box-loss: some batches would give its head no gradient": recipe.box_loss,
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise BadData(f"FSDP cannot have {what}: leave it out, or launch without FSDP")
+
+
 def _chosen(recipe: Recipe, model: Any) -> Plan:
     """Every choice, made."""
     count = sum(p.numel() for p in model.parameters())
     memory = memory_of(model.device)
-    fits = count * FULL_BYTES <= memory // 4
+    needed = count * FULL_BYTES // (PartialState().num_processes if is_sharded() else 1)
+    fits = needed <= memory // 4
     lora = (not fits) if recipe.lora is None else recipe.lora
     lora = lora or recipe.quantize is not None
     small = count < SMALL
@@ -135,10 +154,19 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
         autocast=_has_bfloat16(model.device.type),
         checkpointing=not small,
         compiled=_pays(recipe, small and model.device.type == "cpu"),
+        muon=_by_muon(recipe, small and not lora),
         answers=(recipe.prompts, recipe.group) if sampled else None,
-        needed=count * FULL_BYTES,
+        needed=needed,
         memory=memory,
     )
+
+
+def _by_muon(recipe: Recipe, small: bool) -> bool:
+    """As the recipe says, else where all weights of a small model learn rows by heart: a batch
+    teaches them more than by AdamW, and takes longer, but for less."""
+    if recipe.optimizer is None:
+        return small and recipe.method == "sft" and not is_sharded()
+    return recipe.optimizer == "muon"
 
 
 def _pays(recipe: Recipe, overhead: bool) -> bool:
@@ -168,7 +196,7 @@ def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
     else:
         model.float()
     for name, weights in model.named_parameters():
-        if any(word in name for word in _TOWER):
+        if is_tower(name):
             weights.requires_grad_(plan.vision)
     if plan.compiled:
         compile_blocks(bare(model))

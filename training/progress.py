@@ -11,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from training.pace import Pace
+from training.sharding import whole
 
 EVERY_S = 10.0
 """Seconds between two lines."""
@@ -80,8 +81,11 @@ class Progress(TrainerCallback):
             print(self._line(state, logs), file=sys.stderr, flush=True)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        if self._told and state.is_world_process_zero:
-            print(*self._told(), sep="\n", file=sys.stderr, flush=True)
+        if not self._told:
+            return
+        with whole(kw["model"]):
+            if state.is_world_process_zero:
+                print(*self._told(), sep="\n", file=sys.stderr, flush=True)
 
     def _due(self) -> bool:
         if self._pace.spent_s - self._shown_s < EVERY_S:

@@ -31,7 +31,8 @@ class Recipe:
         learning_rate: at its highest.
         batch_tokens: padded tokens in a step's batch, visual ones too.
         accumulate: batches that a step adds up.
-        optimizer: "muon" learns small models, all of whose weights train, in fewer steps.
+        optimizer: "muon" learns small models, all of whose weights train, in fewer steps; None
+            for that where it is so, in sft.
         quantize: the language model's weights in "4bit" or "8bit" under an adapter (QLoRA), through
             bitsandbytes.
         lora: train an adapter of `lora_rank`; else all weights.

@@ -7,7 +7,7 @@ trains is exactly these, and neither pictures nor what was said to the policy.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -63,6 +63,7 @@ class Rollout:
     def measures(self) -> dict[str, float]:
         """What a table shows of it; those of boxes only where the row says where to look."""
         found = {
+            "reward": self.reward,
             "accuracy": accuracy(self.attempt),
             "looks": float(looks(self.attempt.branch)),
             "cut_off": float(self.attempt.cut_off),
@@ -151,11 +152,11 @@ def tokens_of(branch: Branch, builder: TokenBuilder) -> Tokens:
     return builder.build(branch.messages, open_turn=False, exclude=exclude)
 
 
-def means(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """The mean of each measure, over the rollouts that have it, and of the reward."""
-    found: dict[str, list[float]] = {"reward": [each.reward for each in rollouts]}
-    for rollout in rollouts:
-        for name, value in rollout.measures.items():
+def means(measures: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure, over the rollouts that have it."""
+    found: dict[str, list[float]] = {}
+    for each in measures:
+        for name, value in each.items():
             found.setdefault(name, []).append(value)
     return {name: sum(values) / len(values) for name, values in found.items()}
 

@@ -25,6 +25,7 @@ from training.recipe import Recipe
 from training.saving import CHECKPOINTS, LOG, begin_output, save_model, spent_before
 from training.seeing import SeenOnce, see
 from training.setup import arguments, asked, load_trainable, read_rows, split
+from training.sharding import is_sharded, shard, whole
 from training.trainer import Course, Rows
 from training.ways import Way, bound, way_of
 
@@ -91,8 +92,10 @@ def train(
     pace.spend(spent_before(training.folder) if resume else 0.0)
     trainer = _trainer(training, pace)
     trainer.train(resume_from_checkpoint=resume or None)
-    if processes.is_main_process:
-        _end(training, trainer)
+    save_model(trainer, recipe, training.folder)
+    with whole(trainer.model):
+        if processes.is_main_process:
+            _end(training)
 
 
 def _planned(recipe: Recipe, strategy: Strategy, processes: PartialState) -> Training:
@@ -121,6 +124,8 @@ def _trainer(training: Training, pace: Pace) -> Any:
     trainer = way.trainer(model, args, course, vlm.builder.tokenizer)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_progress(training, pace))
+    if is_sharded():
+        shard(trainer.model, bf16=plan.autocast)
     return trainer
 
 
@@ -133,7 +138,7 @@ def _course(training: Training, pace: Pace) -> Course:
         see=see if plan.vision else SeenOnce(plan.memory // 8),
         pace=pace,
         budget=plan.batch_tokens,
-        muon=recipe.optimizer == "muon",
+        muon=plan.muon,
         box_loss=recipe.box_loss,
     )
 
@@ -151,10 +156,9 @@ def _progress(training: Training, pace: Pace) -> Progress:
     )
 
 
-def _end(training: Training, trainer: Any) -> None:
-    """Save, plot, and judge what was learnt."""
+def _end(training: Training) -> None:
+    """Plot, and judge what was learnt."""
     folder, recipe = training.folder, training.recipe
-    save_model(trainer, recipe, folder)
     plot_losses(folder / LOG, folder / "losses.png")
     if recipe.method == "grpo":
         plot_rewards(folder / LOG, folder / "rewards.png")

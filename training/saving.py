@@ -8,10 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mm.checkpoints import find
 from training.data import BadData
+from training.parts import bare
 from training.recipe import Recipe
-from training.trainer import bare
+from training.sharding import is_sharded
 
 CHECKPOINTS = "checkpoints"
 LOG = "log.jsonl"
@@ -42,19 +45,28 @@ def spent_before(folder: Path) -> float:
 
 
 def save_model(trainer: Any, recipe: Recipe, folder: Path) -> None:
-    """Write the trained model, or its adapter, with all that a checkpoint needs beside it."""
+    """Write the trained model, or its adapter, with all that a checkpoint needs beside it.
+
+    All processes must come here, the first one writes.
+    """
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     bare(model)._modules.pop("box_head", None)  # it has done its part: boxes are read from words
     source = find(recipe.model)
+    weights = trainer.accelerator.get_state_dict(trainer.model) if is_sharded() else None
+    if not trainer.accelerator.is_main_process:
+        return
     if hasattr(model, "peft_config"):
         base = recipe.model if not Path(recipe.model).exists() else str(source.resolve())
         model.active_peft_config.base_model_name_or_path = base
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=weights)
         return
     named = json.loads((source / "config.json").read_text(encoding="utf-8")).get("dtype")
-    kind = getattr(__import__("torch"), str(named), None)
-    bare(model).to(kind or next(model.parameters()).dtype)
-    model.save_pretrained(folder)
+    kind = getattr(torch, str(named), None) or next(model.parameters()).dtype
+    if weights is None:
+        model.to(kind)
+    else:
+        weights = {name: each.to(kind) for name, each in weights.items()}
+    model.save_pretrained(folder, state_dict=weights)
     for file in (*source.glob("*.json"), *source.glob("*.jinja"), *source.glob("*.model")):
         if not (folder / file.name).exists() and not file.name.endswith(".index.json"):
             shutil.copyfile(file, folder / file.name)

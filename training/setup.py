@@ -22,6 +22,7 @@ from training.data import Access, BadData, Row, read_data, refuse
 from training.plan import Plan, cores
 from training.recipe import Recipe
 from training.replays import memory_of, replayed
+from training.sharding import is_sharded
 from training.trainer import Rows
 
 T = TypeVar("T")
@@ -37,10 +38,10 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     """The recipe's model on its device, or on that of this one of several processes.
 
     Raises:
-        BadData: the launcher would leave each process a part of the weights only.
+        BadData: the launcher would take weights apart that could not be put together.
         ModelUnavailable: it cannot be loaded, or is of a family that the token builder lacks.
     """
-    _check_whole()
+    _check_launcher()
     several = processes.num_processes > 1
     device = recipe.device or (str(processes.device) if several else None)
     vlm = mm.load(recipe.model, device=device, threads=cores(), quantize=recipe.quantize)
@@ -49,17 +50,14 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     return vlm
 
 
-def _check_whole() -> None:
-    launched = {
-        "FSDP": os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true",
-        "ZeRO-3": os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3",
-    }
-    for name, asked in launched.items():
-        if asked:
-            raise BadData(
-                f"{name}: pictures are encoded and questions answered by whole weights; ZeRO-2 "
-                "leaves each process those: training/recipes/accelerate/deepspeed.yaml"
-            )
+def _check_launcher() -> None:
+    if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
+        raise BadData(
+            "ZeRO-3: questions are answered by whole weights, which FSDP can put together: "
+            "training/recipes/accelerate/fsdp.yaml"
+        )
+    if is_sharded() and os.environ.get("FSDP_VERSION") != "2":
+        raise BadData("FSDP: expected version 2, as in training/recipes/accelerate/fsdp.yaml")
 
 
 def read_rows(recipe: Recipe, path: str, vlm: HFVLM, measure: Callable[[Row], int]) -> Rows:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from datasets import Dataset
@@ -25,7 +26,9 @@ from training.collate import IGNORED, Batch, forward_inputs
 from training.data import DataSet, Row
 from training.optimisers import muon
 from training.pace import Pace, rate_share
+from training.parts import bare
 from training.seeing import See
+from training.sharding import is_sharded, shard
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,6 +127,13 @@ class OnCourse:
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    def save_model(self: Any, output_dir: str | None = None, **kw: Any) -> None:
+        """As transformers does, which looks whether the best checkpoint's folder is there before a
+        sharded one is written into it."""
+        if output_dir:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+        super().save_model(output_dir, **kw)  # type: ignore[misc]
+
     def inputs(self: Any, model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What `model` takes for a batch, its pictures encoded."""
         with self.accelerator.autocast():  # they are encoded here, not in the forward
@@ -179,7 +189,7 @@ class DPO(OnCourse, DPOTrainer):
     def __init__(self, model: Any, args: Any, course: Course, tokenizer: Any, **kw: Any) -> None:
         self.course = course
         peft = hasattr(model, "peft_config")
-        reference = None if peft else copy.deepcopy(model).requires_grad_(False).eval()
+        reference = None if peft else copied(model, args)
         super().__init__(model, reference, args, **_data(course, tokenizer), **kw)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kw: Any) -> Any:
@@ -208,18 +218,17 @@ def collated(batch: Batch) -> dict[str, Any]:
     }
 
 
+def copied(model: Any, args: Any) -> Any:
+    """A copy of `model` that stays as it is, shared out as the model will be."""
+    reference = copy.deepcopy(model).requires_grad_(False).eval()
+    return shard(reference, bf16=args.bf16) if is_sharded() else reference
+
+
 def prepared(model: Any, inputs: Mapping[str, Any], see: See) -> dict[str, Any]:
     """What `model` takes for a batch that `collate` made."""
     rest = {k: v for k, v in inputs.items() if k not in (PICTURES, POINTED, "labels")}
     batch = Batch(rest, inputs["labels"], tuple(inputs[PICTURES]))
     return forward_inputs(bare(model), batch, see)
-
-
-def bare(model: Any) -> Any:
-    """The model inside what accelerate and peft put around it."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _data(course: Course, tokenizer: Any) -> dict[str, Any]:
