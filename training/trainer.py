@@ -127,12 +127,12 @@ class OnCourse:
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def save_model(self: Any, output_dir: str | None = None, **kw: Any) -> None:
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As transformers does, which looks whether the best checkpoint's folder is there before a
         sharded one is written into it."""
         if output_dir:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-        super().save_model(output_dir, **kw)  # type: ignore[misc]
+        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
 
     def inputs(self: Any, model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """What `model` takes for a batch, its pictures encoded."""
