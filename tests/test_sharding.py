@@ -17,7 +17,7 @@ from accelerate import PartialState
 from test_grpo import SMALL, rows_in
 from test_train import SEEN, TEXT, gradients, logged, mm, pairs_of
 from tiny_models import FAMILIES
-from torch.distributed import HashStore, destroy_process_group, init_process_group
+from torch.distributed import destroy_process_group, init_process_group
 from torch.distributed.tensor import DTensor
 
 from training.collate import Collator, forward_inputs
@@ -33,9 +33,9 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def alone() -> Iterator[None]:
+def alone(tmp_path) -> Iterator[None]:
     """A group of one process: its part is the whole, but is taken apart and put together."""
-    init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    init_process_group("gloo", init_method=f"file://{tmp_path}/met", rank=0, world_size=1)
     yield
     destroy_process_group()
 

@@ -243,6 +243,24 @@ def test_what_cannot_be_done_is_refused(options):
 
 
 @pytest.mark.parametrize(
+    ("options", "fsdp", "muon"),
+    [
+        pytest.param({}, "", True, id="all of a small model, by heart"),
+        pytest.param({"optimizer": "adamw"}, "", False, id="as it is told"),
+        pytest.param({"lora": True}, "", False, id="an adapter"),
+        pytest.param({"method": "dpo"}, "", False, id="pairs"),
+        pytest.param({"method": "grpo"}, "", False, id="rewards"),
+        pytest.param({"method": "grpo", "optimizer": "muon"}, "", True, id="rewards, told"),
+        pytest.param({}, "true", False, id="weights that are shared out"),
+    ],
+)
+def test_who_learns_by_muon(monkeypatch, options, fsdp, muon):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", fsdp)
+    recipe = Recipe(data="x", output="y", **options)
+    assert make_plan(recipe, FAMILIES["qwen3_vl"]().model).muon == muon
+
+
+@pytest.mark.parametrize(
     ("done", "share"),
     [
         pytest.param(0.0, 0.01, id="begins low"),
