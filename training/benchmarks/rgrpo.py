@@ -163,7 +163,6 @@ def recipes(folder: Path, setting: Setting) -> dict[str, Recipe]:
         output=str(folder / "sft"),
         max_steps=setting.sft_steps,
         learning_rate=setting.sft_rate,
-        optimizer="adamw",
         batch_tokens=4096,
     )
     explored = replace(
