@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import new_domain
+import psutil
 import pytest
 import torch
 from accelerate import PartialState
@@ -102,6 +103,14 @@ def test_a_launcher_that_takes_weights_apart_otherwise_is_refused(
         load_trainable(Recipe(data="x", output="y"), PartialState(cpu=True))
 
 
+def test_fsdp_without_accelerators_is_refused(monkeypatch):
+    """accelerate would share nothing out, and stumble over weights that are."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "2")
+    with pytest.raises(BadData, match="FSDP: expected accelerators, found cpu"):
+        load_trainable(Recipe(data="x", output="y"), PartialState(cpu=True))
+
+
 LAUNCHED = (
     *("-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", 2),
     *("--config_file", ROOT / "training/recipes/accelerate/fsdp.yaml"),
@@ -118,7 +127,6 @@ def begun(*arguments: object, folder: Path, shares: bool = True, **more: str) ->
         env={**os.environ, "PYTHONPATH": str(ROOT), **more},
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     )
 
 
@@ -159,8 +167,11 @@ def test_a_killed_training_with_shared_weights_goes_on_to_the_same_end(tmp_path)
     assert cut.stderr
     for line in cut.stderr:
         if line.startswith("step 10 ") and "held-out" in line:
-            os.killpg(cut.pid, signal.SIGKILL)
-    cut.wait()
+            for worker in psutil.Process(cut.pid).children(recursive=True):
+                worker.kill()
+            cut.kill()
+    assert cut.wait() == -signal.SIGKILL
+    assert 20 not in logged(tmp_path / "cut", "eval_loss")
     ended(begun(*train, "--output", "cut", "--resume", folder=tmp_path))
     ends = [logged(tmp_path / name, "eval_loss")[20] for name in ("whole", "cut")]
     assert ends[0] == pytest.approx(ends[1], abs=1e-5)

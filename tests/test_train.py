@@ -6,6 +6,7 @@ import copy
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -399,7 +400,7 @@ def test_a_resumed_training_has_the_same_losses(tmp_path, adapter):
     for line in process.stderr:
         if line.startswith("step ") and "held-out" in line and not line.startswith("step 2 "):
             process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     resumed = mm(*cut, "--resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert logged(tmp_path / "cut", "eval_loss")[20] == pytest.approx(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accelerate import PartialState
+from accelerate.utils import DistributedType
 
 import mm
 from mm.model import HFVLM
@@ -30,6 +31,9 @@ T = TypeVar("T")
 HELD_OUT = 20
 """One picture in so many is held out where a recipe names no held-out rows."""
 
+WITHOUT_FSDP = (DistributedType.NO, DistributedType.MULTI_CPU)
+"""Where accelerate does not turn FSDP on, though it is launched with it."""
+
 ENOUGH = 200
 """Rows from which on some are held out."""
 
@@ -41,7 +45,7 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
         BadData: the launcher would take weights apart that could not be put together.
         ModelUnavailable: it cannot be loaded, or is of a family that the token builder lacks.
     """
-    _check_launcher()
+    _check_launcher(processes)
     several = processes.num_processes > 1
     device = recipe.device or (str(processes.device) if several else None)
     vlm = mm.load(recipe.model, device=device, threads=cores(), quantize=recipe.quantize)
@@ -50,7 +54,7 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     return vlm
 
 
-def _check_launcher() -> None:
+def _check_launcher(processes: PartialState) -> None:
     if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
         raise BadData(
             "ZeRO-3: questions are answered by whole weights, which FSDP can put together: "
@@ -58,6 +62,10 @@ def _check_launcher() -> None:
         )
     if is_sharded() and os.environ.get("FSDP_VERSION") != "2":
         raise BadData("FSDP: expected version 2, as in training/recipes/accelerate/fsdp.yaml")
+    if is_sharded() and processes.distributed_type in WITHOUT_FSDP:
+        raise BadData(
+            f"FSDP: expected accelerators, found {processes.device}: launch without --config_file"
+        )
 
 
 def read_rows(recipe: Recipe, path: str, vlm: HFVLM, measure: Callable[[Row], int]) -> Rows:
