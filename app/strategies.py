@@ -9,10 +9,10 @@ from types import ModuleType
 from typing import Any, cast
 
 import mm
+from mm.errors import UserError
 from vision import attend, replay, zoom
 
-from .mistakes import Mistake
-from .options import one_of
+from .errors import one_of
 
 STRATEGIES: dict[str, mm.Strategy] = {
     "direct": mm.direct,
@@ -29,14 +29,14 @@ def strategy_named(name: str) -> mm.Strategy:
     The module may lie in the current folder. An error inside it is its author's, and stays one.
 
     Raises:
-        Mistake: there is no such strategy, module or function.
+        UserError: there is no such strategy, module or function.
     """
     if name in STRATEGIES:
         return STRATEGIES[name]
     module, colon, function = name.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), function]):
         known = one_of([*STRATEGIES, "package.module:function"])
-        raise Mistake(f"no strategy {name!r}: give {known}")
+        raise UserError(f"no strategy {name!r}: give {known}")
     return _function(module, function)
 
 
@@ -44,7 +44,7 @@ def _function(module: str, function: str) -> mm.Strategy:
     found: Any = getattr(_module(module), function, None)
     if not callable(found):
         what = "holds no" if found is None else "holds something that cannot be called as"
-        raise Mistake(f"module {module!r} {what} {function!r}, wanted by --strategy")
+        raise UserError(f"module {module!r} {what} {function!r}, wanted by --strategy")
     return cast(mm.Strategy, found)
 
 
@@ -57,7 +57,7 @@ def _module(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise Mistake(
+        raise UserError(
             f"no module {error.name!r} for --strategy {name!r}: it must be installed, "
             "or lie in the current folder"
         ) from None

@@ -1,16 +1,18 @@
 """Let a vision-language model look again. `import mm` loads neither torch nor transformers."""
 
-from .answers import extract_answer, same_answer
+from .answers.extraction import extract_answer
+from .answers.matching import same_answer
+from .errors import BadImage, ModelError, ModelUnavailable
 from .geometry import BoxFormat, Region, Size, iou
-from .images import BadImage, open_image
-from .load import load
-from .question import question
+from .images import open_image
+from .local.load import load
+from .remote.connect import connect
+from .samples import question
 from .scripted import ScriptedVLM
-from .served import connect
 from .session import Event, Session, Strategy, Verifier, run, run_many, stream
-from .store import load_traces, save_traces
-from .strategies import direct, insist, think
+from .strategies.single import direct, insist, think
 from .trace import Branch, Sample, Step, Trace
+from .trace_store import load_traces, save_traces
 from .types import (
     Cost,
     Features,
@@ -26,4 +28,4 @@ from .types import (
     message,
     user,
 )
-from .vlm import VLM, ModelError, ModelUnavailable, Traits
+from .vlm import VLM, Traits

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from .errors import BadImage
 from .geometry import Size
 from .types import Image, Loaded
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
+
 
 MAX_PIXELS = 100_000_000
 """Width * height a picture may have unless told otherwise: 300 MB once decoded."""
@@ -32,10 +34,6 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "JPEG200
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 
 _warnings = threading.Lock()  # catch_warnings changes the whole process: one thread at a time
-
-
-class BadImage(ValueError):
-    """A picture that cannot be used; one line that names it and says the remedy."""
 
 
 def open_image(

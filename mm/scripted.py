@@ -7,10 +7,11 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 
+from .errors import ModelError
 from .geometry import Size
-from .parts import parse_parts
+from .markup import parse_parts
 from .types import Conversation, Cost, Features, Finish, Generation, Image, Message, Sampling
-from .vlm import Cancelled, ModelError, OnToken, Traits
+from .vlm import Cancelled, OnToken, Traits
 
 Reply = str | Callable[[Conversation], str]
 

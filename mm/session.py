@@ -11,9 +11,10 @@ from functools import partial
 from itertools import count
 from typing import Literal
 
+from .errors import ModelError
 from .trace import Branch, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
-from .vlm import VLM, Cancelled, ModelError
+from .vlm import VLM, Cancelled
 
 _NEXT_REPLY = 1_000_003  # far from the seeds of forks, which are counted
 

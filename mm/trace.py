@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 
-from .answers import extract_answer
+from mm.answers.extraction import extract_answer
+
 from .types import Conversation, Cost, Features, Image, Message
 
 _writing = threading.Lock()  # paths of one trace may grow in several threads

@@ -12,17 +12,10 @@ from .types import Conversation, Cost, Features, Generation, Sampling
 if TYPE_CHECKING:
     import numpy as np
 
+
 OnToken = Callable[[str], None]
 Cancelled = Callable[[], bool]
 CropRule = Literal["vlm_r3", "square"]
-
-
-class ModelError(RuntimeError):
-    """A model could not answer; `run` records it on the trace. The message is for people."""
-
-
-class ModelUnavailable(ModelError):
-    """A model could not be loaded: missing, gated, offline or too large. It says the remedy."""
 
 
 Query = Literal["last", "words"]
@@ -46,7 +39,7 @@ class Aim:
 
 
 @dataclass(frozen=True)
-class Glance:
+class AttentionMaps:
     """Attention over the pictures of a conversation.
 
     Attributes:
@@ -80,10 +73,6 @@ class Memory:
     snapshot: int | None = None
     local: int | None = None
     replay: int = 2
-
-
-class Late(ModelError):
-    """No answer came before the request's deadline."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +150,7 @@ class Attentive(VLM, Protocol):
         *,
         query: Query = "last",
         gradient: bool = False,
-    ) -> Glance:
+    ) -> AttentionMaps:
         """How the conversation's next word attends to its pictures.
 
         Raises:

@@ -10,8 +10,8 @@ from typing import Any
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from app.cli import main
-from training import plan
+from app.cli.main import main
+from training.finetune import plan
 
 begin = PartialState.__init__
 

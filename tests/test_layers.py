@@ -1,9 +1,10 @@
-"""Imports point down, and `import mm` stays light."""
+"""Imports point one way: between packages, between their parts, and from file to file."""
 
 import ast
 import os
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,42 +17,115 @@ MAY_IMPORT = {
     "training": {"mm", "vision", "video", "training"},
     "app": {"mm", "vision", "video", "app"},
 }
-COMMAND_LINE = ("app/cli.py", "app/bench.py", "app/data.py", "app/train.py")
-"""The only places of app that may import training."""
+COMMAND_LINE = "app/cli"
+"""The only folder of app that may import training."""
 
-
-def packages_imported(file: Path) -> set[str]:
-    """The top-level packages a file imports, at its top or anywhere inside."""
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            depth = len(file.relative_to(ROOT).parts) - 1
-            own = file.relative_to(ROOT).parts[0]
-            if node.level == 0:
-                names.add((node.module or "").partition(".")[0])
-            elif node.level <= depth:
-                names.add(own)
-            else:
-                names.add((node.module or node.names[0].name).partition(".")[0])
-    return names
+ORDER = {  # each line may import the lines above it; a part may import itself
+    "mm": [
+        "errors geometry lru_cache answers",
+        "types",
+        "trace images markup vlm",
+        "families session trace_store samples scripted parallel",
+        "tokens strategies",
+        "engine remote",
+        "local",
+    ],
+    "training": [
+        "data tabletop",
+        "evaluation bundle batching",
+        "rewards",
+        "trainers",
+        "finetune",
+        "benchmarks",
+    ],
+    "app": ["errors report terminal", "strategies model_choice", "demo server", "cli"],
+}
 
 
 def files() -> list[Path]:
     return [file for layer in MAY_IMPORT for file in sorted((ROOT / layer).rglob("*.py"))]
 
 
+def imported(file: Path) -> set[str]:
+    """The modules a file imports, at its top, inside functions or for types alone."""
+    package = list(file.relative_to(ROOT).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            inside = node.level <= len(package)
+            module = ".".join([*base, *filter(None, [node.module])]) if inside else node.module
+            named = [f"{module}.{a.name}" if module else a.name for a in node.names]
+            found |= {name if is_module(name) else module or name for name in named}
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT / name.replace(".", "/")
+    return path.with_suffix(".py").is_file() or path.is_dir()
+
+
+def module_of(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
 def arrow_up(file: Path) -> set[str]:
-    allowed = MAY_IMPORT[file.relative_to(ROOT).parts[0]]
-    if file.relative_to(ROOT).as_posix() in COMMAND_LINE:
+    """The packages that a file imports and may not."""
+    here = file.relative_to(ROOT)
+    allowed = MAY_IMPORT[here.parts[0]]
+    if here.is_relative_to(COMMAND_LINE):
         allowed = allowed | {"training"}
-    return packages_imported(file) & set(MAY_IMPORT) - allowed
+    return {name.partition(".")[0] for name in imported(file)} & MAY_IMPORT.keys() - allowed
 
 
 @pytest.mark.parametrize("file", files(), ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_arrow_points_up(file):
+def test_no_arrow_points_up_between_packages(file):
     assert arrow_up(file) == set()
+
+
+RANK = {
+    package: {name: floor for floor, line in enumerate(order) for name in line.split()}
+    for package, order in ORDER.items()
+}
+PARTS = [
+    file
+    for file in files()
+    if file.relative_to(ROOT).parts[0] in ORDER and len(module_of(file).split(".")) > 1
+]
+
+
+def test_every_part_has_its_place():
+    for package, rank in RANK.items():
+        parts = {
+            module_of(file).split(".")[1]
+            for file in PARTS
+            if module_of(file).startswith(f"{package}.")
+        }
+        assert parts - {"examples"} <= rank.keys(), package
+
+
+@pytest.mark.parametrize("file", PARTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_arrow_points_up_between_parts(file):
+    package, mine, *_ = module_of(file).split(".")
+    rank = RANK[package]
+    others = {name.split(".")[1] for name in imported(file) if name.startswith(f"{package}.")}
+    assert {o for o in others - {mine} if rank[o] >= rank[mine]} == set()
+
+
+def test_no_circle_between_files():
+    """Whole modules, TYPE_CHECKING imports included; a package's face is no module of its own."""
+    graph = {}
+    for file in files():
+        if file.name != "__init__.py":
+            graph[module_of(file)] = imported(file)
+    faces = {module_of(f): imported(f) for f in files() if f.name == "__init__.py"}
+    resolved = {
+        module: {deep for name in names for deep in (faces.get(name) or {name}) if deep in graph}
+        for module, names in graph.items()
+    }
+    tuple(TopologicalSorter(resolved).static_order())  # raises CycleError with the circle
 
 
 @pytest.mark.parametrize(
@@ -63,23 +137,15 @@ def test_no_arrow_points_up(file):
         pytest.param("mm/x.py", "from ..vision import crop", {"vision"}, id="out of the package"),
         pytest.param("video/x.py", "from vision.crop import crop", set(), id="down"),
         pytest.param("app/demo.py", "import training", {"training"}, id="training from app"),
-        pytest.param("app/cli.py", "import training", set(), id="training from the command line"),
+        pytest.param("app/cli/x.py", "import training", set(), id="training from the shell"),
     ],
 )
 def test_the_rule_can_fail(tmp_path, monkeypatch, place, line, up):
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     file = tmp_path / place
-    file.parent.mkdir()
+    file.parent.mkdir(parents=True)
     file.write_text(line)
     assert arrow_up(file) == up
-
-
-def test_answers_know_no_trace():
-    """Traces read answers, so nothing that reads answers may need a trace."""
-    for name in ("answers", "numerals", "harness"):
-        tree = ast.parse((ROOT / "mm" / f"{name}.py").read_text())
-        modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-        assert not modules & {"trace", "session", "types", "mm.trace", "mm.session"}
 
 
 HEAVY = ("torch", "transformers", "numpy", "PIL", "av", "gradio", "trl", "peft")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as pil
 
 import mm
-from app.cli import cli
+from app.cli.main import cli
 from app.strategies import STRATEGIES
 
 ROOT = Path(__file__).parent.parent

@@ -44,9 +44,9 @@ from transformers import (
     SmolVLMImageProcessorPil,
 )
 
-from mm.builders import compose
-from mm.families import family_of
-from mm.tokens import TokenBuilder
+from mm.families.registry import family_of
+from mm.tokens.builder import TokenBuilder
+from mm.tokens.loading import compose
 
 TEXT: dict[str, Any] = {
     "hidden_size": 64,

@@ -1,0 +1,1 @@
+"""Data, rewards, fine-tuning, evaluation, and how the bundled models are made."""

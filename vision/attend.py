@@ -13,16 +13,17 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from mm.errors import ModelError
 from mm.geometry import Region, Size
 from mm.session import Session
 from mm.trace import Branch
 from mm.types import Conversation, Cost, Image, Message, Text, user
-from mm.vlm import Aim, Attentive, CropRule, ModelError
+from mm.vlm import Aim, Attentive, CropRule
 
-from .call import BadCall, Target
 from .crop import crop
-from .present import answer, present
+from .show_region import answer, present
 from .zoom import Camera, ChooseRegion, Cut
+from .zoom_tool import BadCall, Target
 
 GENERIC = "Write a general description of the image."
 RATIOS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)

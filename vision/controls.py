@@ -13,10 +13,10 @@ from mm.session import Session
 from mm.trace import Branch, Sample
 from mm.vlm import CropRule
 
-from .call import Target
 from .crop import crop
-from .present import answer, present
+from .show_region import answer, present
 from .zoom import Camera, Cut
+from .zoom_tool import Target
 
 RegionOf = Callable[[Sample], Region]
 """Where to look in a sample's first picture."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from mm.errors import ModelError
 from mm.geometry import WHOLE, BoxFormat, Region
 from mm.session import Session
 from mm.trace import Branch
@@ -27,12 +28,12 @@ from mm.types import (
     assistant,
     user,
 )
-from mm.vlm import Memory, ModelError
+from mm.vlm import Memory
 
-from .call import BadCall, Target
-from .look import Limits, look, tokens_of
-from .where import Ground, ask_where
+from .ask_region import Ground, ask_where
+from .look_loop import Limits, look, tokens_of
 from .zoom import ChooseRegion, Shoot, by_calls, two_steps
+from .zoom_tool import BadCall, Target
 
 Protocol = Literal["tool", "sot"]
 

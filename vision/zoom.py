@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from mm.geometry import Region, Size
-from mm.parts import render_parts
+from mm.markup import render_parts
 from mm.session import Session
 from mm.trace import Branch, Sample
 from mm.types import (
@@ -28,11 +28,11 @@ from mm.types import (
 )
 from mm.vlm import CropRule
 
-from .call import BadCall, Target, read_call, read_target, tool_calls, zoom_tool
+from .ask_region import NOT_SHOWN, Ground, ask_where, show
 from .crop import crop
-from .look import Limits, look
+from .look_loop import Limits, look
 from .regions import original
-from .where import NOT_SHOWN, Ground, ask_where, show
+from .zoom_tool import BadCall, Target, read_call, read_target, tool_calls, zoom_tool
 
 Layout = Literal["tool", "inline"]
 

@@ -1,3 +1,1 @@
-"""Measuring whether looking again helps."""
-
-from .command import run_cli as run_cli
+"""Measuring what the engine, replay and training are worth."""

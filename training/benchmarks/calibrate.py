@@ -23,7 +23,7 @@ from rich.table import Table
 
 import mm
 from mm.geometry import Region
-from mm.model import HFVLM
+from mm.local.hf_vlm import HFVLM
 from mm.types import Conversation
 from mm.vlm import Aim, Attentive, Query
 from training.tabletop.questions import stream

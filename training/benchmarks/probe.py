@@ -23,17 +23,16 @@ from rich.progress import track
 from torch import Tensor
 
 import mm
-from mm.encoding import encode
-from mm.model import HFVLM
+from mm.engine.vision_encoder import encode
+from mm.local.hf_vlm import HFVLM
 from mm.types import Cropped, Image
+from training.evaluation.intervals import Interval, wilson
+from training.evaluation.results import envelope
+from training.evaluation.run import DEFAULT_LEVEL, place_of
+from training.evaluation.tasks import level_named
 from training.tabletop import LETTERS, Scene, make_scene, render
 from training.tabletop.questions import FIRST_TEST_SEED
 from vision.crop import crop
-
-from .command import DEFAULT_LEVEL, place_of
-from .intervals import Interval, wilson
-from .items import level_named
-from .rows import envelope
 
 if TYPE_CHECKING:
     from mm.geometry import Region

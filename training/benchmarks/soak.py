@@ -15,10 +15,11 @@ from concurrent.futures import TimeoutError as Lost
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from mm.engine import Engine
-from mm.model import HFVLM
+from mm.engine.engine import Engine
+from mm.errors import ModelError
+from mm.local.hf_vlm import HFVLM
 from mm.types import Conversation, Generation, Image, Message, Sampling, user
-from mm.vlm import Cancelled, ModelError
+from mm.vlm import Cancelled
 
 from .measure import Measured
 

@@ -19,18 +19,19 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from mm.builders import load_builder
-from mm.first_calls import make_first_calls
-from mm.tokens import TokenBuilder
-from training.bundle.assemble import Model, export, parts
-from training.bundle.full_stage import export_adapter, train_full
-from training.bundle.language_stage import batches, train_language
-from training.bundle.memories import Memories, write_memories
-from training.bundle.replay_stage import blend, train_replay
-from training.bundle.shards import Shards, draw_shards
-from training.bundle.stage import load_checkpoint
-from training.bundle.vision_stage import train_vision
+from mm.local.torch_warmup import make_first_calls
+from mm.tokens.builder import TokenBuilder
+from mm.tokens.loading import load_builder
 from training.tabletop.examples import write_examples
+
+from .assemble import Model, export, parts
+from .full_stage import export_adapter, train_full
+from .language_stage import batches, train_language
+from .memories import Memories, write_memories
+from .replay_stage import blend, train_replay
+from .shards import Shards, draw_shards
+from .stage import load_checkpoint
+from .vision_stage import train_vision
 
 SHARDS = 24
 BYTES_PER_SHARD = 460_000_000

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from training.bundle.shards import VIEW
+from .shards import VIEW
 
 PATCH, MERGE = 16, 2
 

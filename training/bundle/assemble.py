@@ -8,13 +8,14 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
 from transformers import Qwen3VLForConditionalGeneration as Model
 
-from mm.builders import compose
-from mm.families import family_of
-from mm.tokens import TokenBuilder
-from training.bundle.architecture import MERGE, PATCH, make_config, make_model
-from training.bundle.shards import VIEW
-from training.bundle.vocabulary import frames, make_tokenizer
-from vision.call import ZOOM_TOOL
+from mm.families.registry import family_of
+from mm.tokens.builder import TokenBuilder
+from mm.tokens.loading import compose
+from vision.zoom_tool import ZOOM_TOOL
+
+from .architecture import MERGE, PATCH, make_config, make_model
+from .shards import VIEW
+from .vocabulary import frames, make_tokenizer
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

@@ -15,12 +15,13 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import Qwen3VLForConditionalGeneration
 
-from mm.tokens import TokenBuilder
-from training.bundle.language_stage import train_language
-from training.bundle.memories import Memories
-from training.bundle.replay_stage import full_batch, mixed_batch, with_memory
-from training.bundle.rows import Batch, RowMaker
-from training.bundle.shards import Shards
+from mm.tokens.builder import TokenBuilder
+
+from .language_stage import train_language
+from .memories import Memories
+from .replay_stage import full_batch, mixed_batch, with_memory
+from .rows import Batch, RowMaker
+from .shards import Shards
 
 RANK = 32
 RATE = 3e-3

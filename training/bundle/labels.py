@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.bundle.shards import VIEW
 from training.tabletop.scene import COLOURS, LETTERS, SHAPES, SIDE, Scene, Thing
 from vision.crop import Window
+
+from .shards import VIEW
 
 CELLS = 4
 CELL = VIEW // CELLS

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen3VLForConditionalGeneration
 
-from mm.tokens import TokenBuilder
-from training.bundle.encoder import encode_views
-from training.bundle.rows import KINDS, Batch, RowMaker, make_batch
-from training.bundle.shards import Shards
-from training.bundle.stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
+from mm.tokens.builder import TokenBuilder
+
+from .encoder import encode_views
+from .rows import KINDS, Batch, RowMaker, make_batch
+from .shards import Shards
+from .stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
 
 ROWS, VIEWS = 48, 132
 CHECKPOINT_EVERY = 100

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from training.bundle.encoder import encode_views
-from training.bundle.shards import VIEW, training_scene
 from training.tabletop.render import render
 from training.tabletop.scene import SIDE
+
+from .encoder import encode_views
+from .shards import VIEW, training_scene
 
 TILES = SIDE // VIEW
 CELLS = 4

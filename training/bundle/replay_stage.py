@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 from transformers import Qwen3VLForConditionalGeneration
 
-from mm.tokens import TokenBuilder
-from training.bundle.language_stage import train_language
-from training.bundle.memories import Memories
-from training.bundle.rows import FULL_TOKENS, Batch, Modes, RowMaker, make_batch
-from training.bundle.shards import Shards, Views
+from mm.tokens.builder import TokenBuilder
+
+from .language_stage import train_language
+from .memories import Memories
+from .rows import FULL_TOKENS, Batch, Modes, RowMaker, make_batch
+from .shards import Shards, Views
 
 ROWS, VIEWS = 48, 100
 FULL_ROWS = 12

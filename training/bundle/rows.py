@@ -19,16 +19,17 @@ from PIL import Image as Pil
 from torch import Tensor
 
 from mm.geometry import Region
-from mm.spans import ImageSpan
-from mm.strategies import THINK
-from mm.tokens import TokenBuilder
+from mm.strategies.single import THINK
+from mm.tokens.builder import TokenBuilder
+from mm.tokens.sequence import ImageSpan
 from mm.types import Features, Image, Message, Part, assistant, message, user
-from training.bundle.shards import BOX_GRID, VIEW, Views, asked_box
-from training.bundle.vocabulary import CAPTION
 from training.tabletop.questions import ask
 from training.tabletop.scene import SIDE
 from training.tabletop.traces import answered, caption, solved, thought
-from vision.call import ZOOM_TOOL
+from vision.zoom_tool import ZOOM_TOOL
+
+from .shards import BOX_GRID, VIEW, Views, asked_box
+from .vocabulary import CAPTION
 
 ROW_TOKENS = 256
 FULL_TOKENS = 832

@@ -16,18 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
-from training.bundle.encoder import Encoded, encode_views
-from training.bundle.labels import (
-    IGNORED,
-    NOTHING,
-    SLOT_NUMBERS,
-    SLOTS,
-    letter_labels,
-    overview_labels,
-)
-from training.bundle.shards import Shards
-from training.bundle.stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
 from training.tabletop.scene import COLOURS, LETTERS, SHAPES
+
+from .encoder import Encoded, encode_views
+from .labels import IGNORED, NOTHING, SLOT_NUMBERS, SLOTS, letter_labels, overview_labels
+from .shards import Shards
+from .stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
 
 OVERVIEWS, CROPS, TILES = 48, 48, 48
 CHECKPOINT_EVERY = 200

@@ -15,11 +15,12 @@ from importlib.resources import files
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mm.strategies import THINK
-from training.bundle.shards import BOX_GRID
+from mm.strategies.single import THINK
 from training.tabletop.questions import TASKS, ask
 from training.tabletop.scene import LETTERS, make_scene
 from training.tabletop.traces import ZOOM, caption
+
+from .shards import BOX_GRID
 
 SPECIAL = (
     "<|endoftext|>",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .dataset import DataSet
-from .files import BadData
 from .formats import from_native, recognise, to_native
+from .readers import BadData
 
 _PATHS = ("images", "chosen_images", "rejected_images")
 

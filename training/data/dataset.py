@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 from mm.vlm import CropRule
 from vision.crop import crop
 
-from .files import BadData, Record, read_records
 from .formats import to_native
+from .images import Access, open_picture
 from .native import read_row
-from .pictures import Access, open_picture
+from .readers import BadData, Record, read_records
 from .row import Row
 
 SHOWN = 20

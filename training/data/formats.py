@@ -12,7 +12,7 @@ from typing import Any
 
 from vision.zoom import inline_instruction
 
-from .files import brief
+from .readers import brief
 
 Fields = Mapping[Any, Any]
 Native = dict[str, Any]
@@ -309,7 +309,7 @@ def _tags(said: Native) -> Native:
 
 
 def _call_text(call: Any) -> str:
-    from mm.parts import read_call, render_call
+    from mm.markup import read_call, render_call
 
     found = read_call(call.get("function", call) if isinstance(call, Mapping) else call)
     if found is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mm.geometry import Region
-from mm.parts import parse_parts, read_call
+from mm.markup import parse_parts, read_call
 from mm.types import (
     Conversation,
     Image,
@@ -25,7 +25,7 @@ from mm.types import (
     user,
 )
 
-from .files import brief
+from .readers import brief
 from .row import Row
 
 Fields = Mapping[Any, Any]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mm.tokens import TokenBuilder
+from mm.tokens.builder import TokenBuilder
 
 from .row import Row
 

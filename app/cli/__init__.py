@@ -1,0 +1,3 @@
+"""The `mm` command."""
+
+from .main import cli, main, run

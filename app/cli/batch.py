@@ -1,0 +1,201 @@
+"""`mm ask --batch`: one question a row, over many pictures; what is answered stays answered.
+
+A row is `{"id"?, "image" | "images", "question"}`, its paths relative to the rows file. An answer
+is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom. Answers
+stand in the order of the rows; one that has an "error" is asked for again by the next run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import mm
+from app.report import as_json, failure_json
+from app.terminal import progress, spinner
+from mm.errors import UserError
+from mm.parallel import in_order
+
+from .ask import How, keep
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the rows file, numbered from 1. `fields` is None where it is no JSON object."""
+
+    number: int
+    fields: dict[str, Any] | None
+
+    @property
+    def key(self) -> str:
+        """What tells this row from the others: its id, or its number."""
+        named = (self.fields or {}).get("id")
+        return f"row {self.number}" if named is None else f"id {named!r}"
+
+
+def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> None:
+    """Answer the rows of `rows_path` that `out` lacks, in their order, `threads` at a time.
+
+    Raises:
+        UserError: a file cannot be used, two rows share an id, or `out` answers other questions.
+        ModelUnavailable: the model cannot be loaded.
+    """
+    strategy = how.function()
+    rows = read_rows(rows_path)
+    done = _resume(out, rows, how)
+    todo = [row for row in rows if row.key not in done]
+    failed = 0
+    if todo:
+        with spinner(f"loading {how.model.name}"):
+            vlm = how.model.load()
+        answer = partial(_answer, rows_path.parent, strategy, vlm, how)
+        with (
+            out.open("a", encoding="utf-8") as lines,
+            closing(in_order(answer, todo, threads)) as answered,
+        ):
+            for said, trace in progress(answered, "asking", len(todo)):
+                if trace:
+                    keep(trace, how.save_trace)
+                failed += said["error"] is not None
+                lines.write(_line(said))
+                lines.flush()
+    print(
+        f'{len(todo) - failed} answered, {failed} failed (see "error"), '
+        f"{len(done)} answered before: {out}",
+        file=sys.stderr,
+    )
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Every line of `path` that is not blank.
+
+    Raises:
+        UserError: there is no such file, it has no rows, or two share an id.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the rows in {str(path)!r}: {error}") from None
+    lines = enumerate(text.split("\n"), 1)
+    rows = [Row(number, _object(line)) for number, line in lines if line.strip()]
+    if not rows:
+        raise UserError(f"{str(path)!r} has no rows")
+    _refuse_twins(rows, path)
+    return rows
+
+
+def _refuse_twins(rows: list[Row], path: Path) -> None:
+    first: dict[str, int] = {}
+    for row in rows:
+        if row.key in first:
+            twins = f"rows {first[row.key]} and {row.number}"
+            raise UserError(f"{twins} of {str(path)!r} share the {row.key}")
+        first[row.key] = row.number
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _resume(out: Path, rows: list[Row], how: How) -> set[str]:
+    """The keys that `out` answers. A line cut off by a kill, and failures, leave the file."""
+    if not out.parent.is_dir():
+        raise UserError(f"--out: there is no folder {str(out.parent)!r}")
+    if not out.exists():
+        return set()
+    kept = _answers(out)
+    _refuse_others(kept, {row.key: row for row in rows}, out, how)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text("".join(_line(answer) for answer in kept.values()), encoding="utf-8")
+    os.replace(partial, out)
+    return kept.keys() & {row.key for row in rows}
+
+
+def _answers(out: Path) -> dict[str, Answer]:
+    *lines, last = out.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
+    if _object(last) is not None or not last.startswith('{"row": '):
+        lines.append(last)
+    kept = {}
+    for line in filter(str.strip, lines):
+        answer = _object(line)
+        if answer is None or not {"row", "answer", "error"} <= answer.keys():
+            raise UserError(f"--out {str(out)!r} holds something else than answers: {line[:60]!r}")
+        if answer["error"] is None:
+            kept[Row(answer["row"], answer).key] = answer
+    return kept
+
+
+def _refuse_others(kept: dict[str, Answer], rows: dict[str, Row], out: Path, how: How) -> None:
+    for key in kept.keys() & rows.keys():
+        for name, wanted in _asked(rows[key], how).items():
+            if name != "row" and kept[key].get(name) != wanted:
+                was = f"{name} {kept[key].get(name)!r}"
+                raise UserError(
+                    f"{str(out)!r} answers {key} with {was}, not {wanted!r}: give another --out"
+                )
+
+
+def _asked(row: Row, how: How) -> Answer:
+    fields = row.fields or {}
+    return {
+        "row": row.number,
+        "id": fields.get("id"),
+        "images": fields.get("images", fields.get("image")),
+        "question": fields.get("question"),
+        "model": how.model.name,
+        "strategy": how.strategy,
+    }
+
+
+def _answer(
+    folder: Path,
+    strategy: mm.Strategy,
+    vlm: mm.VLM,
+    how: How,
+    row: Row,
+    cancelled: Callable[[], bool],
+) -> tuple[Answer, mm.Trace | None]:
+    try:
+        sample = _sample(row, folder, how)
+    except UserError as error:
+        return {**_asked(row, how), **failure_json(error)}, None
+    trace = mm.run(strategy, sample, vlm, sampling=how.sampling, cancel=cancelled)
+    return {**_asked(row, how), **as_json(trace)}, trace
+
+
+def _line(answer: Answer) -> str:
+    return json.dumps(answer, ensure_ascii=False) + "\n"
+
+
+def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
+    if row.fields is None:
+        raise UserError(f"row {row.number} is not a JSON object")
+    question = row.fields.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise UserError(f'row {row.number} needs a "question" in words, got {question!r}')
+    images = row.fields.get("images", row.fields.get("image"))
+    paths = [images] if isinstance(images, str) else images
+    if not isinstance(paths, list) or not paths or not all(isinstance(p, str) for p in paths):
+        raise UserError(
+            f'row {row.number} needs "image" (a path) or "images" (a list), got {images!r}'
+        )
+    named = row.fields.get("id")
+    return mm.question(
+        question,
+        *(folder / p for p in paths),
+        id=None if named is None else str(named),
+        choices=how.choices,
+    )

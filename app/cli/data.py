@@ -1,0 +1,137 @@
+"""`mm data`: look at rows, check them, convert them, count them."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mm.errors import UserError
+
+from .options import AbsolutePaths, Model, Urls
+
+if TYPE_CHECKING:
+    from mm.tokens.builder import TokenBuilder
+    from training.data import DataSet
+
+data = typer.Typer(help="Look at your own data as a model sees it.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(help="CSV, JSONL, JSON, parquet, or a datasets folder.")]
+Format = Annotated[
+    str, typer.Option("--format", help="How rows are written; auto tells by their columns.")
+]
+
+
+@data.command()
+def inspect(
+    file: File,
+    row: Annotated[int, typer.Option(min=1, help="Which row, from 1.")] = 1,
+    html: Annotated[Path | None, typer.Option(help="Write it as a page instead.")] = None,
+    model: Model = "tiny",
+    format: Format = "auto",
+    allow_absolute_paths: AbsolutePaths = False,
+    allow_urls: Urls = False,
+) -> None:
+    """Print a row as a model sees it: what trains is green, what is only read is grey."""
+    from rich.console import Console
+
+    from training.data import inspect_row
+
+    rows = opened(file, format, allow_absolute_paths, allow_urls)
+    if row > len(rows):
+        raise UserError(f"{file} has {len(rows)} rows: there is no row {row}")
+    builder, one = builder_of(model), rows[row - 1]
+    titled = [
+        (f"{one.id} {side}".strip(), inspect_row.pieces(builder, said, one))
+        for side, said in inspect_row.sides(one)
+    ]
+    if html:
+        html.write_text(inspect_row.as_html(titled), encoding="utf-8")
+        return
+    console = Console(highlight=False)
+    for title, found in titled:
+        console.rule(title)
+        console.print(inspect_row.as_text(found))
+
+
+@data.command()
+def check(
+    file: File,
+    model: Model = "tiny",
+    format: Format = "auto",
+    allow_absolute_paths: AbsolutePaths = False,
+    allow_urls: Urls = False,
+) -> None:
+    """Read every row and picture, and name each that cannot be trained on."""
+    from training.batching.collator import Collator
+    from training.data import BadData
+    from training.finetune.setup import shown
+
+    rows = opened(file, format, allow_absolute_paths, allow_urls)
+    length = Collator(builder_of(model)).length
+    bad = 0
+    for found in shown(rows.each(length), len(rows), "checking"):
+        if isinstance(found, BadData):
+            print(found)
+            bad += 1
+    print(f"{len(rows) - bad:,} of {len(rows):,} rows are good" + (f", {bad:,} bad" if bad else ""))
+    raise typer.Exit(1 if bad else 0)
+
+
+@data.command()
+def convert(
+    file: File,
+    out: Annotated[Path, typer.Option(help="A .jsonl, .json or .parquet file.")],
+    to: Annotated[str, typer.Option(help="native, llava, sharegpt, openai, swift, trl.")] = (
+        "native"
+    ),
+    format: Format = "auto",
+) -> None:
+    """Write the rows in another dialect or kind of file."""
+    from training.data import read_data
+    from training.data.convert import convert as write
+
+    count = write(read_data(file, dialect=format), to, out)
+    print(f"{count:,} rows: {out}")
+
+
+@data.command()
+def stats(
+    file: File,
+    plot: Annotated[Path | None, typer.Option(help="Write them as one PNG too.")] = None,
+    model: Model = "tiny",
+    format: Format = "auto",
+    allow_absolute_paths: AbsolutePaths = False,
+    allow_urls: Urls = False,
+) -> None:
+    """How long rows are, what pictures they have, and which answers."""
+    from training.data import refuse
+    from training.data import stats as made
+    from training.finetune.setup import shown
+
+    rows = opened(file, format, allow_absolute_paths, allow_urls)
+    each = partial(made.facts_of, builder_of(model))
+    found = list(shown(rows.each(each), len(rows), "reading"))
+    refuse(found)
+    facts = [each for each in found if isinstance(each, made.Facts)]
+    for name, value in made.table(facts):
+        print(f"{name:22} {value}")
+    if plot:
+        made.plot(facts, plot)
+
+
+def opened(file: Path, format: str, absolute_paths: bool, urls: bool) -> DataSet:
+    """The rows of `file`."""
+    from training.data import Access, read_data
+
+    return read_data(file, dialect=format, access=Access(absolute_paths, urls))
+
+
+def builder_of(model: str) -> TokenBuilder:
+    """The token builder of a model whose weights are not loaded."""
+    from mm.local.checkpoints import find
+    from mm.tokens.loading import load_builder
+
+    return load_builder(str(find(model)), local_files_only=True)

@@ -1,0 +1,144 @@
+"""`mm info`: what a report of a problem should begin with, and what a model makes of pictures."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import mm
+from app.model_choice import ModelChoice
+from mm.local.checkpoints import find, inspect
+from mm.remote.connect import BASE_URL, connect
+
+if TYPE_CHECKING:
+    from mm.tokens.builder import TokenBuilder
+
+PACKAGES = [
+    "multimodal-reasoning",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "pillow",
+    "av",
+    "decord",
+    "gradio",
+    "trl",
+    "datasets",
+]
+SIZES: tuple[mm.Size, ...] = ((224, 224), (768, 768), (1280, 720), (1024, 1536), (3840, 2160))
+"""Common picture sizes, (width, height)."""
+
+
+def print_info(choice: ModelChoice) -> None:
+    """Print versions, the device, and the facts of a model, whose weights are not loaded.
+
+    Raises:
+        Mistake: flags that do not go together.
+        ModelUnavailable: there is no such model.
+    """
+    choice.check()
+    facts = model_facts(choice.name) if choice.backend == "local" else served_facts(choice)
+    print(table({"python": platform.python_version(), **versions()}))
+    print(table(machine()), end="\n\n")
+    print(table(facts))
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that matter, installed or not."""
+    return {name: _version(name) for name in PACKAGES}
+
+
+def machine() -> dict[str, str]:
+    """What a model would run on."""
+    import torch
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "system": platform.platform(),
+        "device": ", ".join(gpus) or "cpu",
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def model_facts(name: str) -> dict[str, str]:
+    """How big the model is, how it writes boxes, and what pictures cost.
+
+    Raises:
+        ModelUnavailable: there is no such model.
+    """
+    from mm.tokens.loading import load_builder
+
+    checkpoint = inspect(find(name))
+    try:
+        builder = load_builder(str(checkpoint.folder), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise mm.ModelUnavailable(f"{name}: {error}") from error
+    crop_rule = checkpoint.config.get("crop_rule", builder.traits.crop_rule)
+    return {
+        "model": name,
+        "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),
+        "parameters": f"{checkpoint.parameters:,}",
+        **_use(replace(builder.traits, crop_rule=crop_rule)),
+        **_pictures(builder),
+    }
+
+
+def served_facts(choice: ModelChoice) -> dict[str, str]:
+    """What is known of a model behind a server: by its name, unless there is a processor.
+
+    Raises:
+        ModelUnavailable: the server cannot be reached, or has no such model.
+    """
+    base_url = choice.base_url or BASE_URL
+    vlm = connect(choice.name, base_url=base_url, processor=choice.processor)
+    family = vlm.family.name if vlm.family else "unknown: boxes are taken to be 0 to 1000"
+    facts = {"model": vlm.name, "server": base_url, "family": family, **_use(vlm.traits)}
+    if vlm.builder:
+        return {**facts, **_pictures(vlm.builder)}
+    return {**facts, "pictures": "sizes and costs are not known: give --processor"}
+
+
+def _use(traits: mm.Traits) -> dict[str, str]:
+    return {
+        "boxes": box_line(traits.box_format),
+        "crop rule": traits.crop_rule,
+        "tool calls": "yes" if traits.calls_tools else "no: asked where, then cropped",
+    }
+
+
+def _pictures(builder: TokenBuilder) -> dict[str, str]:
+    pictures = {}
+    for size in SIZES:
+        seen, cost = builder.seen_size(size), builder.visual_tokens(size)
+        pictures[_by(size)] = f"seen as {_by(seen)}, {cost} visual tokens"
+    return pictures
+
+
+def box_line(box_format: mm.BoxFormat) -> str:
+    """How a family writes a box, in words."""
+    frame = (
+        "pixels as the model saw it"
+        if box_format.frame is None
+        else f"0 to {_by(box_format.frame)}"
+    )
+    return f'"{box_format.key}": {box_format.order}, {frame}'
+
+
+def table(rows: dict[str, str]) -> str:
+    """Names and values in two columns."""
+    width = max(map(len, rows)) + 2
+    return "\n".join(f"{name:<{width}}{value}" for name, value in rows.items())
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _by(size: mm.Size) -> str:
+    return f"{size[0]}x{size[1]}"

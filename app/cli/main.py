@@ -1,0 +1,212 @@
+"""The `mm` command.
+
+What the user got wrong is one line on stderr and exit code 2; a bug keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import mm
+from app.errors import EXPECTED, hush, leave, tell
+from app.model_choice import ModelChoice
+from mm.errors import UserError
+
+from .bench import bench
+from .data import data
+from .options import (
+    AbsolutePaths,
+    Adapter,
+    Backend,
+    BaseUrl,
+    Device,
+    Dtype,
+    Model,
+    Processor,
+    Quantize,
+    Strategy,
+    Threads,
+    Urls,
+    split,
+)
+from .train import train
+
+cli = typer.Typer(
+    name="mm",
+    help="Let a vision-language model look again at a picture.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+cli.add_typer(bench, name="bench")
+cli.add_typer(data, name="data")
+cli.add_typer(train, name="train")
+
+
+def main() -> None:
+    """The entry point of the `mm` command."""
+    hush()
+    code = run(sys.argv[1:])
+    (leave if sys.argv[1:2] == ["ask"] else sys.exit)(code)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = cli(arguments or ["--help"], prog_name="mm", standalone_mode=False)
+    except EXPECTED as error:
+        tell(error)
+        return 2
+    return code or 0
+
+
+@cli.command()
+def ask(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILES QUESTION", help="Pictures, then the question in quotes."),
+    ] = None,
+    model: Model = "tiny",
+    strategy: Strategy = "direct",
+    choices: Annotated[str | None, typer.Option(help="Answers to choose from: a,b,c.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    draw: Annotated[
+        Path | None, typer.Option(help="Write the picture with what was looked at, as PNG.")
+    ] = None,
+    save_trace: Annotated[
+        Path | None, typer.Option(help="Add the whole record to this folder.")
+    ] = None,
+    batch: Annotated[
+        Path | None, typer.Option(help='Ask many: a JSONL file of {"id"?, "image", "question"}.')
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where --batch writes answers; go on by running again.")
+    ] = None,
+    threads: Threads = 8,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="For a temperature over 0.")] = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
+    adapter: Adapter = None,
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
+) -> None:
+    """Ask a question about one picture or several: the answer, where it looked, what it cost."""
+    from .ask import How
+    from .ask import ask as ask_once
+    from .batch import ask_batch
+
+    how = How(
+        model=ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize),
+        strategy=strategy,
+        sampling=mm.Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed),
+        choices=tuple(split(choices)),
+        save_trace=save_trace,
+    )
+    if batch is None and out is None:
+        raise typer.Exit(ask_once(words or [], how, as_program=json, draw=draw))
+    if batch is None or out is None:
+        raise UserError("--batch rows.jsonl and --out answers.jsonl go together")
+    if words or json or draw:
+        raise UserError(
+            "with --batch the rows ask: leave out FILE, the question, --json and --draw"
+        )
+    ask_batch(batch, out, how, threads=threads)
+
+
+@cli.command()
+def info(
+    model: Model = "tiny",
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
+) -> None:
+    """Versions, the device, and what a model is: box format, tokens per picture size."""
+    from .info import print_info
+
+    print_info(ModelChoice(model, backend=backend, base_url=base_url, processor=processor))
+
+
+@cli.command()
+def demo(
+    model: Model = "tiny",
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
+    adapter: Adapter = None,
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
+) -> None:
+    """A page where you drop a picture, ask, and see where the model looked."""
+    try:
+        from app.demo.page import serve
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise UserError("mm demo needs gradio: pip install 'multimodal-reasoning[demo]'") from None
+    serve(
+        ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize),
+        host=host,
+        port=port,
+    )
+
+
+@cli.command("eval")
+def evaluate(
+    target: Annotated[str, typer.Argument(help="tabletop, or your questions as .csv or .jsonl.")],
+    task: Annotated[str | None, typer.Option(help="Tasks: a,b; all by default.")] = None,
+    strategy: Annotated[str, typer.Option(help="Strategies to compare: a,b.")] = "direct",
+    nulls: Annotated[bool, typer.Option("--nulls", help="Add the controls.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 500,
+    seed: Annotated[int, typer.Option(help="Which test stream.")] = 0,
+    level: Annotated[str | None, typer.Option(help="How hard the scenes are.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the table as JSON.")] = None,
+    show_errors: Annotated[
+        Path | None, typer.Option(help="Write ten wrong answers as one PNG.")
+    ] = None,
+    allow_absolute_paths: AbsolutePaths = False,
+    allow_urls: Urls = False,
+    model: Model = "tiny",
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
+    adapter: Adapter = None,
+    backend: Backend = "local",
+    base_url: BaseUrl = None,
+    processor: Processor = None,
+    threads: Threads = 8,
+) -> None:
+    """How often strategies are right, with 95 % intervals, costs and controls."""
+    from app.cli.eval import run_cli
+    from app.strategies import strategy_named
+    from training.data import Access
+
+    choice = ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize)
+    run_cli(
+        target,
+        tasks=split(task),
+        strategies=split(strategy),
+        nulls=nulls,
+        limit=limit,
+        seed=seed,
+        model=model,
+        adapter=adapter,
+        load=choice.load,
+        level=level,
+        out=out,
+        show_errors=show_errors,
+        threads=threads,
+        strategy_lookup=strategy_named,
+        access=Access(allow_absolute_paths, allow_urls),
+    )

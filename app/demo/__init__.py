@@ -1,0 +1,1 @@
+"""The page: drop an image, ask, and see where the model looked."""

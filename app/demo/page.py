@@ -1,0 +1,279 @@
+"""`mm demo`: a page where a person drops a picture, asks, and sees where the model looked.
+
+Only `ask` is public for programs; what serves the page alone is private. A client uploads its
+pictures: it may name no path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import api
+from gradio.themes import Soft
+from gradio.utils import get_upload_folder, is_in_or_equal
+
+import mm
+from app.demo import view
+from app.model_choice import ModelChoice
+from app.report import as_json
+from app.strategies import STRATEGIES
+from app.terminal import spinner
+from mm.errors import UserError
+
+MAX_FILE_SIZE = "50mb"
+MAX_QUESTION = 2000
+"""Characters."""
+
+FOLDER = Path(__file__).parent
+EXAMPLES = (
+    ("table.png", "What letter is on the red square?", "zoom"),
+    ("crowd.png", "Do the orange cross and the orange circle carry the same letter?", "zoom"),
+    ("few.png", "How many circles are there?", "direct"),
+)
+AT_ONCE = {"concurrency_id": "gpu", "concurrency_limit": 4}
+WAITING = 32
+"""Questions that may wait; the next is told that the page is busy."""
+
+PAUSE_S = 0.05
+"""Between two views of words that are still coming."""
+
+HINT = "Drop a picture, ask about it, and see where the model looked."
+Update = Any
+View = tuple[Update, Update, Update, Update]
+"""What the page shows: words, the picture with regions, crops with captions, the cost."""
+
+
+def serve(choice: ModelChoice, *, host: str, port: int) -> None:
+    """Load the model and serve the page until interrupted.
+
+    Raises:
+        ModelUnavailable: the model cannot be loaded.
+        UserError: the port is taken.
+    """
+    with spinner(f"loading {choice.name}"):
+        vlm = choice.load()
+    launch(page(vlm), host=host, port=port)
+
+
+def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: bool = True) -> str:
+    """Serve `blocks` at `port` (0: a free one) and return its address; `wait` until interrupted.
+
+    Raises:
+        UserError: the port is taken.
+    """
+    try:
+        _, url, _ = blocks.queue(max_size=WAITING).launch(
+            server_name=host,
+            server_port=port or None,
+            share=False,
+            max_file_size=MAX_FILE_SIZE,
+            enable_monitoring=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=["api"],
+            run_history=False,
+            theme=_theme(),
+            css_paths=[FOLDER / "page.css"],
+        )
+    except OSError as error:
+        raise UserError(f"cannot serve at {host}:{port} ({error}): try --port 0") from None
+    if wait:
+        print(f"{url}  (Ctrl-C stops)", flush=True)
+        blocks.block_thread()
+    return url
+
+
+def _title(vlm: mm.VLM) -> str:
+    title = f"# Look again\nA vision-language model ({vlm.name}) that may take a closer look."
+    if vlm.name != "tiny":
+        return title
+    return f"{title} It knows scenes like those below, and no others: for yours, `--model`."
+
+
+def page(vlm: mm.VLM, *, sampling: mm.Sampling = mm.Sampling()) -> gr.Blocks:
+    """The page, with `vlm` behind it."""
+    handlers = Handlers(vlm, sampling)
+    with gr.Blocks(
+        title="Look again", analytics_enabled=False, delete_cache=(3600, 7200)
+    ) as blocks:
+        gr.Markdown(_title(vlm), elem_id="title")
+        with gr.Row():
+            with gr.Column(scale=5):
+                picture = gr.Image(
+                    label="Picture",
+                    type="filepath",
+                    image_mode=None,
+                    height=380,
+                    sources=["upload", "clipboard"],
+                    elem_id="picture",
+                )
+                question = gr.Textbox(
+                    label="Question",
+                    placeholder="What letter is on the red square?",
+                    max_length=MAX_QUESTION,
+                    lines=2,
+                    elem_id="question",
+                )
+                strategy = gr.Dropdown(
+                    [*STRATEGIES],
+                    value="zoom",
+                    label="Strategy",
+                    elem_id="strategy",
+                )
+                with gr.Row():
+                    go = gr.Button("Ask", variant="primary", elem_id="ask")
+                    stop = gr.Button("Stop", variant="stop", elem_id="stop")
+                _examples(picture, question, strategy)
+            with gr.Column(scale=6):
+                said = gr.HTML(view.hint(HINT), elem_id="said")
+                cost = gr.HTML(elem_id="cost")
+                looked = gr.Image(
+                    label="Where it looked",
+                    interactive=False,
+                    height=380,
+                    buttons=["fullscreen", "download"],
+                    elem_id="looked",
+                )
+                crops = gr.Gallery(
+                    label="What it looked at, in order",
+                    columns=4,
+                    height=240,
+                    object_fit="contain",
+                    fit_columns=False,
+                    buttons=["fullscreen", "download"],
+                    elem_id="crops",
+                )
+        asked = gr.on(
+            [go.click, question.submit],
+            handlers.show,
+            [picture, question, strategy],
+            [said, looked, crops, cost],
+            preprocess=False,
+            api_visibility="private",
+            show_progress="hidden",
+            **AT_ONCE,
+        )
+        # told through the queue, so that it comes behind the views that were still on their way
+        stop.click(None, cancels=[asked], api_visibility="private").then(
+            _stopped, None, [said], api_visibility="private", show_progress="hidden"
+        )
+        api(handlers.ask, api_name="ask", **AT_ONCE)
+    return blocks
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """What the page calls, with the model behind it."""
+
+    vlm: mm.VLM
+    sampling: mm.Sampling = mm.Sampling()
+
+    def show(self, picture: dict | None, question: str, strategy: str) -> Generator[View]:
+        """Views of an answer in the making. Closing the iterator stops the model."""
+        try:
+            sample, function = _sample(picture, question), _strategy(strategy)
+        except UserError as error:
+            yield view.mistake(str(error)), None, [], ""
+            return
+        yield view.writing("looking"), view.shown(sample.images[0]), [], ""
+        with closing(mm.stream(function, sample, self.vlm, sampling=self.sampling)) as events:
+            yield from _views(sample, events)
+
+    def ask(self, picture: dict, question: str, strategy: str = "zoom") -> dict:
+        """Ask `question` about an uploaded `picture`: {"answer", "regions", "cost", "error"}."""
+        try:
+            sample, function = _sample(picture, question), _strategy(strategy)
+        except UserError as error:
+            raise gr.Error(str(error)) from None
+        return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))
+
+
+def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
+    """The page as events come; only what changed is sent, and words no faster than people read."""
+    so_far, words, shown_s = mm.Trace(sample), "", 0.0
+    for event in events:
+        if event.kind == "token":
+            words += event.text
+            if time.monotonic() - shown_s > PAUSE_S:
+                shown_s = time.monotonic()
+                yield view.writing(words), gr.skip(), gr.skip(), gr.skip()
+        elif event.kind == "step" and event.message:
+            words = ""
+            last = len(so_far.steps) - 1
+            so_far.chosen = so_far.add(mm.Step(event.message, last if last >= 0 else None))
+            if event.message.seen:
+                yield (
+                    gr.skip(),
+                    view.picture(so_far),
+                    _gallery(so_far.best),
+                    gr.skip(),
+                )
+        elif event.kind == "done" and event.trace:
+            trace = event.trace
+            cost = view.cost_html(trace.cost)
+            yield (
+                view.answered(trace),
+                view.picture(trace),
+                _gallery(trace.best),
+                cost,
+            )
+
+
+def _gallery(branch: mm.Branch) -> list[tuple[Any, str]]:
+    return [(crop.pixels, f"{i}. {crop.words}") for i, crop in enumerate(view.crops(branch), 1)]
+
+
+def _stopped() -> str:
+    return view.hint("Stopped.")
+
+
+def _sample(picture: dict | None, question: str) -> mm.Sample:
+    if not picture:
+        raise UserError("drop a picture first")
+    if not isinstance(question, str) or not question.strip():
+        raise UserError("ask a question about the picture")
+    if len(question) > MAX_QUESTION:
+        raise UserError(
+            f"the question has {len(question)} characters; {MAX_QUESTION} are the limit"
+        )
+    return mm.question(question.strip(), _uploaded(picture))
+
+
+def _uploaded(picture: object) -> str:
+    """The path of a file that this server was sent; nothing else on the machine is opened."""
+    path = picture.get("path") if isinstance(picture, dict) else None
+    if not isinstance(path, str) or not is_in_or_equal(path, get_upload_folder()):
+        raise UserError("the picture must be an uploaded file, not a path or an address")
+    return path
+
+
+def _strategy(name: str) -> mm.Strategy:
+    """By name only: a client may not name a module to import."""
+    if name not in STRATEGIES:
+        raise UserError(f"no strategy {name!r}: one of {', '.join(STRATEGIES)}")
+    return STRATEGIES[name]
+
+
+def _theme() -> Soft:
+    # fonts of the machine: the page must work without the internet
+    return Soft(
+        primary_hue="orange",
+        neutral_hue="slate",
+        font=["system-ui", "sans-serif"],
+        font_mono=["ui-monospace", "monospace"],
+    )
+
+
+def _examples(*inputs: Component) -> None:
+    rows = [
+        [str(FOLDER / "examples" / name), question, strategy]
+        for name, question, strategy in EXAMPLES
+    ]
+    gr.Examples(rows, [*inputs], label="Try one", api_visibility="private")

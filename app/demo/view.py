@@ -1,0 +1,110 @@
+"""What a person sees of an answer in the making: words, regions, crops, the cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import mm
+from app.report import cost_line
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+SHOWN = 1024
+"""The longest side, in pixels, of a picture on the page."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A view that was looked at again, and the words that asked for it."""
+
+    pixels: Pixels
+    words: str
+
+
+def crops(branch: mm.Branch) -> list[Crop]:
+    """Every view of `branch` beyond the question's pictures, in order."""
+    found, words = [], ""
+    for step in branch.steps:
+        if step.message.role == "assistant":
+            words = asking_words(step.message) or words
+        found += [Crop(shown(pixels_of(seen)), words) for seen in step.message.seen]
+    return found
+
+
+def pixels_of(seen: mm.Image | mm.Features) -> Pixels:
+    """What was looked at, as a person sees it; of what was replayed, that part of the picture."""
+    if isinstance(seen, mm.Image):
+        return seen.pixels
+    pixels = seen.image.pixels
+    return pixels.crop(seen.region.to_pixels(pixels.size))
+
+
+def asking_words(message: mm.Message) -> str:
+    """What a call says it looks for; else what was said or thought before it."""
+    labels = [str(call.arguments.get("label", "")).strip() for call in message.tool_calls]
+    thoughts = [part.text.strip() for part in message.parts if isinstance(part, mm.Thinking)]
+    said = [*filter(None, labels)] or [*filter(None, [message.text.strip(), *thoughts])]
+    return ", ".join(said)[:200]
+
+
+def looked_at(trace: mm.Trace) -> Pixels:
+    """The question's picture with what was looked at drawn over it; several are side by side."""
+    from vision import draw, sheet
+
+    drawn = [draw(image, trace.best) for image in trace.sample.images]
+    if len(drawn) == 1:
+        return drawn[0]
+    widest = max(max(pixels.size) for pixels in drawn)
+    return sheet(drawn, columns=len(drawn), cell=min(widest, SHOWN))
+
+
+def picture(trace: mm.Trace) -> Pixels:
+    """`looked_at`, small enough for a page."""
+    return shown(looked_at(trace))
+
+
+def shown(image: mm.Image | Pixels) -> Pixels:
+    """`image` with no side over `SHOWN` pixels."""
+    pixels = image.pixels if isinstance(image, mm.Image) else image
+    if max(pixels.size) <= SHOWN:
+        return pixels
+    smaller = pixels.copy()
+    smaller.thumbnail((SHOWN, SHOWN))
+    return smaller
+
+
+def writing(text: str) -> str:
+    """HTML of words that are still coming."""
+    return f'<div class="writing">{escape(text)}</div>'
+
+
+def answered(trace: mm.Trace) -> str:
+    """HTML of the answer with the thought before it, or of what went wrong."""
+    if trace.error:
+        return mistake(trace.error)
+    thoughts = [
+        part.text.strip()
+        for step in trace.best.steps
+        for part in step.message.parts
+        if isinstance(part, mm.Thinking)
+    ]
+    thought = "".join(f'<div class="thought">{escape(t)}</div>' for t in thoughts if t)
+    return f'{thought}<div class="answer">{escape(trace.answer or "(no answer)")}</div>'
+
+
+def mistake(words: str) -> str:
+    """HTML of what the person can put right."""
+    return f'<div class="mistake">{escape(words)}</div>'
+
+
+def hint(words: str) -> str:
+    """HTML of a quiet line."""
+    return f'<div class="hint">{escape(words)}</div>'
+
+
+def cost_html(cost: mm.Cost) -> str:
+    """HTML of what it cost."""
+    return hint(cost_line(cost))

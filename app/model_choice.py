@@ -1,0 +1,70 @@
+"""Which model, where and how; one choice for every command."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import mm
+from mm.errors import UserError
+from mm.remote.connect import BASE_URL, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DtypeName = Literal["float32", "bfloat16", "float16"]
+BackendName = Literal["local", "openai"]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model, where and how; None leaves it to the model."""
+
+    name: str = "tiny"
+    device: str | None = None
+    dtype: DtypeName | None = None
+    adapter: str | None = None
+    backend: BackendName = "local"
+    base_url: str | None = None
+    processor: str | None = None
+    quantize: str | None = None
+
+    def load(self) -> mm.VLM:
+        """The model, ready to answer.
+
+        Raises:
+            UserError: flags that do not go together.
+            ModelUnavailable: it is missing, gated, offline or too large, or its server is.
+        """
+        self.check()
+        if self.backend == "local":
+            return mm.load(
+                self.name,
+                device=self.device,
+                dtype=self.dtype,
+                adapter=self.adapter,
+                quantize=self.quantize,
+            )
+        return connect(self.name, base_url=self.base_url or BASE_URL, processor=self.processor)
+
+    def check(self) -> None:
+        """Refuse flags that would do nothing.
+
+        Raises:
+            UserError: there are some.
+        """
+        here = {
+            "device": self.device,
+            "dtype": self.dtype,
+            "adapter": self.adapter,
+            "quantize": self.quantize,
+        }
+        there = {"base-url": self.base_url, "processor": self.processor}
+        if self.backend == "local" and any(there.values()):
+            raise UserError(f"{_flags(there)}: only with --backend openai")
+        if self.backend == "openai" and any(here.values()):
+            raise UserError(f"{_flags(here)}: with --backend openai that is the server's to choose")
+
+
+def _flags(values: Mapping[str, str | None]) -> str:
+    return ", ".join(f"--{name}" for name, value in values.items() if value)

@@ -1,0 +1,112 @@
+"""Computed contexts: any prefix of one serves a request that begins the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from mm.lru_cache import LRUCache
+from mm.tokens.sequence import Tokens
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+Layers = tuple[tuple["Tensor", "Tensor"], ...]
+"""Keys and values of each layer, both (1, heads, T, head width); never written in place."""
+
+
+@dataclass(frozen=True)
+class PrefixKey:
+    """What a computed context was computed from: equal contexts have equal keys and values.
+
+    Attributes:
+        ids: the token ids.
+        images: (start, stop, content) of each picture in the ids, in order.
+        adapter: the adapter that was active.
+    """
+
+    ids: tuple[int, ...]
+    images: tuple[tuple[int, int, str], ...] = ()
+    adapter: str | None = None
+
+    @classmethod
+    def of(cls, tokens: Tokens, adapter: str | None = None) -> PrefixKey:
+        images = tuple((span.start, span.stop, span.content) for span in tokens.images)
+        return cls(tokens.ids, images, adapter)
+
+    def shared(self, other: PrefixKey) -> int:
+        """How many leading ids mean the same in both; the cut never falls inside a picture."""
+        if self.adapter != other.adapter:
+            return 0
+        length = _equal(self.ids, other.ids)
+        for mine, theirs in zip_longest(self.images, other.images):
+            for start, stop, _ in (i for i in (mine, theirs) if i):
+                if start < length and (mine != theirs or length < stop):
+                    length = start
+        return length
+
+    def begins(self, other: PrefixKey) -> bool:
+        """Whether `other` starts with all of this."""
+        length = len(self.ids)
+        return other.ids[:length] == self.ids and self.shared(other) == length
+
+    def cut(self, length: int) -> int:
+        """`length`, or the start of the picture that it falls inside."""
+        return next((start for start, stop, _ in self.images if start < length < stop), length)
+
+
+def _equal(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """How many leading ids are equal."""
+    same, differ = 0, min(len(a), len(b)) + 1
+    while differ - same > 1:
+        middle = (same + differ) // 2
+        if a[same:middle] == b[same:middle]:
+            same = middle
+        else:
+            differ = middle
+    return same
+
+
+class PrefixCache:
+    """Computed contexts; any beginning of one serves a request that begins the same."""
+
+    def __init__(self, budget: int) -> None:
+        self.kept: LRUCache[PrefixKey, Layers] = LRUCache(budget)
+
+    def longest(self, wanted: PrefixKey, limit: int) -> tuple[int, Layers]:
+        """The longest computed beginning of `wanted`, of at most `limit` ids, and its layers."""
+        best, length = self._nearest(wanted, limit)
+        if best is None or length == 0:
+            return 0, ()
+        layers = self.kept.get(best) or ()
+        return length, tuple((k[:, :, :length], v[:, :, :length]) for k, v in layers)
+
+    def reach(self, wanted: PrefixKey, limit: int) -> int:
+        """How long `longest` would be; nothing counts as used."""
+        return self._nearest(wanted, limit)[1]
+
+    def keep(self, context: PrefixKey, layers: Layers) -> None:
+        """Keep what was computed, in place of the contexts that it continues."""
+        for other in self.kept:
+            if len(context.ids) < len(other.ids) and context.begins(other):
+                self.kept.get(other)  # says all this and more: only mark it as used
+                return
+            if other.begins(context):
+                self.kept.drop(other)
+        self.kept.put(context, layers, sum(k.nbytes + v.nbytes for k, v in layers))
+
+    def _nearest(self, wanted: PrefixKey, limit: int) -> tuple[PrefixKey | None, int]:
+        """The kept context that shares most, the first of several, and what can be used of it."""
+        best, length, pictures = None, 0, 0
+        for other in self.kept:
+            # most share a system message and no more: those are passed over quickly
+            if (
+                other.ids[: length + 1] == wanted.ids[: length + 1]
+                and other.images[:pictures] == wanted.images[:pictures]
+                and (shared := wanted.shared(other)) > length
+            ):
+                best, length = other, shared
+                pictures = sum(start <= length for start, _, _ in wanted.images)
+        return best, wanted.cut(min(length, limit))

@@ -1,0 +1,191 @@
+"""What is particular about each model family: one small record of facts each.
+
+What its processor makes of an image is in image_layouts.py, the words around its turns in
+chat_templates.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mm.geometry import BoxFormat, Size
+from mm.vlm import Aim, Memory, Traits
+
+from . import chat_templates, image_layouts, visual_memory
+from .chat_templates import ChatTemplate
+from .image_layouts import Layout
+from .visual_memory import Recall
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family's facts.
+
+    Attributes:
+        model_types: the `model_type` of the configs that belong to it.
+        layout: from (config, image processor, picture's size) to its `Layout`.
+        turns: the chat templates its checkpoints come with; the first is the usual one.
+        placeholder: the token that each visual token replaces.
+        markers: other tokens that only a picture or a clip may bring into the context.
+        tensors: what of the image processor's output the encoder takes.
+        calls_tools: whether its checkpoints were taught to write tool calls.
+        mrope: positions have three axes; pass them, and never trust the model's own `rope_deltas`.
+        slides: some layers attend to a sliding window only.
+        joined_pictures: the visual tokens of one picture attend to each other in both directions,
+            so a forward needs `token_type_ids`, 1 on placeholders, and a whole picture at once.
+        options: what the family's own processor passes to its image processor.
+        recall: how its pictures are remembered; None where its features are no grid.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    layout: Callable[[Any, Any, Size], Layout]
+    turns: tuple[ChatTemplate, ...]
+    placeholder: str
+    markers: tuple[str, ...] = ()
+    tensors: tuple[str, ...] = ("pixel_values",)
+    box_format: BoxFormat = BoxFormat()
+    calls_tools: bool = False
+    mrope: bool = False
+    slides: bool = False
+    joined_pictures: bool = False
+    options: tuple[tuple[str, Any], ...] = ()
+    recall: Recall | None = None
+
+
+def family_of(model_type: str) -> Family | None:
+    """The family that a config's `model_type` belongs to; None for one that nobody listed."""
+    return next((f for f in FAMILIES if model_type in f.model_types), None)
+
+
+_QWEN_MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
+_PIXELS = BoxFormat(frame=None)  # of the resized picture
+_UNIT = BoxFormat(frame=(1, 1), decimals=3)
+
+# Boxes: Qwen's cookbooks and InternVL's documentation give 0 to 1000 and, for Qwen2.5-VL, pixels.
+# LLaVA was trained on 0 to 1 (and VGR, on LLaVA-NeXT, keeps that). Nothing is documented for
+# Idefics3, SmolVLM and Gemma 3: they get 0 to 1000, which a prompt has to ask for.
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="Qwen3-VL",
+        model_types=("qwen3_vl", "qwen3_vl_moe"),
+        layout=image_layouts.qwen,
+        turns=(chat_templates.QWEN3, chat_templates.QWEN3_THINKING),
+        placeholder="<|image_pad|>",
+        markers=_QWEN_MARKERS,
+        tensors=("pixel_values", "image_grid_thw"),
+        calls_tools=True,
+        mrope=True,
+        recall=visual_memory.QWEN,
+    ),
+    Family(
+        name="Qwen2.5-VL",
+        model_types=("qwen2_5_vl",),
+        layout=image_layouts.qwen,
+        turns=(chat_templates.QWEN2, chat_templates.QWEN3),
+        placeholder="<|image_pad|>",
+        markers=_QWEN_MARKERS,
+        tensors=("pixel_values", "image_grid_thw"),
+        box_format=_PIXELS,
+        mrope=True,
+    ),
+    Family(
+        name="Qwen2-VL",
+        model_types=("qwen2_vl",),
+        layout=image_layouts.qwen,
+        turns=(chat_templates.QWEN2, chat_templates.QWEN3),
+        placeholder="<|image_pad|>",
+        markers=_QWEN_MARKERS,
+        tensors=("pixel_values", "image_grid_thw"),
+        mrope=True,
+    ),
+    Family(
+        name="LLaVA-NeXT",
+        model_types=("llava_next",),
+        layout=image_layouts.llava_next,
+        turns=(
+            chat_templates.MISTRAL,
+            chat_templates.VICUNA,
+            chat_templates.LLAVA_CHATML,
+            chat_templates.LLAMA3,
+        ),
+        placeholder="<image>",
+        tensors=("pixel_values", "image_sizes"),
+        box_format=_UNIT,
+        recall=visual_memory.LLAVA_NEXT,
+    ),
+    Family(
+        name="LLaVA-OneVision",
+        model_types=("llava_onevision",),
+        layout=image_layouts.llava_onevision,
+        turns=(chat_templates.ONEVISION,),
+        placeholder="<image>",
+        markers=("<video>",),
+        tensors=("pixel_values", "image_sizes"),
+        box_format=_UNIT,
+    ),
+    Family(
+        name="Idefics3",
+        model_types=("idefics3", "smolvlm"),
+        layout=image_layouts.idefics3,
+        turns=(chat_templates.IDEFICS3, chat_templates.SMOLVLM),
+        placeholder="<image>",
+        markers=("<fake_token_around_image>", "<global-img>"),
+        tensors=("pixel_values", "pixel_attention_mask"),
+    ),
+    Family(
+        name="InternVL",
+        model_types=("internvl",),
+        layout=image_layouts.internvl,
+        turns=(chat_templates.INTERNVL,),
+        placeholder="<IMG_CONTEXT>",
+        markers=("<img>", "</img>"),
+        options=(("crop_to_patches", True),),
+    ),
+    Family(
+        name="Gemma 3",
+        model_types=("gemma3",),
+        layout=image_layouts.gemma3,
+        turns=(chat_templates.GEMMA3,),
+        placeholder="<image_soft_token>",
+        markers=("<start_of_image>", "<end_of_image>"),
+        slides=True,
+        joined_pictures=True,
+        options=(("do_pan_and_scan", False),),
+    ),
+)
+
+RECALLING = tuple(family.name for family in FAMILIES if family.recall)
+"""The families whose pictures can be replayed from memory."""
+
+
+def traits_of(family: Family, config: Any) -> Traits:
+    """The family's traits, with what the checkpoint's config says of its own."""
+    return Traits(
+        family.box_format,
+        crop_rule=getattr(config, "crop_rule", Traits.crop_rule),
+        calls_tools=getattr(config, "calls_tools", family.calls_tools),
+        aim=_aim(config),
+        memory=_memory(family, config),
+    )
+
+
+def _aim(config: Any) -> Aim:
+    """What the checkpoint's config names, else three fifths of the way up, where ViCrop looks.
+
+    It took layer 14 of 24 and more of LLaVA-1.5, and 22 of 36 of Qwen2.5-VL-3B.
+    """
+    named = getattr(config, "attend", None)
+    if named:
+        return Aim(**named)
+    return Aim(round(0.6 * config.get_text_config().num_hidden_layers))
+
+
+def _memory(family: Family, config: Any) -> Memory | None:
+    """What the checkpoint's config names, else its family's usual; None where there is none."""
+    if family.recall is None:
+        return None
+    named = getattr(config, "memory", None)
+    return Memory(**named) if named else family.recall.usual(config)

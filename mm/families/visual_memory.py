@@ -1,0 +1,200 @@
+"""A picture's memory: its visual tokens at full resolution, of which any region can be replayed.
+
+VGR (arXiv 2506.11991, section 3): the picture is cut into tiles, each is encoded alone, and their
+visual tokens are put together to one grid, which stays outside the context. What enters is pooled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mm.geometry import Region, Size
+from mm.vlm import Memory
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+    from torch import Tensor
+
+LEAST = 2
+"""No region has fewer visual tokens a side, before pooling."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """The tiles of one memory.
+
+    Attributes:
+        tile: a tile's size in pixels.
+        tiles: (columns, rows) of tiles.
+        cells: (columns, rows) of a tile's visual tokens.
+    """
+
+    tile: Size
+    tiles: Size
+    cells: Size
+
+    @property
+    def grid(self) -> Size:
+        """(columns, rows) of the whole memory's visual tokens."""
+        return self.tiles[0] * self.cells[0], self.tiles[1] * self.cells[1]
+
+    def cut(self, pixels: Pixels) -> list[Pixels]:
+        """The tiles of `pixels`, row by row."""
+        from PIL import Image as pil
+
+        (width, height), (columns, rows) = self.tile, self.tiles
+        whole = (columns * width, rows * height)
+        if pixels.size != whole:
+            pixels = pixels.resize(whole, pil.Resampling.BICUBIC)
+        corners = [(x * width, y * height) for y in range(rows) for x in range(columns)]
+        return [pixels.crop((x, y, x + width, y + height)) for x, y in corners]
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """The tiles' visual tokens (tiles * cells, D), tile by tile, as those of the grid, row by
+        row."""
+        (across, down), (columns, rows) = self.tiles, self.cells
+        return tokens.view(down, across, rows, columns, -1).transpose(1, 2).flatten(0, 3)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A region of the memory on `sheet`, pooled. `box` is xyxy in its visual tokens."""
+
+    sheet: Sheet
+    box: tuple[int, int, int, int]
+    pool: int
+
+    @property
+    def shape(self) -> Size:
+        """(columns, rows) that enter the context."""
+        x0, y0, x1, y1 = self.box
+        return math.ceil((x1 - x0) / self.pool), math.ceil((y1 - y0) / self.pool)
+
+    def of(self, memory: Tensor) -> Tensor:
+        """The block's visual tokens (V, D), row by row, of the grid's (columns * rows, D)."""
+        from torch.nn.functional import avg_pool2d
+
+        x0, y0, x1, y1 = self.box
+        columns, rows = self.sheet.grid
+        part = memory.view(rows, columns, -1)[y0:y1, x0:x1]
+        if self.pool > 1:
+            planes = part.permute(2, 0, 1)[None]
+            pooled = avg_pool2d(planes, self.pool, ceil_mode=True, count_include_pad=False)
+            part = pooled[0].permute(1, 2, 0)
+        return part.reshape(-1, part.shape[-1])
+
+
+class Encode(Protocol):
+    """Visual tokens of tiles: for the input, then for each early layer that adds more."""
+
+    def __call__(self, model: Any, tensors: Mapping[str, Tensor]) -> list[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How a family's pictures are remembered.
+
+    Attributes:
+        usual: the `Memory` of a checkpoint whose config names none, from its config.
+        tensors: joins what the image processor made of each tile.
+        encode: from these, (tiles * cells, D) for each layer that takes visual tokens.
+        cell: (config) to the patches behind one visual token.
+    """
+
+    usual: Callable[[Any], Memory]
+    tensors: Callable[[Sequence[Mapping[str, Tensor]]], dict[str, Tensor]]
+    encode: Encode
+    cell: Callable[[Any], int]
+
+
+def sheet(memory: Memory, size: Size, cells_of: Callable[[Size], Size], *, snapshot: bool) -> Sheet:
+    """The tiles of the memory, or of the snapshot, of a picture of `size`.
+
+    `cells_of` tells (columns, rows) of visual tokens of a picture of some size.
+    """
+    if memory.tile is None:
+        return Sheet(size, (1, 1), cells_of(size))
+    tile = (memory.tile, memory.tile)
+    tiles = (1, 1) if snapshot else fitting(size, memory.tile, memory.max_tiles)
+    return Sheet(tile, tiles, cells_of(tile))
+
+
+def fitting(size: Size, tile: int, most: int) -> Size:
+    """(columns, rows) of at most `most` tiles that keep the shape of a picture of `size` best."""
+    scale = min(1.0, math.sqrt(most * tile**2 / (size[0] * size[1])))
+    columns, rows = (max(1, round(v * scale / tile)) for v in size)
+    while columns * rows > most:
+        columns, rows = (columns - 1, rows) if columns >= rows else (columns, rows - 1)
+    return columns, rows
+
+
+def block(region: Region, sheet: Sheet, pool: int) -> Block:
+    """The visual tokens that `region` touches, at least 2 x 2 of them where the memory has them."""
+    (x0, x1), (y0, y1) = (
+        _span(low, high, length)
+        for low, high, length in (
+            (region.x0, region.x1, sheet.grid[0]),
+            (region.y0, region.y1, sheet.grid[1]),
+        )
+    )
+    return Block(sheet, (x0, y0, x1, y1), pool)
+
+
+def _span(low: float, high: float, length: int) -> tuple[int, int]:
+    start, stop = math.floor(low * length + 1e-6), math.ceil(high * length - 1e-6)
+    least = min(LEAST, length)
+    start = min(start, length - least)
+    return start, max(stop, start + least)
+
+
+def qwen(config: Any) -> Memory:
+    """The whole picture at the size the model reads it; its merger pools 2 x 2 patches already."""
+    return Memory(local=2, replay=1)
+
+
+def llava_next(config: Any) -> Memory:
+    """The paper's own: tiles as large as the tower's input, pooled 2 x 2, 4 x 4 and 2 x 2."""
+    return Memory(tile=config.vision_config.image_size, snapshot=2, local=4, replay=2)
+
+
+def _qwen_tensors(made: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    import torch
+
+    return {key: torch.cat([tile[key] for tile in made]) for key in made[0]}
+
+
+def _qwen_tokens(model: Any, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    import torch
+
+    takes = {k: v.to(model.device) for k, v in tensors.items()}
+    out = model.model.get_image_features(**takes, return_dict=True)
+    layers = [out.pooler_output, *(getattr(out, "deepstack_features", None) or ())]
+    return [layer if torch.is_tensor(layer) else torch.cat(tuple(layer)) for layer in layers]
+
+
+def _llava_tensors(made: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Of each tile only the overview of itself, which is the tile whole."""
+    import torch
+
+    return {"pixel_values": torch.cat([tile["pixel_values"][:, 0] for tile in made])}
+
+
+def _llava_tokens(model: Any, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    """The tower's and the projector's, without the newlines that LLaVA-NeXT puts between rows."""
+    config, body = model.config, model.model
+    out = body.vision_tower(
+        tensors["pixel_values"].to(model.device, model.dtype),
+        output_hidden_states=True,
+        return_dict=True,
+    )
+    hidden = out.hidden_states[config.vision_feature_layer]
+    if config.vision_config.model_type == "clip_vision_model":
+        hidden = hidden[:, 1:]  # the class token belongs to no place
+    return [body.multi_modal_projector(hidden).flatten(0, 1)]
+
+
+QWEN = Recall(qwen, _qwen_tensors, _qwen_tokens, lambda c: c.vision_config.spatial_merge_size**2)
+LLAVA_NEXT = Recall(llava_next, _llava_tensors, _llava_tokens, lambda config: 1)

@@ -1,0 +1,3 @@
+"""Models whose weights are here."""
+
+from .load import load

@@ -1,0 +1,3 @@
+"""Models behind an OpenAI-compatible server."""
+
+from .connect import connect

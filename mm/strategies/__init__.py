@@ -1,0 +1,3 @@
+"""Strategies that need no tool."""
+
+from .single import direct, insist, think

@@ -1,0 +1,47 @@
+"""Strategies that need no tool."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from mm.answers.matching import match_choice
+from mm.session import Session, Strategy
+from mm.trace import Branch
+from mm.types import message
+
+THINK = (
+    "Think first between <think> and </think>, then give the answer between <answer> and </answer>."
+)
+
+
+def direct(session: Session) -> Branch:
+    """Ask once."""
+    session.generate()
+    return session.branch
+
+
+def think(session: Session, *, instruction: str = THINK) -> Branch:
+    """Ask once, reasoning before the answer."""
+    session.say(message("system", instruction))
+    session.generate()
+    return session.branch
+
+
+def _insist(session: Session, *, strategy: Strategy) -> Branch:
+    branch = strategy(session)
+    choices = session.sample.choices
+    if not choices or session.stopped or match_choice(branch.answer, choices) is not None:
+        return branch
+    unclear = branch.steps[-1:]
+    replied = unclear and unclear[0].message.role == "assistant"
+    again = session.at(unclear[0].parent if replied else branch.leaf)
+    again.choose(choices)
+    return again.branch
+
+
+def insist(strategy: Strategy) -> Strategy:
+    """`strategy`, but the likeliest choice in place of a last reply that gives none of them.
+
+    The unclear reply stays in the trace as a branch of its own.
+    """
+    return partial(_insist, strategy=strategy)

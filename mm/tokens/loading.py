@@ -1,0 +1,85 @@
+"""Finds what a token builder is made of: a checkpoint's tokenizer, processor and chat template."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from mm.families.registry import Family, family_of
+from mm.types import user
+
+from .builder import TokenBuilder
+from .processor_parts import read_processor_parts
+from .tokenizer import SafeTokenizer
+
+log = logging.getLogger(__name__)
+
+_PROBE = "What is here?"
+
+
+def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBuilder:
+    """The builder of a checkpoint, composed of its tokenizer and image processor.
+
+    Its `AutoProcessor` is never made, because several of those need torchvision. `kw` goes to
+    transformers' `from_pretrained` (`revision`, `local_files_only`, `token`, ...).
+
+    Raises:
+        ValueError: its family is not listed, or its tokenizer lacks a token the family needs.
+        OSError: there is no such checkpoint.
+    """
+    found = read_processor_parts(folder_or_id, config=config, **kw)
+    family = family_of(found.config.model_type)
+    if family is None:
+        raise ValueError(f"{folder_or_id}: no family is known for type {found.config.model_type!r}")
+    return compose(
+        family, found.config, found.tokenizer, found.image_processor, end_ids=found.end_ids
+    )
+
+
+def compose(
+    family: Family,
+    config: Any,
+    tokenizer: Any,
+    image_processor: Any,
+    *,
+    end_ids: Iterable[int] = (),
+) -> TokenBuilder:
+    """A builder from its parts, with the turns that the tokenizer's chat template writes.
+
+    Raises:
+        ValueError: the tokenizer lacks a token the family needs.
+    """
+    make = partial(
+        TokenBuilder,
+        family,
+        config=config,
+        tokenizer=tokenizer,
+        image_processor=image_processor,
+        end_ids=frozenset(end_ids),
+        words=SafeTokenizer(tokenizer, family.placeholder, family.markers),
+    )
+    if not tokenizer.chat_template:
+        return make()
+    theirs = _prompt(tokenizer)
+    for turns in family.turns:
+        with suppress(ValueError):  # a template whose tokens this tokenizer lacks
+            builder = make(turns=turns)
+            if _bare(builder.build([user(_PROBE)]).ids, tokenizer) == theirs:
+                return builder
+    log.warning("%s: unknown chat template; using the family's usual turns", family.name)
+    return make()
+
+
+def _prompt(tokenizer: Any) -> list[int]:
+    """The probe as the tokenizer's own chat template asks it."""
+    said = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
+    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+    return _bare(tokenizer(text, add_special_tokens=False).input_ids, tokenizer)
+
+
+def _bare(ids: Sequence[int], tokenizer: Any) -> list[int]:
+    """`ids` without the token that the tokenizer may put first."""
+    return list(ids[1:] if ids and ids[0] == tokenizer.bos_token_id else ids)

@@ -1,0 +1,64 @@
+"""A checkpoint's tokenizer and image processor, loaded one by one: no `AutoProcessor` is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .torchvision_compat import hide_broken_torchvision
+
+
+@dataclass(frozen=True)
+class ProcessorParts:
+    """What a token builder is composed of; `end_ids` are those of the generation config."""
+
+    config: Any
+    tokenizer: Any
+    image_processor: Any
+    end_ids: frozenset[int] = frozenset()
+
+
+def read_processor_parts(folder_or_id: str, *, config: Any = None, **kw: Any) -> ProcessorParts:
+    """The ingredients in a checkpoint's folder; `kw` goes to transformers' `from_pretrained`.
+
+    Raises:
+        OSError: there is no such checkpoint, or it lacks a file.
+    """
+    hide_broken_torchvision()
+    from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+
+    config = config or AutoConfig.from_pretrained(folder_or_id, **kw)
+    tokenizer = AutoTokenizer.from_pretrained(folder_or_id, **kw)
+    tokenizer.chat_template = tokenizer.chat_template or _older_template(folder_or_id, kw)
+    processor = AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw)
+    return ProcessorParts(config, tokenizer, processor, _generation_ends(folder_or_id, kw))
+
+
+def ids_of(value: int | Sequence[int] | None) -> frozenset[int]:
+    """Ids that a config gives as one, several or none."""
+    if value is None:
+        return frozenset()
+    return frozenset({value} if isinstance(value, int) else value)
+
+
+def _older_template(folder_or_id: str, kw: dict[str, Any]) -> str | None:
+    """The chat template that older checkpoints keep with their processor."""
+    from transformers.utils.hub import cached_file
+
+    kw = {k: v for k, v in kw.items() if k != "trust_remote_code"}
+    found = cached_file(
+        folder_or_id, "chat_template.json", _raise_exceptions_for_missing_entries=False, **kw
+    )
+    return json.loads(Path(found).read_text())["chat_template"] if found else None
+
+
+def _generation_ends(folder_or_id: str, kw: dict[str, Any]) -> frozenset[int]:
+    from transformers import GenerationConfig
+
+    try:
+        return ids_of(GenerationConfig.from_pretrained(folder_or_id, **kw).eos_token_id)
+    except OSError:  # it has no such file
+        return frozenset()

@@ -1,0 +1,406 @@
+"""The `mm` command: answers on stdout, mistakes in one line, batches that resume."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image as pil
+
+import mm
+from app.cli.main import run
+from vision import ZOOM_TOOL
+
+ROOT = Path(__file__).parents[2]
+CALL = (
+    "<tool_call>\n"
+    '{"name": "image_zoom_in_tool", '
+    '"arguments": {"bbox_2d": [250, 500, 500, 1000], "label": "sign"}}'
+    "\n</tool_call>"
+)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Puts a script behind `mm.load` and gives the model back."""
+
+    def script(*replies) -> mm.ScriptedVLM:
+        vlm = mm.ScriptedVLM(replies)
+        monkeypatch.setattr(mm, "load", lambda name, **options: vlm)
+        return vlm
+
+    return script
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    path = tmp_path / "table.png"
+    pil.new("RGB", (80, 40), "red").save(path)
+    return path
+
+
+def png_of(size: tuple[int, int]) -> bytes:
+    """A PNG that claims `size` and holds nothing."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", *size, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT\x35\xaf\x06\x1e"
+
+
+def half_png() -> bytes:
+    import io
+
+    file = io.BytesIO()
+    pil.effect_noise((64, 64), 50).save(file, "PNG")
+    return file.getvalue()[:1500]
+
+
+BAD_PICTURES = [
+    pytest.param("cut.png", half_png(), id="cut off"),
+    pytest.param("empty.png", b"", id="zero bytes"),
+    pytest.param("words.jpg", b"hello, I am no picture\n", id="not a picture"),
+    pytest.param("bomb.png", png_of((60_000, 60_000)), id="bomb"),
+    pytest.param("strip.png", png_of((60_000, 1)), id="strip"),
+    pytest.param("absent.png", None, id="missing"),
+    pytest.param(".", None, id="folder"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), BAD_PICTURES)
+def test_bad_picture_is_one_line_in_all(tmp_path, name, content):
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "ask", str(path), "What is it?"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    lines = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 2, lines
+    assert len(lines) == 1, lines
+    assert str(path) in lines[0]
+
+
+def test_bad_picture_is_json_for_a_program(tmp_path, capsys):
+    assert run(["ask", str(tmp_path / "absent.png"), "What is it?", "--json"]) == 2
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)
+    assert (said["answer"], said["regions"], printed.err) == (None, [], "")
+    assert "absent.png" in said["error"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        pytest.param(["ask"], "give a picture and a question", id="nothing"),
+        pytest.param(["ask", "What?"], "no picture before the question", id="no picture"),
+        pytest.param(["ask", "PICTURE"], "end with the question", id="no question"),
+        pytest.param(["ask", "PICTURE", " "], "question is empty", id="blank question"),
+        pytest.param(["ask", "PICTURE", "What?", "--zoom"], "No such option", id="bad flag"),
+        pytest.param(["look"], "No such command", id="bad command"),
+        pytest.param(["ask", "PICTURE", "?", "--max-tokens", "0"], "--max-tokens", id="no tokens"),
+        pytest.param(["ask", "PICTURE", "?", "--dtype", "int3"], "--dtype", id="bad dtype"),
+        pytest.param(["ask", "PICTURE", "?", "--model", "tinny"], "tinny", id="no such model"),
+        pytest.param(["ask", "PICTURE", "?", "--draw", "no/a.png"], "no folder", id="no folder"),
+        pytest.param(["ask", "PICTURE", "?", "--draw", "a.txt"], "a.txt", id="not a picture name"),
+        pytest.param(["ask", "PICTURE", "?", "--save-trace", "PICTURE"], "folder", id="trace file"),
+        pytest.param(["ask", "PICTURE", "?", "--strategy", "zooom"], "zooom", id="no strategy"),
+        pytest.param(
+            ["ask", "PICTURE", "?", "--strategy", "no.such:thing"], "no module 'no'", id="no module"
+        ),
+        pytest.param(
+            ["ask", "PICTURE", "?", "--strategy", "json:thing"], "no 'thing'", id="no function"
+        ),
+        pytest.param(
+            ["ask", "PICTURE", "?", "--strategy", "json:__name__"], "called", id="not callable"
+        ),
+        pytest.param(["ask", "--batch", "rows.jsonl"], "go together", id="batch without out"),
+        pytest.param(
+            ["ask", "PICTURE", "?", "--batch", "a", "--out", "b"], "leave out", id="batch and words"
+        ),
+        pytest.param(
+            ["ask", "--batch", "absent.jsonl", "--out", "b"], "absent.jsonl", id="no rows file"
+        ),
+        pytest.param(["eval", "tabletop", "--strategy", "zooom"], "zooom", id="eval no strategy"),
+    ],
+)
+def test_mistake_is_one_line(picture, capsys, arguments, says):
+    code = run([str(picture) if a == "PICTURE" else a for a in arguments])
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1
+    assert says in printed.err
+
+
+def test_eval_of_nothing_is_one_line(capsys):
+    assert run(["eval", "absent.csv"]) == 2
+    assert "absent.csv" in capsys.readouterr().err
+
+
+def test_answer_place_and_cost(scripted, picture, capsys):
+    scripted(CALL, "<answer>K</answer>")
+    assert run(["ask", str(picture), "What letter?", "--strategy", "zoom"]) == 0
+    printed = capsys.readouterr()
+    answer, _, looked, cost = printed.out.splitlines()
+    assert answer == "K"
+    assert looked == f"looked at  {picture} [16, 12, 44, 40]"
+    assert cost.startswith("cost ")
+    assert printed.err == ""
+
+
+def test_json_says_exactly_the_contract(scripted, picture, capsys):
+    scripted(CALL, "<answer>K</answer>")
+    assert run(["ask", str(picture), "What letter?", "--strategy", "zoom", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said) == ["answer", "regions", "cost", "error"]
+    assert said["answer"] == "K"
+    assert said["regions"] == [{"image": 0, "xyxy": [16, 12, 44, 40]}]
+    assert said["cost"]["calls"] == 2
+    assert said["error"] is None
+
+
+def test_model_failure(scripted, picture, capsys):
+    scripted()
+    assert run(["ask", str(picture), "What?"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert run(["ask", str(picture), "What?", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_bug_keeps_its_traceback(scripted, picture):
+    scripted(lambda conversation: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(["ask", str(picture), "What?"])
+
+
+def test_several_pictures_in_one_question(scripted, picture, tmp_path):
+    other = tmp_path / "other.png"
+    pil.new("RGB", (10, 20), "blue").save(other)
+    vlm = scripted("no")
+    assert run(["ask", str(picture), str(other), "Are they the same?"]) == 0
+    (asked,) = vlm.conversations
+    assert [image.size for image in asked[-1].images] == [(80, 40), (10, 20)]
+    assert asked[-1].text == "Are they the same?"
+
+
+def test_choices_always_give_one_of_them(scripted, picture, capsys):
+    vlm = scripted("I cannot tell.")
+    vlm.scores = {"blue": -1.0}
+    assert run(["ask", str(picture), "Which colour?", "--choices", "red, blue"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "blue"
+
+
+def test_flags_reach_the_model(scripted, picture):
+    vlm = scripted("red")
+    flags = ["--max-tokens", "7", "--temperature", "0.5", "--seed", "3"]
+    assert run(["ask", str(picture), "What?", *flags]) == 0
+    assert vlm.samplings == [mm.Sampling(max_tokens=7, temperature=0.5, seed=3)]
+
+
+def test_trace_and_drawing_are_written(scripted, picture, tmp_path):
+    scripted(CALL, "<answer>K</answer>")
+    drawing, traces = tmp_path / "out.png", tmp_path / "traces"
+    flags = ["--strategy", "zoom", "--draw", str(drawing), "--save-trace", str(traces)]
+    assert run(["ask", str(picture), "What letter?", *flags]) == 0
+    (trace,) = mm.load_traces(traces)
+    assert (trace.answer, len(trace.images)) == ("K", 1)
+    drawn = pil.open(drawing)
+    assert drawn.getcolors(10) != pil.open(picture).getcolors(10)
+
+
+def test_control_characters_never_reach_the_terminal(scripted, picture, capsys):
+    scripted("\x1b[2Jred\x07")
+    assert run(["ask", str(picture), "What?"]) == 0
+    assert capsys.readouterr().out.startswith("[2Jred\n")
+
+
+def test_strategy_of_ones_own_from_the_current_folder(
+    scripted, picture, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "my_strategies.py").write_text(
+        "def twice(session):\n"
+        "    session.generate()\n"
+        "    session.generate()\n"
+        "    return session.branch\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    vlm = scripted("one", "<answer>two</answer>")
+    assert run(["ask", str(picture), "What?", "--strategy", "my_strategies:twice"]) == 0
+    assert capsys.readouterr().out.startswith("two\n")
+    assert len(vlm.conversations) == 2
+
+
+def test_mistake_inside_a_strategy_is_its_authors(picture, tmp_path, monkeypatch):
+    (tmp_path / "broken_strategy.py").write_text("import no_such_package_anywhere\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_package_anywhere"):
+        run(["ask", str(picture), "What?", "--strategy", "broken_strategy:look"])
+
+
+class TestBatch:
+    @pytest.fixture
+    def rows(self, picture, tmp_path) -> Path:
+        return self.write(tmp_path, [{"id": i, "image": "table.png", "question": i} for i in "abc"])
+
+    @staticmethod
+    def write(folder: Path, rows: list) -> Path:
+        path = folder / "rows.jsonl"
+        lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    @staticmethod
+    def read(path: Path) -> dict[str, dict]:
+        answers = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len({a["row"] for a in answers}) == len(answers)
+        return {a["id"]: a for a in answers}
+
+    @staticmethod
+    def ask(rows: Path, *flags: str) -> int:
+        out = str(rows.parent / "out.jsonl")
+        return run(["ask", "--batch", str(rows), "--out", out, *flags])
+
+    @staticmethod
+    def number(conversation) -> str:
+        """What to answer: 1 to the question "a", 2 to "b", 3 to "c"."""
+        return str("abc".index(conversation[-1].text) + 1)
+
+    def test_every_row_is_answered(self, scripted, rows, tmp_path, capsys):
+        scripted(*[self.number] * 3)
+        assert self.ask(rows) == 0
+        answers = self.read(tmp_path / "out.jsonl")
+        assert {i: a["answer"] for i, a in answers.items()} == {"a": "1", "b": "2", "c": "3"}
+        assert answers["a"].items() >= {"regions": [], "error": None, "question": "a"}.items()
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        assert "3 answered, 0 failed" in printed.err
+
+    def test_rows_are_asked_together_and_answered_in_their_order(self, scripted, rows, tmp_path):
+        met = threading.Barrier(3)
+
+        def together(conversation) -> str:
+            met.wait(10)
+            return self.number(conversation)
+
+        scripted(*[together] * 3)
+        assert self.ask(rows, "--threads", "3") == 0
+        assert list(self.read(tmp_path / "out.jsonl")) == ["a", "b", "c"]
+
+    def test_goes_on_after_a_kill(self, scripted, rows, tmp_path):
+        def interrupted(conversation) -> str:
+            if conversation[-1].text == "b":
+                raise KeyboardInterrupt
+            return self.number(conversation)
+
+        out = tmp_path / "out.jsonl"
+        scripted(*[interrupted] * 3)
+        assert self.ask(rows) == 130
+        assert list(self.read(out)) == ["a"]
+        with out.open("a") as file:
+            file.write('{"row": 2, "id": "b", "answ')  # a kill in the middle of a line
+        vlm = scripted(*[self.number] * 2)
+        assert self.ask(rows) == 0
+        assert {i: a["answer"] for i, a in self.read(out).items()} == {"a": "1", "b": "2", "c": "3"}
+        assert sorted(c[-1].text for c in vlm.conversations) == ["b", "c"]
+
+    def test_nothing_left_to_do_loads_no_model(self, scripted, rows, monkeypatch):
+        scripted("1", "2", "3")
+        assert self.ask(rows) == 0
+        monkeypatch.setattr(mm, "load", lambda name, **options: pytest.fail("loaded"))
+        assert self.ask(rows) == 0
+
+    def test_bad_rows_are_told_counted_and_tried_again(self, scripted, picture, tmp_path, capsys):
+        rows = self.write(
+            tmp_path,
+            [
+                {"id": "good", "images": ["table.png", "table.png"], "question": "?"},
+                {"id": "absent", "image": "absent.png", "question": "?"},
+                "{cut off",
+                "[1]",
+                {"id": "mute", "image": "table.png"},
+                {"id": "blind", "question": "?"},
+                {"id": "number", "image": 7, "question": "?"},
+            ],
+        )
+        vlm = scripted("yes")
+        assert self.ask(rows) == 0
+        out = tmp_path / "out.jsonl"
+        answers = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [bool(a["error"]) for a in answers] == [False] + [True] * 6
+        assert len(vlm.conversations) == 1
+        assert "1 answered, 6 failed" in capsys.readouterr().err
+        picture.rename(tmp_path / "absent.png")
+        scripted("now")
+        assert self.ask(rows) == 0
+        answers = [json.loads(line) for line in out.read_text().splitlines()]
+        assert sum(a["error"] is None for a in answers) == 2
+        assert len(answers) == 7
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            pytest.param(["--strategy", "think"], id="another strategy"),
+            pytest.param(["--model", "big"], id="another model"),
+        ],
+    )
+    def test_does_not_mix_answers(self, scripted, rows, tmp_path, capsys, flags):
+        scripted("1", "2", "3")
+        self.ask(rows)
+        before = (tmp_path / "out.jsonl").read_text()
+        assert self.ask(rows, *flags) == 2
+        assert "give another --out" in capsys.readouterr().err
+        assert (tmp_path / "out.jsonl").read_text() == before
+
+    def test_rows_that_changed_are_not_answered_by_old_answers(self, scripted, rows, tmp_path):
+        scripted("1", "2", "3")
+        self.ask(rows)
+        self.write(tmp_path, [{"id": "a", "image": "table.png", "question": "something else"}])
+        assert self.ask(rows) == 2
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pytest.param("notes of mine", id="words"),
+            pytest.param('{"image": "a.png", "question": "?"}\n', id="rows"),
+        ],
+    )
+    def test_never_overwrites_another_file(self, rows, tmp_path, content):
+        (tmp_path / "out.jsonl").write_text(content)
+        assert self.ask(rows) == 2
+        assert (tmp_path / "out.jsonl").read_text() == content
+
+    def test_two_rows_may_not_share_an_id(self, picture, tmp_path, capsys):
+        rows = self.write(tmp_path, [{"id": 1, "image": "table.png", "question": "?"}] * 2)
+        assert self.ask(rows) == 2
+        assert "rows 1 and 2" in capsys.readouterr().err
+
+
+def test_ask_loads_nothing_it_does_not_need(picture):
+    program = (
+        "import sys, mm; from app.cli import run\n"
+        "mm.load = lambda name, **options: mm.ScriptedVLM(['red'])\n"
+        f"assert run(['ask', {str(picture)!r}, 'What?', '--strategy', 'zoom']) == 0\n"
+        "heavy = {'gradio', 'trl', 'datasets', 'matplotlib', 'torch', 'transformers'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_zoom_offers_its_tool(scripted, picture):
+    vlm = scripted("red")
+    assert run(["ask", str(picture), "What?", "--strategy", "zoom"]) == 0
+    assert ZOOM_TOOL in vlm.conversations[0][0].parts

@@ -1,0 +1,264 @@
+"""The page: what its handlers show, what they refuse, and once all of it in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PIL import Image as pil
+from PIL import ImageDraw
+
+import mm
+
+pytest.importorskip("gradio", reason="the page needs gradio: pip install -e '.[demo]'")
+
+from gradio_client import Client, handle_file
+
+from app.demo.page import MAX_QUESTION, Handlers, launch, page
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "chrome"])), None)
+CALL = (
+    "<think>The <b>sign</b> is small.</think>"
+    '<tool_call>\n{"name": "image_zoom_in_tool", '
+    '"arguments": {"bbox_2d": [250, 500, 500, 1000], "label": "the sign"}}\n</tool_call>'
+)
+
+
+@pytest.fixture
+def uploads(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def upload(uploads) -> dict:
+    path = uploads / "table.png"
+    pil.new("RGB", (80, 40), "red").save(path)
+    return {"path": str(path)}
+
+
+def test_shows_words_regions_crops_and_cost_as_they_come(upload, monkeypatch):
+    monkeypatch.setattr("app.demo.page.PAUSE_S", -1.0)
+    vlm = mm.ScriptedVLM([CALL, "It says <answer>K</answer>"])
+    views = list(Handlers(vlm).show(upload, " What letter? ", "zoom"))
+    said = [v[0] for v in views if isinstance(v[0], str)]
+    assert said[0] == '<div class="writing">looking</div>'
+    assert any("tool_call" in words for words in said[1:-1])
+    assert said[-1].endswith('<div class="answer">K</div>')
+    assert "The &lt;b&gt;sign&lt;/b&gt; is small." in said[-1]
+    galleries = [v[2] for v in views if isinstance(v[2], list)]
+    assert [len(g) for g in galleries] == [0, 1, 1]
+    assert galleries[-1][0][1] == "1. the sign"
+    picture, cost = views[-1][1], views[-1][3]
+    assert picture.width == 2 * picture.height
+    assert len(picture.getcolors()) > len(views[0][1].getcolors()) == 1
+    assert "visual tokens" in cost
+    assert vlm.conversations[0][-1].text == "What letter?"
+
+
+@pytest.mark.parametrize(
+    ("picture", "question", "strategy", "says"),
+    [
+        pytest.param(None, "What?", "zoom", "drop a picture", id="no picture"),
+        pytest.param("good", "  ", "zoom", "ask a question", id="no question"),
+        pytest.param("good", "x" * (MAX_QUESTION + 1), "zoom", "limit", id="long question"),
+        pytest.param("good", "What?", "os:abort", "no strategy", id="a module to import"),
+        pytest.param("bad", "What?", "zoom", "words.png", id="not a picture"),
+        pytest.param({"path": "/etc/passwd"}, "What?", "zoom", "uploaded", id="a path of ours"),
+        pytest.param("/etc/passwd", "What?", "zoom", "uploaded", id="a bare path"),
+        pytest.param({"path": "http://localhost/a.png"}, "What?", "zoom", "uploaded", id="address"),
+        pytest.param("climb", "What?", "zoom", "uploaded", id="dot dot"),
+    ],
+)
+def test_what_cannot_be_asked_is_said_on_the_page(
+    uploads, upload, picture, question, strategy, says
+):
+    (uploads / "words.png").write_text("no picture")
+    (uploads.parent / "secret.png").write_bytes((uploads / "table.png").read_bytes())
+    known = {
+        "good": upload,
+        "bad": {"path": str(uploads / "words.png")},
+        "climb": {"path": f"{uploads}/../secret.png"},
+    }
+    payload = known.get(picture, picture) if isinstance(picture, str) else picture
+    (view,) = Handlers(mm.ScriptedVLM([])).show(payload, question, strategy)
+    assert says in view[0]
+    assert view[0].startswith('<div class="mistake">')
+
+
+def test_failure_of_the_model_is_said_on_the_page(upload):
+    *_, last = Handlers(mm.ScriptedVLM([])).show(upload, "What?", "direct")
+    assert last[0].startswith('<div class="mistake">the script has')
+
+
+class Endless(mm.ScriptedVLM):
+    """Writes until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.writing, self.stopped = threading.Event(), threading.Event()
+
+    def generate(self, conversations, sampling, *, on_token=None, cancel=None):
+        self.writing.set()
+        assert on_token
+        assert cancel
+        while not cancel():
+            on_token("word ")
+            self.stopped.wait(0.01)
+        self.stopped.set()
+        said = mm.assistant("word")
+        return [mm.Generation(said, finish="cancelled")]
+
+
+def test_closing_the_view_stops_the_model(upload):
+    vlm = Endless()
+    views = Handlers(vlm).show(upload, "What?", "direct")
+    next(views)
+    next(views)
+    views.close()
+    assert vlm.stopped.wait(5)
+
+
+@pytest.fixture
+def served(uploads):
+    """Serves a model for the test and gives the address."""
+    pages = []
+
+    def serve(vlm: mm.VLM) -> str:
+        pages.append(page(vlm))
+        return launch(pages[-1], port=0, wait=False)
+
+    yield serve
+    for blocks in pages:
+        blocks.close(verbose=False)
+
+
+def test_programs_may_only_ask(served, tmp_path):
+    path = tmp_path / "table.png"
+    pil.new("RGB", (80, 40), "red").save(path)
+    client = Client(served(mm.ScriptedVLM([CALL, "<answer>K</answer>"])), verbose=False)
+    offered = client.view_api(return_format="dict")
+    assert isinstance(offered, dict)
+    assert list(offered["named_endpoints"]) == ["/ask"]
+    said = client.predict(handle_file(path), "What letter?", "zoom", api_name="/ask")
+    assert list(said) == ["answer", "regions", "cost", "error"]
+    assert said["answer"] == "K"
+    assert said["regions"] == [{"image": 0, "xyxy": [16, 12, 44, 40]}]
+    with pytest.raises(Exception, match="uploaded"):
+        client.predict({"path": str(path)}, "What letter?", "zoom", api_name="/ask")
+
+
+@pytest.fixture
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[test]'")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        yield chromium.new_page(viewport={"width": 1280, "height": 1000})
+        chromium.close()
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "photo.png"
+    pixels = pil.new("RGB", (400, 300), "tan")
+    ImageDraw.Draw(pixels).rectangle((100, 150, 199, 249), fill="red")
+    pixels.save(path)
+    return path
+
+
+def ask(browser, photo: Path, question: str) -> None:
+    browser.locator("#picture input[type=file]").set_input_files(str(photo))
+    browser.wait_for_selector("#picture img")
+    browser.locator("#question textarea").fill(question)
+    browser.locator("#ask").click()
+
+
+@pytest.mark.slow
+def test_in_a_browser_the_answer_and_the_crop_are_seen(browser, photo, served):
+    elsewhere = []
+    address = served(mm.ScriptedVLM([CALL, "<answer><img src=x onerror=alert(1)></answer>"]))
+    browser.on("request", lambda r: elsewhere.append(r.url))
+    browser.goto(address)
+    ask(browser, photo, "What letter is on the red square?")
+    answer = browser.wait_for_selector("#said .answer")
+    assert answer.inner_text() == "<img src=x onerror=alert(1)>"
+    crop = browser.wait_for_selector("#crops img")
+    assert crop.evaluate("i => i.decode().then(() => i.naturalWidth)") > 0
+    assert "1. the sign" in browser.locator("#crops").inner_text()
+    assert browser.locator("#looked img").count() == 1
+    assert "visual tokens" in browser.locator("#cost").inner_text()
+    ours = ("data:", "blob:", address)
+    assert [url for url in elsewhere if not url.startswith(ours)] == []
+
+
+@pytest.mark.slow
+def test_in_a_browser_stop_stops_the_model(browser, photo, served):
+    vlm = Endless()
+    browser.goto(served(vlm))
+    ask(browser, photo, "What?")
+    browser.wait_for_selector("#said .writing:has-text('word')")
+    assert not vlm.stopped.is_set()
+    browser.locator("#stop").click()
+    browser.wait_for_selector("#said :text('Stopped.')")
+    assert vlm.stopped.wait(5)
+
+
+@pytest.mark.slow
+def test_in_a_browser_a_page_that_is_left_stops_the_model(browser, photo, served):
+    vlm = Endless()
+    browser.goto(served(vlm))
+    ask(browser, photo, "What?")
+    browser.wait_for_selector("#said .writing:has-text('word')")
+    browser.close()
+    assert vlm.stopped.wait(15)
+
+
+@pytest.fixture
+def demo_process():
+    """`mm demo` itself, with the bundled model, at a free port."""
+    command = [sys.executable, "-m", "app.cli", "demo", "--port", "0"]
+    # a shell that runs its jobs in the background has them ignore Ctrl-C, and this inherits it
+    heed_interrupts = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_interrupts,
+    )
+    assert process.stdout
+    first = process.stdout.readline()
+    address = re.search(r"http://127\.0\.0\.1:\d+/", first)
+    assert address, first
+    yield address.group()
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(20) in (0, 130)
+
+
+@pytest.mark.slow
+def test_mm_demo_answers_about_its_example(browser, demo_process):
+    browser.goto(demo_process)
+    browser.locator("text=What letter is on the red square?").first.click()
+    browser.wait_for_selector("#picture img")
+    browser.locator("#ask").click()
+    answer = browser.wait_for_selector("#said .answer", timeout=60_000)
+    table = json.loads((ROOT / "app/examples/table.json").read_text())
+    red_square = next(o for o in table["objects"] if (o["colour"], o["shape"]) == ("red", "square"))
+    assert answer.inner_text() == red_square["letter"]
+    browser.wait_for_selector("#crops img")

@@ -1,0 +1,375 @@
+"""A reply from what the engine kept is the reply of a fresh run, whoever asked in between."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+
+import PIL.Image
+import pytest
+import torch
+from tiny_models import FAMILIES, TinyModel
+
+from mm.engine.detokenizer import StreamDetokenizer
+from mm.engine.engine import Engine
+from mm.engine.prefix_cache import PrefixCache, PrefixKey
+from mm.engine.sampler import Sampler, log_probs
+from mm.local.hf_vlm import HFVLM
+from mm.lru_cache import LRUCache
+from mm.tokens.sequence import Tokens
+from mm.types import Conversation, Image, Sampling, assistant, user
+
+torch.set_num_threads(1)
+families = pytest.mark.parametrize("family", FAMILIES)
+
+
+@cache
+def picture(seed: int, size: tuple[int, int] = (96, 80)) -> Image:
+    noise = torch.randint(0, 256, (*size, 3), generator=torch.Generator().manual_seed(seed))
+    return Image(PIL.Image.frombytes("RGB", size, bytes(noise.flatten().tolist())))
+
+
+def question(seed: int = 1) -> Conversation:
+    return (user(picture(seed), "what letter is on the red square?"),)
+
+
+def vlm(family: str = "qwen3_vl", **options: int) -> HFVLM:
+    tiny = FAMILIES[family]()
+    return HFVLM(Engine(tiny.model, tiny.builder, **options))
+
+
+def looks_again(model: HFVLM) -> tuple[Conversation, Conversation]:
+    """A conversation before and after a second look, while somebody else asked in between."""
+    first = question()
+    reply = model.generate([first], Sampling(max_tokens=5))[0]
+    model.generate([(user("hello", picture(7, (64, 160)), picture(8)),)], Sampling(max_tokens=3))
+    return first, (*first, reply.message, user(picture(2), "and here?"))
+
+
+def fresh_logits(tiny: TinyModel, tokens: Tokens) -> torch.Tensor:
+    """What the model itself makes of the whole conversation in one pass, without the engine."""
+    family, ids = tiny.builder.family, torch.tensor([tokens.ids])
+    visual = (ids == tiny.builder.placeholder_id).int()
+    # Idefics3 counts a picture's tiles on the second axis, the first being the conversation
+    axis = 1 if "pixel_attention_mask" in family.tensors else 0
+    tensors = {
+        key: torch.cat([span.tensors[key] for span in tokens.images], dim=axis)
+        for key in tokens.images[0].tensors
+    }
+    if family.mrope:
+        tensors["mm_token_type_ids"] = visual
+        tiny.model.model.rope_deltas = None
+    if family.joined_pictures:
+        tensors["token_type_ids"] = visual
+    with torch.no_grad():
+        out = tiny.model(input_ids=ids, attention_mask=torch.ones_like(ids), **tensors)
+    return out.logits[0, -1]
+
+
+@families
+def test_a_second_look_has_the_logits_of_a_fresh_run(family: str) -> None:
+    model = vlm(family)
+    _, again = looks_again(model)
+    tokens = model.builder.build(again)
+    continued = model.engine.next_logits(tokens)
+    assert (continued - fresh_logits(FAMILIES[family](), tokens)).abs().max() < 1e-4
+
+
+@families
+def test_a_second_look_computes_only_what_is_new(family: str) -> None:
+    model = vlm(family)
+    first, again = looks_again(model)
+    reply = model.generate([again], Sampling(max_tokens=5))[0]
+    fresh = vlm(family).generate([again], Sampling(max_tokens=5))[0]
+    # the last sampled token was never computed, so it counts as new
+    known = len(model.builder.build(first).ids) + len(again[1].tokens or ()) - 1
+    length = len(model.builder.build(again).ids)
+    assert reply.message.tokens == fresh.message.tokens
+    assert (reply.cost.reused_tokens, reply.cost.computed_tokens) == (known, length - known)
+    assert (fresh.cost.reused_tokens, fresh.cost.computed_tokens) == (0, length)
+    assert 0 < reply.cost.patches < fresh.cost.patches
+    assert reply.cost.visual_tokens == model.visual_tokens(picture(2).size)
+    assert reply.cost.generated_tokens == len(reply.message.tokens or ())
+
+
+@families
+def test_samples_of_one_prompt_share_it_and_do_not_disturb_each_other(family: str) -> None:
+    model = vlm(family)
+    sampled = [Sampling(max_tokens=6, temperature=1.0, seed=s) for s in (1, 2, 3, 1)]
+    replies = [model.generate([question()], s)[0] for s in sampled]
+    alone = [vlm(family).generate([question()], s)[0] for s in sampled]
+    assert [r.message.tokens for r in replies] == [r.message.tokens for r in alone]
+    assert replies[0].message.tokens == replies[3].message.tokens
+    assert len({r.message.tokens for r in replies}) == 3
+    assert [r.cost.computed_tokens for r in replies[1:]] == [1, 1, 1]
+
+
+@families
+def test_scores_are_the_log_probabilities_of_writing_the_words(family: str) -> None:
+    model = vlm(family)
+    continuations = ["red", "zoom in and look", "x"]
+    together = model.score(question(), continuations)
+    for text, scores in zip(continuations, together, strict=True):
+        ids = model.builder.continuation(text)
+        tokens = model.builder.build(question())
+        one_by_one = []
+        for i, id in enumerate(ids):
+            longer = replace(tokens, ids=(*tokens.ids, *ids[:i]))
+            logits = vlm(family).engine.next_logits(longer)
+            banned = torch.tensor(list(model.builder.banned_ids))
+            one_by_one.append(log_probs(logits, banned)[id].item())
+        assert scores == pytest.approx(one_by_one, abs=1e-4)
+
+
+def test_another_picture_of_the_same_size_is_not_taken_for_the_kept_one() -> None:
+    model = vlm()
+    model.generate([question(1)], Sampling(max_tokens=3))
+    reply = model.generate([question(2)], Sampling(max_tokens=3))[0]
+    fresh = vlm().generate([question(2)], Sampling(max_tokens=3))[0]
+    assert reply.logprobs == pytest.approx(fresh.logprobs, abs=1e-5)
+    tokens = model.builder.build(question(2))
+    assert reply.cost.reused_tokens == tokens.images[0].start
+
+
+def test_a_picture_seen_before_is_not_encoded_again_when_the_words_before_it_change() -> None:
+    model = vlm()
+    model.generate([question()], Sampling(max_tokens=1))
+    reply = model.generate([(user("hm: ", *question()[0].parts),)], Sampling(max_tokens=1))[0]
+    assert reply.cost.patches == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"context_budget": 0}, id="no context kept"),
+        pytest.param({"feature_budget": 0}, id="no features kept"),
+    ],
+)
+def test_a_budget_changes_costs_and_no_answers(options: dict[str, int]) -> None:
+    model = vlm("qwen3_vl", **options)
+    _, again = looks_again(model)
+    reply = model.generate([again], Sampling(max_tokens=4))[0]
+    fresh = vlm().generate([again], Sampling(max_tokens=4))[0]
+    assert reply.message.tokens == fresh.message.tokens
+    assert reply.logprobs == pytest.approx(fresh.logprobs, abs=1e-4)
+
+
+def test_an_open_turn_is_continued() -> None:
+    model = vlm()
+    begun = (*question(), assistant("the letter is"))
+    reply = model.generate([begun], Sampling(max_tokens=4))[0]
+    more = model.generate([(*begun, reply.message)], Sampling(max_tokens=4))[0]
+    fresh = vlm().generate([(*begun, reply.message)], Sampling(max_tokens=4))[0]
+    assert more.message.tokens == fresh.message.tokens
+    assert more.cost.computed_tokens == 1
+
+
+def biased(id: int, by: float = 1e4) -> HFVLM:
+    """A model that wants to write `id` all the time."""
+    model = vlm()
+    head = model.engine.weights.head
+
+    def lean(logits: torch.Tensor) -> torch.Tensor:
+        logits[..., id] += by
+        return logits
+
+    model.engine.weights.head = lambda hidden: lean(head(hidden))
+    return model
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0, 5.0])
+def test_a_picture_placeholder_is_never_written(temperature: float) -> None:
+    for banned in vlm().builder.banned_ids:
+        model = biased(banned)
+        sampling = Sampling(max_tokens=8, temperature=temperature, top_p=0.9)
+        reply = model.generate([question()], sampling)[0]
+        assert model.builder.banned_ids.isdisjoint(reply.message.tokens or ())
+        assert all(logprob <= 0 for logprob in reply.logprobs)
+
+
+def test_an_end_token_ends_the_reply_and_stays_in_its_tokens() -> None:
+    end = min(vlm().builder.end_ids)
+    reply = biased(end).generate([question()], Sampling(max_tokens=8))[0]
+    assert (reply.message.tokens, reply.finish) == ((end,), "stop")
+    assert reply.message.text == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "written"),
+    [
+        pytest.param("zoom", ("oo",), 3, id="across tokens"),
+        pytest.param("zoom", ("z",), 1, id="at once"),
+        pytest.param("zoom", ("nope", "zoo"), 3, id="the second one"),
+        pytest.param("zöm", ("ö",), 3, id="a character of two bytes"),
+        pytest.param("zoom", ("oz",), 4, id="never"),
+    ],
+)
+def test_stop_strings_are_found_in_the_text(text: str, stop: tuple[str, ...], written: int) -> None:
+    stream = StreamDetokenizer(lambda ids: bytes(ids).decode(errors="replace"), stop)
+    taken = 0
+    for byte in text.encode():
+        taken += 1
+        if stream.push(byte):
+            break
+    assert taken == written
+
+
+def test_a_stop_string_ends_the_reply_and_is_kept_in_it() -> None:
+    model = vlm()
+    sampling = Sampling(max_tokens=30, temperature=1.0, seed=3)
+    whole = model.generate([question()], sampling)[0].message
+    words = model.builder.decode(whole.tokens or ())
+    stop = next(words[i : i + 2] for i in range(8, len(words)) if words[i : i + 2].isascii())
+    reply = model.generate([question()], replace(sampling, stop=(stop,)))[0]
+    tokens = reply.message.tokens or ()
+    assert reply.finish == "stop"
+    assert stop in model.builder.decode(tokens)
+    assert stop not in model.builder.decode(tokens[:-1])
+    assert tokens == (whole.tokens or ())[: len(tokens)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_streamed_pieces_make_up_the_text_and_split_no_character(seed: int) -> None:
+    model, pieces = vlm(), []
+    sampling = Sampling(max_tokens=40, temperature=1.0, seed=seed)
+    reply = model.generate([question()], sampling, on_token=pieces.append)[0]
+    assert "".join(pieces) == model.builder.decode(reply.message.tokens or ())
+
+
+def test_a_character_of_many_tokens_comes_whole() -> None:
+    pieces: list[str] = []
+    stream = StreamDetokenizer(lambda ids: bytes(ids).decode(errors="replace"), (), pieces.append)
+    for byte in "a→é".encode()[:-1]:
+        stream.push(byte)
+    assert pieces == ["a", "→"]
+    stream.end()
+    assert pieces == ["a", "→", "\ufffd"]
+
+
+def test_cancel_ends_the_reply_between_tokens() -> None:
+    model, heard = vlm(), []
+    sampling = Sampling(max_tokens=100, temperature=1.0)
+    reply = model.generate(
+        [question()], sampling, on_token=heard.append, cancel=lambda: len(heard) >= 3
+    )[0]
+    assert reply.finish == "cancelled"
+    assert 3 <= len(reply.message.tokens or ()) < 20
+    assert model.generate([question()], Sampling(max_tokens=4))[0].finish == "length"
+
+
+def test_many_threads_get_the_answers_of_one() -> None:
+    asked = [
+        ((question(s % 3) if s % 2 else (*question(s % 3), assistant("so"))), s) for s in range(8)
+    ]
+
+    def ask(model: HFVLM, conversation: Conversation, seed: int) -> tuple[int, ...] | None:
+        sampling = Sampling(max_tokens=6, temperature=1.0, seed=seed)
+        return model.generate([conversation], sampling)[0].message.tokens
+
+    alone = [ask(vlm(), *a) for a in asked]
+    shared = vlm()
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(lambda a: ask(shared, *a), asked)) == alone
+
+
+def test_several_conversations_are_answered_as_each_would_be_alone() -> None:
+    sampling = Sampling(max_tokens=5, temperature=1.0, seed=5)
+    together = vlm().generate([question(1), question(2)], sampling)
+    alone = [vlm().generate([question(s)], sampling)[0] for s in (1, 2)]
+    assert [g.message.tokens for g in together] == [g.message.tokens for g in alone]
+    with pytest.raises(ValueError, match="exactly one conversation, got 2"):
+        vlm().generate([question(1), question(2)], sampling, on_token=print)
+
+
+def test_a_listener_that_fails_fails_its_request_alone() -> None:
+    def fail(piece: str) -> None:
+        raise ZeroDivisionError(piece)
+
+    model = vlm()
+    with pytest.raises(ZeroDivisionError):
+        model.generate([question()], Sampling(max_tokens=5), on_token=fail)
+    assert model.generate([question()], Sampling(max_tokens=5))[0].message.tokens
+
+
+def test_sampling_follows_the_distribution_and_top_p() -> None:
+    probs = torch.tensor([0.5, 0.3, 0.15, 0.05])
+    draws = Sampler(Sampling(temperature=1.0, seed=1), ())
+    counts = torch.bincount(torch.tensor([draws.pick(probs.log())[0] for _ in range(2000)]))
+    assert (counts / 2000 - probs).abs().max() < 0.04
+    cut = Sampler(Sampling(temperature=1.0, top_p=0.6, seed=1), ())
+    picks = [cut.pick(probs.log()) for _ in range(200)]
+    assert {id for id, _ in picks} == {0, 1}
+    # the log-probability stays that of the whole distribution
+    assert {round(float(torch.tensor(lp).exp()), 3) for _, lp in picks} == {0.5, 0.3}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "shared"),
+    [
+        pytest.param(PrefixKey((1, 2, 3)), PrefixKey((1, 2, 4)), 2, id="words differ"),
+        pytest.param(PrefixKey((1, 2)), PrefixKey((1, 2, 4)), 2, id="one is longer"),
+        pytest.param(
+            PrefixKey((1, 9, 9, 2), ((1, 3, "a"),)),
+            PrefixKey((1, 9, 9, 2), ((1, 3, "b"),)),
+            1,
+            id="another picture",
+        ),
+        pytest.param(
+            PrefixKey((1, 9, 9, 2), ((1, 3, "a"),)),
+            PrefixKey((1, 9, 9, 9, 2), ((1, 4, "a"),)),
+            1,
+            id="the same picture, longer",
+        ),
+        pytest.param(
+            PrefixKey((1, 9, 9, 2, 9, 3), ((1, 3, "a"), (4, 5, "b"))),
+            PrefixKey((1, 9, 9, 2, 9, 3), ((1, 3, "a"), (4, 5, "c"))),
+            4,
+            id="the second picture differs",
+        ),
+        pytest.param(PrefixKey((1, 2), adapter="x"), PrefixKey((1, 2)), 0, id="another adapter"),
+    ],
+)
+def test_contexts_share_what_means_the_same(
+    mine: PrefixKey, theirs: PrefixKey, shared: int
+) -> None:
+    assert mine.shared(theirs) == theirs.shared(mine) == shared
+
+
+def layers(length: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    return ((torch.zeros(1, 1, length, 1), torch.zeros(1, 1, length, 1)),)
+
+
+def test_a_longer_context_takes_the_place_of_its_beginning() -> None:
+    contexts = PrefixCache(budget=1000)
+    contexts.keep(PrefixKey((1, 2)), layers(2))
+    contexts.keep(PrefixKey((1, 2, 3)), layers(3))
+    contexts.keep(PrefixKey((1,)), layers(1))
+    contexts.keep(PrefixKey((1, 5)), layers(2))
+    assert [c.ids for c in contexts.kept] == [(1, 2, 3), (1, 5)]
+    length, kept = contexts.longest(PrefixKey((1, 2, 3)), limit=2)
+    assert (length, kept[0][0].shape[2]) == (2, 2)
+
+
+def test_the_least_used_goes_first() -> None:
+    kept: LRUCache[str, str] = LRUCache(budget=10)
+    kept.put("a", "A", 4)
+    kept.put("b", "B", 4)
+    kept.get("a")
+    kept.put("c", "C", 4)
+    kept.put("too large", "D", 11)
+    assert (list(kept), kept.bytes) == (["a", "c"], 8)
+
+
+def test_an_interrupted_caller_leaves_nothing_running() -> None:
+    model, started = vlm(), threading.Event()
+
+    def interrupt(_: str) -> None:
+        started.set()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.generate([question()], Sampling(max_tokens=1000), on_token=interrupt)
+    assert started.is_set()
+    assert model.generate([question()], Sampling(max_tokens=1))[0].cost.generated_tokens == 1

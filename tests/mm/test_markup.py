@@ -1,0 +1,182 @@
+"""A model's words as parts, and a model that answers from a list."""
+
+import string
+from collections.abc import Sequence
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mm.errors import ModelError
+from mm.markup import parse_parts, render_parts
+from mm.scripted import ScriptedVLM
+from mm.types import Image, Part, Sampling, Text, Thinking, ToolCall, user
+from mm.vlm import Traits
+
+CALL = '<tool_call>\n{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}\n</tool_call>'
+ZOOM = ToolCall("zoom", {"bbox_2d": [1, 2, 3, 4]})
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        pytest.param("", (), id="nothing"),
+        pytest.param(" \n", (Text(" \n"),), id="whitespace"),
+        pytest.param("red", (Text("red"),), id="words"),
+        pytest.param("<think>hm</think>red", (Thinking("hm"), Text("red")), id="thought"),
+        pytest.param("<think>hm</think>\n\n", (Thinking("hm"),), id="layout dropped"),
+        pytest.param("<think></think>red", (Thinking(""), Text("red")), id="empty thought"),
+        pytest.param("<think>hm, the", (Thinking("hm, the"),), id="thought cut off"),
+        pytest.param("hm</think>red", (Thinking("hm"), Text("red")), id="opened by the template"),
+        pytest.param(f"a {CALL}", (Text("a "), ZOOM), id="call"),
+        pytest.param(f"{CALL}\n{CALL}", (ZOOM, ZOOM), id="two calls"),
+        pytest.param(f"<think>so {CALL}", (Thinking("so "), ZOOM), id="call ends a thought"),
+        pytest.param(
+            f"<think>{CALL}</think>x", (Thinking(CALL), Text("x")), id="call only thought"
+        ),
+        pytest.param(CALL.removesuffix("</tool_call>"), (ZOOM,), id="call not closed"),
+        pytest.param(CALL[:-20], (Text(CALL[:-20]),), id="call cut off"),
+        pytest.param(
+            "a <tool_call>zoom()</tool_call> b",
+            (Text("a <tool_call>zoom()</tool_call> b"),),
+            id="not JSON",
+        ),
+        pytest.param(
+            "<tool_call>[1]</tool_call>", (Text("<tool_call>[1]</tool_call>"),), id="not an object"
+        ),
+        pytest.param(
+            '<tool_call>{"name": 3}</tool_call>',
+            (Text('<tool_call>{"name": 3}</tool_call>'),),
+            id="name is no string",
+        ),
+        pytest.param(
+            '<tool_call>{"name": "a", "arguments": [1]}</tool_call>',
+            (Text('<tool_call>{"name": "a", "arguments": [1]}</tool_call>'),),
+            id="arguments are a list",
+        ),
+        pytest.param(
+            '<tool_call>{"name": "a"}</tool_call>', (ToolCall("a", {}),), id="no arguments"
+        ),
+        pytest.param(
+            '<tool_call>{"name": "a", "arguments": "{\\"b\\": 1}"}</tool_call>',
+            (ToolCall("a", {"b": 1}),),
+            id="arguments in a string",
+        ),
+        pytest.param(
+            "<tool_call>" + "[" * 100_000,
+            (Text("<tool_call>" + "[" * 100_000),),
+            id="too deep",
+        ),
+    ],
+)
+def test_parse(text, parts):
+    assert parse_parts(text) == parts
+
+
+words = st.text(string.ascii_letters + string.punctuation.replace("<", "") + " \né", min_size=1)
+visible = words.filter(lambda text: not text.isspace())
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=5,
+)
+calls = st.builds(ToolCall, words, st.dictionaries(words, values, max_size=3))
+lists = st.lists(st.builds(Text, visible) | st.builds(Thinking, words) | calls, max_size=6)
+
+
+def apart(parts: Sequence[Part]) -> bool:
+    return not any(isinstance(a, Text) and isinstance(b, Text) for a, b in pairwise(parts))
+
+
+@given(lists.filter(apart))
+def test_what_is_rendered_parses_back(parts):
+    assert parse_parts(render_parts(parts)) == tuple(parts)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "<tool_call>", "</tool_call>", "{}", "a", " "])
+    )
+)
+def test_any_text_parses_and_stays_parsed(pieces):
+    parts = parse_parts("".join(pieces))
+    assert parse_parts(render_parts(parts)) == parts
+
+
+def test_a_picture_is_not_words():
+    from PIL import Image as pil
+
+    with pytest.raises(ValueError, match="got Image"):
+        render_parts([Image(pil.new("RGB", (1, 1)))])
+
+
+# ScriptedVLM
+
+ASKED = (user("What?"),)
+
+
+def reply(script: str, **sampling):
+    (generation,) = ScriptedVLM([script]).generate([ASKED], Sampling(**sampling))
+    return generation
+
+
+def test_replies_in_turn_and_remembers():
+    vlm = ScriptedVLM(["red", lambda seen: f"{len(seen)} message"])
+    sampling = Sampling(seed=3)
+    texts = [vlm.generate([ASKED], s)[0].message.text for s in (Sampling(), sampling)]
+    assert texts == ["red", "1 message"]
+    assert vlm.conversations == [ASKED, ASKED]
+    assert vlm.samplings == [Sampling(), sampling]
+
+
+def test_a_batch_takes_a_reply_each():
+    vlm = ScriptedVLM(["red", "blue"])
+    assert [g.message.text for g in vlm.generate([ASKED, ASKED], Sampling())] == ["red", "blue"]
+
+
+def test_says_when_the_script_runs_out():
+    vlm = ScriptedVLM(["red"])
+    vlm.generate([ASKED], Sampling())
+    with pytest.raises(ModelError, match="only 1 replies and was asked for one more"):
+        vlm.generate([ASKED], Sampling())
+    assert len(vlm.conversations) == 1
+
+
+@pytest.mark.parametrize(
+    ("sampling", "text", "finish"),
+    [
+        pytest.param({}, "look <a> here <b> é", "stop", id="end"),
+        pytest.param({"stop": ("<b>", "<a>")}, "look <a>", "stop", id="first stop is kept"),
+        pytest.param({"max_tokens": 4}, "look", "length", id="token limit"),
+        pytest.param({"max_tokens": 19}, "look <a> here <b> ", "length", id="limit in a character"),
+        pytest.param(
+            {"max_tokens": 8, "stop": ("<a>",)}, "look <a>", "stop", id="stop at the limit"
+        ),
+    ],
+)
+def test_stops(sampling, text, finish):
+    generation = reply("look <a> here <b> é", **sampling)
+    assert (generation.message.text, generation.finish) == (text, finish)
+    assert generation.message.tokens == tuple(text.encode())
+    assert len(generation.logprobs) == generation.cost.generated_tokens == len(text.encode())
+
+
+def test_tells_words_as_they_come_and_stops_when_asked():
+    script, heard = "<think>hm</think> dark red \n", []
+    ScriptedVLM([script]).generate([ASKED], Sampling(), on_token=heard.append)
+    assert "".join(heard) == script
+    assert heard[1:] == [" dark", " red \n"]
+    heard.clear()
+    (generation,) = ScriptedVLM([script]).generate(
+        [ASKED], Sampling(), on_token=heard.append, cancel=lambda: len(heard) == 2
+    )
+    assert generation.finish == "cancelled"
+    assert generation.message.text == " dark"
+
+
+def test_scores_and_traits():
+    vlm = ScriptedVLM([], traits=Traits(calls_tools=False), scores={"red": -0.5})
+    assert vlm.score(ASKED, ["red", "blue"]) == [[-0.5], [-100.0]]
+    assert not vlm.traits.calls_tools
+    assert (vlm.seen_size((65, 32)), vlm.visual_tokens((65, 32))) == ((65, 32), 3)

@@ -1,0 +1,169 @@
+"""Each reward at its edges; the papers' vectors."""
+
+import PIL.Image
+import pytest
+
+from mm.geometry import Region
+from mm.markup import parse_parts
+from mm.trace import Branch, Sample, Step
+from mm.types import Cropped, Image, Message, user
+from training.data import Row
+from training.rewards.terms import (
+    R_GRPO,
+    R_GRPO_CODE,
+    Attempt,
+    Weighted,
+    accuracy,
+    box_iou,
+    length,
+    readable_boxes,
+    route,
+    tail_loop,
+    thought_and_answer,
+    tolerance,
+    weigh,
+    words_around_looks,
+)
+
+CORNER = Region(0.0, 0.0, 0.5, 0.5)
+BOX = '{"bbox_2d": [1, 2, 30, 40]}'
+
+
+def attempt(*written: str, answer="STOP", crops: int = 0, cut_off=False, **row) -> Attempt:
+    """What a policy wrote, turn by turn, a crop after each of the first `crops`."""
+    picture = Image(PIL.Image.new("RGB", (60, 60)))
+    steps = []
+    for number, text in enumerate(written):
+        steps.append(Step(Message("assistant", parse_parts(text)), sampled=True))
+        if number < crops:
+            origin = Cropped(picture.id, CORNER, (28, 28))
+            seen = Image(PIL.Image.new("RGB", (28, 28)), origin)
+            steps.append(Step(user(seen)))
+    prompt = (user(picture, "?"),)
+    branch = Branch(Sample("x", prompt), tuple(steps), len(steps) - 1)
+    return Attempt(branch, Row("x", prompt, answer=answer, **row), cut_off)
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "reward"),
+    [
+        pytest.param("100", "100", 1.0, id="exact"),
+        pytest.param("105", "100", 1.0, id="just within"),
+        pytest.param("112.5", "100", 0.5, id="half way"),
+        pytest.param("120", "100", 0.0, id="too far"),
+        pytest.param("-88", "-100", 0.55, id="below zero"),
+        pytest.param("0", "0", 1.0, id="nothing, rightly"),
+        pytest.param("0.1", "0", 0.0, id="nothing, nearly"),
+        pytest.param("many", "100", 0.0, id="no number"),
+    ],
+)
+def test_tolerance(said, right, reward):
+    got = tolerance(attempt(f"<answer>{said}</answer>", answer=right))
+    assert got == pytest.approx(reward, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("said", "reward"),
+    [
+        pytest.param("<think>a</think> <answer>b</answer>", 1.0, id="both"),
+        pytest.param("<answer>b</answer>", 0.0, id="no thought"),
+        pytest.param("<think>a</think><answer>b</answer> c", 0.0, id="more after it"),
+    ],
+)
+def test_thought_and_answer(said, reward):
+    assert thought_and_answer(attempt(said)) == reward
+
+
+@pytest.mark.parametrize(
+    ("written", "reward"),
+    [
+        pytest.param((f"Look at this one: {BOX}", "<answer>a</answer>"), 0.0, id="answers at once"),
+        pytest.param(
+            (f"Look at this one: {BOX}", "thirteen char<answer>a</answer>"), 0.1, id="says why"
+        ),
+        pytest.param(("<answer>a</answer>",), 0.0, id="answer only"),
+        pytest.param((f"Look now: {BOX}", "four<answer>a</answer>"), 0.04, id="short"),
+        pytest.param(
+            (f"Look at this: {BOX}", f"{BOX}", "and then so<answer>a</answer>"), 0.1, id="two boxes"
+        ),
+    ],
+)
+def test_length_as_the_released_code_has_it(written, reward):
+    assert words_around_looks(attempt(*written)) == pytest.approx(reward)
+
+
+def test_length_as_the_paper_has_it():
+    assert length(attempt("x" * 100)) == pytest.approx(0.1)
+    assert length(attempt("x" * 9000)) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("words", "cut_off", "reward"),
+    [
+        pytest.param("so a b c a b c", True, -1.0, id="a loop at the limit"),
+        pytest.param("so a b c a b c", False, 0.0, id="a loop that ended"),
+        pytest.param("a b c a b c d", True, 0.0, id="a loop left behind"),
+        pytest.param("no no", True, -1.0, id="a word"),
+        pytest.param("", True, 0.0, id="nothing"),
+    ],
+)
+def test_tail_loop(words, cut_off, reward):
+    assert tail_loop(attempt(words, cut_off=cut_off)) == reward
+
+
+@pytest.mark.parametrize(
+    ("crops", "regions", "reward"),
+    [
+        pytest.param(1, (Region(0.0, 0.0, 0.5, 0.5),), 1.0, id="the place"),
+        pytest.param(
+            1, (Region(0.0, 0.0, 0.5, 0.25), Region(0.6, 0.6, 1, 1)), 0.25, id="half of one"
+        ),
+        pytest.param(0, (Region(0.0, 0.0, 0.5, 0.5),), 0.0, id="no look"),
+        pytest.param(1, (), 0.0, id="nobody knows"),
+    ],
+)
+def test_box_iou(crops, regions, reward):
+    assert box_iou(attempt("look", "STOP", crops=crops, regions=regions)) == pytest.approx(reward)
+
+
+@pytest.mark.parametrize(
+    ("written", "reward"),
+    [
+        pytest.param((BOX, "<answer>a</answer>"), 1.0, id="a box"),
+        pytest.param((BOX, '{"bbox_2d": [9, 9, 20, 20]}', "a"), 1.0, id="two are worth as much"),
+        pytest.param(("<answer>a</answer>",), 0.0, id="no box"),
+        pytest.param((BOX, '{"bbox": [1, 2, 3, 4]}'), 0.0, id="one by another name"),
+        pytest.param((BOX, '{"bbox_2d": [1, 2, oops]}'), 0.0, id="one that does not parse"),
+        pytest.param((BOX, '{"bbox_2d": [1, 2'), 0.0, id="one cut off"),
+    ],
+)
+def test_the_region_term_as_the_released_code_has_it(written, reward):
+    assert readable_boxes(attempt(*written)) == reward
+
+
+@pytest.mark.parametrize(
+    ("mix", "said", "crops", "total"),
+    [
+        pytest.param(R_GRPO, "<answer>STOP</answer>", 1, 1 + 1 + 0.5 + 0.021, id="right, looked"),
+        pytest.param(R_GRPO, "<answer>STOP</answer>", 2, 1 + 1 + 0.5 + 0.021, id="looked twice"),
+        pytest.param(R_GRPO, "<answer>GO</answer>", 1, 1 + 0.019, id="wrong: no pay for the look"),
+        pytest.param(R_GRPO_CODE, "<answer>STOP</answer>", 0, 1.5, id="code: right, no look"),
+        pytest.param(R_GRPO_CODE, f"{BOX}<answer>STOP</answer>", 1, 1 + 0.5 + 0.5, id="code: box"),
+        pytest.param(R_GRPO_CODE, f"{BOX}<answer>GO</answer>", 1, 0.5, id="code: wrong"),
+        pytest.param(R_GRPO_CODE, "STOP", 1, 1 + 0.04, id="code: no tags, no box"),
+    ],
+)
+def test_r_grpo_pays_for_looks_only_where_right(mix, said, crops, total):
+    tried = attempt(*[""] * crops, said, crops=crops)
+    assert sum(weigh(mix, tried).values()) == pytest.approx(total)
+
+
+def test_rewards_go_by_source():
+    mixes = {"signs": [Weighted("accuracy", accuracy, weight=2.0)], "": [Weighted("n", length)]}
+    signs, other = (attempt("STOP", source=source) for source in ("signs", "maps"))
+    assert route(mixes, signs) == {"accuracy": 2.0}
+    assert set(route(mixes, other)) == {"n"}
+    with pytest.raises(ValueError, match="no rewards for rows from 'maps'"):
+        route({"signs": ()}, other)
+    with pytest.raises(ValueError, match="names no earlier term"):
+        weigh([Weighted("region", length, gate="accuracy")], signs)

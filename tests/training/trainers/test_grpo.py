@@ -1,0 +1,478 @@
+"""GRPO: what is sampled is what trains, looks included; losses are TRL's and the formula's."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from test_train import Given, in_two, logged, mm, picture
+from tiny_models import FAMILIES
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from mm.engine.engine import Engine
+from mm.local.hf_vlm import HFVLM
+from mm.strategies.single import direct
+from mm.types import Sampling, assistant, message, user
+from training.batching.collator import IGNORED, Collator, forward_inputs
+from training.batching.image_features import see
+from training.data import BadData, Row
+from training.finetune.methods import bound, method_of, parts_of
+from training.finetune.output_folder import CHECKPOINTS
+from training.finetune.plan import make_plan
+from training.finetune.recipe import Recipe, load_recipe
+from training.rewards.presets import MIXES, read_mix, read_mixes
+from training.rewards.terms import R_GRPO, accuracy, length, looked
+from training.trainers.course import Course, Rows
+from training.trainers.gppo_clip import keep_gradients
+from training.trainers.grpo import Groups
+from training.trainers.rollouts import Explorer
+from training.trainers.schedule import Pace
+from vision import replay, zoom
+
+ROOT = Path(__file__).parents[3]
+
+
+def look_again(session):
+    """Speaks, is shown another picture, speaks again."""
+    session.generate()
+    session.say(message("tool", picture("green"), "Here."))
+    session.generate()
+    return session.branch
+
+
+TEXT = [Row("a", (user("And?"),), answer="No."), Row("b", (user("What is it?"),), answer="x")]
+SEEN = [
+    Row("c", (user(picture("red"), "?"),), answer="Red"),
+    Row("d", (user(picture("blue"), picture("red"), "Which?"),), answer="K"),
+]
+
+
+def trainer_for(tiny, rows, strategy, tmp_path, *, budget=4096, **recipe) -> Any:
+    """A trainer of four answers to each of `rows`, whose rewards differ by their length."""
+    recipe = Recipe("grpo", prompts=len(rows), group=4, max_tokens=7, rewards="40*length", **recipe)
+    model = copy.deepcopy(tiny.model)
+    way = method_of(recipe, HFVLM(Engine(model, tiny.builder)), strategy)
+    lengths = [way.length(row) for row in rows]
+    some = Rows(Given(rows), range(len(rows)), lengths, [row.id for row in rows])
+    args = way.config(
+        str(tmp_path),
+        bf16=False,
+        use_cpu=True,
+        report_to=[],
+        remove_unused_columns=False,
+        gradient_checkpointing=False,
+        **way.options(recipe, make_plan(recipe, model), some),
+    )
+    course = Course(some, None, way.collate, see, Pace(), budget)
+    trainer = way.trainer(model, args, course, tiny.builder.tokenizer)
+    trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
+    return trainer
+
+
+def shift(model, by: float) -> None:
+    """Move the language model's weights a little, always the same way."""
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if "language_model" in name or "text_model" in name:
+                weights.add_(by * torch.sin(torch.arange(weights.numel())).view_as(weights))
+
+
+def sampled(trainer):
+    """The first batch of rollouts, as TRL buffers it."""
+    trainer.model.train()
+    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+
+
+def logps(tiny, model, rollout) -> torch.Tensor:
+    """The log-probabilities of what was sampled in one rollout, computed alone."""
+    inputs = forward_inputs(model, Collator(tiny.builder).join([rollout.tokens]))
+    labels = inputs.pop("labels")[0, 1:]
+    scores = model(**inputs).logits[0, :-1].log_softmax(-1)
+    kept = labels != IGNORED
+    return scores[kept].gather(1, labels[kept][:, None])[:, 0]
+
+
+def formula(tiny, policy, old, reference, rollouts, *, low, high, beta) -> torch.Tensor:
+    """GRPO as papers write it, group by group and token by token."""
+    losses = []
+    for name in dict.fromkeys(rollout.id for rollout in rollouts):
+        group = [rollout for rollout in rollouts if rollout.id == name]
+        rewards = torch.tensor([rollout.reward for rollout in group])
+        for rollout, reward in zip(group, rewards, strict=True):
+            advantage = (reward - rewards.mean()) / (rewards.std() + 1e-4)
+            now, before, start = (logps(tiny, m, rollout) for m in (policy, old, reference))
+            ratio = (now - before).exp()
+            clipped = ratio.clamp(1 - low, 1 + high)
+            gain = torch.min(ratio * advantage, clipped * advantage)
+            kl = (start - now).exp() - (start - now) - 1
+            losses.append((beta * kl - gain).mean())
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_loss_is_the_formula_with_looks_in_the_middle(family, tmp_path):
+    """Clipped ratios, a reference, pictures shown between two replies."""
+    tiny = FAMILIES[family]()
+    trainer = trainer_for(
+        tiny, SEEN, look_again, tmp_path, iterations=2, beta=0.1, clip_low=0.001, clip_high=0.002
+    )
+    model = trainer.model
+    assert model
+    with torch.no_grad():
+        shift(model, 0.005)
+        inputs = sampled(trainer)
+        old = copy.deepcopy(tiny.model)
+        shift(old, 0.005)
+        shift(model, 0.005)
+        model.eval()
+        wanted = formula(
+            tiny, model, old, tiny.model, inputs["rollouts"], low=0.001, high=0.002, beta=0.1
+        )
+        assert len({rollout.reward for rollout in inputs["rollouts"]}) > 1
+        torch.testing.assert_close(trainer.compute_loss(model, inputs), wanted, atol=1e-5, rtol=0)
+
+
+def test_answers_too_long_for_one_pass_are_learnt_from_in_several(tmp_path):
+    """The same loss, the same gradients, from batches within the budget."""
+    tiny = FAMILIES["qwen3_vl"]()
+    found = []
+    for budget in (10**6, 150):
+        trainer = trainer_for(tiny, SEEN, look_again, tmp_path, iterations=2, budget=budget)
+        inputs = sampled(trainer)
+        shift(trainer.model, 0.005)
+        loss = trainer.compute_loss(trainer.model.eval(), inputs)
+        loss.backward()
+        weights = trainer.model.named_parameters()
+        found.append((len(trainer._batches()), loss, {n: p.grad for n, p in weights}))
+    (one, loss, gradients), (several, again, others) = found
+    assert one == 1
+    assert several > 2
+    torch.testing.assert_close(loss, again, atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradients, others, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "gspo"])
+def test_on_words_the_loss_is_trls(loss, tmp_path):
+    """TRL's own trainer, given the ids we sampled, finds the same loss."""
+    tiny = FAMILIES["qwen3_vl"]()
+    ours = trainer_for(tiny, TEXT, direct, tmp_path, loss=loss, iterations=2)
+    stock: Any = GRPOTrainer(
+        copy.deepcopy(tiny.model),
+        [lambda completions, **kw: [0.0 for _ in completions]],
+        copy.copy(ours.args),
+        Dataset.from_dict({"prompt": ["x"]}),
+        processing_class=tiny.builder.tokenizer,
+    )
+    stock.current_gradient_accumulation_steps = ours.current_gradient_accumulation_steps
+    with torch.no_grad():
+        inputs = sampled(ours)
+        for trainer in (ours, stock):
+            shift(trainer.model, 0.05)
+            trainer.model.eval()
+        theirs = stock.compute_loss(stock.model, inputs)
+        assert theirs.abs() > 1e-4
+        torch.testing.assert_close(ours.compute_loss(ours.model, inputs), theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_trains_is_what_was_sampled(family):
+    """Ids are never made from words again, and each reply stands after what the engine saw."""
+    tiny = FAMILIES[family]()
+    vlm = HFVLM(Engine(copy.deepcopy(tiny.model), tiny.builder))
+    explorer = Explorer(vlm, look_again, {"": MIXES["accuracy"]}, Sampling(9, temperature=1.0))
+    first, other = explorer.explore([SEEN[1], SEEN[1]], step=3)
+    replies = [s.message.tokens for s in first.attempt.branch.steps if s.sampled]
+    assert all(replies)
+    trained = [i for i, on in zip(first.tokens.ids, first.tokens.trained, strict=True) if on]
+    assert trained == [id for reply in replies for id in reply or ()]
+    branch = first.attempt.branch
+    for upto in (2, 3):  # the prompt, one message; a reply, the picture
+        seen = tiny.builder.build(branch.messages[: 2 * upto - 3]).ids
+        assert first.tokens.ids[: len(seen)] == seen
+    assert len(first.tokens.images) == 3
+    assert first.tokens.ids != other.tokens.ids, "siblings are drawn apart"
+    again = explorer.explore([SEEN[1]], step=3)[0]
+    assert again.tokens.ids == first.tokens.ids, "the same step draws the same"
+
+
+def test_replies_of_one_rollout_are_drawn_by_numbers_of_their_own():
+    def twice(session):
+        session.generate()
+        session.say(user("And?"))
+        session.generate()
+        return session.branch
+
+    seeds = []
+
+    class Listening(HFVLM):
+        def generate(self, conversations, sampling, **kw):
+            seeds.append(sampling.seed)
+            return super().generate(conversations, sampling, **kw)
+
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = Listening(Engine(copy.deepcopy(tiny.model), tiny.builder))
+    Explorer(vlm, twice, {"": R_GRPO}, Sampling(3, temperature=1.0)).explore(TEXT[:1], step=0)
+    assert len(set(seeds)) == 2
+
+
+def test_a_failure_counts_for_nothing():
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = HFVLM(Engine(copy.deepcopy(tiny.model), tiny.builder))
+
+    def breaks(session):
+        session.say(user("x" * 10**5))
+        return direct(session)
+
+    explorer = Explorer(vlm, breaks, {"": R_GRPO}, Sampling(3, temperature=1.0))
+    (rollout,) = explorer.explore(TEXT[:1], step=0)
+    assert rollout.failed
+    assert not any(rollout.tokens.trained)
+    assert rollout.measures["failed"] == 1
+
+
+def test_words_put_into_its_mouth_do_not_train():
+    tiny = FAMILIES["qwen3_vl"]()
+
+    def begun(session):
+        session.say(assistant("I say "))
+        return direct(session)
+
+    vlm = HFVLM(Engine(copy.deepcopy(tiny.model), tiny.builder))
+    explorer = Explorer(vlm, begun, {"": R_GRPO}, Sampling(3, temperature=1.0))
+    (rollout,) = explorer.explore(TEXT[:1], step=0)
+    assert sum(rollout.tokens.trained) == len(rollout.attempt.branch.steps[-1].message.tokens or ())
+
+
+def test_clipped_tokens_keep_their_gradients():
+    """GPPO: forward is the clipped loss; a clipped token's gradient is (1 +- e) A, not 0."""
+    old = torch.zeros(1, 6)
+    ratios = torch.tensor([[1.5, 1.1, 0.5, 0.5, 1.5, 4.0]])
+    advantages = torch.tensor([[2.0, 2.0, 2.0, -2.0, -2.0, -2.0]])
+    logps = ratios.log().requires_grad_()
+    kept = keep_gradients(logps, old, advantages, low=0.2, high=0.28)
+    loss = -((kept - old).exp() * advantages)
+    loss.sum().backward()
+    clipped = ratios.clamp(0.8, 1.28)
+    wanted = -torch.min(ratios * advantages, clipped * advantages)
+    wanted[0, 5] = 3.0 * 2  # the dual clip
+    torch.testing.assert_close(loss, wanted)
+    gradient = -advantages * torch.tensor([[1.28, 1.1, 0.5, 0.8, 1.5, 0.0]])
+    torch.testing.assert_close(logps.grad, gradient)
+
+
+def test_gppo_is_dapo_until_something_is_clipped(tmp_path):
+    tiny = FAMILIES["qwen3_vl"]()
+    losses = []
+    for loss, moved in (("dapo", 0.0), ("gppo", 0.0), ("dapo", 0.05), ("gppo", 0.05)):
+        trainer = trainer_for(tiny, TEXT, direct, tmp_path, loss=loss, iterations=2)
+        inputs = sampled(trainer)
+        shift(trainer.model, moved)
+        value = trainer.compute_loss(trainer.model.eval(), inputs)
+        value.backward()
+        norm = sum(p.grad.norm() for p in trainer.model.parameters() if p.grad is not None)
+        losses.append((value.item(), float(norm)))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert losses[2][0] == pytest.approx(losses[3][0], abs=1e-6)
+    assert losses[3][1] > losses[2][1] * 1.01
+
+
+def test_every_process_has_questions_of_its_own_and_batches_repeat():
+    groups = Groups(7, group=2, questions=1, repeats=2, seed=0, processes=2)
+    batches = list(groups)
+    assert len(batches) == len(groups) == 12
+    assert all(len(batch) == 2 and len(set(batch)) == 1 for batch in batches)
+    assert batches[0] == batches[2]
+    assert batches[0] != batches[1]
+    assert len({batch[0] for batch in batches}) == 6
+    groups.set_epoch(1)
+    assert list(groups) != batches
+
+
+def test_fewer_rows_than_a_step_asks_are_asked_again():
+    (batch,) = Groups(2, group=1, questions=3, repeats=1, seed=0, processes=1)
+    assert set(batch) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("answers", "length", "budget", "parts"),
+    [
+        pytest.param(64, 100, 6400, 1, id="all at once"),
+        pytest.param(64, 100, 6399, 2, id="halves"),
+        pytest.param(12, 100, 350, 4, id="a divisor"),
+        pytest.param(6, 1000, 10, 6, id="one by one"),
+    ],
+)
+def test_a_step_is_cut_into_equal_parts(answers, length, budget, parts):
+    assert parts_of(answers, length, budget) == parts
+
+
+def test_mixes_are_named_summed_or_mapped():
+    assert read_mix("r-grpo") is R_GRPO
+    first, second = read_mix("accuracy + 0.5*looked@accuracy")
+    assert (first.name, first.weight, first.gate, first.term) == ("accuracy", 1, None, accuracy)
+    assert (second.name, second.weight, second.gate) == ("looked", 0.5, "accuracy")
+    (named, region) = read_mix({"accuracy": 2, "region": {"term": "looked", "gate": "accuracy"}})
+    assert (named.weight, region.name, region.term) == (2, "region", looked)
+    assert read_mix("training.rewards.terms:length")[0].term is length
+    mixes = read_mixes("accuracy", {"counting": "tolerance"})
+    assert set(mixes) == {"", "counting"}
+
+
+@pytest.mark.parametrize(
+    ("written", "complaint"),
+    [
+        pytest.param("acuracy", "no reward 'acuracy': give one of accuracy", id="no such term"),
+        pytest.param("x*accuracy", "a reward's weight as a number, found 'x'", id="no weight"),
+        pytest.param("looked@accuracy", "its gate 'accuracy' names no reward", id="no gate"),
+        pytest.param("no.module:at_all", "no reward 'no.module:at_all'", id="no module"),
+        pytest.param({"accuracy": {"wait": 1}}, "as a number, found", id="a slip of the pen"),
+    ],
+)
+def test_a_mix_that_is_none_is_named(written, complaint):
+    with pytest.raises(BadData) as caught:
+        read_mix(written)
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        pytest.param({"loss": "gppo", "beta": 0.1}, "no --beta", id="GPPO with KL"),
+        pytest.param({"accumulate": 2}, "leave --accumulate out", id="accumulated batches"),
+        pytest.param({"group": 1}, "--group must be at least 2", id="nobody to compare with"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(options, complaint):
+    tiny = FAMILIES["qwen3_vl"]()
+    with pytest.raises(BadData, match=complaint):
+        method_of(Recipe("grpo", **options), HFVLM(Engine(tiny.model, tiny.builder)), direct)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "looks", "bound_to"),
+    [
+        pytest.param(zoom, None, {"max_looks": 6}, id="the strategy's own way"),
+        pytest.param(zoom, "inline", {"max_looks": 6, "layout": "inline"}, id="inline"),
+        pytest.param(replay, "replay", {"max_looks": 6, "protocol": "sot"}, id="replayed"),
+        pytest.param(replay, "tool", {"max_looks": 6, "protocol": "tool"}, id="replayed by calls"),
+    ],
+)
+def test_answers_look_again_as_the_recipe_says(strategy, looks, bound_to):
+    made: Any = bound(strategy, Recipe("grpo", looks=looks))
+    assert made.keywords == bound_to
+
+
+@pytest.mark.parametrize(
+    ("strategy", "looks"), [(direct, "tool"), (zoom, "replay"), (replay, "inline")]
+)
+def test_a_way_to_look_that_the_strategy_has_not_is_refused(strategy, looks):
+    with pytest.raises(BadData, match=f"--looks {looks}: {strategy.__name__} has no such way"):
+        bound(strategy, Recipe("grpo", looks=looks))
+
+
+def test_a_row_that_does_not_say_what_is_right_is_named():
+    tiny = FAMILIES["qwen3_vl"]()
+    way = method_of(Recipe("grpo"), HFVLM(Engine(tiny.model, tiny.builder)), direct)
+    with pytest.raises(ValueError, match="expected text in 'answer'"):
+        way.length(Row("x", (user("?"),)))
+
+
+def rows_in(folder: Path, count: int) -> Path:
+    """Questions whose answers are known, with the region and the source of each."""
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
+        for at in range(count):
+            colour = ("red", "blue")[at % 2]
+            PIL.Image.new("RGB", (64, 64), colour).save(folder / f"{at}.png")
+            row = {"question": "What colour?", "images": [f"{at}.png"], "answer": colour}
+            row |= {"regions": [[0, 0, 32, 32]], "source": ("geometry", "counting")[at % 2]}
+            file.write(json.dumps(row) + "\n")
+    return folder / "rows.jsonl"
+
+
+SMALL = ("--prompts", 2, "--group", 3, "--max-tokens", 12, "--max-looks", 2, "--full")
+
+
+def test_a_loss_that_is_none_is_named():
+    with pytest.raises(BadData, match="--loss: expected loss to be grpo or dapo"):
+        load_recipe(None, {"method": "grpo", "data": "x", "output": "y", "loss": "ppo"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["vlm-r3-rgrpo", "reason-rft"])
+def test_recipes_run(recipe, tmp_path):
+    rows = rows_in(tmp_path, 8)
+    path = ROOT / "training/recipes" / f"{recipe}.yaml"
+    train = ("train", "grpo", path, "--data", rows, "--eval-data", rows, "--output", "out", *SMALL)
+    plan = mm(*train, "--dry-run", folder=tmp_path)
+    assert plan.returncode == 0, plan.stderr
+    assert "of 2 questions with 3 answers each" in plan.stderr
+    assert not (tmp_path / "out").exists()
+    done = mm(*train, "--max-steps", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "held-out reward" in done.stderr
+    assert (tmp_path / "out/rewards.png").stat().st_size > 0
+    logged = [json.loads(line) for line in (tmp_path / "out/log.jsonl").read_text().splitlines()]
+    for key in ("frac_reward_zero_std", "looks", "box_iou", "cut_off", "entropy", "accuracy"):
+        assert any(key in row for row in logged), key
+    asked = mm("ask", "0.png", "What colour?", "--model", "out", folder=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [("--iterations", 2, "--loss", "gppo"), ("--beta", 0.1)])
+def test_a_killed_training_goes_on_to_the_same_end(options, tmp_path):
+    rows = rows_in(tmp_path, 12)
+    train = ("train", "grpo", "--data", rows, "--eval-data", rows, "--strategy", "direct", *SMALL)
+    train = (*train, *options, "--reward", "length", "--max-steps", 12)
+    whole = mm(*train, "--output", "whole", folder=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    cut = [sys.executable, "-m", "app.cli", *map(str, train), "--output", "cut"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        cut, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    for line in process.stderr:
+        if line.startswith("step 6 ") and "held-out" in line:
+            process.kill()
+    process.wait()
+    resumed = mm(*train, "--output", "cut", "--resume", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert rewards_of(tmp_path / "cut")[-1] == pytest.approx(rewards_of(tmp_path / "whole")[-1])
+    weights = [
+        load_file(tmp_path / name / CHECKPOINTS / "checkpoint-12" / "model.safetensors")
+        for name in ("whole", "cut")
+    ]
+    torch.testing.assert_close(*weights, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_two_processes_sample_and_learn_what_one_does(tmp_path):
+    """A step's questions are shared out, each answered as one process would; one step, since the
+    last bits of its gradients soon draw other tokens."""
+    rows = rows_in(tmp_path, 12)
+    train = ("--data", rows, "--eval-data", rows, "--strategy", "direct", *SMALL)
+    train = ("grpo", *train, "--reward", "length", "--max-steps", 1)
+    one = mm("train", *train, "--output", "one", folder=tmp_path)
+    assert one.returncode == 0, one.stderr
+    in_two(*train, "--output", "two", folder=tmp_path)
+    for key, near in (("reward", 1e-6), ("grad_norm", 1e-2), ("eval_reward", 1e-6)):
+        found = [logged(tmp_path / name, key) for name in ("one", "two")]
+        assert found[0][1] > 0
+        assert found[0] == pytest.approx(found[1], rel=near)
+
+
+def rewards_of(folder: Path) -> list[tuple[int, float]]:
+    """The held-out rewards in a log, by step."""
+    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [(row["step"], row["eval_reward"]) for row in rows if "eval_reward" in row]

@@ -1,0 +1,55 @@
+"""Files of every shape go through every strategy, on two families: a reply, and no crash."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import PIL.Image
+import PIL.ImageDraw
+import pytest
+from tiny_models import FAMILIES
+
+import mm
+from app.strategies import STRATEGIES
+from mm.engine.engine import Engine
+from mm.local.hf_vlm import HFVLM
+
+SIZES = {"1:8": (120, 960), "8:1": (960, 120), "20x20": (20, 20), "8000x6000": (8000, 6000)}
+REPLY = mm.Sampling(max_tokens=40)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, mm.Sample]:
+    """A question about a file of each size."""
+    folder = tmp_path_factory.mktemp("pictures")
+    return {name: asked(folder / f"{name.replace(':', 'to')}.png", name) for name in SIZES}
+
+
+def asked(path: Path, name: str) -> mm.Sample:
+    width, height = SIZES[name]
+    drawn = PIL.Image.new("RGB", (width, height), "#d8c8a8")
+    side = min(width, height) // 3
+    PIL.ImageDraw.Draw(drawn).rectangle((side, side, 2 * side, 2 * side), fill="#d02020")
+    drawn.save(path, compress_level=1)
+    return mm.question("What letter is on the red square?", path)
+
+
+@cache
+def model(name: str) -> mm.VLM:
+    if name == "tiny":
+        return mm.load("tiny")
+    random = FAMILIES[name]()
+    return HFVLM(Engine(random.model, random.builder), name=name)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("name", ["tiny", "llava_next"])
+def test_every_strategy_ends_with_a_reply(
+    samples: dict[str, mm.Sample], name: str, strategy: str, size: str
+) -> None:
+    trace = mm.run(STRATEGIES[strategy], samples[size], model(name), sampling=REPLY)
+    assert trace.error is None
+    assert trace.sample.images[0].size == SIZES[size]
+    assert trace.cost.generated_tokens > 0

@@ -1,0 +1,1 @@
+"""Rows to batches, through the one token builder."""

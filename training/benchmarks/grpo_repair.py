@@ -1,0 +1,288 @@
+"""What GRPO repairs: `tiny` is taught wrong boxes, then learns from the rewards of its own answers.
+
+    python -m training.benchmarks.grpo_repair runs/rgrpo
+
+A fifth of the rows that it is fine-tuned on look at a random box, their answer kept. From that
+state it is trained by VLM-R3's rewards, by the answer alone, and by those rewards without their
+gate; all arms answer the same held-out questions. Stopped or killed, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+import torch
+
+import mm
+from mm.geometry import BoxFormat, Region
+from mm.local.hf_vlm import HFVLM
+from mm.strategies.single import direct
+from mm.tokens.builder import TokenBuilder
+from mm.trace import Sample
+from mm.types import Sampling
+from training.batching.collator import IGNORED, Collator, forward_inputs
+from training.data import Row, read_data
+from training.evaluation.intervals import Z95
+from training.finetune.output_folder import CHECKPOINTS
+from training.finetune.recipe import Recipe
+from training.finetune.run import train
+from training.rewards.presets import MIXES
+from training.tabletop.questions import FIRST_TEST_SEED, Question, ask
+from training.tabletop.render import render
+from training.tabletop.scene import SIDE, Level, Scene, make_scene
+from training.tabletop.traces import ZOOM
+from training.trainers.rollouts import Explorer, Rollout
+from vision import zoom
+from vision.controls import random_region
+from vision.zoom_tool import zoom_tool
+
+TASKS = ("read", "same")
+WRONG = 0.2
+"""The share of the rows whose boxes are random."""
+
+GRID = 20
+"""Boxes are written in multiples of so many thousandths of the picture."""
+
+ARMS = ("r-grpo", "accuracy", "r-grpo-no-gate")
+_LEVEL = Level.PERSPECTIVE
+_TEST = FIRST_TEST_SEED + (1 << 38)
+_FIRST_SEEDS = {"train": 1 << 32, "explore": 1 << 33, "test": _TEST, "solved": _TEST}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How long and how hard everything is trained; the defaults are those of the table."""
+
+    rows: int = 800
+    explored: int = 192  # so few that none of them is held out
+    questions: int = 240
+    sft_steps: int = 60
+    sft_rate: float = 3e-4
+    steps: int = 25
+    rate: float = 1e-4
+    prompts: int = 8
+    group: int = 8
+    seed: int = 0
+
+
+def write_rows(folder: Path, name: str, number: int, *, wrong: float | None = None) -> Path:
+    """`name`.jsonl in `folder`: so many questions; with looks where a share of them is `wrong`."""
+    path = folder / f"{name}.jsonl"
+    if path.exists():
+        return path
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    with (folder / "writing").open("w", encoding="utf-8") as file:
+        for at, (scene, question) in enumerate(islice(_questions(_FIRST_SEEDS[name]), number)):
+            picture = f"{name}/{at}.png"
+            render(scene).save(folder / picture)
+            rng = random.Random(f"{name} {at}")
+            row = {"id": f"{question.task}-{at}", **_asked(scene, question, picture)}
+            if wrong is not None:
+                row |= _solved(scene, question, picture, wrong=rng.random() < wrong)
+            file.write(json.dumps(row) + "\n")
+    (folder / "writing").rename(path)
+    return path
+
+
+def _questions(first: int) -> Iterator[tuple[Scene, Question]]:
+    """Scenes with a question each, the tasks in turn."""
+    made = 0
+    for seed in count(first):
+        scene, task = make_scene(seed, _LEVEL), TASKS[made % len(TASKS)]
+        if question := ask(task, scene, random.Random(f"ask {task} {seed}")):
+            yield scene, question
+            made += 1
+
+
+def _asked(scene: Scene, question: Question, picture: str) -> dict[str, Any]:
+    """A row for answers that are sampled: what is asked, what is right, where it is to be seen."""
+    return {
+        "question": question.text,
+        "images": [picture],
+        "answer": question.answer,
+        "choices": list(question.choices),
+        "regions": [list(scene.things[i].region.to_pixels((SIDE, SIDE))) for i in question.looks],
+        "source": question.task,
+    }
+
+
+def _solved(scene: Scene, question: Question, picture: str, *, wrong: bool) -> dict[str, Any]:
+    """What makes it a conversation: a look at each box, what was read there, and the answer."""
+    asked = [{"type": "image"}, {"type": "text", "text": question.text}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": asked}]
+    images: list[Any] = [picture]
+    said = ""
+    for index in question.looks:
+        thing = scene.things[index]
+        box = _box(_elsewhere(thing.region, scene.seed) if wrong else thing.region)
+        arguments = {"label": thing.name, "bbox_2d": box}
+        call = {"type": "function", "function": {"name": ZOOM, "arguments": arguments}}
+        messages.append({"role": "assistant", "content": said or None, "tool_calls": [call]})
+        messages.append({"role": "tool", "content": [{"type": "image"}]})
+        images.append({"crop_of": 0, "bbox": [v * SIDE / 1000 for v in box]})
+        said = f"{thing.letter}.\n"
+    last = said if len(question.looks) > 1 else ""
+    answer = f"{last}<answer>{question.answer}</answer>"
+    messages.append({"role": "assistant", "content": answer})
+    return {"tools": [zoom_tool(BoxFormat()).json], "messages": messages, "images": images}
+
+
+def _elsewhere(region: Region, seed: int) -> Region:
+    return random_region(Sample(str(seed), ()), region)
+
+
+def _box(region: Region) -> list[int]:
+    """In thousandths, on the grid, inside the picture and never empty."""
+    x0, y0, x1, y1 = (
+        GRID * round(v * 1000 / GRID) for v in (region.x0, region.y0, region.x1, region.y1)
+    )
+    return [x0, y0, max(x1, x0 + GRID), max(y1, y0 + GRID)]
+
+
+def recipes(folder: Path, setting: Setting) -> dict[str, Recipe]:
+    """What is trained, by the name of its folder; the first is where the others begin."""
+    shared = Recipe(
+        seed=setting.seed, device="cpu", lora=False, optimizer="adamw", batch_tokens=8192
+    )
+    wrong = replace(
+        shared,
+        method="sft",
+        data=str(folder / "train.jsonl"),
+        output=str(folder / "sft"),
+        max_steps=setting.sft_steps,
+        learning_rate=setting.sft_rate,
+        batch_tokens=4096,
+    )
+    explored = replace(
+        shared,
+        method="grpo",
+        data=str(folder / "explore.jsonl"),
+        model=wrong.output,
+        max_steps=setting.steps,
+        learning_rate=setting.rate,
+        prompts=setting.prompts,
+        group=setting.group,
+        max_looks=4,
+        max_tokens=64,
+        clip_high=0.28,
+    )
+    arms = {arm: replace(explored, rewards=arm, output=str(folder / arm)) for arm in ARMS}
+    return {"sft": wrong, **arms}
+
+
+def train_once(recipe: Recipe) -> None:
+    """Train, or go on training, unless that is done."""
+    folder = Path(recipe.output)
+    if (folder / "config.json").exists():
+        return
+    begun = any((folder / CHECKPOINTS).glob("checkpoint-*"))
+    train(recipe, strategy=zoom if recipe.method == "grpo" else direct, resume=begun)
+
+
+def answers(model: str, rows: Sequence[Row], *, greedy: bool) -> list[Rollout]:
+    """What `model` answers to `rows` by zooming: as it samples, or greedily."""
+    vlm = mm.load(model, device="cpu")
+    assert isinstance(vlm, HFVLM)
+    explorer = Explorer(vlm, zoom, {"": MIXES["r-grpo"]}, Sampling(64, temperature=1.0))
+    return explorer.explore(rows, step=0, greedy=greedy)
+
+
+@torch.no_grad()
+def first_numbers(model: str, rows: Sequence[Row]) -> tuple[float, float]:
+    """How sure `model` is where each box of `rows` begins: the first number's mean probability,
+    and the share of boxes whose first number is the likeliest token."""
+    vlm = mm.load(model, device="cpu")
+    assert isinstance(vlm, HFVLM)
+    collator = Collator(vlm.builder)
+    mass, likeliest = [], []
+    for row in rows:
+        batch = collator([row])
+        ids = batch.inputs["input_ids"][0].tolist()
+        scores = vlm.engine.model(**forward_inputs(vlm.engine.model, batch)).logits[0].softmax(-1)
+        for at in _begun(vlm.builder, ids, batch.labels[0].tolist()):
+            mass.append(scores[at, ids[at + 1]].item())
+            likeliest.append(scores[at].argmax().item() == ids[at + 1])
+    return sum(mass) / len(mass), sum(likeliest) / len(likeliest)
+
+
+def _begun(builder: TokenBuilder, ids: Sequence[int], labels: Sequence[int]) -> list[int]:
+    """Where a box that trains has just been opened: the next token is its first number."""
+    texts = (builder.decode(ids[: at + 1]) for at in range(len(ids) - 1))
+    opened = [at for at, text in enumerate(texts) if re.search(r'"bbox_2d": ?\[$', text)]
+    return [at for at in opened if labels[at + 1] != IGNORED]
+
+
+MEASURES = ("accuracy", "box_recall", "box_iou", "looks")
+
+
+def measured(model: str, rows: Sequence[Row], cache: Path) -> dict[str, list[float]]:
+    """Each measure of each row's answer, sampled and greedy, in order; kept in `cache`."""
+    if not cache.exists():
+        found = {}
+        for mode in ("sampled", "greedy"):
+            rollouts = answers(model, rows, greedy=mode == "greedy")
+            for name in MEASURES:
+                found[f"{mode} {name}"] = [rollout.measures[name] for rollout in rollouts]
+        cache.write_text(json.dumps(found), encoding="utf-8")
+    return json.loads(cache.read_text(encoding="utf-8"))
+
+
+def table(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
+    """A line an arm, in Markdown: percent, and the change from `sft` with its 95 % interval."""
+    start = found["sft"]
+    columns = [f"{mode} {name}" for mode in ("sampled", "greedy") for name in MEASURES[:2]]
+    lines = [f"| | {' | '.join(columns)} | looks |", f"|{' --- |' * (len(columns) + 2)}"]
+    for arm, values in found.items():
+        cells = [_cell(values[column], start[column], arm == "sft") for column in columns]
+        looks = sum(values["sampled looks"]) / len(values["sampled looks"])
+        lines.append(f"| `{arm}` | {' | '.join(cells)} | {looks:.2f} |")
+    return lines
+
+
+def _cell(values: Sequence[float], start: Sequence[float], first: bool) -> str:
+    mean = 100 * sum(values) / len(values)
+    if first:
+        return f"{mean:.1f}"
+    changes = [100 * (a - b) for a, b in zip(values, start, strict=True)]
+    half = Z95 * stdev(changes) / math.sqrt(len(changes))
+    change = sum(changes) / len(changes)
+    return f"{mean:.1f} ({change:+.1f}: {change - half:+.1f} to {change + half:+.1f})"
+
+
+def main(folder: Path, setting: Setting) -> None:
+    """Write the rows, train every arm, and print the table."""
+    write_rows(folder, "train", setting.rows, wrong=WRONG)
+    write_rows(folder, "explore", setting.explored)
+    questions = list(read_data(write_rows(folder, "test", setting.questions)))
+    solved = write_rows(folder, "solved", setting.questions, wrong=0.0)
+    shown = list(read_data(solved, crop_rule="square"))
+    found = {"tiny": measured("tiny", questions, folder / "tiny.json")}
+    for name, recipe in recipes(folder, setting).items():
+        with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its memory goes with it
+            apart.submit(train_once, recipe).result()
+        found[name] = measured(recipe.output, questions, folder / f"{name}.json")
+        print(*table({key: found[key] for key in found if "sft" in found}), sep="\n", flush=True)
+    for name in ("tiny", str(folder / "sft")):
+        mass, likeliest = first_numbers(name, shown)
+        print(f"{name}: true boxes' first numbers get {mass:.1%}, likeliest in {likeliest:.1%}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    for key, value in vars(Setting()).items():
+        parser.add_argument(f"--{key.replace('_', '-')}", type=type(value), default=value)
+    chosen = vars(parser.parse_args())
+    main(chosen.pop("folder"), Setting(**chosen))

@@ -1,0 +1,181 @@
+"""The rows of a file, numbered as people number them; nothing is read into them yet.
+
+A row that cannot be read is an error as a value, so that all bad rows of a file can be listed.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mm.errors import UserError
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+
+
+class BadData(UserError):
+    """Rows that cannot be used; a line for each fault, for people."""
+
+
+class Record(NamedTuple):
+    """A row as its file has it: `number` is the line of a text file, or counts rows from 1."""
+
+    number: int
+    fields: Any
+
+
+class Arrow(Sequence[Record]):
+    """The rows of a table that may be larger than memory."""
+
+    def __init__(self, table: pyarrow.Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(len(self)))]
+        (fields,) = self._table.slice(index, 1).to_pylist()
+        return Record(index + 1, without_nulls(fields))
+
+
+def is_data(path: Path) -> bool:
+    """Whether `path` is named, or laid out, like something that holds rows."""
+    return path.suffix.lower() in SUFFIXES or (path / "dataset_info.json").is_file()
+
+
+def read_records(path: Path) -> Sequence[Record]:
+    """The rows of a CSV, JSON Lines, JSON or parquet file, or of a folder that `datasets` saved.
+
+    Raises:
+        BadData: there is no such file, its form is unknown, or it has no rows.
+    """
+    if path.is_dir():
+        records = _folder_records(path)
+    elif reader := _READERS.get(path.suffix.lower()):
+        records = reader(path)
+    else:
+        raise BadData(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}")
+    if not records:
+        raise BadData(f"{path}: expected at least one row, found none")
+    return records
+
+
+def without_nulls(value: Any) -> Any:
+    """`value` without the keys that Arrow filled in because some other row has them."""
+    if isinstance(value, Mapping):
+        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+def brief(value: object) -> str:
+    """`value` short enough for an error."""
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _csv_records(path: Path) -> Sequence[Record]:
+    text = _text(path)
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [c.strip().lower() for c in reader.fieldnames or ()]
+    if not {"image", "question", "answer"} <= set(columns):
+        found = header.strip()[:80]
+        raise BadData(f"{path}, row 1: expected columns image,question,answer, found {found!r}")
+    reader.fieldnames = columns
+    records = []
+    try:
+        for fields in reader:
+            records.append(Record(reader.line_num, fields))
+    except csv.Error as error:
+        raise BadData(f"{path}, row {reader.line_num}: expected CSV, found {error}") from None
+    return records
+
+
+def _jsonl_records(path: Path) -> Sequence[Record]:
+    lines = _bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return [Record(n, _parse(line)) for n, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _json_records(path: Path) -> Sequence[Record]:
+    rows = _parse(_text(path).encode())
+    if not isinstance(rows, list):
+        found = rows if isinstance(rows, ValueError) else brief(rows)
+        raise BadData(f"{path}: expected a list of rows, found {found}")
+    return [Record(n, without_nulls(fields)) for n, fields in enumerate(rows, start=1)]
+
+
+def _parquet_records(path: Path) -> Sequence[Record]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return Arrow(parquet.read_table(path, memory_map=True))
+    except (OSError, pyarrow.ArrowException) as error:
+        raise BadData(f"{path} cannot be read: {_line(error)}") from None
+
+
+def _folder_records(path: Path) -> Sequence[Record]:
+    from datasets import Dataset, load_from_disk
+
+    try:
+        found = load_from_disk(str(path))
+    except (OSError, ValueError) as error:
+        raise BadData(f"{path} is no folder that datasets saved: {_line(error)}") from None
+    if not isinstance(found, Dataset):
+        splits = ", ".join(str(path / str(name)) for name in found)
+        raise BadData(f"{path} holds several splits: give one of {splits}")
+    return Arrow(found.with_format("arrow")[:])
+
+
+_READERS: Mapping[str, Callable[[Path], Sequence[Record]]] = {
+    ".csv": _csv_records,
+    ".tsv": _csv_records,
+    ".jsonl": _jsonl_records,
+    ".json": _json_records,
+    ".parquet": _parquet_records,
+}
+
+
+def _parse(line: bytes) -> Any:
+    """The JSON in `line`; where there is none an error as a value."""
+    try:
+        return without_nulls(json.loads(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        return ValueError(f"expected UTF-8 text, found byte {line[error.start]:#04x} in it")
+    except (ValueError, RecursionError) as error:
+        return ValueError(f"expected JSON, found that {error}")
+
+
+def _text(path: Path) -> str:
+    content = _bytes(path)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        row = content.count(b"\n", 0, error.start) + 1
+        byte = f"{content[error.start]:#04x}"
+        raise BadData(
+            f"{path}, row {row}: expected UTF-8 text, found byte {byte}: save the file as UTF-8"
+        ) from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

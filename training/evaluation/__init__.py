@@ -1,0 +1,1 @@
+"""Measures how often strategies are right, beside controls, and with what certainty."""

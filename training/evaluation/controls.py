@@ -1,0 +1,125 @@
+"""What is compared: strategies, and the nulls that show what their looking is worth."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from mm.geometry import Region, iou
+from mm.session import Strategy
+from mm.strategies.single import direct, insist
+from mm.trace import Sample
+from mm.types import Conversation, Image, Message
+from vision.controls import random_region
+
+from .tasks import Item, Suite
+
+GREY = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A strategy by name, as it is or under a control.
+
+    `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
+    (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
+    picture at full resolution stands in the context), or "blind" (the pictures are grey).
+    """
+
+    name: str
+    strategy: Strategy = field(compare=False)
+    control: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.control})" if self.control else self.name
+
+    def meet(self, item: Item, *, seed: int = 0) -> tuple[Strategy, Sample]:
+        """What to run for `item`. `direct` and every null must answer a closed question."""
+        if self.control == "blind":
+            return insist(self.strategy), blind(item.sample)
+        if self.control:
+            return insist(partial(self.strategy, **_changed(self.control, item, seed))), item.sample
+        return (insist(self.strategy) if self.strategy is direct else self.strategy), item.sample
+
+
+class TrueInTurn:
+    """Shows the true region closest to the one asked for, each once; then the last of them again.
+
+    It remembers what it has shown, so it serves one answer.
+    """
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._left = list(regions)
+
+    def __call__(self, sample: Sample, asked: Region) -> Region:
+        nearest = max(self._left, key=lambda region: (iou(region, asked), -_apart(region, asked)))
+        if len(self._left) > 1:
+            self._left.remove(nearest)
+        return nearest
+
+
+def conditions_of(
+    suite: Suite, strategies: Sequence[tuple[str, Strategy]], *, nulls: bool
+) -> list[Condition]:
+    """Each strategy, followed by the nulls that it has on `suite`."""
+    found = []
+    for name, strategy in strategies:
+        controls = _controls(suite, strategy) if nulls else ()
+        found += [Condition(name, strategy, control) for control in ("", *controls)]
+    return found
+
+
+def blind(sample: Sample) -> Sample:
+    """The same question about grey pictures of the same sizes."""
+    return replace(sample, prompt=greyed(sample.prompt))
+
+
+def greyed(conversation: Conversation) -> Conversation:
+    """The same words about grey pictures of the same sizes."""
+    return tuple(_grey(message) for message in conversation)
+
+
+def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
+    if not suite.looking:
+        return ()
+    options = inspect.signature(strategy).parameters
+    controls = []
+    if "choose_region" in options:
+        controls += ["random", "true"] if suite.located else ["random"]
+    if "max_looks" in options:
+        controls.append("no-look")
+    if "full" in options:
+        controls.append("full")
+    return (*controls, "blind")
+
+
+def _changed(control: str, item: Item, seed: int) -> dict[str, object]:
+    if control == "random":
+        return {"choose_region": partial(random_region, seed=seed)}
+    if control == "true":
+        return {"choose_region": TrueInTurn(item.regions)}
+    if control == "no-look":
+        return {"max_looks": 0}
+    if control == "full":
+        return {"full": True}
+    raise ValueError(f"no control {control!r}")
+
+
+def _grey(message: Message) -> Message:
+    parts = tuple(_grey_image(p) if isinstance(p, Image) else p for p in message.parts)
+    return replace(message, parts=parts)
+
+
+def _grey_image(image: Image) -> Image:
+    from PIL import Image as pil
+
+    return Image(pil.new("RGB", image.size, GREY))
+
+
+def _apart(a: Region, b: Region) -> float:
+    across = (a.x0 + a.x1) - (b.x0 + b.x1)
+    down = (a.y0 + a.y1) - (b.y0 + b.y1)
+    return across**2 + down**2

@@ -1,0 +1,88 @@
+"""Where the misses are: a sheet of wrong answers for people to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mm.trace import Trace
+from mm.vlm import VLM
+
+from .controls import Condition
+from .evaluate import Outcome, Watch
+from .grade import read_box
+from .tasks import Item
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+SHOWN = 10
+"""How many wrong answers a sheet shows."""
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A wrong answer of `arm`."""
+
+    arm: Condition
+    item: Item
+    trace: Trace
+
+    def caption(self) -> str:
+        """Who was asked what, what is true, and last, as it may be long, what was said."""
+        sample = self.item.sample
+        asked = " ".join(m.text for m in sample.prompt if m.role == "user")
+        said = self.trace.error or self.trace.answer or "nothing"
+        return f"{self.arm.name}: {asked} True: {sample.target}. Said: {said}."
+
+    def picture(self, vlm: VLM) -> Pixels | None:
+        """The first picture with what was looked at, or with the box given and the true one."""
+        from vision.draw import draw
+
+        if not self.item.sample.images:
+            return None
+        first = self.item.sample.images[0]
+        if self.item.box is None:
+            return draw(first, self.trace.best)
+        given = read_box(self.trace.answer, self.item, vlm)
+        boxes = {"true": self.item.box, **({"said": given} if given else {})}
+        return draw(first, list(boxes.values()), labels=list(boxes))
+
+
+@dataclass
+class ErrorSheet:
+    """The first wrong answers of every strategy on every task, pictures and all, without nulls."""
+
+    found: dict[tuple[str, Condition], list[WrongAnswer]] = field(default_factory=dict)
+
+    def watch(self, task: str, arm: Condition) -> Watch | None:
+        """What sees the answers of `arm`."""
+        if arm.control:
+            return None
+        return partial(self._see, arm, self.found.setdefault((task, arm), []))
+
+    def chosen(self) -> list[WrongAnswer]:
+        """Up to `SHOWN`, one of each strategy and task in turn."""
+        turns = chain.from_iterable(zip_longest(*self.found.values()))
+        return [each for each in turns if each is not None][:SHOWN]
+
+    def save(self, path: Path, vlm: VLM) -> int:
+        """Write the sheet as PNG and return how many it shows; nothing is written for none."""
+        from vision.draw import sheet
+
+        drawn = [(m.picture(vlm), m.caption()) for m in self.chosen()]
+        panels = [(picture, caption) for picture, caption in drawn if picture]
+        if panels:
+            pictures, captions = zip(*panels, strict=True)
+            sheet(pictures, captions, columns=5, cell=320).save(path, format="PNG")
+        return len(panels)
+
+    @staticmethod
+    def _see(
+        arm: Condition, wrong: list[WrongAnswer], item: Item, trace: Trace, outcome: Outcome
+    ) -> None:
+        if not outcome.correct and len(wrong) < SHOWN:
+            wrong.append(WrongAnswer(arm, item, trace))

@@ -1,0 +1,104 @@
+"""Asks every question of every arm, and keeps what a table needs of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+
+from mm.parallel import in_order
+from mm.session import run
+from mm.trace import Branch, Trace
+from mm.types import Cost, Sampling
+from mm.vlm import VLM, Cancelled
+from vision import look_stats
+
+from .controls import Condition
+from .grade import grade
+from .tasks import Item
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One answer, weighed: the costs of all that was tried, the looks of the branch it stands by.
+
+    Attributes:
+        failed: the model failed, or gave nothing that could be right; it is never `correct`.
+        wanted, found: regions that one must look at, and those of them that were shown.
+        replies, empty: what the policy wrote after being shown something, and how much of it was no
+            more than an answer or the next call.
+    """
+
+    id: str
+    correct: bool
+    failed: bool
+    cost: Cost
+    looks: int = 0
+    calls: int = 0
+    valid_calls: int = 0
+    wanted: int = 0
+    found: int = 0
+    replies: int = 0
+    empty: int = 0
+
+
+Watch = Callable[[Item, Trace, Outcome], None]
+"""Sees every answer with its pictures, before they are let go."""
+
+
+def evaluate(
+    arm: Condition,
+    items: Iterable[Item],
+    vlm: VLM,
+    *,
+    seed: int = 0,
+    threads: int = 4,
+    watch: Watch | None = None,
+) -> Generator[Outcome, None, None]:
+    """Outcomes of `arm` on `items` in their order, up to `threads` at a time, greedily.
+
+    Items are drawn as they are needed. Closing the iterator, or Ctrl-C, stops the model within a
+    token.
+    """
+    answer = partial(_answer, arm, vlm, seed)
+    with closing(in_order(answer, items, threads)) as answers:
+        for item, trace, outcome in answers:
+            if watch:
+                watch(item, trace, outcome)
+            yield outcome
+
+
+def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
+    """What `trace` is worth as an answer to `item`."""
+    graded = None if trace.error else grade(trace.best, item, vlm)
+    branch = _written(trace.best)
+    replies = look_stats.replies_to_looks(branch)
+    return Outcome(
+        id=item.sample.id,
+        correct=graded is True,
+        failed=graded is None,
+        cost=trace.cost,
+        looks=look_stats.looks(branch),
+        calls=look_stats.calls(branch),
+        valid_calls=look_stats.valid_calls(branch),
+        wanted=len(item.regions),
+        found=look_stats.found(branch, item.regions),
+        replies=len(replies),
+        empty=sum(map(look_stats.is_empty_thought, replies)),
+    )
+
+
+def _written(branch: Branch) -> Branch:
+    """`branch` without the choice made for it at the end, which would count as an observation."""
+    last = branch.steps[-1] if branch.steps else None
+    chosen = last and not last.sampled and last.message.text in branch.sample.choices
+    return replace(branch, steps=branch.steps[:-1]) if chosen else branch
+
+
+def _answer(
+    arm: Condition, vlm: VLM, seed: int, item: Item, cancelled: Cancelled
+) -> tuple[Item, Trace, Outcome]:
+    strategy, sample = arm.meet(item, seed=seed)
+    trace = run(strategy, sample, vlm, sampling=Sampling(seed=seed), cancel=cancelled)
+    return item, trace, weigh(trace, item, vlm)

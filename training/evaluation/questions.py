@@ -1,0 +1,77 @@
+"""A person's own questions, read from their file of rows.
+
+All rows are checked, pictures included, before any is answered; pictures are then opened again one
+at a time, so that a large set needs little memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mm.answers.extraction import extract_answer
+from mm.trace import Sample
+from training.data import Access, DataSet, Row, read_data
+
+from .tasks import Item
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The rows of a file that will be asked.
+
+    Attributes:
+        chosen: their indices; None for all of them.
+    """
+
+    data: DataSet
+    chosen: Sequence[int] | None = None
+
+    def __iter__(self) -> Iterator[Item]:
+        for index in self._indices:
+            row, record = self.data[index], self.data.records[index]
+            yield _item(row, self.data.path, record.number)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @property
+    def _indices(self) -> Sequence[int]:
+        return range(len(self.data)) if self.chosen is None else self.chosen
+
+
+def read_questions(path: Path, *, limit: int | None = None, access: Access = Access()) -> Questions:
+    """The first `limit` questions of `path`, checked.
+
+    A row is asked up to its last user message. What is right is its `answer`, else what its last
+    reply says.
+
+    Raises:
+        BadData: there is no such file, its form is unknown, or a row cannot be asked.
+    """
+    data = read_data(path, limit=limit, access=access)
+    data.check(truth)
+    return Questions(data)
+
+
+def _item(row: Row, path: Path, number: int) -> Item:
+    tags = {"task": path.stem, "row": number}
+    name = f"{path.stem}-{number}"
+    return Item(Sample(name, row.prompt, truth(row), row.choices, tags))
+
+
+def truth(row: Row) -> str:
+    """What is right.
+
+    Raises:
+        ValueError: the row does not say, or asks nothing.
+    """
+    if not row.prompt:
+        raise ValueError("expected a user message, found none")
+    replies = (*row.chosen, *row.messages[len(row.prompt) :])
+    said = [m.text for m in replies if m.role == "assistant"]
+    answer = row.answer or (extract_answer(said[-1]) if said else None)
+    if answer is None:
+        raise ValueError("expected text in 'answer', found nothing")
+    return answer

@@ -1,0 +1,118 @@
+"""The table as data: a row for each arm, a pair for each two arms on the same items.
+
+The shape is a contract that tables, plots and checks read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import combinations
+from typing import Any
+
+from .controls import Condition
+from .evaluate import Outcome
+from .intervals import paired_difference, wilson
+
+Row = dict[str, Any]
+Results = Mapping[Condition, Sequence[Outcome]]
+
+COSTS = (
+    "visual_tokens",
+    "patches",
+    "computed_tokens",
+    "reused_tokens",
+    "generated_tokens",
+    "seconds",
+)
+PACKAGES = ("multimodal-reasoning", "torch", "transformers", "pillow")
+
+
+def row_of(task: str, arm: Condition, outcomes: Sequence[Outcome]) -> Row:
+    """An evaluation row: shares in [0, 1] with their interval, costs as means per answer.
+
+    `valid_boxes` is the share of calls that got a picture, None without calls or where a control
+    refuses them. `box_recall` is the share of the regions one must look at that were shown, None
+    where nobody knows them or nothing was shown. `empty_thoughts` is the share of the replies to
+    what was shown that say nothing but an answer or the next call, None without such replies.
+    """
+    n = len(outcomes)
+    share = wilson(sum(o.correct for o in outcomes), n)
+    calls = 0 if arm.control == "no-look" else sum(o.calls for o in outcomes)
+    looks = sum(o.looks for o in outcomes)
+    wanted = sum(o.wanted for o in outcomes) if looks else 0
+    costs = {key: _mean([getattr(o.cost, key) for o in outcomes]) for key in COSTS}
+    return {
+        "task": task,
+        "strategy": arm.name,
+        "control": arm.control,
+        "n": n,
+        "accuracy": share.value,
+        "low": share.low,
+        "high": share.high,
+        "visual_tokens": costs.pop("visual_tokens"),
+        "looks": _mean([o.looks for o in outcomes]),
+        "valid_boxes": _share(sum(o.valid_calls for o in outcomes), calls),
+        "box_recall": _share(sum(o.found for o in outcomes), wanted),
+        "empty_thoughts": _share(sum(o.empty for o in outcomes), sum(o.replies for o in outcomes)),
+        **costs,
+        "failures": sum(o.failed for o in outcomes),
+    }
+
+
+def pairs_of(task: str, results: Results) -> list[Row]:
+    """Accuracy of `a` minus that of `b` on the items both answered, with its interval.
+
+    Later strategies are compared to earlier ones, and each null to the first strategy and to its
+    own.
+    """
+    found = []
+    for b, a in combinations(results, 2):
+        if _compared(a, b, first=next(iter(results))):
+            found.append(_pair(task, a, b, results))
+    return found
+
+
+def envelope(rows: Iterable[Row], pairs: Iterable[Row], **about: object) -> dict[str, Any]:
+    """What `--out` writes: `about` is the command, seed, model, device, dtype, or more."""
+    return {**about, "versions": versions(), "rows": list(rows), "pairs": list(pairs)}
+
+
+def versions() -> dict[str, str]:
+    """Of this package and those that decide what a model answers, where installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _pair(task: str, a: Condition, b: Condition, results: Results) -> Row:
+    right_b = {o.id: o.correct for o in results[b]}
+    both = [(o.correct, right_b[o.id]) for o in results[a] if o.id in right_b]
+    interval = paired_difference([x for x, _ in both], [y for _, y in both])
+    return {
+        "task": task,
+        "a": a.label,
+        "b": b.label,
+        "n": len(both),
+        "difference": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+    }
+
+
+def _compared(a: Condition, b: Condition, first: Condition) -> bool:
+    if b.control:
+        return False
+    return not a.control or a.name == b.name or (b == first and a.control != "blind")
+
+
+def _share(count: int, of: int) -> float | None:
+    return count / of if of else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,67 @@
+"""Answers kept while a table is measured: one that was stopped goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+from mm.types import Cost
+
+from .evaluate import Outcome
+from .tasks import BadTarget
+
+Key = tuple[str, str]
+"""A task and an arm's label."""
+
+
+class ResultLog:
+    """The outcomes so far, in a file beside the table: what is measured, then a line for each.
+
+    Raises:
+        BadTarget: the file holds answers to something else.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, object]) -> None:
+        self.path = path
+        self.outcomes: dict[Key, list[Outcome]] = {}
+        known = json.loads(json.dumps(about))
+        lines = _complete_lines(path)
+        if lines and lines[0] != known:
+            other = ", ".join(sorted(k for k in known if lines[0].get(k) != known[k])) or "keys"
+            raise BadTarget(
+                f"{path} holds answers that differ in {other}: remove it, or give another --out"
+            )
+        for line in lines[1:]:
+            outcome = Outcome(**{**line["outcome"], "cost": Cost(**line["outcome"]["cost"])})
+            self.outcomes.setdefault((line["task"], line["arm"]), []).append(outcome)
+        self._file = _rewritten(path, lines or [known])
+
+    def add(self, task: str, arm: str, outcome: Outcome) -> None:
+        """Keep `outcome`, at once."""
+        line = {"task": task, "arm": arm, "outcome": asdict(outcome)}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self, *, done: bool) -> None:
+        """Let go of the file; nobody needs it once the table is `done`."""
+        self._file.close()
+        if done:
+            self.path.unlink()
+
+
+def _complete_lines(path: Path) -> list[dict]:
+    """What was written whole; the last line may have been cut off by a kill."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def _rewritten(path: Path, lines: list[dict]) -> TextIO:
+    whole = path.with_name(path.name + ".new")
+    whole.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole.replace(path)
+    return path.open("a")

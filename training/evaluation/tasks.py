@@ -1,0 +1,97 @@
+"""What is asked: questions whose answers are known, in suites of one task each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from mm.errors import UserError
+from mm.geometry import Region
+from mm.trace import Sample
+from training import tabletop
+
+
+class BadTarget(UserError):
+    """What was to be measured cannot be; a line for each fault, for people."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A question and its truth.
+
+    Attributes:
+        regions: what a perfect reasoner looks at, in order; () when one look is enough, or nobody
+            knows.
+        box: the truth where the answer is a box in the picture.
+    """
+
+    sample: Sample
+    regions: tuple[Region, ...] = ()
+    box: Region | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The items of one task.
+
+    Attributes:
+        items: makes them anew, the same each time, so that they need not be kept in memory.
+        n: how many there are.
+        looking: whether looking again can help, and so has nulls.
+        located: whether each item says where to look.
+    """
+
+    task: str
+    items: Callable[[], Iterable[Item]]
+    n: int
+    looking: bool = False
+    located: bool = False
+
+
+def tabletop_suites(tasks: Iterable[str], *, seed: int, limit: int, level: int) -> list[Suite]:
+    """Test items of Tabletop, `limit` for each of `tasks`; all tasks when there are none.
+
+    Raises:
+        BadTarget: no such task or level, or a negative seed.
+    """
+    chosen = list(dict.fromkeys(tasks)) or list(tabletop.TASKS)
+    if unknown := [task for task in chosen if task not in tabletop.TASKS]:
+        raise BadTarget(f"no task {unknown[0]!r}: give some of {', '.join(tabletop.TASKS)}")
+    if level not in list(tabletop.Level):
+        raise BadTarget(f"no level {level!r}: give one of {_levels()}")
+    if seed < 0:
+        raise BadTarget(f"the seed of a test stream must not be negative, got {seed}")
+    return [_suite(task, seed, limit, level) for task in chosen]
+
+
+def level_named(level: str | int | None, default: int) -> int:
+    """The Tabletop level a person means by its number or name.
+
+    Raises:
+        BadTarget: there is no such level.
+    """
+    if level is None:
+        return default
+    known = {
+        key: int(each) for each in tabletop.Level for key in (each.name.lower(), str(int(each)))
+    }
+    if (wanted := str(level).strip().lower()) not in known:
+        raise BadTarget(f"no level {level!r}: give one of {_levels()}")
+    return known[wanted]
+
+
+def _suite(task: str, seed: int, limit: int, level: int) -> Suite:
+    items = partial(_tabletop_items, task, seed, limit, level)
+    first = next(items(), None)
+    looking = first is not None and bool(first.regions)
+    return Suite(task, items, limit, looking, located=looking)
+
+
+def _tabletop_items(task: str, seed: int, limit: int, level: int) -> Iterator[Item]:
+    for item in tabletop.stream(task, seed, limit, level):
+        yield Item(item.sample, item.regions, item.box)
+
+
+def _levels() -> str:
+    return ", ".join(f"{int(each)} ({each.name.lower()})" for each in tabletop.Level)

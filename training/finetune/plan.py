@@ -1,0 +1,244 @@
+"""What the toolkit chooses where a recipe leaves it a choice, from the model and the memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from accelerate import PartialState
+
+from mm.local.fast_vision_tower import speed_up
+from training.data import BadData
+from training.trainers.compile import WORTH_IT_S, compile_blocks, why_not_compiled
+from training.trainers.course import Rows
+from training.trainers.fsdp import is_sharded
+from training.trainers.model_parts import bare, is_tower
+
+from .recipe import Recipe
+
+FULL_BYTES = 16
+"""Of memory per parameter: float32 weights, gradients and two moments of AdamW."""
+
+SMALL = 50_000_000
+"""Parameters below which a model needs a high rate to learn anything new, and can take it."""
+
+_RATES = (2e-4, 7e-4, 1e-5)
+_SAMPLED_RATES = (2e-5, 1e-4, 1e-6)
+"""Learning rates of adapters, of all weights of small models, and of others: from rows that are
+learnt by heart, and from answers that are sampled."""
+
+_LORA_TARGET = (
+    r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+)
+"""Never peft's "all-linear", which would reach into the vision tower and the projector."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Choices, made.
+
+    Attributes:
+        lora: an adapter trains; else all weights.
+        vision: the vision tower trains.
+        autocast: forward passes in bfloat16.
+        checkpointing: activations are computed twice, to save memory.
+        compiled: the decoder's blocks are compiled.
+        muon: Muon where it can, else AdamW alone.
+        answers: grpo: questions in a step, and answers to each; else None.
+        needed, memory: bytes for all weights and their optimiser, and what the device has.
+    """
+
+    lora: bool
+    vision: bool
+    learning_rate: float
+    batch_tokens: int
+    epochs: float
+    device: str
+    autocast: bool
+    checkpointing: bool
+    compiled: bool
+    muon: bool
+    answers: tuple[int, int] | None
+    needed: int
+    memory: int
+
+    def lines(self, train: Rows, held_out: Rows | None) -> list[str]:
+        """What a person may want to know, or to overrule, before it begins."""
+        share = f"{self.needed / 2**30:.1f} of {self.memory / 2**30:.1f} GiB"
+        held = f"{len(held_out)} held out" if held_out else "none held out"
+        mean = sum(train.lengths) // len(train)
+        return [
+            f"rows: {len(train):,} to train on, {held}; {mean} tokens each, {self._steps(train)}",
+            f"trains {'a LoRA adapter' if self.lora else 'all weights'}, vision tower "
+            f"{'too' if self.vision else 'frozen'}: all of it would take {share} (--lora/--full, "
+            "--vision/--no-vision)",
+            f"{'Muon' if self.muon else 'AdamW'} (--optimizer), learning rate "
+            f"{self.learning_rate:g} (--learning-rate), on {self.device} in "
+            f"{'bfloat16' if self.autocast else 'float32'}"
+            f"{', compiled (--no-compile)' if self.compiled else ''}",
+        ]
+
+    def _steps(self, train: Rows) -> str:
+        if self.answers is None:
+            steps = -(-sum(train.lengths) // self.batch_tokens)
+            return f"{steps:,} steps an epoch of {self.batch_tokens:,} tokens (--batch-tokens)"
+        questions, group = self.answers
+        steps = max(len(train) // questions, 1)
+        return (
+            f"{steps:,} steps an epoch of {questions} questions with {group} answers each "
+            f"(--prompts, --group), {self.batch_tokens:,} tokens at a time (--batch-tokens)"
+        )
+
+
+def make_plan(recipe: Recipe, model: Any) -> Plan:
+    """The plan for `model` on the device that it is on.
+
+    All weights train where they and the optimiser, or what FSDP leaves a process of them, fit in a
+    quarter of the memory; else an adapter of the language model. The vision tower rests unless the
+    recipe says otherwise: what it has learnt is worth more than what a small data set can teach it,
+    and a picture is then encoded once.
+
+    Raises:
+        BadData: the recipe asks for what its method cannot do.
+    """
+    if recipe.method == "dpo" and recipe.vision:
+        raise BadData("dpo: policy and reference share what they see: leave --vision out")
+    if recipe.box_loss and (recipe.method != "sft" or recipe.looks != "replay"):
+        raise BadData("box_loss is for sft on rows that are replayed: --looks replay")
+    if recipe.report_to and find_spec(recipe.report_to) is None:
+        raise BadData(f"--report-to {recipe.report_to}: pip install {recipe.report_to}")
+    if recipe.quantize and recipe.lora is False:
+        raise BadData("--quantize is for an adapter on weights that rest: leave --full out")
+    plan = _chosen(recipe, model)
+    if is_sharded():
+        _check_sharded(recipe, plan)
+    if plan.lora and recipe.box_loss:
+        raise BadData("an adapter holds no box head: --full, or --box-loss 0")
+    if plan.lora and plan.vision:
+        raise BadData("an adapter holds the language model alone: --full with --vision, or neither")
+    return plan
+
+
+def _check_sharded(recipe: Recipe, plan: Plan) -> None:
+    """What can be trained with weights that processes share."""
+    refused = {
+        "--vision: the tower rests": plan.vision,
+        "--quantize: weights of a few bits are not taken apart": recipe.quantize,
+        "--optimizer muon: it needs whole matrices": plan.muon,
+        "--box-loss: some batches would give its head no gradient": recipe.box_loss,
+    }
+    for what, asked in refused.items():
+        if asked:
+            raise BadData(f"FSDP cannot have {what}: leave it out, or launch without FSDP")
+
+
+def _chosen(recipe: Recipe, model: Any) -> Plan:
+    """Every choice, made."""
+    count = sum(p.numel() for p in model.parameters())
+    memory = memory_of(model.device)
+    needed = count * FULL_BYTES // (PartialState().num_processes if is_sharded() else 1)
+    fits = needed <= memory // 4
+    lora = (not fits) if recipe.lora is None else recipe.lora
+    lora = lora or recipe.quantize is not None
+    small = count < SMALL
+    sampled = recipe.method == "grpo"
+    rates = _SAMPLED_RATES if sampled else _RATES
+    return Plan(
+        lora=lora,
+        vision=bool(recipe.vision),
+        learning_rate=recipe.learning_rate or rates[0 if lora else 1 if small else 2],
+        batch_tokens=recipe.batch_tokens or (1024 if small and not sampled else 4096),
+        epochs=recipe.epochs or (1000.0 if recipe.max_minutes or recipe.max_steps else 3.0),
+        device=model.device.type,
+        autocast=_has_bfloat16(model.device.type),
+        checkpointing=not small,
+        compiled=_pays(recipe, small and model.device.type == "cpu"),
+        muon=_by_muon(recipe, small and not lora),
+        answers=(recipe.prompts, recipe.group) if sampled else None,
+        needed=needed,
+        memory=memory,
+    )
+
+
+def _by_muon(recipe: Recipe, small: bool) -> bool:
+    """As the recipe says, else where all weights of a small model learn rows by heart: a batch
+    teaches them more than by AdamW, and takes longer, but for less."""
+    if recipe.optimizer is None:
+        return small and recipe.method == "sft" and not is_sharded()
+    return recipe.optimizer == "muon"
+
+
+def _pays(recipe: Recipe, overhead: bool) -> bool:
+    """Whether to compile: as the recipe says, else where `overhead` takes much of a long training.
+
+    Raises:
+        BadData: the recipe asks for it where it cannot be done.
+    """
+    if recipe.compile is None:
+        return overhead and 60 * (recipe.max_minutes or 0) >= WORTH_IT_S and not why_not_compiled()
+    if recipe.compile and (why := why_not_compiled()):
+        raise BadData(f"PyTorch cannot compile here ({why}): leave --compile out")
+    return recipe.compile
+
+
+def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
+    """`model` with what shall train wanting gradients, in float32."""
+    import torch
+
+    torch.set_num_threads(cores())
+    if plan.device == "cpu":
+        model.set_attn_implementation("eager")  # sdpa's backward in bfloat16 is slow there
+        speed_up(model)
+    model.requires_grad_(not plan.lora)
+    if plan.lora:
+        model = _adapted(model, recipe)
+    else:
+        model.float()
+    for name, weights in model.named_parameters():
+        if is_tower(name):
+            weights.requires_grad_(plan.vision)
+    if plan.compiled:
+        compile_blocks(bare(model))
+    return model
+
+
+def memory_of(device: Any) -> int:
+    """Bytes of memory that `device` has."""
+    import psutil
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return psutil.virtual_memory().total
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _adapted(model: Any, recipe: Recipe) -> Any:
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    if recipe.quantize:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+    config = LoraConfig(
+        r=recipe.lora_rank,
+        lora_alpha=2 * recipe.lora_rank,
+        target_modules=_LORA_TARGET,
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
+
+
+def _has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 is faster there than float32."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    supported: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
+    return bool(supported())

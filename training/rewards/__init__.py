@@ -1,0 +1,1 @@
+"""Rewards as named terms with weights and gates."""

@@ -1,0 +1,111 @@
+"""Rewards by name, as recipes and flags write them."""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Mapping
+from typing import Any
+
+from training.data import BadData
+
+from .terms import (
+    R_GRPO,
+    R_GRPO_CODE,
+    TERMS,
+    Mix,
+    Term,
+    Weighted,
+    accuracy,
+    looked,
+    thought_and_answer,
+)
+
+ANSWER_ONLY: Mix = (Weighted("accuracy", accuracy),)
+
+NO_GATE: Mix = (*R_GRPO[:-1], Weighted("region", looked, weight=0.5))
+"""R_GRPO that pays for looking whatever comes of it: a control."""
+
+REASON_RFT: Mix = (
+    Weighted("accuracy", accuracy),
+    Weighted("format", thought_and_answer),
+)
+"""Reason-RFT (2503.20752), its default sum."""
+
+MIXES: Mapping[str, Mix] = {
+    "accuracy": ANSWER_ONLY,
+    "r-grpo": R_GRPO,
+    "r-grpo-code": R_GRPO_CODE,
+    "r-grpo-no-gate": NO_GATE,
+    "reason-rft": REASON_RFT,
+}
+
+_KEYS = {"term", "weight", "gate"}
+
+
+def read_mixes(rewards: object, by_source: Mapping[str, object] | None = None) -> dict[str, Mix]:
+    """Mixes by a row's source, `rewards` under "": that of all others.
+
+    Raises:
+        BadData: one of them is no mix.
+    """
+    named = dict(by_source or {})
+    mixes = {str(source): read_mix(value) for source, value in named.items()}
+    return {**mixes, "": read_mix(rewards)} if rewards else mixes
+
+
+def read_mix(written: object) -> Mix:
+    """The mix that a recipe or a flag writes.
+
+    Either the name of one of `MIXES`; or a sum such as "accuracy + 0.5*looked@accuracy", whose gate
+    stands after the @; or a mapping from names to weights, or to mappings of `term` (the name
+    itself by default), `weight` and `gate`. A term is one of `TERMS` or `package.module:function`.
+
+    Raises:
+        BadData: it is none of these; what was found, and what there is.
+    """
+    if isinstance(written, Mapping):
+        mix = tuple(_entry(str(name), value) for name, value in written.items())
+    elif written in MIXES:
+        mix = MIXES[str(written)]
+    else:
+        mix = tuple(_summand(each.strip()) for each in str(written).split("+"))
+    return _gated(mix)
+
+
+def _entry(name: str, value: Any) -> Weighted:
+    if isinstance(value, Mapping) and set(value) <= _KEYS:
+        term = _term(str(value.get("term", name)))
+        return Weighted(name, term, _weight(value.get("weight", 1.0)), value.get("gate"))
+    return Weighted(name, _term(name), _weight(value))
+
+
+def _summand(text: str) -> Weighted:
+    text, _, gate = text.partition("@")
+    weight, star, name = text.rpartition("*")
+    return Weighted(name.strip(), _term(name.strip()), _weight(weight if star else 1), gate or None)
+
+
+def _weight(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise BadData(f"expected a reward's weight as a number, found {value!r}") from None
+
+
+def _term(name: str) -> Term:
+    if name in TERMS:
+        return TERMS[name]
+    if ":" in name:
+        try:
+            return pkgutil.resolve_name(name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise BadData(f"no reward {name!r}: {error}") from None
+    known = ", ".join([*MIXES, *TERMS])
+    raise BadData(f"no reward {name!r}: give one of {known}, or package.module:function")
+
+
+def _gated(mix: Mix) -> Mix:
+    for at, each in enumerate(mix):
+        if each.gate and each.gate not in [earlier.name for earlier in mix[:at]]:
+            raise BadData(f"reward {each.name!r}: its gate {each.gate!r} names no reward before it")
+    return mix

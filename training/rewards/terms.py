@@ -1,0 +1,238 @@
+"""Rewards as named terms with weights and gates, and a router that picks them by a row's source.
+
+A term weighs one attempt at a row; the judge of right and wrong is the one that tables use.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mm.answers.matching import parse_number, same_answer
+from mm.geometry import Region, iou
+from mm.markup import render_parts
+from mm.trace import Branch
+from mm.types import Cropped, Features, Image
+from training.data import Row
+from training.evaluation.grade import MIN_IOU
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One answer, the row it answers, and whether the limit of tokens ended it."""
+
+    branch: Branch
+    row: Row
+    cut_off: bool = False
+
+    @property
+    def written(self) -> str:
+        """All that the policy wrote, with thoughts and calls, observations left out."""
+        sampled = [step.message for step in self.branch.steps if step.sampled]
+        return "".join(render_parts([p for p in m.parts if _is_words(p)]) for m in sampled)
+
+
+Term = Callable[[Attempt], float]
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A term of a sum.
+
+    Attributes:
+        gate: the name of an earlier term; where that is below 1 this one counts nothing.
+    """
+
+    name: str
+    term: Term
+    weight: float = 1.0
+    gate: str | None = None
+
+
+Mix = Sequence[Weighted]
+
+
+def weigh(mix: Mix, attempt: Attempt) -> dict[str, float]:
+    """What each term of `mix` adds for `attempt`, by name; their sum is the reward.
+
+    Raises:
+        ValueError: a gate names no earlier term.
+    """
+    plain: dict[str, float] = {}
+    added: dict[str, float] = {}
+    for each in mix:
+        if each.gate is not None and each.gate not in plain:
+            raise ValueError(f"{each.name}: the gate {each.gate!r} names no earlier term")
+        shut = each.gate is not None and plain[each.gate] < 1
+        plain[each.name] = 0.0 if shut else each.term(attempt)
+        added[each.name] = each.weight * plain[each.name]
+    return added
+
+
+def route(mixes: Mapping[str, Mix], attempt: Attempt) -> dict[str, float]:
+    """What the mix of the row's source gives; "" names the mix of all other sources.
+
+    Raises:
+        ValueError: there is no mix for the source.
+    """
+    mix = mixes.get(attempt.row.source, mixes.get(""))
+    if mix is None:
+        raise ValueError(f"no rewards for rows from {attempt.row.source!r}: give some, or for ''")
+    return weigh(mix, attempt)
+
+
+def accuracy(attempt: Attempt) -> float:
+    """1 where the answer means what is right: a choice, a number, a box by its overlap, words."""
+    row = attempt.row
+    said = attempt.branch.answer
+    return float(same_answer(said, row.answer, choices=row.choices, min_iou=MIN_IOU))
+
+
+def semantic(attempt: Attempt, *, similar: Callable[[str, str], float]) -> float:
+    """How close in meaning, from 0 to 1, the answer is to what is right, as `similar` says."""
+    said, right = attempt.branch.answer, attempt.row.answer
+    return similar(said, right) if said and right else 0.0
+
+
+def tolerance(attempt: Attempt, *, full: float = 0.05, none: float = 0.2) -> float:
+    """1 for a number within `full` of the right one, as a share of it, down to 0 from `none` on.
+
+    Reason-RFT (2503.20752); where the right number is 0 only 0 is right, which its code gives 0.
+    """
+    said = parse_number(attempt.branch.answer or "")
+    right = parse_number(attempt.row.answer or "")
+    if said is None or right is None:
+        return 0.0
+    away = abs(said - right)
+    low, high = full * abs(right), none * abs(right)
+    if away <= low:
+        return 1.0
+    if away >= high:
+        return 0.0
+    return 0.5 * (math.cos(math.pi * (away - low) / (high - low)) + 1)
+
+
+_THOUGHT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+_ANSWERED = re.compile(r".*<answer>.*?</answer>\s*", re.DOTALL)
+
+
+def thought_and_answer(attempt: Attempt) -> float:
+    """1 where all that was written is one thought, then one answer (Reason-RFT, VideoRFT)."""
+    return float(_THOUGHT.fullmatch(attempt.written) is not None)
+
+
+def ends_with_answer(attempt: Attempt) -> float:
+    """1 where what was written ends with an answer (VLM-R3)."""
+    return float(_ANSWERED.fullmatch(attempt.written) is not None)
+
+
+def looked(attempt: Attempt) -> float:
+    """1 where at least one region was shown: VLM-R3's region term, whose weight is 0.5."""
+    return float(bool(_regions(attempt.branch)))
+
+
+def box_iou(attempt: Attempt) -> float:
+    """The mean, over the regions that one must look at, of the best overlap with what was shown."""
+    shown = _regions(attempt.branch)
+    if not attempt.row.regions:
+        return 0.0
+    best = [
+        max((iou(truth, region) for region in shown), default=0.0) for truth in attempt.row.regions
+    ]
+    return sum(best) / len(best)
+
+
+def length(attempt: Attempt, *, per_character: float = 0.001, most: float = 0.25) -> float:
+    """VLM-R3's length term (paper): a little for each character, up to `most`."""
+    return min(most, per_character * len(attempt.written))
+
+
+_BOX = re.compile(r"\{[^{}]*\"bbox_2d\"[^{}]*\}")
+_NAMES_A_BOX = re.compile(r"\{[^{}]*bbox[^{}]*\}?")
+_TAG = re.compile(r"<[^<>]*>")
+
+
+def readable_boxes(attempt: Attempt) -> float:
+    """1 where a box was written and all that were can be read: VLM-R3's region term (code)."""
+    written = _NAMES_A_BOX.findall(attempt.written)
+    return float(bool(written) and all(map(_is_box, written)))
+
+
+def words_around_looks(attempt: Attempt) -> float:
+    """VLM-R3's length term (code): 0.01 a character of the shortest piece around boxes, to 0.1.
+
+    The pieces are what stands before, between and after the boxes, up to the answer; empty ones
+    between boxes do not count.
+    """
+    before = attempt.written.split("<answer>")[0]
+    pieces = [" ".join(_TAG.sub("", piece).split()) for piece in _BOX.split(before)]
+    first, *inner = pieces
+    last = [inner.pop()] if inner else []
+    return min(0.1, 0.01 * min(len(p) for p in (first, *filter(None, inner), *last)))
+
+
+def _is_box(text: str) -> bool:
+    try:
+        return "bbox_2d" in json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+
+
+def tail_loop(attempt: Attempt, *, repeats: int = 2, span: int = 400) -> float:
+    """-1 where an attempt that ran out of tokens ends in a phrase said `repeats` times in a row."""
+    if not attempt.cut_off:
+        return 0.0
+    words = attempt.written.split()[-span:]
+    for size in range(1, len(words) // repeats + 1):
+        phrase = words[-size:]
+        if all(words[-size * (n + 1) : -size * n or None] == phrase for n in range(repeats)):
+            return -1.0
+    return 0.0
+
+
+TERMS: Mapping[str, Term] = {
+    "accuracy": accuracy,
+    "tolerance": tolerance,
+    "thought_and_answer": thought_and_answer,
+    "ends_with_answer": ends_with_answer,
+    "looked": looked,
+    "readable_boxes": readable_boxes,
+    "box_iou": box_iou,
+    "length": length,
+    "words_around_looks": words_around_looks,
+    "tail_loop": tail_loop,
+}
+
+R_GRPO: Mix = (
+    Weighted("accuracy", accuracy),
+    Weighted("format", ends_with_answer),
+    Weighted("length", length),
+    Weighted("region", looked, weight=0.5, gate="accuracy"),
+)
+"""VLM-R3's rewards as its paper sums them: looking pays only where the answer is right."""
+
+R_GRPO_CODE: Mix = (
+    Weighted("accuracy", accuracy),
+    Weighted("format", ends_with_answer, weight=0.5),
+    Weighted("length", words_around_looks),
+    Weighted("region", readable_boxes, weight=0.5, gate="accuracy"),
+)
+"""The same as its released code sums them."""
+
+
+def _regions(branch: Branch) -> list[Region]:
+    """The parts of pictures that were shown again."""
+    return [region for seen in branch.looks if (region := _region(seen)) is not None]
+
+
+def _region(seen: Image | Features) -> Region | None:
+    if isinstance(seen, Features):
+        return seen.region
+    return seen.origin.region if isinstance(seen.origin, Cropped) else None
+
+
+def _is_words(part: object) -> bool:
+    return not isinstance(part, Image | Features)

@@ -1,0 +1,1 @@
+"""TRL's trainers over batches of our own."""

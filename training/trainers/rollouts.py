@@ -1,0 +1,197 @@
+"""Rollouts: answers that the policy samples by a strategy, through the engine, and their rewards.
+
+The engine writes with the very weights that train. A rollout keeps the ids that were sampled; what
+trains is exactly these, and neither pictures nor what was said to the policy.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import repeat
+
+from mm.geometry import Region, iou
+from mm.local.hf_vlm import HFVLM
+from mm.session import Strategy, run
+from mm.tokens.builder import TokenBuilder
+from mm.tokens.sequence import Tokens
+from mm.trace import Branch, Sample, Trace
+from mm.types import Conversation, Sampling
+from training.data import Row
+from training.evaluation.grade import MIN_IOU
+from training.evaluation.questions import truth
+from training.rewards.terms import Attempt, Mix, accuracy, route
+from vision.grounding import parse_boxes
+from vision.look_stats import looks
+
+THREADS = 32
+"""Rollouts in progress: as many as the engine writes in one batch."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One attempt at a row, as it trains.
+
+    Attributes:
+        tokens: the whole conversation; `trained` marks what was sampled.
+        rewards: what each term adds; {} where the model failed, which counts for nothing.
+        asked: the boxes that the policy wrote, in the row's first picture.
+    """
+
+    attempt: Attempt
+    tokens: Tokens
+    rewards: Mapping[str, float]
+    asked: tuple[Region, ...] = ()
+
+    @property
+    def id(self) -> str:
+        return self.attempt.row.id
+
+    @property
+    def failed(self) -> bool:
+        return not self.rewards
+
+    @property
+    def reward(self) -> float:
+        return sum(self.rewards.values())
+
+    @cached_property
+    def measures(self) -> dict[str, float]:
+        """What a table shows of it; those of boxes only where the row says where to look."""
+        found = {
+            "reward": self.reward,
+            "accuracy": accuracy(self.attempt),
+            "looks": float(looks(self.attempt.branch)),
+            "cut_off": float(self.attempt.cut_off),
+            "failed": float(self.failed),
+            "sampled_tokens": float(sum(self.tokens.trained)),
+        }
+        return {**found, **(self._boxes() if self.attempt.row.regions else {})}
+
+    def _boxes(self) -> dict[str, float]:
+        best = [
+            max((iou(region, box) for box in self.asked), default=0.0)
+            for region in self.attempt.row.regions
+        ]
+        recall = sum(each >= MIN_IOU for each in best) / len(best)
+        return {"box_iou": sum(best) / len(best), "box_recall": recall}
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """Answers rows by sampling.
+
+    Attributes:
+        mixes: rewards by a row's source.
+        sampling: of every reply; its seed is that of the training.
+    """
+
+    vlm: HFVLM
+    strategy: Strategy
+    mixes: Mapping[str, Mix]
+    sampling: Sampling
+
+    @property
+    def terms(self) -> list[str]:
+        """The names of all rewards, each once."""
+        return list(dict.fromkeys(each.name for mix in self.mixes.values() for each in mix))
+
+    def length(self, row: Row) -> int:
+        """How many tokens the question of `row` takes.
+
+        Raises:
+            ValueError: it asks nothing, or does not say what is right; or no rewards are for it.
+        """
+        truth(row)
+        if not any(key in self.mixes for key in (row.source, "")):
+            raise ValueError(f"expected rewards for source {row.source!r}, found none")
+        return len(self.vlm.builder.build(row.prompt).ids)
+
+    def explore(
+        self, rows: Sequence[Row], *, step: int, first: int = 0, greedy: bool = False
+    ) -> list[Rollout]:
+        """A rollout of each of `rows`, of which the same one may come several times.
+
+        What is drawn follows from the training's seed, from `step` and from the place in `rows`,
+        counted from `first`.
+        """
+        places = range(first, first + len(rows))
+        seeds = [zlib.crc32(f"{self.sampling.seed} {step} {at}".encode()) for at in places]
+        heat = 0.0 if greedy else self.sampling.temperature
+        drawn = [replace(self.sampling, seed=seed, temperature=heat) for seed in seeds]
+        with _answering(self.vlm), ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(self._explore, rows, drawn))
+
+    def _explore(self, row: Row, sampling: Sampling) -> Rollout:
+        row = replace(row, answer=truth(row))
+        sample = Sample(row.id, row.prompt, row.answer, row.choices)
+        trace = run(self.strategy, sample, self.vlm, sampling=sampling)
+        branch = _whole(trace)
+        attempt = Attempt(branch, row, _cut_off(branch, self.vlm.builder, sampling))
+        rewards = {} if trace.error else route(self.mixes, attempt)
+        tokens = tokens_of(branch, self.vlm.builder)
+        return Rollout(attempt, tokens, rewards, self._asked(attempt))
+
+    def _asked(self, attempt: Attempt) -> tuple[Region, ...]:
+        images = attempt.branch.sample.images
+        if not images:
+            return ()
+        seen = self.vlm.seen_size(images[0].size)
+        written = attempt.written.partition("<answer>")[0]
+        return tuple(parse_boxes(written, self.vlm.traits.box_format, seen))
+
+
+def tokens_of(branch: Branch, builder: TokenBuilder) -> Tokens:
+    """The ids of `branch`, of which those train that were sampled."""
+    sampled = _sampled(branch)
+    exclude = frozenset(at for at, own in enumerate(sampled) if not own)
+    return builder.build(branch.messages, open_turn=False, exclude=exclude)
+
+
+def means(measures: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure, over the rollouts that have it."""
+    found: dict[str, list[float]] = {}
+    for each in measures:
+        for name, value in each.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+@contextmanager
+def _answering(vlm: HFVLM) -> Iterator[None]:
+    """The model as it answers, nothing kept from before its weights moved."""
+    model = vlm.engine.model
+    training = model.training
+    vlm.engine.forget()
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _whole(trace: Trace) -> Branch:
+    """What is stood by; of a failure, the question alone: nothing of it trains."""
+    return trace.branch(None) if trace.error else trace.best
+
+
+def _sampled(branch: Branch) -> list[bool]:
+    """For each of the branch's messages, whether the policy wrote it."""
+    steps = branch.steps
+    before: Conversation = branch.sample.prompt
+    return [
+        *(step.sampled for step in steps if step.message.role == "system"),
+        *repeat(False, len(before)),
+        *(step.sampled for step in steps if step.message.role != "system"),
+    ]
+
+
+def _cut_off(branch: Branch, builder: TokenBuilder, sampling: Sampling) -> bool:
+    """Whether the limit of tokens ended the last reply."""
+    written = [step.message.tokens or () for step in branch.steps if step.sampled]
+    last = list(written[-1]) if written else []
+    return len(last) >= sampling.max_tokens and last[-1] not in builder.end_ids
