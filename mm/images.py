@@ -1,14 +1,12 @@
-"""Pictures from outside, opened the way a person sees them or refused in one line."""
+"""Images from outside, opened the way a person sees them or refused in one line."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MAX_PIXELS = 100_000_000
-"""Width * height a picture may have unless told otherwise: 300 MB once decoded."""
+"""Width * height an image may have unless told otherwise: 300 MB once decoded."""
 
 MAX_ASPECT = 200.0
 """How many times longer one side may be than the other unless told otherwise."""
@@ -33,7 +31,29 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "MPO", "JPEG200
 
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://|data:)", re.IGNORECASE)
 
-_warnings = threading.Lock()  # catch_warnings changes the whole process: one thread at a time
+# one filter for the whole process: catch_warnings would need a lock around all decoding
+_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_SHOWN_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf")
+
+_MISTAKEN = (
+    (b"<!doctype html", "it is a web page: download the image itself"),
+    (b"<html", "it is a web page: download the image itself"),
+    (b"version https://git-lfs", "it is a pointer of Git LFS: run `git lfs pull` for the image"),
+)
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""EXIF's orientations, and what turns the pixels upright."""
 
 
 def open_image(
@@ -42,32 +62,34 @@ def open_image(
     max_pixels: int | None = None,
     max_aspect: float | None = None,
 ) -> Image:
-    """The picture at `source` as a person sees it: upright, 8-bit RGB, on white, the first frame.
+    """The image at `source` as a person sees it: upright, 8-bit RGB, on white, the first frame.
 
     Args:
         source: a path, the bytes of a file, an open binary file, or a PIL image; an `Image` comes
             back as it is.
-        max_pixels: the most width * height; None means MM_MAX_PIXELS, or 100 million.
+        max_pixels: the most width * height; None means MM_MAX_PIXELS, or 100 million. More than
+            Pillow itself allows raises Pillow's limit in this process.
         max_aspect: the longest side over the shortest; None means MM_MAX_ASPECT, or 200.
 
     Raises:
-        BadImage: there is no such file, it is no picture Pillow can read, or it is over a limit.
+        BadImage: there is no such file, it is no image Pillow can read, or it is over a limit.
             Nothing over a limit is decoded.
     """
     if isinstance(source, Image):
         return source
     limits = _Limits(max_pixels, max_aspect)
+    _prepare(limits)
     if isinstance(source, (str, Path)):
         with _open_file(str(source)) as file:
             return Image(_decode(repr(str(source)), file, limits), Loaded(str(source)))
     if isinstance(source, bytes):
-        return Image(_decode(f"a picture of {len(source)} bytes", io.BytesIO(source), limits))
+        return Image(_decode(f"an image of {len(source)} bytes", io.BytesIO(source), limits))
     if hasattr(source, "read"):
         file = io.BytesIO(source.read())  # type: ignore[union-attr]
         return Image(_decode(repr(getattr(source, "name", "an open file")), file, limits))
     if hasattr(source, "getbands"):
-        return Image(_convert("a picture in memory", source, limits))  # type: ignore[arg-type]
-    raise TypeError(f"a picture is a path, bytes, an open file or a PIL image, got {type(source)}")
+        return Image(_convert("an image in memory", source, limits))  # type: ignore[arg-type]
+    raise TypeError(f"an image is a path, bytes, an open file or a PIL image, got {type(source)}")
 
 
 def to_rgb(pixels: Pixels) -> Pixels:
@@ -102,7 +124,8 @@ class _Limits:
         if max(size) > self.aspect * min(size):
             raise BadImage(
                 f"{name} is {width}x{height}, {max(size) / min(size):.0f} times as long as wide;"
-                f" the limit is {self.aspect:g}: cut it, or raise max_aspect or MM_MAX_ASPECT"
+                f" the limit is {self.aspect:g}: cut it into pieces; max_aspect or MM_MAX_ASPECT"
+                " raise it for models that take more (Qwen's take 200)"
             )
 
 
@@ -121,7 +144,7 @@ def _open_file(path: str) -> BinaryIO:
         raise BadImage(f"{path[:80]!r} is a URL: download it and give the path of the file")
     try:
         if os.path.isdir(path):
-            raise BadImage(f"{path!r} is a folder: give one picture in it")
+            raise BadImage(f"{path!r} is a folder: give one image in it")
         if os.path.exists(path) and not os.path.isfile(path):
             raise BadImage(f"{path!r} is a device or a pipe: copy its content to a file")
         return open(path, "rb")
@@ -137,59 +160,107 @@ def _open_file(path: str) -> BinaryIO:
         raise BadImage(f"{path!r} is no path: {error}") from None
 
 
+class _Unreadable(BadImage):
+    """Pillow's reader gave up."""
+
+
 def _decode(name: str, file: BinaryIO, limits: _Limits) -> Pixels:
+    try:
+        return _read(name, file, limits)
+    except _Unreadable:
+        bare = _bare_png(file)
+        if bare is None:
+            raise
+    return _read(name, bare, limits)
+
+
+def _read(name: str, file: BinaryIO, limits: _Limits) -> Pixels:
     from PIL import Image as pil
 
-    pil.init()
-    with _without_warnings():
-        try:
-            pixels = pil.open(file, formats=[f for f in _FORMATS if f in pil.OPEN])
-        except pil.DecompressionBombError as error:
-            raise BadImage(
-                f"{name}: {error} Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS and max_pixels"
-                f" (now {limits.pixels:,.0f}; MM_MAX_PIXELS in the environment)"
-            ) from None
-        except Exception as error:  # Pillow's readers raise anything on bad bytes
-            empty = not file.seek(0, io.SEEK_END)
-            why = "it is empty (0 bytes)" if empty else _why_unreadable(error)
-            raise BadImage(f"{name} is not a picture this Pillow can read: {why}") from None
+    try:
+        pixels = pil.open(file, formats=[f for f in _FORMATS if f in pil.OPEN])
+    except pil.DecompressionBombError as error:
+        raise BadImage(
+            f"{name}: {error} Shrink it, or raise max_pixels or MM_MAX_PIXELS"
+            f" (now {limits.pixels:,.0f})"
+        ) from None
+    except Exception as error:  # Pillow's readers raise anything on bad bytes
+        why = _why_unreadable(file, error)
+        raise _Unreadable(f"{name} is not an image this Pillow can read: {why}") from error
     with pixels:
         return _convert(name, pixels, limits)
 
 
+def _prepare(limits: _Limits) -> None:
+    """Pillow with its readers, without its warnings, and with no lower limit than ours."""
+    from PIL import Image as pil
+
+    pil.init()
+    if _QUIET not in warnings.filters:
+        warnings.filterwarnings("ignore", module=_QUIET[3].pattern)
+    # it refuses from twice its limit on
+    if pil.MAX_IMAGE_PIXELS is not None and limits.pixels > 2 * pil.MAX_IMAGE_PIXELS:
+        pil.MAX_IMAGE_PIXELS = math.ceil(limits.pixels / 2)
+
+
+def _bare_png(file: BinaryIO) -> BinaryIO | None:
+    """The PNG in `file` without notes, profiles and frames; None where it is no PNG.
+
+    Pillow refuses a sound image for a text of over a megabyte, or a wrong checksum in a note.
+    """
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if file.read(8) != _PNG:
+        return None
+    bare = io.BytesIO(_PNG)
+    bare.seek(0, io.SEEK_END)
+    while len(head := file.read(8)) == 8:
+        body = min(int.from_bytes(head[:4], "big") + 4, end - file.tell())
+        if head[4:] in _SHOWN_CHUNKS:
+            bare.write(head + file.read(body))
+        else:
+            file.seek(body, io.SEEK_CUR)
+    return bare
+
+
 def _convert(name: str, pixels: Pixels, limits: _Limits) -> Pixels:
     limits.check(name, pixels.size)
-    with _without_warnings():
-        try:
-            pixels.load()
-            return to_rgb(pixels)
-        except Exception as error:  # as above
-            why = " ".join(str(error).split())
-            raise BadImage(f"{name} is cut off or damaged: {why}") from None
+    try:
+        pixels.load()
+        return to_rgb(pixels)
+    except Exception as error:  # as above
+        why = " ".join(str(error).split())
+        raise _Unreadable(f"{name} is cut off or damaged: {why}") from error
 
 
-def _why_unreadable(error: Exception) -> str:
+def _why_unreadable(file: BinaryIO, error: Exception) -> str:
     from PIL import UnidentifiedImageError
 
+    file.seek(0)
+    begin = file.read(64).lstrip().lower()
+    for mistaken, why in _MISTAKEN:
+        if begin.startswith(mistaken):
+            return why
+    if not begin:
+        return "it is empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
         return "save it as JPEG or PNG (HEIC, SVG, RAW and PDF need converting too)"
     return " ".join(str(error).split())
 
 
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    with _warnings, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _upright(pixels: Pixels) -> Pixels:
-    from PIL import ImageOps
+    from PIL import Image as pil
 
+    turn = _UPRIGHT.get(_orientation(pixels))
+    return pixels if turn is None else pixels.transpose(pil.Transpose[turn])
+
+
+def _orientation(pixels: Pixels) -> int:
     try:
-        return ImageOps.exif_transpose(pixels)
-    except Exception:  # damaged notes do not damage the picture
-        return pixels
+        found = pixels.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged notes do not damage the image
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _to_8_bits(pixels: Pixels) -> Pixels:

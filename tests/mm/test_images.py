@@ -1,12 +1,12 @@
-"""Pictures people have: opened as a person sees them, or refused in one line."""
+"""Images people have: opened as a person sees them, or refused in one line."""
 
 import io
 import os
 import struct
 import threading
-import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,14 +29,21 @@ def encoded(pixels: pil.Image, format: str = "PNG", **options: object) -> bytes:
     return file.getvalue()
 
 
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
+
+
+def with_chunk(added: bytes, before: bytes = b"IDAT") -> bytes:
+    """The PNG of `noise` with another chunk."""
+    png = encoded(noise())
+    at = png.index(before) - 4
+    return png[:at] + added + png[at:]
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says how large it is and has no pixels: decoding it must fail."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
@@ -141,10 +148,10 @@ PNG, JPEG = encoded(noise()), encoded(noise(), "JPEG")
         pytest.param(b"", "it is empty", id="zero bytes"),
         pytest.param(PNG[: len(PNG) // 2], "cut off or damaged", id="PNG cut in half"),
         pytest.param(JPEG[: len(JPEG) // 2], "cut off or damaged", id="JPEG cut in half"),
-        pytest.param(PNG[:40], "not a picture", id="PNG with a header only"),
-        pytest.param(JPEG[:100], "not a picture", id="JPEG with a header only"),
-        pytest.param(b"hello, world", "not a picture", id="text"),
-        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a pic", id="EPS"),
+        pytest.param(PNG[:40], "not an image", id="PNG with a header only"),
+        pytest.param(JPEG[:100], "not an image", id="JPEG with a header only"),
+        pytest.param(b"hello, world", "not an image", id="text"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an im", id="EPS"),
         pytest.param(b"\0\0\0\x1cftypheic\0\0\0\0mif1heic", "save it as JPEG or PNG", id="HEIC"),
         pytest.param(png_header(12_000, 12_000), "144,000,000 pixels", id="bomb"),
         pytest.param(png_header(60_000, 60_000), "3600000000 pixels", id="bomb Pillow refuses"),
@@ -260,17 +267,66 @@ def test_no_warning_leaks(monkeypatch):
         open_image(encoded(palette(), transparency=b"\x80\xff"))
 
 
-def test_threads_leave_the_warning_filters_as_they_were(monkeypatch):
-    monkeypatch.setattr(pil.Image, "load", lambda self: time.sleep(0.02))
+def test_threads_decode_at_the_same_time_and_leave_one_warning_filter(monkeypatch):
+    met = threading.Barrier(3)
+    monkeypatch.setattr(pil.Image, "load", lambda self: met.wait(10))
     with warnings.catch_warnings():
-        before = list(warnings.filters)
-        threads = [threading.Thread(target=open_image, args=(noise(),)) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-            time.sleep(0.005)
-        for thread in threads:
-            thread.join()
-        assert warnings.filters == before
+        warnings.resetwarnings()
+        with ThreadPoolExecutor(3) as pool:
+            opened = list(pool.map(open_image, [noise() for _ in range(3)]))
+        assert len(opened) == 3
+        assert len(warnings.filters) == 1
+
+
+LONG = zlib.compress(b"x" * 2_000_000)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(with_chunk(chunk(b"zTXt", b"a\0\0" + LONG)), id="a long text"),
+        pytest.param(with_chunk(chunk(b"iTXt", b"a\0\1\0\0\0" + LONG)), id="a long iTXt"),
+        pytest.param(with_chunk(chunk(b"zTXt", b"a\0\0" + LONG), b"IEND"), id="a long last text"),
+        pytest.param(with_chunk(chunk(b"iCCP", b"a\0\0" + LONG)), id="a long profile"),
+        pytest.param(with_chunk(chunk(b"tEXt", b"a\0b")[:-1] + b"?"), id="a note's wrong checksum"),
+        pytest.param(with_chunk(chunk(b"acTL", b"")), id="half an animation"),
+    ],
+)
+def test_notes_of_a_png_do_not_spoil_its_pixels(data):
+    assert open_image(data).id == Image(noise()).id
+
+
+def test_a_png_with_long_notes_is_still_turned_upright():
+    turned = rotated(6)
+    at = turned.index(b"IDAT") - 4
+    data = turned[:at] + chunk(b"zTXt", b"a\0\0" + LONG) + turned[at:]
+    assert open_image(data).id == open_image(turned).id
+    assert open_image(data).size == (8, 16)
+
+
+def test_more_pixels_than_pillow_allows_can_be_asked_for(monkeypatch):
+    monkeypatch.setattr(pil, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(BadImage, match="raise max_pixels or MM_MAX_PIXELS"):
+        open_image(PNG, max_pixels=1000)
+    assert open_image(PNG, max_pixels=1200).size == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        pytest.param(b"<!DOCTYPE html><html>", "is a web page", id="web page"),
+        pytest.param(b"\n<html lang='en'>", "is a web page", id="web page of old"),
+        pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull", id="LFS"),
+    ],
+)
+def test_what_was_saved_in_its_place_is_named(data, why):
+    with pytest.raises(BadImage, match=why):
+        open_image(data)
+
+
+def test_the_hint_of_a_narrow_image_says_what_raising_the_limit_cannot_do():
+    with pytest.raises(BadImage, match=r"cut it into pieces.*Qwen's take 200"):
+        open_image(png_header(201, 1))
 
 
 def test_question_puts_pictures_first():
