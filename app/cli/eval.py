@@ -1,4 +1,4 @@
-"""`mm eval`: from what a person asked for to the table."""
+"""`mm eval`: from the options to the table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_cli(
     *,
     tasks: list[str],
     strategies: list[str],
-    nulls: bool,
+    controls: bool,
     limit: int,
     seed: int,
     model: str,
@@ -68,7 +68,11 @@ def run_cli(
         about["level"] = hardness
     mistakes = ErrorSheet()
     watch = mistakes.watch if show_errors else None
-    plan = [(suite, arm) for suite in suites for arm in conditions_of(suite, found, nulls=nulls)]
+    plan = [
+        (suite, condition)
+        for suite in suites
+        for condition in conditions_of(suite, found, controls=controls)
+    ]
     part = result_log(out, target, about, vlm) if out and not show_errors else None
     measured = Measured(part=part)
     done = measure(plan, vlm, measured, seed=seed, threads=threads, watch=watch)

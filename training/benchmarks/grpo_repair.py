@@ -4,7 +4,7 @@
 
 A fifth of the rows that it is fine-tuned on look at a random box, their answer kept. From that
 state it is trained by VLM-R3's rewards, by the answer alone, and by those rewards without their
-gate; all arms answer the same held-out questions. Stopped or killed, it goes on where it was.
+gate; all models answer the same held-out questions. Stopped or killed, it goes on where it was.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ from mm.tokens.builder import TokenBuilder
 from mm.trace import Sample
 from mm.types import Sampling
 from training.batching.collator import IGNORED, Collator, forward_inputs
-from training.data import Row, read_data
+from training.data import Row as DataRow
+from training.data import read_data
 from training.evaluation.intervals import Z95
+from training.evaluation.results import Row, envelope
+from training.evaluation.views import changes
 from training.finetune.output_folder import CHECKPOINTS
 from training.finetune.recipe import Recipe
 from training.finetune.run import train
@@ -55,7 +58,7 @@ WRONG = 0.2
 GRID = 20
 """Boxes are written in multiples of so many thousandths of the picture."""
 
-ARMS = ("r-grpo", "accuracy", "r-grpo-no-gate")
+CONDITIONS = ("r-grpo", "accuracy", "r-grpo-no-gate")
 _LEVEL = Level.PERSPECTIVE
 _TEST = FIRST_TEST_SEED + (1 << 38)
 _FIRST_SEEDS = {"train": 1 << 32, "explore": 1 << 33, "test": _TEST, "solved": _TEST}
@@ -178,8 +181,11 @@ def recipes(folder: Path, setting: Setting) -> dict[str, Recipe]:
         max_tokens=64,
         clip_high=0.28,
     )
-    arms = {arm: replace(explored, rewards=arm, output=str(folder / arm)) for arm in ARMS}
-    return {"sft": wrong, **arms}
+    conditions = {
+        condition: replace(explored, rewards=condition, output=str(folder / condition))
+        for condition in CONDITIONS
+    }
+    return {"sft": wrong, **conditions}
 
 
 def train_once(recipe: Recipe) -> None:
@@ -191,7 +197,7 @@ def train_once(recipe: Recipe) -> None:
     train(recipe, strategy=zoom if recipe.method == "grpo" else direct, resume=begun)
 
 
-def answers(model: str, rows: Sequence[Row], *, greedy: bool) -> list[Rollout]:
+def answers(model: str, rows: Sequence[DataRow], *, greedy: bool) -> list[Rollout]:
     """What `model` answers to `rows` by zooming: as it samples, or greedily."""
     vlm = mm.load(model, device="cpu")
     assert isinstance(vlm, HFVLM)
@@ -200,7 +206,7 @@ def answers(model: str, rows: Sequence[Row], *, greedy: bool) -> list[Rollout]:
 
 
 @torch.no_grad()
-def first_numbers(model: str, rows: Sequence[Row]) -> tuple[float, float]:
+def first_numbers(model: str, rows: Sequence[DataRow]) -> tuple[float, float]:
     """How sure `model` is where each box of `rows` begins: the first number's mean probability,
     and the share of boxes whose first number is the likeliest token."""
     vlm = mm.load(model, device="cpu")
@@ -227,7 +233,7 @@ def _begun(builder: TokenBuilder, ids: Sequence[int], labels: Sequence[int]) -> 
 MEASURES = ("accuracy", "box_recall", "box_iou", "looks")
 
 
-def measured(model: str, rows: Sequence[Row], cache: Path) -> dict[str, list[float]]:
+def measured(model: str, rows: Sequence[DataRow], cache: Path) -> dict[str, list[float]]:
     """Each measure of each row's answer, sampled and greedy, in order; kept in `cache`."""
     if not cache.exists():
         found = {}
@@ -239,30 +245,27 @@ def measured(model: str, rows: Sequence[Row], cache: Path) -> dict[str, list[flo
     return json.loads(cache.read_text(encoding="utf-8"))
 
 
-def table(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """A line an arm, in Markdown: percent, and the change from `sft` with its 95 % interval."""
-    start = found["sft"]
+def rows_of(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Row]:
+    """A row for each model: each measure's share, and its change from `sft` with the interval."""
     columns = [f"{mode} {name}" for mode in ("sampled", "greedy") for name in MEASURES[:2]]
-    lines = [f"| | {' | '.join(columns)} | looks |", f"|{' --- |' * (len(columns) + 2)}"]
-    for arm, values in found.items():
-        cells = [_cell(values[column], start[column], arm == "sft") for column in columns]
-        looks = sum(values["sampled looks"]) / len(values["sampled looks"])
-        lines.append(f"| `{arm}` | {' | '.join(cells)} | {looks:.2f} |")
-    return lines
+    return [
+        {"model": name, **{c: _cell(values[c], found["sft"][c], name) for c in columns}}
+        for name, values in found.items()
+    ]
 
 
-def _cell(values: Sequence[float], start: Sequence[float], first: bool) -> str:
-    mean = 100 * sum(values) / len(values)
-    if first:
-        return f"{mean:.1f}"
-    changes = [100 * (a - b) for a, b in zip(values, start, strict=True)]
+def _cell(values: Sequence[float], start: Sequence[float], name: str) -> dict[str, float]:
+    mean = sum(values) / len(values)
+    if name in ("tiny", "sft"):
+        return {"value": mean}
+    changes = [a - b for a, b in zip(values, start, strict=True)]
     half = Z95 * stdev(changes) / math.sqrt(len(changes))
     change = sum(changes) / len(changes)
-    return f"{mean:.1f} ({change:+.1f}: {change - half:+.1f} to {change + half:+.1f})"
+    return {"value": mean, "change": change, "low": change - half, "high": change + half}
 
 
 def main(folder: Path, setting: Setting) -> None:
-    """Write the rows, train every arm, and print the table."""
+    """Write the rows, train every condition, print the table, and write it as results.json."""
     write_rows(folder, "train", setting.rows, wrong=WRONG)
     write_rows(folder, "explore", setting.explored)
     questions = list(read_data(write_rows(folder, "test", setting.questions)))
@@ -273,7 +276,11 @@ def main(folder: Path, setting: Setting) -> None:
         with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its memory goes with it
             apart.submit(train_once, recipe).result()
         found[name] = measured(recipe.output, questions, folder / f"{name}.json")
-        print(*table({key: found[key] for key in found if "sft" in found}), sep="\n", flush=True)
+        print(*changes([{"rows": rows_of(found)}]), sep="\n", flush=True)
+    command = "python -m training.benchmarks.grpo_repair " + str(folder)
+    about = {"model": "tiny", "n": setting.questions, "seed": setting.seed}
+    written = envelope(rows_of(found), [], command=command, **about)
+    (folder / "results.json").write_text(json.dumps(written, indent=1) + "\n")
     for name in ("tiny", str(folder / "sft")):
         mass, likeliest = first_numbers(name, shown)
         print(f"{name}: true boxes' first numbers get {mass:.1%}, likeliest in {likeliest:.1%}")

@@ -1,4 +1,4 @@
-"""What is compared: strategies, and the nulls that show what their looking is worth."""
+"""What is compared: strategies, and the controls that show what their looking is worth."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Condition:
         return f"{self.name} ({self.control})" if self.control else self.name
 
     def meet(self, item: Item, *, seed: int = 0) -> tuple[Strategy, Sample]:
-        """What to run for `item`. `direct` and every null must answer a closed question."""
+        """What to run for `item`. `direct` and every control must answer a closed question."""
         if self.control == "blind":
             return insist(self.strategy), blind(item.sample)
         if self.control:
@@ -62,13 +62,13 @@ class TrueInTurn:
 
 
 def conditions_of(
-    suite: Suite, strategies: Sequence[tuple[str, Strategy]], *, nulls: bool
+    suite: Suite, strategies: Sequence[tuple[str, Strategy]], *, controls: bool
 ) -> list[Condition]:
-    """Each strategy, followed by the nulls that it has on `suite`."""
+    """Each strategy, followed by the controls that it has on `suite`."""
     found = []
     for name, strategy in strategies:
-        controls = _controls(suite, strategy) if nulls else ()
-        found += [Condition(name, strategy, control) for control in ("", *controls)]
+        named = _controls(suite, strategy) if controls else ()
+        found += [Condition(name, strategy, control) for control in ("", *named)]
     return found
 
 

@@ -25,9 +25,9 @@ SHOWN = 10
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A wrong answer of `arm`."""
+    """A wrong answer of `condition`."""
 
-    arm: Condition
+    condition: Condition
     item: Item
     trace: Trace
 
@@ -36,7 +36,7 @@ class WrongAnswer:
         sample = self.item.sample
         asked = " ".join(m.text for m in sample.prompt if m.role == "user")
         said = self.trace.error or self.trace.answer or "nothing"
-        return f"{self.arm.name}: {asked} True: {sample.target}. Said: {said}."
+        return f"{self.condition.name}: {asked} True: {sample.target}. Said: {said}."
 
     def picture(self, vlm: VLM) -> Pixels | None:
         """The first picture with what was looked at, or with the box given and the true one."""
@@ -54,15 +54,15 @@ class WrongAnswer:
 
 @dataclass
 class ErrorSheet:
-    """The first wrong answers of every strategy on every task, pictures and all, without nulls."""
+    """The first wrong answers of every strategy on every task, with images; none of controls."""
 
     found: dict[tuple[str, Condition], list[WrongAnswer]] = field(default_factory=dict)
 
-    def watch(self, task: str, arm: Condition) -> Watch | None:
-        """What sees the answers of `arm`."""
-        if arm.control:
+    def watch(self, task: str, condition: Condition) -> Watch | None:
+        """What sees the answers of `condition`."""
+        if condition.control:
             return None
-        return partial(self._see, arm, self.found.setdefault((task, arm), []))
+        return partial(self._see, condition, self.found.setdefault((task, condition), []))
 
     def chosen(self) -> list[WrongAnswer]:
         """Up to `SHOWN`, one of each strategy and task in turn."""
@@ -82,7 +82,7 @@ class ErrorSheet:
 
     @staticmethod
     def _see(
-        arm: Condition, wrong: list[WrongAnswer], item: Item, trace: Trace, outcome: Outcome
+        condition: Condition, wrong: list[WrongAnswer], item: Item, trace: Trace, outcome: Outcome
     ) -> None:
         if not outcome.correct and len(wrong) < SHOWN:
-            wrong.append(WrongAnswer(arm, item, trace))
+            wrong.append(WrongAnswer(condition, item, trace))

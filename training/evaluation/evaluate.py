@@ -1,4 +1,4 @@
-"""Asks every question of every arm, and keeps what a table needs of the answers."""
+"""Asks every question of every condition, and keeps what a table needs of the answers."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Watch = Callable[[Item, Trace, Outcome], None]
 
 
 def evaluate(
-    arm: Condition,
+    condition: Condition,
     items: Iterable[Item],
     vlm: VLM,
     *,
@@ -56,12 +56,12 @@ def evaluate(
     threads: int = 4,
     watch: Watch | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Outcomes of `arm` on `items` in their order, up to `threads` at a time, greedily.
+    """Outcomes of `condition` on `items` in their order, up to `threads` at a time, greedily.
 
     Items are drawn as they are needed. Closing the iterator, or Ctrl-C, stops the model within a
     token.
     """
-    answer = partial(_answer, arm, vlm, seed)
+    answer = partial(_answer, condition, vlm, seed)
     with closing(in_order(answer, items, threads)) as answers:
         for item, trace, outcome in answers:
             if watch:
@@ -97,8 +97,8 @@ def _written(branch: Branch) -> Branch:
 
 
 def _answer(
-    arm: Condition, vlm: VLM, seed: int, item: Item, cancelled: Cancelled
+    condition: Condition, vlm: VLM, seed: int, item: Item, cancelled: Cancelled
 ) -> tuple[Item, Trace, Outcome]:
-    strategy, sample = arm.meet(item, seed=seed)
+    strategy, sample = condition.meet(item, seed=seed)
     trace = run(strategy, sample, vlm, sampling=Sampling(seed=seed), cancel=cancelled)
     return item, trace, weigh(trace, item, vlm)

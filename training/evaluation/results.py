@@ -1,13 +1,15 @@
-"""The table as data: a row for each arm, a pair for each two arms on the same items.
+"""The table as data: a row for each condition, a pair for each two of them on the same items.
 
 The shape is a contract that tables, plots and checks read.
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from .controls import Condition
@@ -25,10 +27,11 @@ COSTS = (
     "generated_tokens",
     "seconds",
 )
+CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = ("multimodal-reasoning", "torch", "transformers", "pillow")
 
 
-def row_of(task: str, arm: Condition, outcomes: Sequence[Outcome]) -> Row:
+def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
     """An evaluation row: shares in [0, 1] with their interval, costs as means per answer.
 
     `valid_boxes` is the share of calls that got a picture, None without calls or where a control
@@ -38,14 +41,14 @@ def row_of(task: str, arm: Condition, outcomes: Sequence[Outcome]) -> Row:
     """
     n = len(outcomes)
     share = wilson(sum(o.correct for o in outcomes), n)
-    calls = 0 if arm.control == "no-look" else sum(o.calls for o in outcomes)
+    calls = 0 if condition.control == "no-look" else sum(o.calls for o in outcomes)
     looks = sum(o.looks for o in outcomes)
     wanted = sum(o.wanted for o in outcomes) if looks else 0
     costs = {key: _mean([getattr(o.cost, key) for o in outcomes]) for key in COSTS}
     return {
         "task": task,
-        "strategy": arm.name,
-        "control": arm.control,
+        "strategy": condition.name,
+        "control": condition.control,
         "n": n,
         "accuracy": share.value,
         "low": share.low,
@@ -63,7 +66,7 @@ def row_of(task: str, arm: Condition, outcomes: Sequence[Outcome]) -> Row:
 def pairs_of(task: str, results: Results) -> list[Row]:
     """Accuracy of `a` minus that of `b` on the items both answered, with its interval.
 
-    Later strategies are compared to earlier ones, and each null to the first strategy and to its
+    Later strategies are compared to earlier ones, and each control to the first strategy and to its
     own.
     """
     found = []
@@ -75,7 +78,30 @@ def pairs_of(task: str, results: Results) -> list[Row]:
 
 def envelope(rows: Iterable[Row], pairs: Iterable[Row], **about: object) -> dict[str, Any]:
     """What `--out` writes: `about` is the command, seed, model, device, dtype, or more."""
-    return {**about, "versions": versions(), "rows": list(rows), "pairs": list(pairs)}
+    return {
+        **about,
+        "measured_at": commit(),
+        "versions": versions(),
+        "rows": list(rows),
+        "pairs": list(pairs),
+    }
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with `+` where files differ from it; None outside of one."""
+    try:
+        if Path(_git("rev-parse", "--show-toplevel")) != CHECKOUT:
+            return None
+        return _git("rev-parse", "--short", "HEAD") + (
+            "+" if _git("diff", "HEAD", "--stat") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):  # no git, or an installed package
+        return None
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(CHECKOUT), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def versions() -> dict[str, str]:

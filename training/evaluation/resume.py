@@ -14,7 +14,7 @@ from .evaluate import Outcome
 from .tasks import BadTarget
 
 Key = tuple[str, str]
-"""A task and an arm's label."""
+"""A task and the label of a condition."""
 
 
 class ResultLog:
@@ -36,12 +36,12 @@ class ResultLog:
             )
         for line in lines[1:]:
             outcome = Outcome(**{**line["outcome"], "cost": Cost(**line["outcome"]["cost"])})
-            self.outcomes.setdefault((line["task"], line["arm"]), []).append(outcome)
+            self.outcomes.setdefault((line["task"], line["condition"]), []).append(outcome)
         self._file = _rewritten(path, lines or [known])
 
-    def add(self, task: str, arm: str, outcome: Outcome) -> None:
+    def add(self, task: str, condition: str, outcome: Outcome) -> None:
         """Keep `outcome`, at once."""
-        line = {"task": task, "arm": arm, "outcome": asdict(outcome)}
+        line = {"task": task, "condition": condition, "outcome": asdict(outcome)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 

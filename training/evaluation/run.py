@@ -1,4 +1,4 @@
-"""Answers every question of every control, and keeps what is answered."""
+"""Answers every question under every condition, and keeps the outcomes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mm.local.hf_vlm import HFVLM
 from mm.vlm import VLM
 from training.tabletop.scene import Level
 
@@ -22,8 +21,21 @@ from .results import Row, pairs_of, row_of, versions
 from .resume import ResultLog
 from .tasks import Suite
 
+if TYPE_CHECKING:
+    from mm.engine.engine import Engine
+
 DEFAULT_LEVEL = int(Level.PERSPECTIVE)
 """The Tabletop level measured when none is asked for: the hardest that `tiny` was found to hold."""
+
+
+@runtime_checkable
+class Local(Protocol):
+    """A model whose weights are in this process.
+
+    A protocol, since importing `HFVLM` would load torch for models behind a server too.
+    """
+
+    engine: Engine
 
 
 class Advance(Protocol):
@@ -39,27 +51,31 @@ class Measured:
     results: dict[str, dict[Condition, list[Outcome]]] = field(default_factory=dict)
     part: ResultLog | None = None
 
-    def outcomes(self, task: str, arm: Condition) -> list[Outcome]:
-        kept = self.part.outcomes.get((task, arm.label), []) if self.part else []
-        return self.results.setdefault(task, {}).setdefault(arm, list(kept))
+    def outcomes(self, task: str, condition: Condition) -> list[Outcome]:
+        kept = self.part.outcomes.get((task, condition.label), []) if self.part else []
+        return self.results.setdefault(task, {}).setdefault(condition, list(kept))
 
-    def add(self, task: str, arm: Condition, outcome: Outcome) -> None:
-        self.outcomes(task, arm).append(outcome)
+    def add(self, task: str, condition: Condition, outcome: Outcome) -> None:
+        self.outcomes(task, condition).append(outcome)
         if self.part:
-            self.part.add(task, arm.label, outcome)
+            self.part.add(task, condition.label, outcome)
 
     @property
     def rows(self) -> list[Row]:
         return [
-            row_of(task, arm, outcomes)
-            for task, by_arm in self.results.items()
-            for arm, outcomes in by_arm.items()
+            row_of(task, condition, outcomes)
+            for task, by_condition in self.results.items()
+            for condition, outcomes in by_condition.items()
             if outcomes
         ]
 
     @property
     def pairs(self) -> list[Row]:
-        return [pair for task, by_arm in self.results.items() for pair in pairs_of(task, by_arm)]
+        return [
+            pair
+            for task, by_condition in self.results.items()
+            for pair in pairs_of(task, by_condition)
+        ]
 
 
 def measure(
@@ -73,20 +89,22 @@ def measure(
 ) -> bool:
     """Answer all of `plan` into `measured`; False when Ctrl-C ended it early.
 
-    The engine forgets what it has seen before each arm, so that none lives on another's work.
+    The engine's caches are emptied before each condition, so that none profits from another.
     """
     try:
         with _progress(sum(suite.n for suite, _ in plan)) as advance:
-            for suite, arm in plan:
-                if isinstance(vlm, HFVLM):
+            for suite, condition in plan:
+                if isinstance(vlm, Local):
                     vlm.engine.forget()
-                known = len(measured.outcomes(suite.task, arm))
-                advance(f"{suite.task} {arm.label}", known)
+                known = len(measured.outcomes(suite.task, condition))
+                advance(f"{suite.task} {condition.label}", known)
                 items = islice(suite.items(), known, None)
-                see = watch(suite.task, arm) if watch else None
-                for outcome in evaluate(arm, items, vlm, seed=seed, threads=threads, watch=see):
-                    measured.add(suite.task, arm, outcome)
-                    advance(f"{suite.task} {arm.label}")
+                see = watch(suite.task, condition) if watch else None
+                for outcome in evaluate(
+                    condition, items, vlm, seed=seed, threads=threads, watch=see
+                ):
+                    measured.add(suite.task, condition, outcome)
+                    advance(f"{suite.task} {condition.label}")
     except KeyboardInterrupt:
         return False
     return True
@@ -96,20 +114,21 @@ def result_log(out: Path, target: str, about: dict[str, Any], vlm: VLM) -> Resul
     """What is known already of the table `out`: of the same questions, weights and versions."""
     path = out.with_name(out.name + ".part")
     return ResultLog(
-        path, {"target": target, **about, "weights": _sum(vlm), "versions": versions()}
+        path,
+        {"format": 2, "target": target, **about, "weights": _sum(vlm), "versions": versions()},
     )
 
 
 def _sum(vlm: VLM) -> float | None:
     """A number that differs between any two trainings of a model."""
-    if not isinstance(vlm, HFVLM):
+    if not isinstance(vlm, Local):
         return None
     return sum(p.flatten()[:64].double().sum().item() for p in vlm.engine.model.parameters())
 
 
 def place_of(vlm: VLM) -> dict[str, Any]:
     """The device and dtype of the model's weights; None where it has none here."""
-    if not isinstance(vlm, HFVLM):
+    if not isinstance(vlm, Local):
         return {"device": None, "dtype": None}
     weights = next(vlm.engine.model.parameters())
     return {"device": str(weights.device), "dtype": str(weights.dtype).removeprefix("torch.")}

@@ -38,7 +38,7 @@ class Suite:
     Attributes:
         items: makes them anew, the same each time, so that they need not be kept in memory.
         n: how many there are.
-        looking: whether looking again can help, and so has nulls.
+        looking: whether looking again can help, and so has controls.
         located: whether each item says where to look.
     """
 

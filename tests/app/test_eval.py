@@ -1,0 +1,139 @@
+"""`mm eval`: tables of files and of Tabletop, stopped and continued."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from evaluation_items import PICTURE, look_at
+
+import mm
+from app.cli.eval import run_cli
+from mm.errors import UserError
+from training import tabletop
+from training.evaluation import run as evaluation_run
+from vision.zoom import zoom
+
+OPTIONS = {
+    "tasks": [],
+    "strategies": ["direct", "zoom"],
+    "controls": False,
+    "limit": 3,
+    "seed": 0,
+    "model": "tiny",
+    "adapter": None,
+    "load": lambda: mm.load("tiny"),
+    "level": None,
+    "out": None,
+    "show_errors": None,
+    "threads": 1,
+    "strategy_lookup": {"direct": mm.direct, "zoom": zoom}.__getitem__,
+}
+
+
+@pytest.fixture
+def questions(tmp_path):
+    PICTURE.pixels.save(tmp_path / "a.png")
+    rows = "".join(f"a.png,Which letter?,{letter},K|R\n" for letter in "KKR")
+    (tmp_path / "mine.csv").write_text(f"image,question,answer,choices\n{rows}")
+    return tmp_path / "mine.csv"
+
+
+def scripted(monkeypatch, replies):
+    vlm = mm.ScriptedVLM(replies)
+    monkeypatch.setattr(mm, "load", lambda *_, **__: vlm)
+    return vlm
+
+
+def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
+    scripted(monkeypatch, ["K", "R", "R", "K", look_at(0, 0, 500, 500), "K", "what?"])
+    out = questions.parent / "out.json"
+    run_cli(str(questions), **{**OPTIONS, "out": out})
+    written = json.loads(out.read_text())
+    assert {"command", "seed", "model", "versions", "device", "dtype"} <= set(written)
+    got = [
+        (r["task"], r["strategy"], r["n"], r["accuracy"], r["failures"]) for r in written["rows"]
+    ]
+    assert got == [
+        ("mine", "direct", 3, pytest.approx(2 / 3), 0),
+        ("mine", "zoom", 3, pytest.approx(2 / 3), 1),
+    ]
+    (pair,) = written["pairs"]
+    assert (pair["a"], pair["b"], pair["difference"]) == ("zoom", "direct", 0.0)
+    assert "failures count as wrong" in capsys.readouterr().out
+
+
+def test_ctrl_c_reports_what_is_done(monkeypatch, questions, capsys):
+    def interrupt(conversation):
+        raise KeyboardInterrupt
+
+    scripted(monkeypatch, ["K", "K", "K", "K", interrupt, "K"])
+    out = questions.parent / "out.json"
+    with pytest.raises(SystemExit) as caught:
+        run_cli(str(questions), **{**OPTIONS, "out": out})
+    assert caught.value.code == 130
+    assert [(r["strategy"], r["n"]) for r in json.loads(out.read_text())["rows"]] == [
+        ("direct", 3),
+        ("zoom", 1),
+    ]
+    printed = capsys.readouterr()
+    assert "zoom" in printed.out
+    assert "the same command goes on from here" in printed.err
+
+
+def kill(conversation):
+    raise SystemExit(9)
+
+
+def test_a_stopped_table_goes_on_where_it_was(monkeypatch, questions, capsys):
+    out, part = questions.parent / "out.json", questions.parent / "out.json.part"
+    scripted(monkeypatch, ["K", "R", "R", "K", kill])
+    with pytest.raises(SystemExit, match="9"):
+        run_cli(str(questions), **{**OPTIONS, "out": out})
+    part.write_text(part.read_text() + '{"task": "mine", "ar')  # the kill came while writing
+    vlm = scripted(monkeypatch, ["R", "R"])
+    run_cli(str(questions), **{**OPTIONS, "out": out})
+    assert len(vlm.conversations) == 2
+    rows = json.loads(out.read_text())["rows"]
+    assert [(r["strategy"], r["n"], r["accuracy"]) for r in rows] == [
+        ("direct", 3, pytest.approx(2 / 3)),
+        ("zoom", 3, pytest.approx(2 / 3)),
+    ]
+    assert not part.exists()
+
+
+def test_answers_to_something_else_are_refused(monkeypatch, questions, capsys):
+    out = questions.parent / "out.json"
+    scripted(monkeypatch, ["K", kill])
+    with pytest.raises(SystemExit, match="9"):
+        run_cli(str(questions), **{**OPTIONS, "out": out})
+    told = "holds answers that differ in seed: remove it, or give another --out"
+    with pytest.raises(UserError, match=told):
+        run_cli(str(questions), **{**OPTIONS, "out": out, "seed": 7})
+
+
+@pytest.mark.parametrize(
+    ("target", "changes", "complaint"),
+    [
+        pytest.param("nothing", {}, "no target 'nothing'", id="target"),
+        pytest.param("none.csv", {}, "none.csv cannot be read", id="no file"),
+        pytest.param("a.csv", {"tasks": ["read"]}, "a file is one task", id="task of a file"),
+        pytest.param("tabletop", {"tasks": ["write"]}, "no task 'write'", id="task"),
+        pytest.param("tabletop", {"level": "9"}, "no level '9'", id="level"),
+        pytest.param("tabletop", {"seed": -1}, "must not be negative, got -1", id="seed"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_before_a_model_loads(
+    monkeypatch, target, changes, complaint
+):
+    monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=complaint):
+        run_cli(target, **{**OPTIONS, **changes})
+
+
+def test_all_tasks_of_tabletop_run(monkeypatch, capsys):
+    scripted(monkeypatch, ["K"] * 100)
+    run_cli("tabletop", **{**OPTIONS, "limit": 1})
+    said = capsys.readouterr().out
+    assert all(task in said for task in tabletop.TASKS)
+    assert f"level {evaluation_run.DEFAULT_LEVEL}, seed 0" in said

@@ -1,0 +1,111 @@
+"""Controls show another region, none, or no image; they must answer."""
+
+from __future__ import annotations
+
+import pytest
+from evaluation_items import LEFT, RIGHT, item, look_at
+
+import mm
+from mm.geometry import Region
+from mm.types import Cropped
+from training.evaluation.controls import GREY, Condition, TrueInTurn, conditions_of
+from training.evaluation.evaluate import evaluate
+from training.evaluation.results import row_of
+from training.evaluation.tasks import Suite
+from vision.zoom import zoom
+
+
+def answer(condition, replies, *, asked=None, **kwargs):
+    vlm = mm.ScriptedVLM(replies, **kwargs)
+    (outcome,) = evaluate(condition, [asked or item()], vlm, threads=1)
+    return outcome, vlm
+
+
+def shown_first(vlm):
+    (crop,) = vlm.conversations[1][-1].images
+    assert isinstance(crop.origin, Cropped)
+    return crop.origin.region
+
+
+SUITE = Suite("read", lambda: [item()], 1, looking=True, located=True)
+
+
+def test_conditions_are_a_strategy_and_the_controls_it_has():
+    both = [("direct", mm.direct), ("zoom", zoom)]
+    controls = [(a.name, a.control) for a in conditions_of(SUITE, both, controls=True)]
+    assert controls == [
+        ("direct", ""),
+        ("direct", "blind"),
+        ("zoom", ""),
+        ("zoom", "random"),
+        ("zoom", "true"),
+        ("zoom", "no-look"),
+        ("zoom", "blind"),
+    ]
+    plain = Suite("colour", lambda: [item(regions=())], 1)
+    assert [a.control for a in conditions_of(plain, both, controls=True)] == ["", ""]
+    assert [a.control for a in conditions_of(SUITE, both, controls=False)] == ["", ""]
+    unknown = Suite("mine", lambda: [item(regions=())], 1, looking=True)
+    controls = [a.control for a in conditions_of(unknown, [("zoom", zoom)], controls=True)]
+    assert controls == ["", "random", "no-look", "blind"]
+
+
+def test_the_real_thing_shows_what_was_asked_for():
+    outcome, vlm = answer(Condition("zoom", zoom), [look_at(500, 500, 600, 600), "K"])
+    assert (outcome.correct, outcome.failed) == (True, False)
+    assert (outcome.looks, outcome.calls, outcome.valid_calls) == (1, 1, 1)
+    shown = shown_first(vlm)
+    assert shown.x0 <= 0.5 < 0.6 <= shown.x1
+
+
+@pytest.mark.parametrize(
+    ("control", "near"),
+    [
+        pytest.param("true", True, id="true region"),
+        pytest.param("random", False, id="random region"),
+    ],
+)
+def test_a_control_shows_another_region(control, near):
+    _, vlm = answer(Condition("zoom", zoom, control), [look_at(110, 300, 210, 400), "K"])
+    shown = shown_first(vlm)
+    holds_truth = shown.x0 <= 0.1 and shown.y0 <= 0.1 and shown.x1 >= 0.2 and shown.y1 >= 0.2
+    assert holds_truth is near
+    assert not (shown.x0 <= 0.11 and shown.y0 <= 0.3 and shown.x1 >= 0.21 and shown.y1 >= 0.4)
+
+
+def test_true_regions_are_shown_once_each_by_nearness():
+    choose = TrueInTurn([LEFT, RIGHT])
+    sample = item().sample
+    assert choose(sample, Region(0.7, 0.5, 0.75, 0.6)) == RIGHT
+    assert choose(sample, RIGHT) == LEFT
+    assert choose(sample, RIGHT) == LEFT
+
+
+def test_no_look_offers_the_tool_refuses_the_look_and_takes_the_likeliest_choice():
+    outcome, vlm = answer(
+        Condition("zoom", zoom, "no-look"),
+        [look_at(100, 100, 200, 200)],
+        scores={"K": -1.0, "R": -2.0},
+    )
+    assert [m.role for m in vlm.conversations[0]] == ["system", "user"]
+    assert (outcome.correct, outcome.failed, outcome.looks) == (True, False, 0)
+    assert row_of("read", Condition("zoom", zoom, "no-look"), [outcome])["valid_boxes"] is None
+
+
+def test_blind_sees_grey_of_the_same_size():
+    _, vlm = answer(Condition("direct", mm.direct, "blind"), ["K"])
+    (seen,) = vlm.conversations[0][0].images
+    assert (seen.size, seen.pixels.getcolors()) == ((640, 640), [(640 * 640, GREY)])
+
+
+@pytest.mark.parametrize(
+    ("condition", "correct", "failed"),
+    [
+        pytest.param(Condition("direct", mm.direct), True, False, id="direct must answer"),
+        pytest.param(Condition("zoom", zoom, "blind"), True, False, id="a control must answer"),
+        pytest.param(Condition("zoom", zoom), False, True, id="the real thing may fail"),
+    ],
+)
+def test_refusals(condition, correct, failed):
+    outcome, _ = answer(condition, ["I cannot tell."], scores={"K": -1.0})
+    assert (outcome.correct, outcome.failed, outcome.calls) == (correct, failed, 0)

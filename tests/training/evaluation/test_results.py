@@ -1,0 +1,79 @@
+"""Rows, pairs and the printed table, against answers counted by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+import mm
+from mm.types import Cost
+from training.evaluation.controls import Condition
+from training.evaluation.evaluate import Outcome
+from training.evaluation.results import pairs_of, row_of
+from training.evaluation.table import print_table
+from vision.zoom import zoom
+
+
+def outcomes(*right, calls=0, valid=0, failed=0):
+    cost = Cost(visual_tokens=16, patches=64, computed_tokens=40, generated_tokens=4, seconds=0.5)
+    return [
+        Outcome(str(i), bool(r), i < failed, cost, 1, calls, valid, wanted=2, found=1, replies=1)
+        for i, r in enumerate(right)
+    ]
+
+
+def test_a_row_is_the_contract():
+    row = row_of("read", Condition("zoom", zoom), outcomes(0, 1, 1, 1, calls=2, valid=1, failed=1))
+    assert (row.pop("low"), row.pop("high")) == pytest.approx((0.3006, 0.9544), abs=5e-5)
+    assert row == {
+        "task": "read",
+        "strategy": "zoom",
+        "control": "",
+        "n": 4,
+        "accuracy": 0.75,
+        "visual_tokens": 16.0,
+        "looks": 1.0,
+        "valid_boxes": 0.5,
+        "box_recall": 0.5,
+        "empty_thoughts": 0.0,
+        "patches": 64.0,
+        "computed_tokens": 40.0,
+        "reused_tokens": 0.0,
+        "generated_tokens": 4.0,
+        "seconds": 0.5,
+        "failures": 1,
+    }
+
+
+def test_pairs_are_measured_on_the_items_both_answered():
+    direct, real, control = (
+        Condition("direct", mm.direct),
+        Condition("zoom", zoom),
+        Condition("zoom", zoom, "random"),
+    )
+    results = {direct: outcomes(0, 0, 1), real: outcomes(1, 1, 1), control: outcomes(0, 1)}
+    pairs = pairs_of("read", results)
+    assert [(p["a"], p["b"], p["n"], round(p["difference"], 3)) for p in pairs] == [
+        ("zoom", "direct", 3, 0.667),
+        ("zoom (random)", "direct", 2, 0.5),
+        ("zoom (random)", "zoom", 2, -0.5),
+    ]
+    assert all(p["low"] < p["difference"] < p["high"] for p in pairs[:2])
+
+
+def test_the_table_fits_100_columns(capsys):
+    condition = Condition("replay", zoom, "no-look")
+    row = {
+        **row_of("read_nearest", condition, outcomes(*[1] * 500)),
+        "failures": 500,
+        "patches": 12345,
+    }
+    pairs = pairs_of(
+        "read_nearest", {Condition("direct", mm.direct): outcomes(0), condition: outcomes(1)}
+    )
+    print_table("title", [{**row, "computed_tokens": 1234.0, "valid_boxes": 1.0}], pairs)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 100
+    (line,) = [line for line in lines if "99.2-100.0" in line]
+    assert line.split()[:6] == ["read_nearest", "replay", "(no-look)", "500", "100.0", "99.2-100.0"]
+    assert lines[0] == "title; failures count as wrong"
+    assert "…" not in "".join(lines)

@@ -1,0 +1,191 @@
+"""Result files as Markdown: each view is a function from the files it was given to lines.
+
+A result file is what `mm eval --out`, `mm bench --out` or a module of `training.benchmarks` writes:
+`rows`, `pairs`, the `command`, and `measured_at`, the commit it was measured at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from training.tabletop.scene import Level
+
+from .results import Row
+
+File = Mapping[str, Any]
+View = Callable[..., list[str]]
+CONTROLS = ("", "random", "true", "no-look", "full", "blind")
+"""Columns of `controls`, in this order, where some row has them."""
+
+
+def controls(files: Sequence[File], task: str) -> list[str]:
+    """Right answers to `task` in per cent: a line a strategy, a column a control."""
+    rows = [row for row in _rows(files) if row["task"] == task]
+    cells = {(row["strategy"], row["control"]): _right(row) for row in rows}
+    columns = [c for c in CONTROLS if any(row["control"] == c for row in rows)]
+    lines = {
+        f"`{name}`": [cells.get((name, control), "") for control in columns]
+        for name in dict.fromkeys(row["strategy"] for row in rows)
+    }
+    return _table([f"`{task}`", *(f"`{c}`" if c else "as it is" for c in columns)], lines)
+
+
+def tasks(files: Sequence[File]) -> list[str]:
+    """Right answers in per cent: a line a task and strategy."""
+    lines = {f"`{row['task']}` by `{_who(row)}`": [_right(row)] for row in _rows(files)}
+    return _table(["task", "right"], lines)
+
+
+def levels(files: Sequence[File]) -> list[str]:
+    """Right answers in per cent without intervals: a line a level, a column a task's last row."""
+    named = dict.fromkeys(row["task"] for row in _rows(files))
+    lines = {}
+    for file in files:
+        right = {row["task"]: f"{100 * row['accuracy']:.1f}" for row in file["rows"]}
+        lines[f"`{Level(file['level']).name.lower()}`"] = [right.get(task, "") for task in named]
+    return _table(["level", *(f"`{task}`" for task in named)], lines)
+
+
+def differences(files: Sequence[File]) -> list[str]:
+    """Pairs on the same items, in points with their interval."""
+    lines = {}
+    for pair in (pair for file in files for pair in file["pairs"]):
+        points, low, high = (100 * pair[key] for key in ("difference", "low", "high"))
+        title = f"`{pair['task']}`: `{pair['a']}` minus `{pair['b']}`"
+        lines[f"{title}, {pair['n']} items"] = [f"{points:+.1f} ({low:+.1f} to {high:+.1f})"]
+    return _table(["difference", "points"], lines)
+
+
+def runs(files: Sequence[File]) -> list[str]:
+    """A line for each file, by its `note`: right answers in per cent, and how many were asked."""
+    return _table(
+        ["training", "right", "questions"],
+        {file["note"]: [_right(file["rows"][0]), str(file["rows"][0]["n"])] for file in files},
+    )
+
+
+def ratios(files: Sequence[File]) -> list[str]:
+    """Benchmark rows that compare: the median ratio and its spread, a column a dtype."""
+    compared = [row for row in _rows(files) if row["ratio"] is not None]
+    lines = {}
+    for measure in dict.fromkeys(row["measure"] for row in compared):
+        by_dtype: dict[str, str] = dict.fromkeys((_dtype(file) for file in files), "")
+        for file in files:
+            by_dtype |= {_dtype(file): _ratio(r) for r in file["rows"] if r["measure"] == measure}
+        lines[measure] = list(by_dtype.values())
+    return _table(["measure", *dict.fromkeys(_dtype(file) for file in files)], lines)
+
+
+def looks(files: Sequence[File]) -> list[str]:
+    """`mm bench replay`: cost after so many looks, replay / zoom, a column a kind of cost."""
+    kinds = ("patches", "prefill", "seconds")
+    found: dict[str, dict[str, str]] = {}
+    for row in _rows(files):
+        if said := re.match(r"\d+ px, (\d+) looks?, (\w+)", row["measure"]):
+            found.setdefault(said[1], {})[said[2]] = f"{row['ours']:.4g} / {row['theirs']:.4g}"
+        elif said := re.match(r"\d+ px, replay wins in (\w+) from", row["measure"]):
+            cell = f"{row['ours']:.0f} looks"
+            found.setdefault("`replay` is cheaper from", {})[said[1]] = cell
+    lines = {name: [cells.get(kind, "never") for kind in kinds] for name, cells in found.items()}
+    return _table(["looks", "patches encoded", "prompt tokens", "seconds"], lines)
+
+
+def numbers(files: Sequence[File]) -> list[str]:
+    """Benchmark rows as they are: ours, theirs where there is one, and the unit."""
+    lines = {}
+    for file in files:
+        for row in file["rows"]:
+            theirs = "" if row["theirs"] is None else _number(row["theirs"])
+            where = f", {file['note']}" if file.get("note") else ""
+            if row["ours"] is not None:
+                lines[row["measure"] + where] = [_number(row["ours"]), theirs, row["unit"]]
+    return _table(["measure", "ours", "theirs", "unit"], lines)
+
+
+def changes(files: Sequence[File]) -> list[str]:
+    """`grpo_repair`: per cent, and the change from `sft` with its interval."""
+    rows = _rows(files)
+    columns = [key for key, cell in rows[0].items() if isinstance(cell, Mapping)]
+    lines = {f"`{row['model']}`": [_change(row[c]) for c in columns] for row in rows}
+    return _table(["", *columns], lines)
+
+
+def readings(files: Sequence[File]) -> list[str]:
+    """`probe`: how many letters a linear probe reads in each view, beside chance."""
+    lines = {row["strategy"]: [_right(row), f"{100 * row['chance']:.1f}"] for row in _rows(files)}
+    return _table(["view", "letters read", "chance"], lines)
+
+
+def minutes(files: Sequence[File]) -> list[str]:
+    """How long each stage of the bundle takes."""
+    return _table(
+        ["stage", "minutes"], {f"`{row['stage']}`": [str(row["minutes"])] for row in _rows(files)}
+    )
+
+
+def commands(files: Sequence[File]) -> list[str]:
+    """The commands that measured the files, and the commits they were measured at."""
+    said = [f"{file['command']}   # measured at {file['measured_at']}" for file in files]
+    return ["```sh", *said, "```"]
+
+
+VIEWS: Mapping[str, View] = {
+    view.__name__: view
+    for view in (
+        controls,
+        tasks,
+        levels,
+        differences,
+        runs,
+        ratios,
+        looks,
+        numbers,
+        changes,
+        readings,
+        minutes,
+        commands,
+    )
+}
+
+
+def _table(head: Sequence[str], lines: Mapping[str, Sequence[str]]) -> list[str]:
+    rows = [head, ["---"] * len(head), *([name, *cells] for name, cells in lines.items())]
+    return ["".join(f"| {cell} " if cell else "| " for cell in cells) + "|" for cells in rows]
+
+
+def _rows(files: Sequence[File]) -> list[Row]:
+    return [row for file in files for row in file["rows"]]
+
+
+def _right(row: Row) -> str:
+    interval = ""
+    if row["low"] is not None:
+        interval = f" ({100 * row['low']:.1f}-{100 * row['high']:.1f})"
+    return f"{100 * row['accuracy']:.1f}{interval}"
+
+
+def _who(row: Row) -> str:
+    return f"{row['strategy']} ({row['control']})" if row["control"] else row["strategy"]
+
+
+def _ratio(row: Row) -> str:
+    low, high = row["spread"]
+    return f"{row['ratio']:.1f} ({low:.1f}-{high:.1f})"
+
+
+def _dtype(file: File) -> str:
+    return str(file.get("dtype", "ratio"))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _change(cell: Mapping[str, float]) -> str:
+    said = f"{100 * cell['value']:.1f}"
+    if "change" not in cell:
+        return said
+    change, low, high = (100 * cell[key] for key in ("change", "low", "high"))
+    return f"{said} ({change:+.1f}: {low:+.1f} to {high:+.1f})"
