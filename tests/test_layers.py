@@ -31,7 +31,7 @@ ORDER = {  # each line may import the lines above it; a part may import itself
         "local",
     ],
     "training": [
-        "data tabletop",
+        "data muon tabletop",
         "evaluation bundle batching",
         "rewards",
         "trainers",

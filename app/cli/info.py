@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import mm
 from app.model_choice import ModelChoice
 from mm.local.checkpoints import find, inspect
+from mm.local.precision import fast_line
 from mm.remote.connect import BASE_URL, connect
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def machine() -> dict[str, str]:
         "system": platform.platform(),
         "device": ", ".join(gpus) or "cpu",
         "threads": str(torch.get_num_threads()),
+        "fast precision": fast_line(torch.device("cuda" if gpus else "cpu")),
     }
 
 

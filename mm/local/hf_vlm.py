@@ -20,8 +20,8 @@ class HFVLM:
     Args:
         adapter: name of the adapter in `engine` to answer with; None is the weights alone.
         priority: requests of a larger one go first; below 0 are jobs that nobody watches.
-        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits for as long as it
-            takes.
+        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits for
+            as long as it takes.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from mm.tokens.torchvision_compat import hide_broken_torchvision
 from mm.vlm import CropRule
 
 from .checkpoints import Checkpoint, find, inspect, read_json
+from .precision import default_dtype, why_slow
 from .quantization import quantization
 from .torch_warmup import make_first_calls
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from .generic_vlm import GenericVLM
     from .hf_vlm import HFVLM
 
-_SMALL = 500_000_000  # parameters; below it float32 is fast enough on a CPU, and exact
+log = logging.getLogger(__name__)
+
 _TINY = 50_000_000  # parameters; below it a step is over before a second CPU thread has begun
 _ADAPTER = "adapter"
 
@@ -47,7 +50,7 @@ def load(
         name: a bundled model ("tiny"), a folder with a checkpoint or a peft adapter, or a hub id.
         device: as torch names it; None takes a GPU if there is one.
         dtype: "float32", "bfloat16" or "float16"; None takes float32 for small models on
-            a CPU, else bfloat16.
+            a CPU, else the precision that is fast there.
         adapter: the folder of a peft adapter to answer with.
         trust_remote_code: run code that comes with the checkpoint.
         threads: CPU threads of this process; None leaves torch's number, but takes 1 for a model so
@@ -249,10 +252,11 @@ def _dtype(dtype: str | None, device: torch.device, checkpoint: Checkpoint) -> t
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype in (None, "auto"):
-        exact = device.type == "cpu" and checkpoint.parameters < _SMALL
-        return torch.float32 if exact else torch.bfloat16
+        return default_dtype(device, checkpoint.parameters, _free(device))
     if dtype not in kinds:
         raise ValueError(f"dtype must be one of {', '.join(kinds)} or auto, got {dtype!r}")
+    if slow := why_slow(kinds[dtype], device):
+        log.warning("%s; leave the dtype out for the faster one", slow)
     return kinds[dtype]
 
 

@@ -45,7 +45,8 @@ class RemoteVLM:
         family: that it is of, as far as is known.
         builder: of the same checkpoint, for the sizes and prices of pictures.
         extra: fields for every request.
-        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits as long as `client`.
+        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits
+            as long as `client`.
     """
 
     def __init__(

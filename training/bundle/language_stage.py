@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen3VLForConditionalGeneration
 
+from mm.local.precision import fast_autocast
 from mm.tokens.builder import TokenBuilder
 
 from .encoder import encode_views
@@ -127,7 +128,7 @@ def train_language(
     log = Log(folder / f"{name}.log", before_s)
     forward = fast(decode, steps)
     for number, batch in enumerate(ahead(made(first, steps)), first):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast(torch.device("cpu")):
             hidden = forward(model, batch)
             losses, right, kinds = token_losses(model, hidden, batch)
         losses.mean().backward()

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
+from mm.local.precision import fast_autocast
 from training.tabletop.render import render
 from training.tabletop.scene import SIDE
 
@@ -74,7 +75,7 @@ def _tiles(index: int) -> np.ndarray:
 
 @torch.no_grad()
 def _encoded(visual: Qwen3VLVisionModel, tiles: np.ndarray) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with fast_autocast(torch.device("cpu")):
         seen = encode_views(visual, torch.from_numpy(tiles))
     layers = torch.stack([seen.tokens, *seen.deepstack], -2).float()  # (tiles, 16, layers, D)
     cells = layers.view(TILES, TILES, CELLS, CELLS, *layers.shape[2:])

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.muon import Muon
+
 
 class Optimisers:
     """Muon for the matrices inside the blocks, AdamW for everything else; one schedule for both.
@@ -47,11 +49,10 @@ class Optimisers:
             ]
             for muon in (True, False)
         ]
-        muon = partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
         adamw = partial(torch.optim.AdamW, betas=(0.9, 0.98), fused=True)
         self._all = [
             make(groups, lr=rate, weight_decay=0.01)
-            for make, groups in zip((muon, adamw), chosen, strict=True)
+            for make, groups in zip((Muon, adamw), chosen, strict=True)
             if groups
         ]
         self.parameters = [p for p in module.parameters() if p.requires_grad]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLVisionModel
 
+from mm.local.precision import fast_autocast
 from training.tabletop.scene import COLOURS, LETTERS, SHAPES
 
 from .encoder import Encoded, encode_views
@@ -146,7 +147,7 @@ def train_vision(
     log = Log(folder / "vision.log", before_s)
     encode = fast(encode_views, steps)
     for number, batch in enumerate(ahead(batches(shards, first, steps)), first):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast(torch.device("cpu")):
             loss, right = losses(heads, encode(visual, batch.views), batch)
         loss.backward()
         optimisers.step(number)
@@ -174,7 +175,7 @@ def _report_held_out(
     rows = []
     for k in range(4):
         batch = make_batch(shards, np.random.default_rng([2, k]), held_out=True)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_autocast(torch.device("cpu")):
             rows.append(losses(heads, encode_views(visual, batch.views), batch)[1])
     log.write(
         held_out=number + 1, **{k: round(sum(r[k] for r in rows) / len(rows), 3) for k in rows[0]}

@@ -10,6 +10,7 @@ from typing import Any
 from accelerate import PartialState
 
 from mm.local.fast_vision_tower import speed_up
+from mm.local.precision import fast_dtype
 from training.data import BadData
 from training.trainers.compile import WORTH_IT_S, compile_blocks, why_not_compiled
 from training.trainers.course import Rows
@@ -136,6 +137,8 @@ def _check_sharded(recipe: Recipe, plan: Plan) -> None:
 
 def _chosen(recipe: Recipe, model: Any) -> Plan:
     """Every choice, made."""
+    import torch
+
     count = sum(p.numel() for p in model.parameters())
     memory = memory_of(model.device)
     needed = count * FULL_BYTES // (PartialState().num_processes if is_sharded() else 1)
@@ -152,7 +155,7 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
         batch_tokens=recipe.batch_tokens or (1024 if small and not sampled else 4096),
         epochs=recipe.epochs or (1000.0 if recipe.max_minutes or recipe.max_steps else 3.0),
         device=model.device.type,
-        autocast=_has_bfloat16(model.device.type),
+        autocast=fast_dtype(model.device) == torch.bfloat16,
         checkpointing=not small,
         compiled=_pays(recipe, small and model.device.type == "cpu"),
         muon=_by_muon(recipe, small and not lora),
@@ -232,13 +235,3 @@ def _adapted(model: Any, recipe: Recipe) -> Any:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
-
-
-def _has_bfloat16(device: str) -> bool:
-    """Whether bfloat16 is faster there than float32."""
-    import torch
-
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    supported: Any = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)
-    return bool(supported())

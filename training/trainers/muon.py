@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from training.muon import Muon
+
 _OUTER = ("embed", "lm_head", "merger", "projector")
 
 
@@ -50,10 +52,7 @@ def muon(model: nn.Module, rate: float, weight_decay: float) -> Together:
     outer = [p for n, p in wanted if not _is_inner(n, p)]
     parts: list[torch.optim.Optimizer] = []
     if inner:
-        adjust: Any = "match_rms_adamw"
-        parts.append(
-            torch.optim.Muon(inner, lr=rate, weight_decay=weight_decay, adjust_lr_fn=adjust)
-        )
+        parts.append(Muon(inner, lr=rate, weight_decay=weight_decay))
     if outer:
         parts.append(torch.optim.AdamW(outer, lr=rate, weight_decay=weight_decay, fused=True))
     return Together(parts)
