@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from tiny_models import FAMILIES
 
 import mm
@@ -15,17 +15,12 @@ from mm.engine.engine import Engine
 from mm.geometry import Region
 from mm.local.hf_vlm import HFVLM
 from mm.scripted import ScriptedVLM
-from mm.types import Conversation, Cropped, Image, user
+from mm.types import Conversation, Cropped, user
 from mm.vlm import Aim
 from vision.attend import attend, generic, window
 
 torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
-
-
-def picture(seed: int, size: tuple[int, int] = (96, 80)) -> Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image(PIL.Image.fromarray(noise))
 
 
 def vlm(family: str = "qwen3_vl") -> HFVLM:
@@ -53,7 +48,7 @@ def eager_rows(model: HFVLM, conversation: Conversation, layer: int) -> torch.Te
 @pytest.mark.parametrize("layer", [0, 1])
 def test_attention_is_the_librarys_own(family: str, layer: int) -> None:
     model = vlm(family)
-    conversation = (user(picture(1), "what letter is on the red square?"),)
+    conversation = (user(noise(1), "what letter is on the red square?"),)
     seen = model.attention(conversation, [layer])
     ((found,),) = seen.maps
     tokens = model.builder.build(conversation)
@@ -72,7 +67,7 @@ def test_attention_is_the_librarys_own(family: str, layer: int) -> None:
 
 def test_the_words_are_those_after_the_picture() -> None:
     model = vlm()
-    conversation = (user(picture(1), "what letter is on the red square?"),)
+    conversation = (user(noise(1), "what letter is on the red square?"),)
     tokens = model.builder.build(conversation)
     begin = tokens.images[0].stop + 1  # the picture's closing marker is no word
     stop = next(i for i in range(begin, len(tokens.ids)) if tokens.ids[i] in model.builder.end_ids)
@@ -85,7 +80,7 @@ def test_the_words_are_those_after_the_picture() -> None:
 def test_gradient_weighs_by_how_attention_moves_the_answer() -> None:
     """Moving attention along the gradient moves the likeliest token's log-probability by it."""
     model = vlm()
-    conversation = (user(picture(1), "what letter?"),)
+    conversation = (user(noise(1), "what letter?"),)
     plain = model.attention(conversation, [1]).maps[0][0]
     weighed = model.attention(conversation, [1], gradient=True).maps[0][0]
     assert (weighed >= 0).all()
@@ -96,9 +91,9 @@ def test_gradient_weighs_by_how_attention_moves_the_answer() -> None:
 @families
 def test_the_model_is_left_as_it_was(family: str) -> None:
     model = vlm(family)
-    tokens = model.builder.build((user(picture(2), "hello"),))
+    tokens = model.builder.build((user(noise(2), "hello"),))
     before = model.engine.next_logits(tokens)
-    model.attention((user(picture(3), "what?"),), [0, 1], gradient=True)
+    model.attention((user(noise(3), "what?"),), [0, 1], gradient=True)
     model.engine.forget()
     torch.testing.assert_close(model.engine.next_logits(tokens), before, rtol=0, atol=1e-6)
     assert torch.is_grad_enabled()
@@ -106,7 +101,7 @@ def test_the_model_is_left_as_it_was(family: str) -> None:
 
 def test_a_layer_that_is_not_there_is_named() -> None:
     with pytest.raises(ValueError, match=r"layers must lie in 0\.\.1, got 9"):
-        vlm().attention((user(picture(1), "what?"),), [9])
+        vlm().attention((user(noise(1), "what?"),), [9])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +127,7 @@ def test_the_window_covers_what_is_hot() -> None:
 
 
 def test_generic_keeps_the_pictures_and_drops_the_question() -> None:
-    one, two = picture(1), picture(2)
+    one, two = noise(1), noise(2)
     (only,) = generic((user(one, "what is this?", two),))
     assert only.images == (one, two)
     assert "what is this" not in only.text
@@ -152,7 +147,7 @@ def test_every_shape_of_picture_gets_an_answer(size: tuple[int, int], tile: int 
     strategy = partial(attend, aim=Aim(1), tile=tile)
     trace = mm.run(
         strategy,
-        mm.Sample("s", (user(picture(4, size), "what letter?"),)),
+        mm.Sample("s", (user(noise(4, size), "what letter?"),)),
         vlm(),
         sampling=mm.Sampling(max_tokens=4),
     )
@@ -164,7 +159,7 @@ def test_every_shape_of_picture_gets_an_answer(size: tuple[int, int], tile: int 
 def test_every_family_attends(family: str) -> None:
     trace = mm.run(
         partial(attend, aim=Aim(1)),
-        mm.Sample("s", (user(picture(4, (120, 90)), "what letter?"),)),
+        mm.Sample("s", (user(noise(4, (120, 90)), "what letter?"),)),
         vlm(family),
         sampling=mm.Sampling(max_tokens=4),
     )
@@ -174,7 +169,7 @@ def test_every_family_attends(family: str) -> None:
 
 
 def test_among_several_pictures_the_crop_says_which_it_shows() -> None:
-    pictures = [picture(seed, (200, 160)) for seed in (5, 6)]
+    pictures = [noise(seed, (200, 160)) for seed in (5, 6)]
     for sample in (tuple(pictures), tuple(reversed(pictures))):
         trace = mm.run(
             partial(attend, aim=Aim(1)),
@@ -193,7 +188,7 @@ def test_a_control_replaces_the_region() -> None:
     elsewhere = Region(0.5, 0.5, 0.75, 0.75)
     trace = mm.run(
         partial(attend, aim=Aim(1), choose_region=lambda sample, asked: elsewhere),
-        mm.Sample("s", (user(picture(4, (400, 400)), "what letter?"),)),
+        mm.Sample("s", (user(noise(4, (400, 400)), "what letter?"),)),
         vlm("llava_next"),
         sampling=mm.Sampling(max_tokens=4),
     )
@@ -204,7 +199,7 @@ def test_a_control_replaces_the_region() -> None:
 
 
 def test_a_model_without_attention_refuses_by_name() -> None:
-    trace = mm.run(attend, mm.Sample("s", (user(picture(4), "what?"),)), ScriptedVLM(["an answer"]))
+    trace = mm.run(attend, mm.Sample("s", (user(noise(4), "what?"),)), ScriptedVLM(["an answer"]))
     assert trace.error is not None
     assert "attention" in trace.error
 

@@ -9,15 +9,16 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from tiny_models import FAMILIES
+from tiny_vlm import Asked, alone, at_once, endless, question, sampled, vlm
 
 from mm.engine.engine import Engine
 from mm.engine.kv_slots import Slots
@@ -28,51 +29,11 @@ from mm.engine.sampler import Sampler, log_probs, pick_rows
 from mm.errors import DeadlineExceeded, ModelError
 from mm.local.hf_vlm import HFVLM
 from mm.tokens.sequence import Tokens
-from mm.types import Conversation, Generation, Image, Sampling, user
+from mm.types import Conversation, Generation, Sampling, user
 from training.benchmarks.soak import soak
 
 torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
-
-
-@cache
-def picture(seed: int, size: tuple[int, int] = (96, 80)) -> Image:
-    noise = torch.randint(0, 256, (*size, 3), generator=torch.Generator().manual_seed(seed))
-    return Image(PIL.Image.frombytes("RGB", size, bytes(noise.flatten().tolist())))
-
-
-def question(seed: int = 1) -> Conversation:
-    """Conversations of different lengths, each with a picture of its own."""
-    return (user(picture(seed), "what letter is on the red square? " * (seed % 4), "here?"),)
-
-
-def vlm(family: str = "qwen3_vl", **options: int) -> HFVLM:
-    tiny = FAMILIES[family]()
-    return HFVLM(Engine(tiny.model, tiny.builder, **options))
-
-
-def endless(family: str = "qwen3_vl", **options: int) -> HFVLM:
-    """A model without end tokens: every reply is as long as it may be."""
-    tiny = FAMILIES[family]()
-    builder = copy(tiny.builder)
-    builder.end_ids = frozenset()
-    return HFVLM(Engine(tiny.model, builder, **options))
-
-
-def sampled(seed: int, length: int = 8) -> Sampling:
-    return Sampling(max_tokens=length, temperature=1.0, top_p=1.0 if seed % 2 else 0.9, seed=seed)
-
-
-Asked = tuple[Conversation, Sampling]
-
-
-def alone(asked: Asked, make: Callable[[], HFVLM] = vlm) -> Generation:
-    return make().generate([asked[0]], asked[1])[0]
-
-
-def at_once(model: HFVLM, asked: list[Asked]) -> list[Generation]:
-    with ThreadPoolExecutor(len(asked)) as pool:
-        return [g[0] for g in pool.map(lambda a: model.generate([a[0]], a[1]), asked)]
 
 
 def steps_of(model: HFVLM) -> list[int]:
@@ -138,7 +99,7 @@ def test_a_model_whose_masks_nobody_knows_is_answered_row_by_row(caplog) -> None
 def test_a_prompt_computed_in_chunks_has_the_logits_of_one_computed_at_once(
     family: str, chunk: int
 ) -> None:
-    conversation = (user(picture(1), "what letter?", picture(2, (64, 128)), "and here?"),)
+    conversation = (user(noise(1), "what letter?", noise(2, (64, 128)), "and here?"),)
     tokens = vlm(family).builder.build(conversation)
     whole = vlm(family).engine.next_logits(tokens)
     chunked = vlm(family, chunk=chunk).engine.next_logits(tokens)
@@ -201,7 +162,7 @@ def test_buffers_go_with_the_last_row() -> None:
 
 def test_a_freed_row_serves_a_shorter_conversation() -> None:
     model = endless("qwen3_vl", rows=2)
-    long = ((user(picture(1), "what letter is on the red square? " * 9),), sampled(1, 3))
+    long = ((user(noise(1), "what letter is on the red square? " * 9),), sampled(1, 3))
     short = [((user("hm " * n),), sampled(n, 20)) for n in (1, 2, 3)]
     together = at_once(model, [long, *short])
     ones = [alone(a, endless) for a in (long, *short)]
@@ -211,7 +172,7 @@ def test_a_freed_row_serves_a_shorter_conversation() -> None:
 @families
 def test_a_fork_inside_a_picture_starts_before_it(family: str) -> None:
     model = vlm(family)
-    ours, theirs = ((user("so: ", picture(s), "here?"),) for s in (1, 2))
+    ours, theirs = ((user("so: ", noise(s), "here?"),) for s in (1, 2))
     model.generate([ours], Sampling(max_tokens=2))
     forked = model.generate([theirs], Sampling(max_tokens=4))[0]
     assert (
@@ -482,7 +443,7 @@ def test_rows_are_drawn_together_as_each_alone() -> None:
 )
 def test_a_soak_loses_nothing_and_says_nothing_wrong(budget: int, conversations: int) -> None:
     model = vlm("qwen3_vl", rows=6, chunk=64, context_budget=budget, feature_budget=budget // 16)
-    found = soak(model, picture, minutes=0, conversations=conversations, clients=8)
+    found = soak(model, noise, minutes=0, conversations=conversations, clients=8)
     assert found.ends.total() == conversations
     assert (found.lost, found.wrong) == (0, [])
     ends = {end.split(": ")[1] for end in found.ends}
@@ -491,7 +452,7 @@ def test_a_soak_loses_nothing_and_says_nothing_wrong(budget: int, conversations:
 
 
 def test_a_soak_notices_what_is_wrong() -> None:
-    found = soak(broken_sampling(vlm()), picture, minutes=0, conversations=12, clients=2)
+    found = soak(broken_sampling(vlm()), noise, minutes=0, conversations=12, clients=2)
     assert 0 < len(found.wrong) <= found.checked
 
 

@@ -5,47 +5,31 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cache
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from tiny_models import FAMILIES, TinyModel
+from tiny_vlm import question, vlm
 
 from mm.engine.detokenizer import StreamDetokenizer
-from mm.engine.engine import Engine
 from mm.engine.prefix_cache import PrefixCache, PrefixKey
 from mm.engine.sampler import Sampler, log_probs
 from mm.local.hf_vlm import HFVLM
 from mm.lru_cache import LRUCache
 from mm.tokens.sequence import Tokens
-from mm.types import Conversation, Image, Sampling, assistant, user
+from mm.types import Conversation, Sampling, assistant, user
 
 torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
-
-
-@cache
-def picture(seed: int, size: tuple[int, int] = (96, 80)) -> Image:
-    noise = torch.randint(0, 256, (*size, 3), generator=torch.Generator().manual_seed(seed))
-    return Image(PIL.Image.frombytes("RGB", size, bytes(noise.flatten().tolist())))
-
-
-def question(seed: int = 1) -> Conversation:
-    return (user(picture(seed), "what letter is on the red square?"),)
-
-
-def vlm(family: str = "qwen3_vl", **options: int) -> HFVLM:
-    tiny = FAMILIES[family]()
-    return HFVLM(Engine(tiny.model, tiny.builder, **options))
 
 
 def looks_again(model: HFVLM) -> tuple[Conversation, Conversation]:
     """A conversation before and after a second look, while somebody else asked in between."""
     first = question()
     reply = model.generate([first], Sampling(max_tokens=5))[0]
-    model.generate([(user("hello", picture(7, (64, 160)), picture(8)),)], Sampling(max_tokens=3))
-    return first, (*first, reply.message, user(picture(2), "and here?"))
+    model.generate([(user("hello", noise(7, (64, 160)), noise(8)),)], Sampling(max_tokens=3))
+    return first, (*first, reply.message, user(noise(2), "and here?"))
 
 
 def fresh_logits(tiny: TinyModel, tokens: Tokens) -> torch.Tensor:
@@ -90,7 +74,7 @@ def test_a_second_look_computes_only_what_is_new(family: str) -> None:
     assert (reply.cost.reused_tokens, reply.cost.computed_tokens) == (known, length - known)
     assert (fresh.cost.reused_tokens, fresh.cost.computed_tokens) == (0, length)
     assert 0 < reply.cost.patches < fresh.cost.patches
-    assert reply.cost.visual_tokens == model.visual_tokens(picture(2).size)
+    assert reply.cost.visual_tokens == model.visual_tokens(noise(2).size)
     assert reply.cost.generated_tokens == len(reply.message.tokens or ())
 
 

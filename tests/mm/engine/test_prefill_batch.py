@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from tiny_models import FAMILIES
 
 from mm.engine.model_runner import ModelRunner
@@ -16,23 +15,17 @@ from mm.engine.prefix_cache import PrefixCache
 from mm.engine.prompt import Prompt
 from mm.engine.request import Request
 from mm.lru_cache import LRUCache
-from mm.types import Conversation, Image, Message, Sampling, Text, user
+from mm.types import Conversation, Message, Sampling, Text, user
 
 torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
-@cache
-def picture(seed: int) -> Image:
-    noise = torch.randint(0, 256, (96, 80, 3), generator=torch.Generator().manual_seed(seed))
-    return Image(PIL.Image.frombytes("RGB", (96, 80), bytes(noise.flatten().tolist())))
-
-
 ASKED: list[Conversation] = [
-    (user(picture(1), "what letter?"),),
+    (user(noise(1), "what letter?"),),
     (user("no picture, but more words than any of the others has, by far"),),
-    (user("two pictures: ", picture(2), " and ", picture(3)),),
-    (user(picture(1), "the same picture, asked about otherwise"),),
+    (user("two pictures: ", noise(2), " and ", noise(3)),),
+    (user(noise(1), "the same picture, asked about otherwise"),),
 ]
 
 
@@ -95,7 +88,7 @@ def test_prompts_computed_together_are_those_computed_alone(family: str) -> None
 def test_each_goes_on_from_its_own_start(family: str) -> None:
     bench = Bench(family)
     bench.compute([bench.prompt(asked) for asked in ASKED[:3]])
-    more = [(*asked, user("look again: ", picture(4 + n))) for n, asked in enumerate(ASKED[:3])]
+    more = [(*asked, user("look again: ", noise(4 + n))) for n, asked in enumerate(ASKED[:3])]
     together = [bench.prompt(asked) for asked in more]
     bench.rows.clear()
     bench.compute(together)

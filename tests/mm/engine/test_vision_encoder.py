@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_decode import at_once, endless, picture, question
+from images import noise
 from tiny_models import FAMILIES
+from tiny_vlm import at_once, endless, question
 
 from mm.engine.vision_encoder import encode, encode_all, encode_each, join
 from mm.local.hf_vlm import HFVLM
@@ -37,7 +38,7 @@ def test_pictures_encoded_together_are_those_encoded_alone(
     family: str, sizes: list[tuple[int, int]]
 ) -> None:
     tiny = FAMILIES[family]()
-    seen = [picture(i, size) for i, size in enumerate(sizes)]
+    seen = [noise(i, size) for i, size in enumerate(sizes)]
     pictures = [span.tensors for span in tiny.builder.build([user(*seen)]).images]
     with torch.inference_mode():
         alone = [encode(tiny.model, tensors) for tensors in pictures]
@@ -57,7 +58,7 @@ def test_pictures_encoded_together_are_those_encoded_alone(
 @families
 def test_features_of_one_picture_hold_nothing_of_its_company(family: str) -> None:
     tiny = FAMILIES[family]()
-    seen = [picture(i, (96, 80)) for i in range(4)]
+    seen = [noise(i, (96, 80)) for i in range(4)]
     pictures = [span.tensors for span in tiny.builder.build([user(*seen)]).images]
     with torch.inference_mode():
         found = encode_each(tiny.model, pictures)
@@ -111,14 +112,14 @@ def test_those_who_wait_are_encoded_together(family: str) -> None:
 
 
 def test_a_picture_that_two_ask_about_is_encoded_once() -> None:
-    asked = [question(0), question(1), (user(picture(1), "or here?"),), (user("hm", picture(1)),)]
+    asked = [question(0), question(1), (user(noise(1), "or here?"),), (user("hm", noise(1)),)]
     watched, replies = waiting_together(endless(), asked)
     assert watched.passes == [1, 1]
     assert [reply.cost.patches > 0 for reply in replies] == [True, True, False, False]
 
 
 def test_what_waits_is_encoded_up_to_a_chunk() -> None:
-    size = endless().visual_tokens(picture(1).size)
+    size = endless().visual_tokens(noise(1).size)
     model = endless("qwen3_vl", chunk=2 * size)
     watched, _ = waiting_together(model, [question(s) for s in range(5)])
     assert sum(watched.passes) == 5
@@ -133,7 +134,7 @@ def test_features_that_are_not_kept_serve_the_prompt_they_were_made_for() -> Non
 
 def test_a_picture_that_cannot_be_encoded_fails_alone() -> None:
     model = endless()
-    see, bad = model.engine.weights.see, picture(2).id
+    see, bad = model.engine.weights.see, noise(2).id
 
     def failing(spans: list[ImageSpan]) -> Any:
         if any(span.image.id == bad for span in spans):
@@ -165,7 +166,7 @@ def test_pictures_are_prepared_by_the_thread_that_asks() -> None:
         return process(pixels)
 
     model.builder._pictures._process = noted  # type: ignore[method-assign]
-    fresh = (user(picture(77), "here?"),)
+    fresh = (user(noise(77), "here?"),)
     try:
         for _ in range(2):
             model.generate([fresh], Sampling(max_tokens=2))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from images import noise
 from tiny_models import FAMILIES
 
 from mm.engine.engine import Engine
@@ -18,16 +18,12 @@ from mm.families.registry import RECALLING
 from mm.families.visual_memory import Sheet, block, fitting, sheet
 from mm.geometry import WHOLE, Region
 from mm.local.hf_vlm import HFVLM
-from mm.types import Features, Image, Message, Sampling, assistant, message, user
+from mm.types import Features, Message, Sampling, assistant, message, user
 from mm.vlm import Memory
 
 SHORT = Sampling(max_tokens=4)
 PLACE = Region(0.3, 0.1, 0.6, 0.7)
-
-
-def picture(seed: int, size: tuple[int, int] = (150, 100)) -> Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    return Image(PIL.Image.fromarray(noise))
+image = partial(noise, size=(150, 100))
 
 
 def model(family: str) -> HFVLM:
@@ -110,7 +106,7 @@ def test_tiles_are_put_together_row_by_row() -> None:
 def test_a_replayed_region_is_the_slice_of_what_the_whole_is(family: str) -> None:
     vlm = model(family)
     whole, part = (
-        vlm.builder.build((user(Features(picture(1), region)),)).images[0]
+        vlm.builder.build((user(Features(image(1), region)),)).images[0]
         for region in (WHOLE, PLACE)
     )
     assert part.block
@@ -126,14 +122,14 @@ def test_a_whole_memory_in_one_tile_is_the_picture_itself() -> None:
     vlm = model("qwen3_vl")
     shown, remembered = (
         vlm.engine.next_logits(vlm.builder.build((user(seen, "what?"),)))
-        for seen in (picture(1), Features(picture(1)))
+        for seen in (image(1), Features(image(1)))
     )
     torch.testing.assert_close(shown, remembered, atol=1e-5, rtol=0)
 
 
 def test_llava_next_remembers_a_tile_as_it_sees_one() -> None:
     vlm = model("llava_next")
-    tile = picture(1, (56, 56))
+    tile = image(1, size=(56, 56))
     (span,) = vlm.builder.build((user(Features(tile)),)).images
     (whole,) = vlm.builder.build((user(tile),)).images
     ours, theirs = vlm.engine.on_thread(vlm.engine.weights.see, (span, whole))
@@ -143,10 +139,10 @@ def test_llava_next_remembers_a_tile_as_it_sees_one() -> None:
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_next"])
 def test_a_second_look_from_memory_has_the_logits_of_a_fresh_run(family: str) -> None:
     vlm = model(family)
-    first = (user(Features(picture(1), pool=2), "what letter?"),)
-    second = (*first, assistant("I look"), message("tool", Features(picture(1), PLACE)))
+    first = (user(Features(image(1), pool=2), "what letter?"),)
+    second = (*first, assistant("I look"), message("tool", Features(image(1), PLACE)))
     vlm.generate([first], SHORT)
-    vlm.generate([(user(picture(2), Features(picture(2), PLACE), "and here?"),)], SHORT)
+    vlm.generate([(user(image(2), Features(image(2), PLACE), "and here?"),)], SHORT)
     tokens = vlm.builder.build(second)
     continued = vlm.engine.next_logits(tokens)
     vlm.engine.forget()
@@ -161,10 +157,10 @@ def test_a_replay_encodes_nothing(family: str) -> None:
     tower = getattr(tower, "visual", None) or tower.vision_tower
     hook = tower.register_forward_hook(lambda *made: passes.append(made))
     try:
-        conversation = (user(Features(picture(3), pool=2), "what letter?"),)
+        conversation = (user(Features(image(3), pool=2), "what letter?"),)
         for region in (PLACE, Region(0, 0, 0.5, 0.5), Region(0.5, 0.5, 1, 1)):
             (reply,) = vlm.generate([conversation], SHORT)
-            shown = message("tool", Features(picture(3), region))
+            shown = message("tool", Features(image(3), region))
             conversation = (*conversation, reply.message, shown)
         assert len(passes) == 1
         assert vlm.generate([conversation], SHORT)[0].cost.patches == 0
@@ -175,7 +171,7 @@ def test_a_replay_encodes_nothing(family: str) -> None:
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_next"])
 def test_what_a_block_costs_is_what_enters_the_context(family: str) -> None:
     vlm = model(family)
-    for features in (Features(picture(1), PLACE), Features(picture(1), snapshot=True, pool=2)):
+    for features in (Features(image(1), PLACE), Features(image(1), snapshot=True, pool=2)):
         tokens = vlm.builder.build((user(features),))
         assert tokens.ids.count(vlm.builder.placeholder_id) == vlm.feature_tokens(features)
         assert not any(tokens.trained)
@@ -186,15 +182,15 @@ def test_other_families_refuse_by_name(family: str) -> None:
     vlm = model(family)
     assert vlm.traits.memory is None
     with pytest.raises(ModelError, match=f"cannot replay .* {' and '.join(RECALLING)} can"):
-        vlm.generate([(user(Features(picture(1)), "what?"),)], SHORT)
+        vlm.generate([(user(Features(image(1)), "what?"),)], SHORT)
 
 
 def test_a_memory_of_another_picture_is_another_context() -> None:
     vlm = model("qwen3_vl")
-    said: list[Message] = [user(Features(picture(n), PLACE), "what?") for n in (1, 2)]
+    said: list[Message] = [user(Features(image(n), PLACE), "what?") for n in (1, 2)]
     first, second = (vlm.engine.next_logits(vlm.builder.build((m,))) for m in said)
     assert not torch.allclose(first, second, atol=1e-4)
-    moved = Features(picture(1), replace(PLACE, x0=0.0, x1=0.31))
-    assert vlm.feature_tokens(moved) == vlm.feature_tokens(Features(picture(1), PLACE))
+    moved = Features(image(1), replace(PLACE, x0=0.0, x1=0.31))
+    assert vlm.feature_tokens(moved) == vlm.feature_tokens(Features(image(1), PLACE))
     third = vlm.engine.next_logits(vlm.builder.build((user(moved, "what?"),)))
     assert not torch.allclose(first, third, atol=1e-4)

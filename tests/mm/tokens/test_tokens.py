@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from tiny_models import FAMILIES, QWEN_SPECIALS, bytes_tokenizer, spaced_tokenizer, template
 from transformers import (
     Gemma3Processor,
@@ -52,14 +51,6 @@ QWEN = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 ZOOM = ToolSpec(
     "zoom", "Look closer: é", {"type": "object", "properties": {"x": {"type": "number"}}}
 )
-
-
-@cache
-def picture(width: int = 90, height: int = 60, seed: int = 0) -> Image:
-    pixels = torch.randint(
-        0, 256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-    )
-    return Image(PIL.Image.fromarray(pixels.numpy()))
 
 
 def builder_of(family: str) -> TokenBuilder:
@@ -129,12 +120,12 @@ OWN: dict[str, Callable[[], Any]] = {
 }
 
 SAID = {
-    "one picture": (user(picture(), "What is here?"), assistant("A cat."), user("Sure?")),
+    "one picture": (user(noise(), "What is here?"), assistant("A cat."), user("Sure?")),
     "two pictures, system": (
         message("system", "Be brief."),
-        user(picture(200, 60), picture(40, 120), "Which is wider?\n\nThink."),
+        user(noise(0, (200, 60)), noise(0, (40, 120)), "Which is wider?\n\nThink."),
         assistant("The first."),
-        user(picture(31, 30), "And this?"),
+        user(noise(0, (31, 30)), "And this?"),
     ),
     "words alone": (user("Hi"),),
 }
@@ -178,7 +169,7 @@ def test_idefics3_may_spell_its_tiles_in_words() -> None:
     builder = compose(tiny.builder.family, tiny.model.config, tokenizer, processor)
     own: Any = Idefics3Processor(processor, tokenizer, image_seq_len=4)
     text = tokenizer.apply_chat_template(as_dicts(SAID["one picture"]), tokenize=False)
-    theirs = own(text=text, images=[picture().pixels], add_special_tokens=False)
+    theirs = own(text=text, images=[noise().pixels], add_special_tokens=False)
     assert list(builder.build(SAID["one picture"], open_turn=False).ids) == theirs["input_ids"][0]
 
 
@@ -255,7 +246,7 @@ SIZES = [(90, 60), (128, 128), (40, 120), (200, 30), (300, 300), (31, 30), (1, 1
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_counts_are_those_of_the_encoder(family: str, size: tuple[int, int]) -> None:
     tiny = FAMILIES[family]()
-    (span,) = tiny.builder.build((user(picture(*size), "?"),)).images
+    (span,) = tiny.builder.build((user(noise(0, size), "?"),)).images
     with torch.no_grad():
         features = encode(tiny.model, span.tensors).pooler_output
     width = tiny.model.config.get_text_config().hidden_size
@@ -271,7 +262,7 @@ def patches_in(tensors: Any, family: str) -> int:
 @pytest.mark.parametrize("family", ALL)
 def test_features_of_pictures_apart_join_to_those_of_pictures_together(family: str) -> None:
     tiny = FAMILIES[family]()
-    spans = tiny.builder.build((user(picture(), picture(60, 90), "?"),)).images
+    spans = tiny.builder.build((user(noise(), noise(0, (60, 90)), "?"),)).images
     with torch.no_grad():
         apart = [encode(tiny.model, s.tensors) for s in spans]
     joined = join(apart)
@@ -286,9 +277,9 @@ def test_features_of_pictures_apart_join_to_those_of_pictures_together(family: s
 
 LONG = (
     message("system", "Look closely.", ZOOM),
-    user(picture(), "Which letter?"),
+    user(noise(), "Which letter?"),
     assistant(Thinking("Too small."), ToolCall("zoom", {"x": 1.5, "label": "é"})),
-    message("tool", picture(60, 90), "closer"),
+    message("tool", noise(0, (60, 90)), "closer"),
     message("tool", "another"),
     user("And?"),
     assistant("Maybe "),
@@ -331,12 +322,12 @@ def test_generated_tokens_stay_as_they_were(family: str, ended: bool) -> None:
 def test_a_picture_stands_inside_the_assistants_turn(family: str) -> None:
     builder = builder_of(family)
     wrote = Message("assistant", (Text("look"),), builder.words.encode(("look",)))
-    shown = assistant("\n", picture(60, 90), "\n")
+    shown = assistant("\n", noise(0, (60, 90)), "\n")
     reply = Message("assistant", (Text("K"),), builder.words.encode(("K",)))
-    said = (user(picture(), "?"), wrote, shown, reply)
+    said = (user(noise(), "?"), wrote, shown, reply)
     tokens = builder.build(said, exclude=frozenset({2}), open_turn=False)
     assert trained_text(builder, tokens).replace(" ", "") == "lookK"
-    assert [s.image.id for s in tokens.images] == [picture().id, picture(60, 90).id]
+    assert [s.image.id for s in tokens.images] == [noise().id, noise(0, (60, 90)).id]
     assert not any(tokens.trained[s.start] for s in tokens.images)
     for upto in (2, 3, 4):
         begun = builder.build(said[:upto]).ids
@@ -440,7 +431,7 @@ def test_tools_stand_in_the_system_text(family: str, begins: str) -> None:
         pytest.param((), id="nothing"),
         pytest.param((user("a"), user("b")), id="user, user"),
         pytest.param((message("tool", "a"), user("b")), id="tool, user"),
-        pytest.param((user("a"), message("tool", picture(), "b")), id="user, tool"),
+        pytest.param((user("a"), message("tool", noise(), "b")), id="user, tool"),
         pytest.param((assistant("a"), user("b")), id="assistant first"),
         pytest.param((message("system", "a"), message("system", "b")), id="system alone"),
         pytest.param((user("a"), message("system", "b"), user("c")), id="system between"),
@@ -589,7 +580,7 @@ def test_qwen2_5_vl_boxes_are_pixels_of_the_resized_picture() -> None:
 def test_a_span_holds_its_pictures_placeholders_and_no_others() -> None:
     for family in ALL:
         builder = builder_of(family)
-        tokens = builder.build((user(picture(), "and", picture(60, 90)),))
+        tokens = builder.build((user(noise(), "and", noise(0, (60, 90))),))
         inside = [i for s in tokens.images for i in range(s.start, s.stop)]
         assert [i for i in inside if tokens.ids[i] == builder.placeholder_id] == [
             i for i, id in enumerate(tokens.ids) if id == builder.placeholder_id
@@ -601,8 +592,8 @@ def test_a_span_holds_its_pictures_placeholders_and_no_others() -> None:
 
 def test_a_onevision_picture_costs_the_same_in_company() -> None:
     builder = builder_of("llava_onevision")
-    alone = builder.build((user(picture()),)).images[0]
-    beside = builder.build((user(picture()), assistant("a"), user(picture(60, 90)))).images[0]
+    alone = builder.build((user(noise()),)).images[0]
+    beside = builder.build((user(noise()), assistant("a"), user(noise(0, (60, 90))))).images[0]
     assert (alone.start, alone.stop) == (beside.start, beside.stop)
     assert torch.equal(alone.tensors["pixel_values"], beside.tensors["pixel_values"])
 
@@ -621,7 +612,7 @@ def test_a_strip_of_a_picture_is_refused_by_size() -> None:
 
 def test_a_picture_is_processed_once() -> None:
     builder = builder_of("qwen3_vl")
-    said = (user(picture(seed=7), "?"),)
+    said = (user(noise(7), "?"),)
     assert builder.build(said).images[0].tensors is builder.build(said).images[0].tensors
 
 
@@ -634,17 +625,17 @@ def test_pictures_kept_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch)
         tokenizer=builder_of("qwen3_vl").tokenizer,
         image_processor=builder_of("qwen3_vl").image_processor,
     )
-    one = sum(t.nbytes for t in builder._pictures.tensors(picture(128, 128)).values())
+    one = sum(t.nbytes for t in builder._pictures.tensors(noise(0, (128, 128))).values())
     monkeypatch.setattr(image_processing, "_BUDGET", 2 * one)
     for seed in range(5):
-        builder._pictures.tensors(picture(128, 128, seed))
-    assert list(builder._pictures._kept) == [picture(128, 128, s).id for s in (3, 4)]
+        builder._pictures.tensors(noise(seed, (128, 128)))
+    assert list(builder._pictures._kept) == [noise(s, (128, 128)).id for s in (3, 4)]
     assert builder._pictures._bytes == 2 * one
 
 
 def test_a_crop_is_processed_within_milliseconds() -> None:
     pictures = builder_of("qwen3_vl")._pictures
-    crop = picture(128, 128)
+    crop = noise(0, (128, 128))
     took = []
     for _ in range(20):
         begun = time.perf_counter()

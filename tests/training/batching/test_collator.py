@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
-import PIL.Image
 import pytest
 import torch
+from images import plain
 from tiny_models import FAMILIES
 
-from mm.types import Conversation, Image, assistant, user
+from mm.types import Conversation, assistant, user
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import FrozenFeatureCache
 
@@ -26,14 +27,17 @@ class Given:
     untrained: frozenset[int] = frozenset()
 
 
-def picture(colour: str, width: int = 90, height: int = 60) -> Image:
-    return Image(PIL.Image.new("RGB", (width, height), colour))
-
-
+image = partial(plain, size=(90, 60))
 ROWS = (
-    Given("two", (user(picture("red"), picture("blue", 60, 90), "Which?"), assistant("Red, yes."))),
+    Given(
+        "two",
+        (user(image("red"), image("blue", size=(60, 90)), "Which?"), assistant("Red, yes.")),
+    ),
     Given("none", (user("And?"), assistant("No."))),
-    Given("one", (user(picture("green"), "What?"), assistant("K"), user("?"), assistant("Green"))),
+    Given(
+        "one",
+        (user(image("green"), "What?"), assistant("K"), user("?"), assistant("Green")),
+    ),
 )
 
 

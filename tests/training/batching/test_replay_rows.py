@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from tiny_models import FAMILIES
+from training_rows import Given
 from trl.trainer.sft_config import SFTConfig
 
 from mm.engine.model_runner import ModelRunner
@@ -21,7 +22,7 @@ from mm.types import Features, Image, Text, Thinking, assistant, user
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import FrozenFeatureCache, see
 from training.batching.replay_rows import memory_of, replayed
-from training.data import BadData, DataSet, Row
+from training.data import BadData, Row
 from training.trainers.box_loss import box_loss, centres
 from training.trainers.course import Course, Rows
 from training.trainers.schedule import Pace
@@ -120,16 +121,6 @@ def test_a_box_is_predicted_where_its_signal_ends(side):
     assert builder.decode(said.tolist()).endswith("<eot>")
     assert batch.labels[1, pointed.at] != IGNORED
     assert Collator(builder)(TEXT).pointed == ()
-
-
-class Given(DataSet):
-    """Rows that are there already."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        object.__setattr__(self, "records", rows)
-
-    def __getitem__(self, index):
-        return self.records[index]
 
 
 def test_the_box_loss_is_added_in_training_and_only_there(tmp_path):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
+import re
 from pathlib import Path
 
 import new_domain
@@ -15,6 +13,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import FullyShardedDataParallelPlugin
+from training_runs import killed, logged, mm
 
 from mm.types import Image
 from training.tabletop.questions import ask
@@ -26,15 +25,9 @@ ROOT = Path(__file__).parents[3]
 QUICK = ("--max-steps", "4", "--batch-tokens", "600", "--accumulate", "1")
 
 
-def mm(*arguments: object, folder: Path) -> str:
+def told(*arguments: object, folder: Path) -> str:
     """What the command says on stderr; it must succeed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "app.cli", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = mm(*arguments, folder=folder)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -88,11 +81,6 @@ def write_vgr(folder: Path, count: int) -> Path:
     return path
 
 
-def logged(folder: Path, key: str) -> list[float]:
-    rows = map(json.loads, (folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
-    return [row[key] for row in rows if key in row]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "write", "strategy"),
@@ -105,23 +93,21 @@ def test_a_recipe_runs_end_to_end(tmp_path, recipe, write, strategy):
     path = write(tmp_path, 24)
     (tmp_path / "held").mkdir()
     given = ("--data", path, "--eval-data", write(tmp_path / "held", 2), "--output", "out", *QUICK)
-    told = mm("train", "sft", recipe, *given, folder=tmp_path)
-    assert "held out:" in told
+    assert "held out:" in told("train", "sft", recipe, *given, folder=tmp_path)
     assert logged(tmp_path / "out", "loss")
     assert bool(logged(tmp_path / "out", "box_loss")) == (recipe == "vgr-sft")
     assert "box_head" not in (tmp_path / "out/model.safetensors").read_bytes()[: 2**16].decode(
         "latin-1"
     )
-    mm("ask", "0.png", "What letter?", "--model", "out", "--strategy", strategy, folder=tmp_path)
+    told("ask", "0.png", "What letter?", "--model", "out", "--strategy", strategy, folder=tmp_path)
 
 
 @pytest.mark.slow
 def test_ones_own_data_runs_end_to_end(tmp_path):
     for name in ("train", "test"):
         new_domain.write(tmp_path, name, pictures=20, questions=1, seed=0)
-    told = mm("train", "sft", "my-data-sft", *QUICK, folder=tmp_path)
-    assert "held out:" in told
-    mm("ask", "test/0.png", "Is there a boat?", "--model", "out", folder=tmp_path)
+    assert "held out:" in told("train", "sft", "my-data-sft", *QUICK, folder=tmp_path)
+    told("ask", "test/0.png", "Is there a boat?", "--model", "out", folder=tmp_path)
 
 
 @pytest.mark.slow
@@ -132,21 +118,11 @@ def test_a_cut_off_box_loss_goes_on_with_its_head(tmp_path):
     held = write_vgr(tmp_path / "held", 2)
     given = ("--data", path, "--eval-data", held, "--batch-tokens", 400, "--learning-rate", 1e-3)
     train = ("train", "sft", "vgr-sft", *given, "--max-steps", 10)
-    mm(*train, "--output", "whole", folder=tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", *map(str, train), "--output", "cut"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr
-    for line in process.stderr:
-        if line.startswith("step 5 ") and "held-out" in line:
-            process.kill()
-    process.wait()
-    mm(*train, "--output", "cut", "--resume", folder=tmp_path)
-    ends = [logged(tmp_path / name, "eval_loss")[-1] for name in ("whole", "cut")]
+    told(*train, "--output", "whole", folder=tmp_path)
+    cut = (*train, "--output", "cut")
+    killed(*cut, folder=tmp_path, when=lambda line: bool(re.match("step 5 .*held-out", line)))
+    told(*cut, "--resume", folder=tmp_path)
+    ends = [logged(tmp_path / name, "eval_loss")[10] for name in ("whole", "cut")]
     assert ends[0] == pytest.approx(ends[1], abs=1e-5)
 
 

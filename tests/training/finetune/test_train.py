@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import copy
-import csv
-import json
-import os
-import signal
-import subprocess
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
 import new_domain
-import PIL.Image
 import pytest
 import torch
 from tiny_models import FAMILIES
 from torch.nn import functional
+from training_rows import PAIRS, SEEN, TEXT, Given, gradients, pairs_of
+from training_runs import in_two, killed, logged, mm
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from typer.main import get_command
@@ -26,10 +22,9 @@ from app.cli.train import train
 from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
 from mm.strategies.single import direct
-from mm.types import Image, assistant, user
 from training.batching.collator import IGNORED, Collator, PairCollator, forward_inputs
 from training.batching.image_features import FrozenFeatureCache, see
-from training.data import BadData, DataSet, Row
+from training.data import BadData, Row
 from training.finetune.methods import method_of
 from training.finetune.plan import make_plan, prepare_model
 from training.finetune.recipe import Recipe, load_recipe, shipped
@@ -40,45 +35,6 @@ from training.trainers.schedule import Pace, rate_share
 
 ROOT = Path(__file__).parents[3]
 torch.set_num_threads(1)
-
-
-class Given(DataSet):
-    """Rows that are there already."""
-
-    def __init__(self, rows: list[Row]) -> None:
-        object.__setattr__(self, "records", rows)
-
-    def __getitem__(self, index):
-        return self.records[index]
-
-
-def gradients(model, batch):
-    model.zero_grad()
-    model(**forward_inputs(model, batch)).loss.backward()
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-
-
-def picture(colour: str) -> Image:
-    return Image(PIL.Image.new("RGB", (60, 60), colour))
-
-
-TEXT = [
-    Row("a", (user("And?"), assistant("No."))),
-    Row("b", (user("What is here?"), assistant("A long reply, word by word."))),
-]
-SEEN = [
-    Row("c", (user(picture("red"), "?"), assistant("Red, yes."))),
-    Row("d", (user(picture("blue"), picture("green"), "Which?"), assistant("K"))),
-]
-PAIRS = [
-    Row(
-        "e",
-        (user(picture("red"), "?"), assistant("Let me see."), user("Well?")),
-        chosen=(assistant("look"), user(picture("green")), assistant("Good.")),
-        rejected=(assistant("No."),),
-    ),
-    Row("f", (user("Say."),), chosen=(assistant("x"),), rejected=(assistant("y z"),)),
-]
 
 
 def trainer_for(method, rows: list[Row], tmp_path, model, builder, **options):
@@ -344,12 +300,6 @@ def test_every_flag_is_a_recipes_key(method):
     assert flags - {"recipe", "dry_run", "resume"} <= Recipe.__dataclass_fields__.keys()
 
 
-def mm(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "app.cli", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
 def test_every_bad_row_is_named_before_the_first_step(tmp_path):
     path = new_domain.write(tmp_path, "train", pictures=3, questions=1, seed=0)
     (tmp_path / "train" / "1.png").unlink()
@@ -389,49 +339,12 @@ def test_a_resumed_training_has_the_same_losses(tmp_path, adapter):
     whole = mm(*train, "--output", "whole", "--max-steps", 20, folder=tmp_path)
     assert whole.returncode == 0, whole.stderr
     cut = (*train, "--output", "cut", "--max-steps", 20)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.cli", *map(str, cut)],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr
-    for line in process.stderr:
-        if line.startswith("step ") and "held-out" in line and not line.startswith("step 2 "):
-            process.kill()
-    assert process.wait() == -signal.SIGKILL
+    killed(*cut, folder=tmp_path, when=lambda line: bool(re.match(r"step (?!2 ).*held-out", line)))
     resumed = mm(*cut, "--resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert logged(tmp_path / "cut", "eval_loss")[20] == pytest.approx(
         logged(tmp_path / "whole", "eval_loss")[20], abs=1e-5
     )
-
-
-def in_two(*arguments: object, folder: Path) -> None:
-    """`mm train` in two processes, which must succeed."""
-    launched = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "app.cli", "train"]
-    done = subprocess.run(
-        [sys.executable, *launched, *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-def pairs_of(rows: Path) -> Path:
-    """The questions in a CSV as pairs: what is right, over what is not."""
-    path = rows.with_suffix(".jsonl")
-    with rows.open(encoding="utf-8") as file, path.open("w", encoding="utf-8") as out:
-        for row in csv.DictReader(file):
-            parts = [{"type": "image"}, {"type": "text", "text": row["question"]}]
-            asked = {"role": "user", "content": parts}
-            sides = {"chosen": row["answer"], "rejected": "a word"}
-            told = {k: [{"role": "assistant", "content": v}] for k, v in sides.items()}
-            out.write(json.dumps({"prompt": [asked], "images": [row["image"]], **told}) + "\n")
-    return path
 
 
 @pytest.mark.slow
@@ -448,9 +361,3 @@ def test_two_processes_learn_what_one_does(tmp_path, method):
     losses = [logged(tmp_path / name, "loss") for name in ("one", "two")]
     assert losses[0].keys() == losses[1].keys()
     assert list(losses[0].values()) == pytest.approx(list(losses[1].values()), rel=1e-3)
-
-
-def logged(folder: Path, key: str) -> dict[int, float]:
-    """What the log says of `key`, by step."""
-    rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return {row["step"]: row[key] for row in rows if key in row}

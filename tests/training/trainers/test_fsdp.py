@@ -15,11 +15,11 @@ import psutil
 import pytest
 import torch
 from accelerate import PartialState
-from test_grpo import SMALL, rows_in
-from test_train import SEEN, TEXT, gradients, logged, mm, pairs_of
 from tiny_models import FAMILIES
 from torch.distributed import destroy_process_group, init_process_group
 from torch.distributed.tensor import DTensor
+from training_rows import SEEN, TEXT, gradients, pairs_of, rows_in
+from training_runs import SMALL, logged, mm
 
 from training.batching.collator import Collator, forward_inputs
 from training.batching.image_features import FrozenFeatureCache

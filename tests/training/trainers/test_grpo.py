@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
-import sys
+import re
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import pytest
 import torch
 from datasets import Dataset
+from images import plain
 from safetensors.torch import load_file
-from test_train import Given, in_two, logged, mm, picture
 from tiny_models import FAMILIES
+from training_rows import Given, rows_in
+from training_runs import SMALL, in_two, killed, logged, mm
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from mm.engine.engine import Engine
@@ -45,15 +44,15 @@ ROOT = Path(__file__).parents[3]
 def look_again(session):
     """Speaks, is shown another picture, speaks again."""
     session.generate()
-    session.say(message("tool", picture("green"), "Here."))
+    session.say(message("tool", plain("green"), "Here."))
     session.generate()
     return session.branch
 
 
 TEXT = [Row("a", (user("And?"),), answer="No."), Row("b", (user("What is it?"),), answer="x")]
 SEEN = [
-    Row("c", (user(picture("red"), "?"),), answer="Red"),
-    Row("d", (user(picture("blue"), picture("red"), "Which?"),), answer="K"),
+    Row("c", (user(plain("red"), "?"),), answer="Red"),
+    Row("d", (user(plain("blue"), plain("red"), "Which?"),), answer="K"),
 ]
 
 
@@ -387,21 +386,6 @@ def test_a_row_that_does_not_say_what_is_right_is_named():
         way.length(Row("x", (user("?"),)))
 
 
-def rows_in(folder: Path, count: int) -> Path:
-    """Questions whose answers are known, with the region and the source of each."""
-    with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
-        for at in range(count):
-            colour = ("red", "blue")[at % 2]
-            PIL.Image.new("RGB", (64, 64), colour).save(folder / f"{at}.png")
-            row = {"question": "What colour?", "images": [f"{at}.png"], "answer": colour}
-            row |= {"regions": [[0, 0, 32, 32]], "source": ("geometry", "counting")[at % 2]}
-            file.write(json.dumps(row) + "\n")
-    return folder / "rows.jsonl"
-
-
-SMALL = ("--prompts", 2, "--group", 3, "--max-tokens", 12, "--max-looks", 2, "--full")
-
-
 def test_a_loss_that_is_none_is_named():
     with pytest.raises(BadData, match="--loss: expected loss to be grpo or dapo"):
         load_recipe(None, {"method": "grpo", "data": "x", "output": "y", "loss": "ppo"})
@@ -436,17 +420,9 @@ def test_a_killed_training_goes_on_to_the_same_end(options, tmp_path):
     train = (*train, *options, "--reward", "length", "--max-steps", 12)
     whole = mm(*train, "--output", "whole", folder=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    cut = [sys.executable, "-m", "app.cli", *map(str, train), "--output", "cut"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        cut, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stderr
-    for line in process.stderr:
-        if line.startswith("step 6 ") and "held-out" in line:
-            process.kill()
-    process.wait()
-    resumed = mm(*train, "--output", "cut", "--resume", folder=tmp_path)
+    cut = (*train, "--output", "cut")
+    killed(*cut, folder=tmp_path, when=lambda line: bool(re.match("step 6 .*held-out", line)))
+    resumed = mm(*cut, "--resume", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert rewards_of(tmp_path / "cut")[-1] == pytest.approx(rewards_of(tmp_path / "whole")[-1])
     weights = [
