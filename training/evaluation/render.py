@@ -24,7 +24,9 @@ from mm.errors import UserError
 from .views import VIEWS
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
-BLOCK = re.compile(r"<!-- results: (?P<asked>.*?) -->\n(?P<shown>.*?)<!-- end -->", re.DOTALL)
+BLOCK = re.compile(
+    r"^<!-- results: (?P<asked>.*?) -->\n(?P<shown>.*?)^<!-- end -->", re.DOTALL | re.MULTILINE
+)
 
 
 class BadBlock(UserError):
