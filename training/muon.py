@@ -1,5 +1,6 @@
-"""Muon, its orthogonalisation in whatever precision is fast on the processor.
+"""Muon for the matrices inside blocks, AdamW for the other weights.
 
+Muon orthogonalises in whatever precision is fast on the processor:
 `torch.optim.Muon` orthogonalises in bfloat16, always: on a processor without bfloat16 instructions
 that takes fifty times as long as in float32.
 """
@@ -7,11 +8,11 @@ that takes fifty times as long as in float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mm.local.precision import fast_dtype
 
@@ -20,6 +21,12 @@ COEFFICIENTS = (3.4445, -4.775, 2.0315)
 
 STEPS = 5
 _EPSILON = 1e-7
+
+OUTER = ("embed", "lm_head", "merger", "projector")
+"""Matrices at a model's ends, by parts of their names: AdamW's."""
+
+Groups = Sequence[dict[str, Any]]
+"""Parameter groups, as optimizers of torch take them."""
 
 
 class Muon(torch.optim.Muon):
@@ -67,3 +74,71 @@ def orthogonalised(update: Tensor, dtype: torch.dtype) -> Tensor:
         gram = x @ x.mT  # (m, m), the smaller side
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if wide is not update else x
+
+
+class CombinedOptimizer(torch.optim.Optimizer):
+    """Several optimizers as one: all their groups, and a step of each in turn."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+        super().__init__([group for part in parts for group in part.param_groups], {})
+        self._share()
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        found = closure() if closure else None
+        for part in self.parts:
+            part.step()
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "parts": [part.state_dict() for part in self.parts],
+            "state": {},
+            "param_groups": [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self._share()
+
+    def _share(self) -> None:
+        """One dictionary for each group, so that a schedule changes the part's own."""
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def muon(model: nn.Module, rate: float, weight_decay: float) -> CombinedOptimizer:
+    """Muon for the matrices inside the blocks of `model`, AdamW for its other trainable weights."""
+    wanted = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    inner = [p for n, p in wanted if is_inner(n, p)]
+    outer = [p for n, p in wanted if not is_inner(n, p)]
+    return muon_and_adamw(
+        [{"params": inner}] if inner else [],
+        [{"params": outer}] if outer else [],
+        rate=rate,
+        weight_decay=weight_decay,
+    )
+
+
+def muon_and_adamw(
+    inner: Groups,
+    outer: Groups,
+    *,
+    rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> CombinedOptimizer:
+    """Muon for `inner`, AdamW with `betas` for `outer`."""
+    parts: list[torch.optim.Optimizer] = []
+    if inner:
+        parts.append(Muon(inner, lr=rate, weight_decay=weight_decay))
+    if outer:
+        parts.append(
+            torch.optim.AdamW(outer, lr=rate, weight_decay=weight_decay, betas=betas, fused=True)
+        )
+    return CombinedOptimizer(parts)
+
+
+def is_inner(name: str, parameter: nn.Parameter, outer: Sequence[str] = OUTER) -> bool:
+    """Whether `parameter` is a matrix inside a block: none of `outer` is part of its name."""
+    return parameter.ndim == 2 and not any(part in name for part in outer)

@@ -18,7 +18,7 @@ from mm.tokens.builder import TokenBuilder
 from .encoder import encode_views
 from .rows import KINDS, Batch, RowMaker, make_batch
 from .shards import Shards
-from .stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
+from .stage import Log, Optimizers, ahead, fast, load_checkpoint, save_checkpoint
 
 ROWS, VIEWS = 48, 132
 CHECKPOINT_EVERY = 100
@@ -112,7 +112,7 @@ def train_language(
     torch.manual_seed(0)
     model.model.language_model.set_attn_implementation("eager")  # sdpa's bf16 backward is slow
     parts = nn.ModuleDict({"model": model})
-    optimisers = Optimisers(
+    optimizers = Optimizers(
         parts,
         rate=rate,
         steps=steps,
@@ -123,7 +123,7 @@ def train_language(
     first, before_s = 0, 0.0
     if state := load_checkpoint(path):
         model.load_state_dict(state["model"])
-        optimisers.load(state["optimisers"])
+        optimizers.load(state["optimizers"])
         first, before_s = state["step"], state["seconds"]
     log = Log(folder / f"{name}.log", before_s)
     forward = fast(decode, steps)
@@ -132,7 +132,7 @@ def train_language(
             hidden = forward(model, batch)
             losses, right, kinds = token_losses(model, hidden, batch)
         losses.mean().backward()
-        optimisers.step(number)
+        optimizers.step(number)
         if number % 20 == 0:
             log.write(
                 step=number, loss=round(losses.mean().item(), 4), **_by_kind(losses, right, kinds)
@@ -141,7 +141,7 @@ def train_language(
             save_checkpoint(
                 path,
                 model=model.state_dict(),
-                optimisers=optimisers.state(),
+                optimizers=optimizers.state(),
                 step=number + 1,
                 seconds=log.seconds,
             )

@@ -1,4 +1,4 @@
-"""What the stages share: optimisers, a learning-rate schedule, checkpoints, and batches made ahead
+"""What the stages share: optimizers, a learning-rate schedule, checkpoints, and batches made ahead
 of time."""
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from training.muon import Muon
+from training.muon import is_inner, muon_and_adamw
+
+OUTER = ("embed", "lm_head", "merger", "head")
 
 
-class Optimisers:
+class Optimizers:
     """Muon for the matrices inside the blocks, AdamW for everything else; one schedule for both.
 
     Parameters whose name holds one of `slow` learn at `slow_share` of the rate.
@@ -39,45 +40,37 @@ class Optimisers:
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            key = (_is_inner_matrix(name, parameter), any(word in name for word in slow))
+            key = (is_inner(name, parameter, OUTER), any(part in name for part in slow))
             groups.setdefault(key, []).append(parameter)
-        chosen = [
+        inner, outer = (
             [
                 {"params": params, "scale": slow_share if is_slow else 1.0}
-                for (inner, is_slow), params in groups.items()
-                if inner == muon
+                for (is_in_block, is_slow), params in groups.items()
+                if is_in_block == wanted
             ]
-            for muon in (True, False)
-        ]
-        adamw = partial(torch.optim.AdamW, betas=(0.9, 0.98), fused=True)
-        self._all = [
-            make(groups, lr=rate, weight_decay=0.01)
-            for make, groups in zip((Muon, adamw), chosen, strict=True)
-            if groups
-        ]
+            for wanted in (True, False)
+        )
+        self._all = muon_and_adamw(
+            inner, outer, rate=rate, weight_decay=0.01, betas=(0.9, 0.98)
+        ).parts
         self.parameters = [p for p in module.parameters() if p.requires_grad]
 
     def step(self, number: int) -> None:
         """One update at schedule position `number`."""
         rate = self.rate * schedule(number, self.steps, self.warmup)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        for optimiser in self._all:
-            for group in optimiser.param_groups:
+        for optimizer in self._all:
+            for group in optimizer.param_groups:
                 group["lr"] = rate * group["scale"]
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> list[dict[str, Any]]:
         return [o.state_dict() for o in self._all]
 
     def load(self, states: list[dict[str, Any]]) -> None:
-        for optimiser, state in zip(self._all, states, strict=True):
-            optimiser.load_state_dict(state)
-
-
-def _is_inner_matrix(name: str, parameter: nn.Parameter) -> bool:
-    outer = ("embed", "lm_head", "merger", "head")
-    return parameter.ndim == 2 and not any(word in name for word in outer)
+        for optimizer, state in zip(self._all, states, strict=True):
+            optimizer.load_state_dict(state)
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:

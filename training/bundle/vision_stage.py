@@ -22,7 +22,7 @@ from training.tabletop.scene import COLOURS, LETTERS, SHAPES
 from .encoder import Encoded, encode_views
 from .labels import IGNORED, NOTHING, SLOT_NUMBERS, SLOTS, letter_labels, overview_labels
 from .shards import Shards
-from .stage import Log, Optimisers, ahead, fast, load_checkpoint, save_checkpoint
+from .stage import Log, Optimizers, ahead, fast, load_checkpoint, save_checkpoint
 
 OVERVIEWS, CROPS, TILES = 48, 48, 48
 CHECKPOINT_EVERY = 200
@@ -137,12 +137,12 @@ def train_vision(
     torch.manual_seed(0)
     heads = DenseHeads(visual.config.out_hidden_size, 1 + len(visual.deepstack_visual_indexes))
     both = nn.ModuleDict({"visual": visual, "dense": heads})
-    optimisers = Optimisers(both, rate=2e-3, steps=steps)
+    optimizers = Optimizers(both, rate=2e-3, steps=steps)
     path = folder / "vision.pt"
     first, before_s = 0, 0.0
     if state := load_checkpoint(path):
         both.load_state_dict(state["modules"])
-        optimisers.load(state["optimisers"])
+        optimizers.load(state["optimizers"])
         first, before_s = state["step"], state["seconds"]
     log = Log(folder / "vision.log", before_s)
     encode = fast(encode_views, steps)
@@ -150,7 +150,7 @@ def train_vision(
         with fast_autocast(torch.device("cpu")):
             loss, right = losses(heads, encode(visual, batch.views), batch)
         loss.backward()
-        optimisers.step(number)
+        optimizers.step(number)
         if number % 20 == 0:
             log.write(
                 step=number,
@@ -162,7 +162,7 @@ def train_vision(
             save_checkpoint(
                 path,
                 modules=both.state_dict(),
-                optimisers=optimisers.state(),
+                optimizers=optimizers.state(),
                 step=number + 1,
                 seconds=log.seconds,
             )

@@ -17,9 +17,9 @@ from training.batching.batch_sampler import TokenBatches
 from training.batching.collator import Batch, forward_inputs
 from training.batching.image_features import See
 from training.data import DataSet, Row
+from training.muon import muon
 
 from .model_parts import bare
-from .muon import muon
 from .schedule import Pace, rate_share
 
 PICTURES, POINTED = "pictures", "pointed"
