@@ -7,6 +7,7 @@ With FLOAT32 in the environment nothing is rounded to bfloat16.
 import os
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
@@ -24,5 +25,5 @@ def begin_as_accelerator(self: PartialState, *args: Any, **kwargs: Any) -> None:
 
 PartialState.__init__ = begin_as_accelerator
 if os.environ.get("FLOAT32"):
-    plan._has_bfloat16 = lambda device: False
+    plan.fast_dtype = lambda device: torch.float32
 main()

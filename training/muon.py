@@ -1,8 +1,7 @@
 """Muon for the matrices inside blocks, AdamW for the other weights.
 
-Muon orthogonalises in whatever precision is fast on the processor:
-`torch.optim.Muon` orthogonalises in bfloat16, always: on a processor without bfloat16 instructions
-that takes fifty times as long as in float32.
+Muon orthogonalises in whatever precision is fast on the processor. `torch.optim.Muon` does so in
+bfloat16, always: without bfloat16 instructions that takes fifty times as long as in float32.
 """
 
 from __future__ import annotations
