@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -13,6 +14,7 @@ from mm.errors import UserError
 from vision import attend, replay, zoom
 
 from .errors import one_of
+from .strategy_options import check_options, parse_call, split_outside_brackets
 
 STRATEGIES: dict[str, mm.Strategy] = {
     "direct": mm.direct,
@@ -23,16 +25,31 @@ STRATEGIES: dict[str, mm.Strategy] = {
 }
 
 
-def strategy_named(name: str) -> mm.Strategy:
-    """The strategy called `name`: one of `STRATEGIES`, or `package.module:function`.
-
-    The module may lie in the current folder. An error inside it is its author's, and stays one.
+def strategies_named(text: str) -> dict[str, mm.Strategy]:
+    """The strategies in "direct,zoom(max_looks=3)", by what was written of each.
 
     Raises:
-        UserError: there is no such strategy, module or function.
+        UserError: one cannot be understood, as `strategy_named` says.
     """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
+    return {name: strategy_named(name) for name in split_outside_brackets(text)}
+
+
+def strategy_named(text: str) -> mm.Strategy:
+    """The strategy that `text` means, such as `zoom` or `zoom(max_looks=3, layout=inline)`.
+
+    Its name is one of `STRATEGIES`, or `package.module:function`, whose module may lie in the
+    current folder. An error inside a module is its author's, and stays one.
+
+    Raises:
+        UserError: there is no such strategy, module, function or option, or a value does not fit.
+    """
+    name, options = parse_call(text)
+    strategy = STRATEGIES.get(name) or _by_module(name)
+    check_options(name, strategy, options)
+    return partial(strategy, **options) if options else strategy
+
+
+def _by_module(name: str) -> mm.Strategy:
     module, colon, function = name.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), function]):
         known = one_of([*STRATEGIES, "package.module:function"])

@@ -38,7 +38,12 @@ ORDER = {  # each line may import the lines above it; a part may import itself
         "finetune",
         "benchmarks",
     ],
-    "app": ["errors report terminal", "strategies model_choice", "demo server", "cli"],
+    "app": [
+        "errors report terminal strategy_options",
+        "strategies model_choice",
+        "demo server",
+        "cli",
+    ],
 }
 
 

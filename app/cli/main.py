@@ -190,13 +190,14 @@ def evaluate(
     """How often strategies are right, with 95 % intervals, costs and controls."""
     from app.cli.eval import run_cli
     from app.strategies import strategy_named
+    from app.strategy_options import split_outside_brackets
     from training.data import Access
 
     choice = ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize)
     run_cli(
         target,
         tasks=split(task),
-        strategies=split(strategy),
+        strategies=split_outside_brackets(strategy),
         controls=controls,
         limit=limit,
         seed=seed,

@@ -50,7 +50,8 @@ Urls = Annotated[
 Strategy = Annotated[
     str,
     typer.Option(
-        help="direct, think, zoom, replay, attend, or your own as package.module:function."
+        help="direct, think, zoom, replay, attend, or your own as package.module:function; "
+        "options in brackets: zoom(max_looks=3)."
     ),
 ]
 

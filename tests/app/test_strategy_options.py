@@ -1,0 +1,92 @@
+"""Options of strategies, written as text: read, checked by type, refused in one line."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from functools import partial
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.strategies import STRATEGIES, strategies_named, strategy_named
+from app.strategy_options import parse_call, settable, split_outside_brackets
+from mm.errors import UserError
+from vision import zoom
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        pytest.param("a,b", ["a", "b"], id="commas"),
+        pytest.param("a(x=1, y=2), b", ["a(x=1, y=2)", "b"], id="in brackets"),
+        pytest.param("a(x='(,'),b", ["a(x='(,')", "b"], id="in quotes"),
+        pytest.param("a(x=[1, 2]),b(y=c(z=1,t=2))", ["a(x=[1, 2])", "b(y=c(z=1,t=2))"], id="deep"),
+        pytest.param(" , ", [], id="blanks"),
+    ],
+)
+def test_commas_inside_brackets_separate_nothing(text, pieces):
+    assert split_outside_brackets(text) == pieces
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        pytest.param("zoom", "zoom", {}, id="name alone"),
+        pytest.param("zoom()", "zoom", {}, id="no options"),
+        pytest.param("zoom(max_looks=3)", "zoom", {"max_looks": 3}, id="number"),
+        pytest.param(
+            "zoom(layout=inline, offer=false)",
+            "zoom",
+            {"layout": "inline", "offer": False},
+            id="words",
+        ),
+        pytest.param("f(a='x, y', b=None)", "f", {"a": "x, y", "b": None}, id="quotes, none"),
+        pytest.param("m.f:g(a=-1.5)", "m.f:g", {"a": -1.5}, id="module"),
+        pytest.param("f(a=zoom(max_looks=1))", "f", {"a": "zoom(max_looks=1)"}, id="nested"),
+    ],
+)
+def test_calls_are_read(text, name, options):
+    assert parse_call(text) == (name, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        pytest.param("zoom(max_looks=3", "expected a closing bracket", id="not closed"),
+        pytest.param("zoom(3)", "expected options as key=value, found '3'", id="no key"),
+        pytest.param("zoom(max_looks=)", "expected options as key=value", id="no value"),
+        pytest.param("zoom(max_looks=1, max_looks=2)", "max_looks is given twice", id="twice"),
+        pytest.param("zoom(looks=3)", "zoom has no option 'looks': it has max_looks", id="unknown"),
+        pytest.param("direct(n=3)", "direct has no option 'n': it has no options", id="none there"),
+        pytest.param("zoom(max_looks=many)", "expected a whole number, found 'many'", id="type"),
+        pytest.param("zoom(max_looks=true)", "expected a whole number, found True", id="bool"),
+        pytest.param("zoom(layout=side)", "expected tool or inline, found 'side'", id="literal"),
+        pytest.param("zoom(cut=crop)", "zoom has no option 'cut'", id="not text"),
+        pytest.param("zoom(layout=a b)", "found 'a b'", id="two words"),
+        pytest.param("zom(max_looks=3)", "no strategy 'zom'", id="name"),
+    ],
+)
+def test_what_cannot_be_understood_is_one_line(text, complaint):
+    with pytest.raises(UserError, match=re.escape(complaint)) as caught:
+        strategy_named(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_are_bound():
+    made = strategies_named("direct, zoom(max_looks=3, layout=inline)")
+    assert list(made) == ["direct", "zoom(max_looks=3, layout=inline)"]
+    bound = made["zoom(max_looks=3, layout=inline)"]
+    assert isinstance(bound, partial)
+    assert (bound.func, bound.keywords) == (zoom, {"max_looks": 3, "layout": "inline"})
+
+
+def test_every_strategy_has_readable_options():
+    assert all(isinstance(settable(strategy), dict) for strategy in STRATEGIES.values())
+
+
+@given(st.text(alphabet="zoom(),='\"[]{}12 \n-.:", max_size=40))
+def test_no_text_breaks_the_reader(text):
+    with suppress(UserError):
+        strategies_named(text)
