@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from .geometry import BoxFormat, Size
-from .types import Conversation, Cost, Features, Generation, Sampling
+from .types import Conversation, Cost, Features, Generation, Message, Sampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,6 +93,22 @@ class Traits:
     calls_tools: bool = True
     aim: Aim | None = None
     memory: Memory | None = None
+
+
+def check_on_token(on_token: OnToken | None, conversations: Sequence[Conversation]) -> None:
+    """Refuse `on_token` with several conversations, whose pieces could not be told apart.
+
+    Raises:
+        ValueError: there are several, or none.
+    """
+    if on_token and len(conversations) != 1:
+        raise ValueError(f"on_token needs exactly one conversation, got {len(conversations)}")
+
+
+def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:
+    """The messages after the last one that the model itself `wrote`."""
+    written = [i for i, message in enumerate(conversation) if wrote(message)]
+    return tuple(conversation[written[-1] + 1 :] if written else conversation)
 
 
 class VLM(Protocol):

@@ -4,7 +4,8 @@
 
 serves what the JSON file SCRIPT says, one entry a request, the last one for ever, and adds each
 request, as a line of JSON, to the file SEEN. It prints its port first. An entry is
-{"status", "headers", "body", "pause_s"}, or {"chunks": [...], "pause_s"}, which is streamed, or
+{"status", "headers", "body", "pause_s"} ("latin1": true for a body whose letters are bytes), or
+{"chunks": [...], "pause_s"}, which is streamed, or
 {"echo": true}, which streams the words that the last message ends with.
 """
 
@@ -51,9 +52,10 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(entry.get("status", 200))
         for name, value in entry.get("headers", {}).items():
             self.send_header(name, value)
-        self.send_header("content-length", str(len(text.encode())))
+        body = text.encode("latin-1" if entry.get("latin1") else "utf-8")
+        self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(body)
 
     def stream(self, entry: dict) -> None:
         self.send_response(200)

@@ -11,7 +11,7 @@ from mm.errors import ModelError
 from mm.geometry import Size
 from mm.tokens.sequence import Tokens
 from mm.types import Conversation, Features, Generation, Image, Message, Sampling
-from mm.vlm import AttentionMaps, Cancelled, OnToken, Query, Traits
+from mm.vlm import AttentionMaps, Cancelled, OnToken, Query, Traits, check_on_token, unread
 
 
 class HFVLM:
@@ -20,8 +20,8 @@ class HFVLM:
     Args:
         adapter: name of the adapter in `engine` to answer with; None is the weights alone.
         priority: requests of a larger one go first; below 0 are jobs that nobody watches.
-        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits for
-            as long as it takes.
+        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits for as
+            long as it takes.
     """
 
     def __init__(
@@ -66,8 +66,7 @@ class HFVLM:
             ModelError: the model failed, or cannot take what it was given.
             DeadlineExceeded: the deadline passed.
         """
-        if on_token and len(conversations) != 1:
-            raise ValueError(f"on_token needs exactly one conversation, got {len(conversations)}")
+        check_on_token(on_token, conversations)
         built: dict[int, Tokens] = {}  # samples of one prompt are built once
         for c in conversations:
             if id(c) not in built:
@@ -134,7 +133,7 @@ class HFVLM:
         return HFVLM(self.engine, **{**same, **changes})
 
     def _generation(self, conversation: Conversation, reply: Reply) -> Generation:
-        visual = sum(self._cost(seen) for m in _unread(conversation) for seen in m.seen)
+        visual = sum(self._cost(seen) for m in unread(conversation, _wrote) for seen in m.seen)
         said = Message("assistant", self.builder.parse(reply.ids), reply.ids)
         return Generation(
             said, reply.logprobs, replace(reply.cost, visual_tokens=visual), reply.finish
@@ -147,7 +146,5 @@ class HFVLM:
             raise ModelError(str(error)) from error
 
 
-def _unread(conversation: Conversation) -> Conversation:
-    """The messages that no reply of the model's has followed yet."""
-    written = [i for i, message in enumerate(conversation) if message.tokens is not None]
-    return tuple(conversation[written[-1] + 1 :] if written else conversation)
+def _wrote(message: Message) -> bool:
+    return message.tokens is not None

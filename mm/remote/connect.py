@@ -14,15 +14,16 @@ from mm.types import Sampling, user
 from mm.vlm import Traits
 
 from .http_client import Client, RetryPolicy
-from .openai_format import Json, MessageFormat, Show, Tools, data_uri
+from .openai_format import MessageFormat, Show, Tools, data_uri
 from .remote_vlm import RemoteVLM
+from .responses import Json
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
 
 BASE_URL = "http://localhost:8000/v1"
 
-_OTHER_NAMES = {"llavav16": "llavanext"}  # what checkpoints are called that is no model type
+_OTHER_NAMES = {"llavav16": "llavanext"}  # names of checkpoints that are no model type
 
 
 def connect(
@@ -44,11 +45,11 @@ def connect(
         name: as the server calls it; "" for the only one it serves.
         key: None takes OPENAI_API_KEY from the environment, if it is there.
         processor: a folder or hub id with the checkpoint's config, tokenizer and image processor,
-            of which no weights are loaded: it tells what pictures cost and how large they are seen.
+            of which no weights are loaded: it says what images cost and at what size they are seen.
         traits: how the model wants to be used; None takes those of the family that `processor`, or
             the served model's name, belongs to.
         extra: fields for every request, such as `top_k`, or `mm_processor_kwargs` of vLLM.
-        show: from a picture to the address where the server finds it.
+        show: from an image to the address where the server finds it.
         deadline: seconds after which a request fails with `DeadlineExceeded`.
 
     Raises:
@@ -59,13 +60,13 @@ def connect(
     served = served_by(client)
     name = name or _only(served, client)
     builder = _builder(processor) if processor else None
-    root = served.get(name, {}).get("root") or ""
+    root = str(served.get(name, {}).get("root") or "")
     family = builder.family if builder else family_named(name) or family_named(root)
     vlm = RemoteVLM(
         name,
         client,
         traits=traits or _traits(builder, family),
-        dialect=_dialect(family, tools, show),
+        message_format=_message_format(family, tools, show),
         family=family,
         builder=builder,
         extra=extra,
@@ -77,7 +78,7 @@ def connect(
 
 
 def family_named(name: str) -> Family | None:
-    """The family that a checkpoint's name speaks of ("Qwen/Qwen3-VL-8B-Instruct"); else None."""
+    """The family that a checkpoint's name contains ("Qwen/Qwen3-VL-8B-Instruct"); else None."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     for other, usual in _OTHER_NAMES.items():
         plain = plain.replace(other, usual)
@@ -98,7 +99,8 @@ def served_by(client: Client) -> dict[str, Json]:
     except ModelError:  # transformers serve fails where the hub's cache is empty
         return {}
     entries = listed.get("data") if isinstance(listed, dict) else None
-    return {m["id"]: m for m in entries or () if isinstance(m, dict) and "id" in m}
+    models = [m for m in entries if isinstance(m, dict)] if isinstance(entries, list) else []
+    return {m["id"]: m for m in models if isinstance(m.get("id"), str)}
 
 
 def _only(served: Mapping[str, Json], client: Client) -> str:
@@ -109,7 +111,7 @@ def _only(served: Mapping[str, Json], client: Client) -> str:
 
 
 def _probe(vlm: RemoteVLM, served: Mapping[str, Json]) -> None:
-    """Have a word from a model that the server does not list: it may know it all the same."""
+    """Ask a model that the server does not list for a token: it may serve it all the same."""
     try:
         vlm.generate([(user("Hi"),)], Sampling(max_tokens=1))
     except ModelError as error:
@@ -135,12 +137,12 @@ def _traits(builder: TokenBuilder | None, family: Family | None) -> Traits:
     return Traits(family.box_format, calls_tools=family.calls_tools)
 
 
-def _dialect(family: Family | None, tools: Tools, show: Show) -> MessageFormat:
+def _message_format(family: Family | None, tools: Tools, show: Show) -> MessageFormat:
     if family is None:
         return MessageFormat(tools, show=show)
     turns = family.turns
-    marks = [p for t in turns for p in (t.begin, *(t.system or ()), *t.user, *t.assistant)]
-    spelt = {family.placeholder, *family.markers, *re.findall(r"<[^<>\s]+>", " ".join(marks))}
-    spelt.discard("<think>")  # a word that the template writes, and people may
+    written = [p for t in turns for p in (t.begin, *(t.system or ()), *t.user, *t.assistant)]
+    spelt = {family.placeholder, *family.markers, *re.findall(r"<[^<>\s]+>", " ".join(written))}
+    spelt.discard("<think>")  # the template writes it, and users may
     controls = re.compile("|".join([r"<\|[\w-]+\|>", *map(re.escape, sorted(spelt))]))
     return MessageFormat(tools, turns[0].alternates, controls, show=show)

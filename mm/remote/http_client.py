@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import queue
 import random
 import threading
@@ -12,31 +11,25 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from mm.errors import DeadlineExceeded, ModelError, ModelUnavailable
+from mm.errors import DeadlineExceeded, ModelUnavailable
 from mm.vlm import Cancelled
+
+from .responses import Busy, Json, check, chunks, failure, json_in
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from httpx2 import AsyncClient, Response
+    from httpx2 import AsyncClient
 
 T = TypeVar("T")
-Json = dict[str, Any]
 
 Hear = Callable[[int, Json], bool]
-"""Takes the next chunk of the reply to body number n, and says whether no more is wanted of it."""
-
-BUSY = (408, 429, 500, 502, 503, 504)
-"""What a server answers when it may well answer otherwise a little later."""
+"""Takes the next chunk of the reply to body number n; True once no more of it is wanted."""
 
 _TICK_S = 0.05  # between two looks at whether the asker still wants an answer
 _LONGEST_WAIT_S = 30.0
-
-
-class Refused(ModelError):
-    """The server will not do what it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -143,15 +136,17 @@ class Client:
         try:
             return task.result(deadline)
         except TimeoutError:
+            if deadline is None:
+                raise
             raise self._late(deadline) from None
         finally:
             task.cancel()
 
     def _check_time(self, ends: float | None, deadline: float | None) -> None:
-        if ends is not None and time.monotonic() > ends:
+        if ends is not None and deadline is not None and time.monotonic() > ends:
             raise self._late(deadline)
 
-    def _late(self, deadline: float | None) -> DeadlineExceeded:
+    def _late(self, deadline: float) -> DeadlineExceeded:
         return DeadlineExceeded(f"{self.base_url} gave no answer within {deadline:g} s")
 
     async def _relay(
@@ -169,106 +164,61 @@ class Client:
             tell((number, error))
 
     async def _chunks(self, path: str, body: Mapping[str, Any]) -> AsyncIterator[Json]:
-        from asyncio import sleep
-
-        from httpx2 import EventSource, TransportError
-
         for attempt in count():
             heard = False
             try:
                 async with self._open().stream("POST", self._url(path), json=body) as response:
-                    await self._check(response, body.get("model"))
-                    async for event in EventSource(response):
-                        if event.data == "[DONE]":
-                            return
+                    await check(response, self.base_url, body.get("model"))
+                    async for chunk in chunks(response, self.base_url):
                         heard = True
-                        yield self._chunk(event.data)
+                        yield chunk
                 return
-            except (TransportError, _Busy) as error:
-                if heard or attempt >= self._patience.retries:
-                    raise self._failure(error) from error
-                await sleep(self._pause(attempt, error))
+            except Exception as error:
+                await self._wait_after(error, attempt, last=heard)
 
     async def _patiently(self, path: str, body: Mapping[str, Any]) -> Any:
+        for attempt in count():
+            try:
+                return await self._answer("POST", path, body)
+            except Exception as error:
+                await self._wait_after(error, attempt)
+
+    async def _once(self, method: str, path: str) -> Any:
+        try:
+            return await self._answer(method, path, None)
+        except Exception as error:
+            self._fail(error)
+
+    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
+        response = await self._open().request(method, self._url(path), json=body)
+        await check(response, self.base_url, (body or {}).get("model"))
+        return json_in(response.text, self.base_url)
+
+    async def _wait_after(self, error: Exception, attempt: int, *, last: bool = False) -> None:
+        """Wait until the next attempt, where there is one; else raise what `error` means."""
         from asyncio import sleep
 
         from httpx2 import TransportError
 
-        for attempt in count():
-            try:
-                return await self._answer("POST", path, body)
-            except (TransportError, _Busy) as error:
-                if attempt >= self._patience.retries:
-                    raise self._failure(error) from error
-                await sleep(self._pause(attempt, error))
+        passing = isinstance(error, TransportError | Busy)
+        if last or not passing or attempt >= self._patience.retries:
+            self._fail(error)
+        await sleep(self._pause(attempt, error))
 
-    async def _once(self, method: str, path: str) -> Any:
-        from httpx2 import TransportError
-
-        try:
-            return await self._answer(method, path, None)
-        except (TransportError, _Busy) as error:
-            raise self._failure(error) from error
-
-    async def _answer(self, method: str, path: str, body: Mapping[str, Any] | None) -> Any:
-        response = await self._open().request(method, self._url(path), json=body)
-        await self._check(response, (body or {}).get("model"))
-        return self._parsed(response.text)
-
-    async def _check(self, response: Response, model: str | None) -> None:
-        """Raise what an answer other than 200 means."""
-        if response.status_code == 200:
-            return
-        await response.aread()
-        status, said = response.status_code, _message(response.text)
-        if status in BUSY:
-            raise _Busy(f"{self.base_url} answered {status}: {said}", response.headers)
-        if status in (401, 403):
-            raise ModelUnavailable(
-                f"{self.base_url} lets nobody in without its key ({status}: {said}): "
-                "set OPENAI_API_KEY"
-            )
-        if status == 404 and model is not None:
-            raise ModelUnavailable(
-                f"{self.base_url} has no model {model!r}, or is not the address that ends in /v1 "
-                f"(404: {said})"
-            )
-        raise Refused(f"{self.base_url} answered {status}: {said}")
-
-    def _failure(self, error: Exception) -> ModelError:
-        """What an error of the transport means, in a line for people."""
-        from httpx2 import ConnectError, ConnectTimeout, ReadTimeout
-
-        if isinstance(error, _Busy):
-            return ModelError(str(error))
-        if isinstance(error, ConnectError | ConnectTimeout):
-            why = str(error) or "no connection in time"
-            return ModelUnavailable(f"cannot reach {self.base_url}: {why}; is the server running?")
-        if isinstance(error, ReadTimeout):
-            return ModelError(f"{self.base_url} said nothing for {self._patience.silence_s:g} s")
-        why = str(error) or type(error).__name__
-        return ModelError(f"{self.base_url} broke off its reply: {why}")
+    def _fail(self, error: Exception) -> NoReturn:
+        told = failure(error, self.base_url, self._patience.silence_s)
+        if told is None:
+            raise error
+        raise told from error
 
     def _pause(self, attempt: int, error: Exception) -> float:
         """Seconds before the next attempt: what the server asks for, else longer each time.
 
         Up to a quarter more, so that those who failed together do not come back together.
         """
-        asked = error.retry_after if isinstance(error, _Busy) else None
+        asked = error.retry_after if isinstance(error, Busy) else None
         wait = self._patience.backoff_s * 2**attempt if asked is None else asked
         return min(wait, _LONGEST_WAIT_S) * random.uniform(1, 1.25)
-
-    def _chunk(self, data: str) -> Json:
-        chunk = self._parsed(data)
-        if not isinstance(chunk, dict) or chunk.get("error"):
-            raise ModelError(f"{self.base_url} failed: {_message(data)}")
-        return chunk
-
-    def _parsed(self, text: str) -> Any:
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise ModelError(f"{self.base_url} sent no JSON: {_message(text)}") from None
 
     def _url(self, path: str) -> str:
         return f"{self.base_url}/{path}"
@@ -284,30 +234,6 @@ class Client:
             )
             weakref.finalize(self, _start_closing, self._http).atexit = False
         return self._http
-
-
-class _Busy(Exception):
-    """The server may answer a little later: in `retry_after` seconds, where it says so."""
-
-    def __init__(self, message: str, headers: Mapping[str, str]) -> None:
-        super().__init__(message)
-        try:
-            self.retry_after = float(headers["retry-after"])
-        except (KeyError, ValueError):
-            self.retry_after = None
-
-
-def _message(text: str, most: int = 300) -> str:
-    """What a server says is wrong, on one line: its JSON has it in one of several places."""
-    try:
-        said = json.loads(text)
-    except ValueError:
-        said = text
-    for key in ("error", "detail", "message"):
-        if isinstance(said, dict) and key in said:
-            said = said[key]
-    line = " ".join((said if isinstance(said, str) else json.dumps(said)).split())
-    return line if len(line) <= most else line[:most] + "..."
 
 
 _lock = threading.RLock()  # a client may be finalized while one is started

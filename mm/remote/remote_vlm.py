@@ -6,6 +6,7 @@ again byte for byte, so that a server's prefix cache computes only what is new.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -19,34 +20,38 @@ from mm.families.registry import Family
 from mm.geometry import Size
 from mm.markup import parse_parts, render_parts
 from mm.types import Conversation, Cost, Generation, Message, Sampling, assistant
-from mm.vlm import Cancelled, OnToken, Traits
+from mm.vlm import Cancelled, OnToken, Traits, check_on_token, unread
 
-from .http_client import Client, Refused
-from .openai_format import Json, MessageFormat, StreamedReply
+from .http_client import Client
+from .openai_format import MessageFormat
+from .prompt_logprobs import Token, continuation, tokens_of
+from .responses import Json, Refused
+from .streamed_reply import StreamedReply, whole
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
 
-Token = tuple[str | None, float, str]
-"""A token of a prompt: its id, its log-probability, its text; None for the first, which has none"""
+log = logging.getLogger(__name__)
 
 _CHAT = "chat/completions"
-_REMEMBERED = 4096  # replies whose exact words are known, where their parts render as others
+_REMEMBERED = 4096  # replies whose exact text is known, where their parts render as another
+_OPTIONAL = ("logprobs", "seed", "stream_options", "top_p")
+"""Fields of a request that a server may refuse, and that it is then asked without."""
 
 
 class RemoteVLM:
     """A conversation goes in, a generation comes out; any number of threads may ask.
 
-    Replies have no tokens, as servers send words. Seeds, and that greedy replies are the same
-    alone and among others, are the server's to keep.
+    Replies have no tokens, because servers send text. Whether seeds are honoured, and whether
+    greedy replies are the same alone and in a batch, depends on the server.
 
     Args:
-        dialect: how conversations are written for the model.
-        family: that it is of, as far as is known.
-        builder: of the same checkpoint, for the sizes and prices of pictures.
+        message_format: how conversations are written for the model.
+        family: the model's family, where it is known.
+        builder: of the same checkpoint, for the sizes of images and their visual tokens.
         extra: fields for every request.
-        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits
-            as long as `client`.
+        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits as long
+            as `client` does.
     """
 
     def __init__(
@@ -55,7 +60,7 @@ class RemoteVLM:
         client: Client,
         *,
         traits: Traits = Traits(calls_tools=False),
-        dialect: MessageFormat = MessageFormat(),
+        message_format: MessageFormat = MessageFormat(),
         family: Family | None = None,
         builder: TokenBuilder | None = None,
         extra: Mapping[str, Any] | None = None,
@@ -68,9 +73,9 @@ class RemoteVLM:
         self.builder = builder
         self.deadline = deadline
         self._said = _Said()
-        self._dialect = replace(dialect, spoken=self._said.words)
+        self._format = replace(message_format, spoken=self._said.text)
         self._extra = dict(extra or {})
-        self._logprobs = True
+        self._refused: frozenset[str] = frozenset()
 
     def asking(self, *, deadline: float | None = None) -> RemoteVLM:
         """The same model, whose requests have this deadline, in seconds."""
@@ -94,17 +99,14 @@ class RemoteVLM:
             ModelError: it refuses the conversation, fails, or breaks off.
             DeadlineExceeded: the deadline passed.
         """
-        if on_token and len(conversations) != 1:
-            raise ValueError(f"on_token needs exactly one conversation, got {len(conversations)}")
-        bodies = [self._request(c, sampling) for c in conversations]
-        try:
-            return self._generate(conversations, bodies, sampling, on_token, cancel)
-        except Refused as error:
-            if not self._logprobs or "logprobs" not in str(error):
-                raise
-            self._logprobs = False  # a server without them
-        bodies = [self._request(c, sampling) for c in conversations]
-        return self._generate(conversations, bodies, sampling, on_token, cancel)
+        check_on_token(on_token, conversations)
+        while True:
+            bodies = [self._request(c, sampling) for c in conversations]
+            try:
+                return self._generate(conversations, bodies, sampling, on_token, cancel)
+            except Refused as error:
+                if not self._accommodates(error):
+                    raise
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
         """Log-probabilities of each continuation's tokens as the next words, end token included.
@@ -126,7 +128,7 @@ class RemoteVLM:
             return self.builder.seen_size(size)
         if self.traits.box_format.frame is None:
             raise ModelError(
-                f"{self.name} writes boxes in pixels of the picture as it saw it, and its server "
+                f"{self.name} writes boxes in pixels of the image as it saw it, and its server "
                 "does not tell: give its `processor`, a folder or hub id"
             )
         return size
@@ -139,7 +141,7 @@ class RemoteVLM:
         """
         if self.builder is None:
             raise ModelError(
-                f"the server of {self.name} does not tell what a picture costs: give its "
+                f"the server of {self.name} does not tell what an image costs: give its "
                 "`processor`, a folder or hub id"
             )
         return self.builder.visual_tokens(size)
@@ -173,7 +175,7 @@ class RemoteVLM:
             raise ModelError(f"{self.client.base_url} ended its reply in the middle")
         reply.end()
         parts = parse_parts(reply.text)
-        visual = sum(self._cost(m) for m in self._unread(conversation))
+        visual = sum(self._cost(m) for m in unread(conversation, self._wrote))
         self._said.remember(render_parts(parts), reply.text)
         return Generation(
             Message("assistant", parts),
@@ -192,18 +194,31 @@ class RemoteVLM:
             "stream": True,
             "stream_options": {"include_usage": True},
         }
-        if self._logprobs:
-            body["logprobs"] = True
-        return body | self._extra
+        body["logprobs"] = True
+        if "max_tokens" in self._refused:  # OpenAI's newer models know it by another name
+            body["max_completion_tokens"] = body["max_tokens"]
+        return {k: v for k, v in body.items() if k not in self._refused} | self._extra
+
+    def _accommodates(self, refusal: Refused) -> bool:
+        """Whether the next requests differ: they leave out what the server just refused."""
+        told = str(refusal)
+        named = {field for field in _OPTIONAL if field in told}
+        if "max_completion_tokens" in told:
+            named.add("max_tokens")
+        new = named - self._refused
+        if "seed" in new:
+            log.warning("%s: its server takes no seed, so sampled replies vary", self.name)
+        self._refused |= new
+        return bool(new)
 
     def _body(self, conversation: Conversation) -> Json:
         """Model, messages and tools; what the assistant has begun at the end is left open."""
         try:
-            messages = self._dialect.messages(conversation)
+            messages = self._format.messages(conversation)
         except ValueError as error:
             raise ModelError(f"{self.name} is behind a server: {error}") from error
         body: Json = {"model": self.name, "messages": messages}
-        if tools := self._dialect.offered(conversation):
+        if tools := self._format.offered(conversation):
             body["tools"] = tools
         if conversation and conversation[-1].role == "assistant":
             body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -211,15 +226,13 @@ class RemoteVLM:
 
     def _score(self, asked: Sequence[Token], conversation: Conversation, text: str) -> list[float]:
         told = self._read((*conversation, assistant(text)), closed=True)
-        if [id for id, *_ in told[: len(asked)]] != [id for id, *_ in asked]:
+        logprobs = continuation(asked, told)
+        if logprobs is None:
             raise ModelError(
                 f"{self.name} cannot score {text!r}: its server writes the conversation before it "
                 "differently once it is answered"
             )
-        new = list(told[len(asked) :])
-        while new and not new[-1][2].strip():  # the template's line break after the end token
-            new.pop()
-        return [logprob for _, logprob, _ in new]
+        return logprobs
 
     def _read(self, conversation: Conversation, *, closed: bool = False) -> list[Token]:
         """The tokens that the server makes of a conversation, with their log-probabilities."""
@@ -228,27 +241,18 @@ class RemoteVLM:
         if closed:
             body |= {"continue_final_message": False, "add_generation_prompt": False}
         try:
-            answer = self.client.post(_CHAT, body, deadline=self.deadline)
+            tokens, why = tokens_of(self.client.post(_CHAT, body, deadline=self.deadline)), ""
         except Refused as error:
+            tokens, why = None, f" ({error})"
+        if tokens is None:
             raise ModelError(
                 f"{self.name} cannot score: it needs a server that gives log-probabilities of "
-                f"prompts, as vLLM does ({error})"
-            ) from error
-        if not answer.get("prompt_logprobs"):
-            raise ModelError(
-                f"{self.name} cannot score: it needs a server that gives log-probabilities of "
-                "prompts, as vLLM does"
+                f"prompts, as vLLM does{why}"
             )
-        return [_token(entry) for entry in answer["prompt_logprobs"]]
+        return tokens
 
-    def _unread(self, conversation: Conversation) -> Conversation:
-        """The messages that no reply of the model's has followed yet."""
-        written = [
-            i
-            for i, m in enumerate(conversation)
-            if m.role == "assistant" and self._said.knows(render_parts(m.parts))
-        ]
-        return conversation[written[-1] + 1 :] if written else conversation
+    def _wrote(self, message: Message) -> bool:
+        return message.role == "assistant" and self._said.knows(render_parts(message.parts))
 
     def _cost(self, message: Message) -> int:
         if self.builder is None:
@@ -257,42 +261,35 @@ class RemoteVLM:
 
 
 class _Said:
-    """The exact words of the model's replies, by what their parts render as."""
+    """The exact text of the model's replies, by what their parts render as."""
 
     def __init__(self) -> None:
-        self._words: OrderedDict[str, str] = OrderedDict()
+        self._texts: OrderedDict[str, str] = OrderedDict()
         self._lock = threading.Lock()
 
-    def remember(self, rendered: str, words: str) -> None:
+    def remember(self, rendered: str, text: str) -> None:
         with self._lock:
-            self._words[rendered] = words
-            self._words.move_to_end(rendered)
-            while len(self._words) > _REMEMBERED:
-                self._words.popitem(last=False)
+            self._texts[rendered] = text
+            self._texts.move_to_end(rendered)
+            while len(self._texts) > _REMEMBERED:
+                self._texts.popitem(last=False)
 
-    def words(self, rendered: str) -> str:
-        return self._words.get(rendered, rendered)
+    def text(self, rendered: str) -> str:
+        return self._texts.get(rendered, rendered)
 
     def knows(self, rendered: str) -> bool:
-        return rendered in self._words
+        return rendered in self._texts
 
 
 def _cost(reply: StreamedReply, visual_tokens: int, seconds: float) -> Cost:
-    prompt = reply.usage.get("prompt_tokens") or 0
-    cached = (reply.usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    details = reply.usage.get("prompt_tokens_details")
+    prompt = whole(reply.usage.get("prompt_tokens"))
+    cached = whole(details.get("cached_tokens")) if isinstance(details, dict) else 0
     return Cost(
         visual_tokens=visual_tokens,
-        computed_tokens=prompt - cached,
+        computed_tokens=max(prompt - cached, 0),
         reused_tokens=cached,
         generated_tokens=reply.tokens,
         calls=1,
         seconds=seconds,
     )
-
-
-def _token(entry: Mapping[str, Any] | None) -> Token:
-    """What vLLM says of a token of the prompt; with nothing for the first."""
-    if not entry:
-        return None, 0.0, ""
-    id, said = next(iter(entry.items()))
-    return id, float(said["logprob"]), said.get("decoded_token") or ""

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
+from scripted_server import QWEN, Serve, Server, reply, said
 from tiny_models import FAMILIES
 
 import mm
 from app.cli.main import run
 from mm.remote.connect import connect, family_named
 from mm.remote.http_client import RetryPolicy
-from mm.remote.openai_format import MessageFormat, StreamedReply, data_uri
-from mm.remote.remote_vlm import RemoteVLM
+from mm.remote.openai_format import MessageFormat, data_uri
 from mm.strategies import single
 from mm.types import (
     Conversation,
     Features,
     Message,
     Sampling,
-    Text,
-    Thinking,
     ToolCall,
     assistant,
     message,
@@ -36,75 +32,9 @@ from mm.types import (
 from vision import attend, replay, zoom
 from vision.zoom_tool import ZOOM, ZOOM_TOOL
 
-QWEN = "Qwen/Qwen3-VL-4B-Instruct"
-HASTY = RetryPolicy(retries=2, backoff_s=0.01, silence_s=5, connect_s=2)
 PICTURE = mm.Image(PIL.Image.new("RGB", (200, 100), "red"))
+JSON, EVENTS = ({"content-type": kind} for kind in ("application/json", "text/event-stream"))
 ASKED: Conversation = (user(PICTURE, "What letter?"),)
-
-
-def said(text: str, finish: str | None = None, **more: Any) -> dict[str, Any]:
-    return {"choices": [{"delta": {"content": text}, "finish_reason": finish, **more}]}
-
-
-def reply(*pieces: str, finish: str = "stop", **more: Any) -> dict[str, Any]:
-    """A streamed reply as servers send it: its pieces, why it ended, what it cost."""
-    usage = {"prompt_tokens": 10, "completion_tokens": len(pieces)}
-    usage["prompt_tokens_details"] = {"cached_tokens": 4}  # pyright: ignore[reportArgumentType]
-    ends = [said("", finish), {"choices": [], "usage": usage}, "[DONE]"]
-    return {"chunks": [*map(said, pieces), *ends], **more}
-
-
-class Server:
-    """The process, and what it has seen."""
-
-    def __init__(self, port: int, seen: Path) -> None:
-        self.base_url = f"http://127.0.0.1:{port}/v1"
-        self._seen = seen
-
-    @property
-    def seen(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self._seen.read_text().splitlines()]
-
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        return [s["body"] for s in self.seen if s.get("body")]
-
-    def model(self, **options: Any) -> RemoteVLM:
-        options = {"key": "", "patience": HASTY, **options}
-        return connect(options.pop("name", QWEN), base_url=self.base_url, **options)
-
-
-Serve = Callable[..., Server]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Starts servers that answer from a script."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def start(*replies: dict[str, Any], models: dict[str, Any] | None = None) -> Server:
-        models = models or {"body": {"data": [{"id": QWEN}]}}
-        number = len(processes)
-        script, seen = tmp_path / f"script{number}", tmp_path / f"seen{number}"
-        script.write_text(json.dumps({"models": models, "replies": replies}))
-        seen.touch()
-        command = [
-            sys.executable,
-            "-I",
-            "-S",
-            str(Path(__file__).parents[2] / "loopback.py"),
-            script,
-            seen,
-        ]
-        processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
-        output = processes[-1].stdout
-        assert output
-        return Server(int(output.readline()), seen)
-
-    yield start
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 def test_a_question_is_sent_and_its_answer_read(serve: Serve) -> None:
@@ -146,94 +76,83 @@ def test_a_server_without_log_probabilities_is_asked_without_them(serve: Serve) 
     assert ["logprobs" in body for body in server.bodies] == [True, False, False]
 
 
+WHOLE = {"choices": [{"message": {"content": "It is K."}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"body": WHOLE, "headers": JSON}, id="a server that ignores stream"),
+        pytest.param({"body": WHOLE}, id="and does not say what it sends"),
+        pytest.param(
+            {
+                "body": f"data: {json.dumps(said('It is K.'))}\n\ndata: [DONE]\n\n",
+                "headers": {"content-type": "text/plain"},
+            },
+            id="events under another name",
+        ),
+        pytest.param({"chunks": [said("It is K."), "", "[DONE]"]}, id="an empty event"),
+    ],
+)
+def test_a_reply_is_read_in_whatever_form_it_comes(serve: Serve, answer: dict[str, Any]) -> None:
+    server, pieces = serve(answer), []
+    (got,) = server.model().generate([ASKED], Sampling(), on_token=pieces.append)
+    assert (got.message.text, got.finish, pieces) == ("It is K.", "stop", ["It is K."])
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusals", "gone", "come"),
+    [
+        pytest.param(['Unknown name "seed": Cannot find field.'], {"seed"}, set(), id="seed"),
+        pytest.param(
+            ["'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."],
+            {"max_tokens"},
+            {"max_completion_tokens"},
+            id="max_tokens",
+        ),
+        pytest.param(
+            ["stream_options: Extra inputs are not permitted", "logprobs is not supported"],
+            {"stream_options", "logprobs"},
+            set(),
+            id="one after the other",
+        ),
+    ],
+)
+def test_a_server_is_asked_without_what_it_refuses(
+    serve: Serve, refusals: list[str], gone: set[str], come: set[str]
+) -> None:
+    refused = [{"status": 400, "body": {"error": {"message": told}}} for told in refusals]
+    server = serve(*refused, reply("K"))
+    vlm = server.model()
+    for _ in range(2):
+        (got,) = vlm.generate([ASKED], Sampling())
+        assert got.message.text == "K"
+    first, *_, last = server.bodies
+    assert len(server.bodies) == len(refusals) + 2
+    assert (first.keys() - last.keys(), last.keys() - first.keys()) == (gone, come)
+
+
+def test_a_request_that_runs_out_of_time_without_a_deadline_is_one_line(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    vlm = serve(reply("K")).model()
+    monkeypatch.setattr(vlm.client._open(), "request", late)
+    with pytest.raises(mm.ModelError, match=r"broke off its reply: TimeoutError$"):
+        vlm.client.get("models")
+
+
 def call_delta(index: int, **function: str) -> dict[str, Any]:
     calls = [{"index": index, "function": function}]
     return {"choices": [{"delta": {"tool_calls": calls}, "finish_reason": None}]}
 
 
-def thought(text: str, key: str = "reasoning_content") -> dict[str, Any]:
-    return {"choices": [{"delta": {key: text}, "finish_reason": None}]}
-
-
 BOX = {"bbox_2d": [0, 0, 500, 500], "label": "it"}
 CALL = ToolCall(ZOOM, BOX)
 WRITTEN = f'<tool_call>\n{{"name": "{ZOOM}", "arguments": {json.dumps(BOX)}}}\n</tool_call>'
-
-
-@pytest.mark.parametrize(
-    ("chunks", "parts"),
-    [
-        pytest.param([said("Look.\n"), said(WRITTEN)], (Text("Look."), CALL), id="call in words"),
-        pytest.param(
-            [
-                said("Look."),
-                call_delta(0, name=ZOOM, arguments=json.dumps(BOX)[:9]),
-                call_delta(0, arguments=json.dumps(BOX)[9:]),
-            ],
-            (Text("Look."), CALL),
-            id="call in a field, in pieces",
-        ),
-        pytest.param(
-            [call_delta(i, name=ZOOM, arguments=json.dumps(BOX)) for i in (0, 1)],
-            (CALL, CALL),
-            id="two calls",
-        ),
-        pytest.param(
-            [call_delta(0, name=ZOOM, arguments='{"bbox')],
-            (Text(f'<tool_call>\n{{"name": "{ZOOM}", "arguments": {{"bbox}}\n</tool_call>'),),
-            id="call cut off",
-        ),
-        pytest.param(
-            [thought("Hm"), thought("m."), said("K")], (Thinking("Hmm."), Text("K")), id="thought"
-        ),
-        pytest.param(
-            [thought("Hmm.", "reasoning"), said("K")],
-            (Thinking("Hmm."), Text("K")),
-            id="thought, in vLLM's field",
-        ),
-        pytest.param([thought("Hmm.")], (Thinking("Hmm."),), id="only a thought"),
-        pytest.param([said("Hm.</think>K")], (Thinking("Hm."), Text("K")), id="thought in words"),
-        pytest.param([], (), id="nothing"),
-    ],
-)
-def test_thoughts_and_calls_are_read_wherever_they_stand(
-    chunks: list[dict[str, Any]], parts: tuple[mm.types.Part, ...]
-) -> None:
-    from mm.markup import parse_parts
-
-    heard = StreamedReply(())
-    for chunk in [*chunks, said("", "stop")]:
-        heard.hear(chunk)
-    heard.end()
-    assert parse_parts(heard.text) == parts
-
-
-@pytest.mark.parametrize(
-    ("pieces", "stop", "text"),
-    [
-        pytest.param(["a]}b"], ("]}",), "a]}", id="inside a piece"),
-        pytest.param(["a]", "}", "b"], ("]}",), "a]}", id="across pieces"),
-        pytest.param(["ab", "cd"], ("d", "bc"), "abc", id="the first to end"),
-        pytest.param(["ab", "cd"], ("x",), "abcd", id="none"),
-        pytest.param(["aa", "ab"], ("aab",), "aaab", id="begun twice"),
-    ],
-)
-def test_a_stop_string_ends_the_reply_and_stays_in_it(
-    pieces: list[str], stop: tuple[str, ...], text: str
-) -> None:
-    told: list[str] = []
-    heard = StreamedReply(stop, told.append)
-    for piece in pieces:
-        if heard.hear(said(piece)):
-            break
-    assert heard.text == "".join(told) == text
-
-
-def test_log_probabilities_end_with_the_stop_string() -> None:
-    entries = [{"token": t, "logprob": -float(n)} for n, t in enumerate(["a", "]}", "b"])]
-    heard = StreamedReply(("]}",))
-    assert heard.hear(said("a]}b", logprobs={"content": entries}))
-    assert heard.logprobs == [0.0, -1.0]
 
 
 def test_a_stopped_reply_closes_its_connection(serve: Serve) -> None:
@@ -370,10 +289,59 @@ def test_retry_after_is_honoured(serve: Serve) -> None:
             {"chunks": [said("a")]}, mm.ModelError, "in the middle$", 1, id="ends in the middle"
         ),
         pytest.param(
+            {"chunks": [said("a"), {"object": "error", "message": "too many", "code": 400}]},
+            mm.ModelError,
+            "failed: too many$",
+            1,
+            id="object error in the stream",
+        ),
+        pytest.param(
+            {"body": {"object": "error", "message": "too many"}, "headers": JSON},
+            mm.ModelError,
+            "failed: too many$",
+            1,
+            id="object error in place of a stream",
+        ),
+        pytest.param(
+            {"body": 'event: error\ndata: {"message": "out of slots"}\n\n', "headers": EVENTS},
+            mm.ModelError,
+            "failed: out of slots$",
+            1,
+            id="an error event",
+        ),
+        pytest.param(
+            {"chunks": ["Number of choices must be greater than 0."]},
+            mm.ModelError,
+            "sent no JSON: Number of choices must be greater than 0.$",
+            1,
+            id="bare words in the stream",
+        ),
+        pytest.param(
+            {"status": 400, "body": [{"error": {"code": 400, "message": "Bad image"}}]},
+            mm.ModelError,
+            "answered 400: Bad image$",
+            1,
+            id="Gemini's list",
+        ),
+        pytest.param(
+            {"status": 308, "body": "", "headers": {"location": "https://there/v1"}},
+            mm.ModelError,
+            "moved to https://there/v1; give that address$",
+            1,
+            id="moved",
+        ),
+        pytest.param(
+            {"body": "short", "headers": {**EVENTS, "content-encoding": "gzip"}},
+            mm.ModelError,
+            "broke off its reply",
+            1,
+            id="not the encoding it says",
+        ),
+        pytest.param(
             {"body": "<html>", "headers": {"content-type": "text/html"}},
             mm.ModelError,
-            "text/html",
-            3,
+            r"text/html in place of a reply.*ends in /v1 \(<html>\)$",
+            1,
             id="a web page",
         ),
     ],
@@ -573,7 +541,7 @@ def test_an_open_turn_is_continued(serve: Serve) -> None:
     [
         pytest.param(user(Features(PICTURE), "a"), "behind a server.*no Features", id="features"),
         pytest.param(
-            assistant("a", PICTURE), "no picture in what the assistant", id="inline picture"
+            assistant("a", PICTURE), "no image in what the assistant", id="inline picture"
         ),
     ],
 )
@@ -604,7 +572,7 @@ def test_sizes_come_from_a_processor_or_are_refused(serve: Serve, tmp_path: Path
     bare, whole = server.model(name=""), server.model(name="", processor=str(tmp_path))
     with pytest.raises(mm.ModelError, match=r"mine writes boxes in pixels.*`processor`"):
         bare.seen_size((200, 100))
-    with pytest.raises(mm.ModelError, match=r"what a picture costs.*`processor`"):
+    with pytest.raises(mm.ModelError, match=r"what an image costs.*`processor`"):
         bare.visual_tokens((200, 100))
     assert whole.seen_size((200, 100)) == tiny.builder.seen_size((200, 100))
     assert whole.visual_tokens((200, 100)) == tiny.builder.visual_tokens((200, 100))
