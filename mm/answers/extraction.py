@@ -1,44 +1,80 @@
-"""The answer that a reply gives, thinking and talk left out."""
+"""What a reply answers and what a person is shown of it; how a reply that was cut off answers."""
 
 from __future__ import annotations
 
 import re
 
-from .benchmark_rules import anls as anls
-from .benchmark_rules import lmms_vstar as lmms_vstar
-from .benchmark_rules import relaxed_accuracy as relaxed_accuracy
-from .benchmark_rules import vlmeval_mcq as vlmeval_mcq
-
 SHORT_WORDS = 40
 """A reply of at most this many words is its own answer when it marks none; a longer one is not."""
 
+THOUGHT_END = "</think>"
+ANSWER_START = "<answer>"
+ANSWER_END = "</answer>"
+
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
+_ANSWER_WORDS = (  # followed by a colon, or by a word for "is"
+    "\u7b54\u6848|\u7b54\u3048|\u89e3\u7b54|\uc815\ub2f5|\ub2f5|\u043e\u0442\u0432\u0435\u0442|respuesta"
+    "|r\u00e9ponse|antwort|resposta|risposta|\u0909\u0924\u094d\u0924\u0930"
+    "|\u0627\u0644\u062c\u0648\u0627\u0628|\u0627\u0644\u0625\u062c\u0627\u0628\u0629"
+)
 _MARK = re.compile(
     r"<answer>(?P<tagged>.*?)(?:</answer>|\Z)"
-    r"|(?P<boxed>\\boxed\s*\{)"
-    r"|\banswer\b(?:\s+to\s+\w+\s+question)?[*_]*(?:\s*:|\s+is\b:?)[*_]*",
+    r"|<\|begin_of_box\|>(?P<glm>.*?)(?:<\|end_of_box\|>|\Z)"
+    r"|\[\[\s*(?P<double>[A-Za-z])\s*\]\]"
+    r"|(?P<boxed>\\(?:boxed|fbox)\s*\{)"
+    r"|(?:^|\n)####[ \t]*(?P<hashed>[^\n]+)"
+    r"|\banswer\b(?:\s+to\s+\w+\s+question)?[*_]*(?:\s*:|\s+is\b:?)[*_]*"
+    rf"|(?:{_ANSWER_WORDS})[*_]*\s*(?:[:\uff1a\u662f\u4e3a\u70ba\u306f])[*_]*",
     re.DOTALL | re.IGNORECASE,
 )
-_LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final)\b[\W_]*)+\Z", re.IGNORECASE)
+_LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final|correct)\b[\W_]*)+\Z", re.IGNORECASE)
+_WRITTEN_OUT = re.compile(r"\s*\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}\s*")
+_CLOSING_TAGS = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
+_BOX_MARKS = re.compile(r"<\|(?:begin|end)_of_box\|>")
+_SAID_FIRST = re.compile(
+    r"\s*(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s*:|\s+is\b)", re.IGNORECASE
+)
+_SPACELESS = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")
+
+_SHORTENED_WORDS = """
+    st dr mr mrs ms mt ft jr sr prof gen col capt lt sgt rev hon pres gov sen rep no nos vs etc
+    approx ca jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thurs fri sat
+    sun ave blvd rd inc ltd co corp bros fig eq vol ed al
+"""
+_SHORTENED = frozenset(_SHORTENED_WORDS.split())
+"""Words that a full stop shortens, so that it ends no sentence before a capital."""
+
+_STOP = re.compile(r"(?<=\w{2})[.!?](?=\s+[A-Z]|\s*$)|[.!?](?=\s*$)|[\u3002\uff01\uff1f]")
 
 
 def extract_answer(text: str) -> str | None:
-    """The answer that `text` gives; None when it gives none.
+    """The answer that `text` gives, for grading; None when it gives none.
 
-    Thinking is left out. The last mark wins, whatever its kind: `<answer>`, `\\boxed{}`, "answer:"
-    or "answer is" up to the end of the sentence. One that the token limit cut off is read as far as
-    it goes. Without a mark the whole text is the answer if it has at most `SHORT_WORDS` words.
+    Thinking is left out. The last mark wins, whatever its kind: `<answer>`, `\\boxed{}`, GLM's box
+    tokens, `[[B]]`, "####", "answer:" or "answer is" up to the end of the sentence, and its word in
+    other languages. One that the token limit cut off is read as far as it goes. Without a mark the
+    whole text is the answer if it has at most `SHORT_WORDS` words.
     """
     text = spoken(text)
     marks = list(_MARK.finditer(text))
     if not marks:
-        return text.strip() or None if len(text.split()) <= SHORT_WORDS else None
-    mark = marks[-1]
-    if mark["tagged"] is not None:  # a mark inside the tags says it more exactly
-        tagged = mark["tagged"]
-        return extract_answer(tagged) if _MARK.search(tagged) else _trim(tagged)
-    rest = text[mark.end() :]
-    return _trim(_in_braces(rest) if mark["boxed"] else _sentence(rest))
+        return text.strip() or None if is_short(text) else None
+    return _marked(text, marks[-1])
+
+
+def marked_answer(text: str) -> str | None:
+    """The answer that `text` marks by tags, a box or "####"; None where it marks none so."""
+    text = spoken(text)
+    marks = [mark for mark in _MARK.finditer(text) if mark.lastgroup]
+    return _marked(text, marks[-1]) if marks else None
+
+
+def content_of(text: str) -> str:
+    """`text` itself, or what it marks as its answer: a truth written `<answer>B</answer>`."""
+    marked = marked_answer(text)
+    if marked is None and _SAID_FIRST.match(text):
+        marked = extract_answer(text)
+    return text.strip() if marked is None else marked
 
 
 def before_answer(text: str) -> str:
@@ -49,14 +85,60 @@ def before_answer(text: str) -> str:
     text = spoken(text)
     marks = list(_MARK.finditer(text))
     if marks:
-        return _LEAD.sub("", text[: marks[-1].start()]).strip()
+        before = text[: marks[-1].start()]
+        return (before[:-200] + _LEAD.sub("", before[-200:])).strip()
     return text.strip() if extract_answer(text) is None else ""
 
 
 def spoken(text: str) -> str:
     """`text` without what was thought between <think> and </think>, opened here or before."""
     text = _THOUGHT.sub("", text)
-    return text.rpartition("</think>")[2]
+    return text.rpartition(THOUGHT_END)[2]
+
+
+def shown_reply(text: str) -> str:
+    """What a person is shown of a reply: all of it but its thinking and the tags of its answer.
+
+    Unlike `extract_answer` nothing else is dropped, however long the reply is; "" where there is
+    nothing besides a thought.
+    """
+    text = _CLOSING_TAGS.sub(r"\1", spoken(text))
+    return _BOX_MARKS.sub("", text).strip()
+
+
+def answer_opening(text: str, *, thinking: bool = False) -> str:
+    """What to append to `text`, a reply that was cut off, so that an answer follows.
+
+    Closes an open thought and opens the answer (forced answer, GLM-4.1V-Thinking, 2507.01006);
+    "" where the answer is open already, or given.
+
+    Args:
+        thinking: the reply began inside a thought, which the chat template had opened.
+    """
+    opened = text.rfind("<think>") if "<think>" in text else (0 if thinking else -1)
+    closed = text.rfind(THOUGHT_END)
+    if opened > closed or (opened == 0 and closed < 0):
+        return f"\n{THOUGHT_END}\n{ANSWER_START}"
+    after = text[closed + len(THOUGHT_END) :] if closed >= 0 else text
+    if ANSWER_START in after:
+        return ""
+    return ANSWER_START if not after or after.endswith("\n") else f"\n{ANSWER_START}"
+
+
+def is_short(text: str) -> bool:
+    """Whether `text` has at most `SHORT_WORDS` words; two characters are one without spaces."""
+    return len(text.split()) + len(_SPACELESS.findall(text)) // 2 <= SHORT_WORDS
+
+
+def _marked(text: str, mark: re.Match[str]) -> str | None:
+    if mark["tagged"] is not None:
+        tagged = mark["tagged"].rpartition(ANSWER_START)[2]
+        inner = list(_MARK.finditer(tagged))  # a mark inside the tags says it more exactly
+        return _marked(tagged, inner[-1]) if inner else _trim(tagged)
+    if mark["boxed"]:
+        return _trim(_in_braces(text[mark.end() :]))
+    said = mark["glm"] or mark["double"] or mark["hashed"]
+    return _trim(said if said is not None else _sentence(text[mark.end() :]))
 
 
 def _trim(text: str) -> str | None:
@@ -66,7 +148,12 @@ def _trim(text: str) -> str | None:
 def _sentence(text: str) -> str:
     """Up to the first line break or full stop that ends a sentence, without the stop."""
     first = text.lstrip("*_ \n\t").partition("\n")[0]
-    return re.split(r"(?<=\w{2})[.!?](?:\s+[A-Z]|\s*$)|[.!?]\s*$", first, maxsplit=1)[0]
+    for stop in _STOP.finditer(first):
+        word = re.search(r"[^\W\d_]*\Z", first[max(stop.start() - 20, 0) : stop.start()])
+        last = not first[stop.end() :].strip()
+        if last or word is None or word[0].casefold() not in _SHORTENED:
+            return first[: stop.start()]
+    return first
 
 
 def _in_braces(text: str) -> str:
@@ -77,4 +164,5 @@ def _in_braces(text: str) -> str:
         if not depth:
             text = text[:at]
             break
-    return re.sub(r"^\s*\\(?:text|mathrm|textbf)\s*\{(.*)\}\s*$", r"\1", text, flags=re.DOTALL)
+    whole = _WRITTEN_OUT.fullmatch(text)
+    return whole[1] if whole else text

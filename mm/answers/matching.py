@@ -1,105 +1,111 @@
-"""Whether two answers are the same, and which choice one means."""
+"""The one judge: whether two answers are the same, for tables, held-out accuracy and rewards.
+
+What counts as equal is a table, tests/mm/answers/pairs.jsonl, of which training/README.md shows a
+digest.
+"""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
+from typing import Literal
 
-from .benchmark_rules import anls as anls
-from .benchmark_rules import lmms_vstar as lmms_vstar
-from .benchmark_rules import relaxed_accuracy as relaxed_accuracy
-from .benchmark_rules import vlmeval_mcq as vlmeval_mcq
-from .numbers import UNITS, numbers_in, only_number
+from .choices import choice_error, letter_of, match_choice
+from .dates import moment
+from .extraction import SHORT_WORDS, content_of, extract_answer, is_short, shown_reply
+from .mathematics import is_mathematics
+from .numbers import numbers_in
+from .quantities import quantity
+from .text import words_of
+from .values import YES_NO, both_values, same_predicate, same_stated, same_value, same_yes_no
 
 Box = tuple[float, float, float, float]
-_LETTERS = (
-    re.compile(r"^\W*([A-Za-z])\W*$"),
-    re.compile(r"\(([A-Za-z])\)"),
-    re.compile(r"^\W*([A-Z])[.):](?!\w)"),
-    re.compile(
-        r"(?i:\b(?:option|choice|letter|answer)(?:\s+is)?:?)\s*[\"'*(]*"
-        r"([A-Z])(?![\w'\u2019]|\s+[a-z])"
-    ),
-    re.compile(r"(?<![\w'\u2019.])([A-Z])\W*$"),
-)
-# "A" and "I" are words before other words
-_ANY_LETTER = re.compile(
-    r"(?<![\w'\u2019])(?:[B-HJ-Z]|[AI](?!\s+(?!or\b|and\b|because\b|since\b)[a-z]))(?![\w'\u2019])"
-)
-_LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(?=\S)")
+Kind = Literal["choice", "box", "date", "number", "mathematics", "yes or no", "letter", "words"]
+
+MIN_IOU = 0.5
+"""From this intersection over union on, a box is right, in every table and every reward."""
+
 _FLOAT = r"\s*(-?\d+(?:\.\d+)?)\s*"
-_BOX = re.compile(rf"[\[(]{_FLOAT},{_FLOAT},{_FLOAT},{_FLOAT}[\])]")
-_NEGATIONS = {"not", "isn't", "aren't", "wasn't", "neither", "nor", "never"}
-_ARTICLES = {"a", "an", "the"}
+_FOUR = rf"{_FLOAT},{_FLOAT},{_FLOAT},{_FLOAT}"
+_BOX = re.compile(rf"\[{_FOUR}\]|\({_FOUR}\)")
 
 
-def match_choice(answer: str | None, choices: Sequence[str]) -> str | None:
-    """The one of `choices` that `answer` means; None when it means none of them, or it is unclear.
+def judge(reply: str, truth: str, *, choices: Sequence[str] = ()) -> bool | None:
+    """Whether `reply`, whole with its thinking, is right; None where it gives no answer.
 
-    In this order: the choice itself; its letter ("(C)", "C.", "option C"), A being the first choice
-    unless the choices are letters or carry their own; its number; yes or no; the only choice whose
-    words occur in the answer without a "not" before them.
+    With `choices` one of which is right, a reply that names none of them or several gives none. A
+    truth of more than `SHORT_WORDS` words is compared with all that was said.
     """
+    answer = extract_answer(reply)
+    if answer is None and not is_short(truth):
+        answer = shown_reply(reply) or None
     if answer is None:
         return None
-    labels, texts = _labelled(choices)
-    same = [c for c in choices if c.strip() == answer.strip()]
-    if words := words_of(answer):
-        same += [c for c, text in zip(choices, texts, strict=True) if words_of(text) == words]
-    if same:
-        return same[0]
-    patterns = (*_LETTERS, _ANY_LETTER) if labels == texts else _LETTERS
-    if letters := _letters(answer, patterns):
-        letter = letters.pop()
-        return choices[labels.index(letter)] if letter in labels and not letters else None
-    by_text = dict(zip(texts, choices, strict=True))
-    for rule in (_same_number, _same_yes_no):
-        found = [text for text in texts if rule(answer, text)]
-        if len(found) == 1:
-            return by_text[found[0]]
-    mentioned = _mentioned(words, texts)
-    return by_text[mentioned.pop()] if len(mentioned) == 1 else None
+    if choices and match_choice(answer, choices) is None:
+        return None
+    return same_answer(answer, truth, choices=choices)
 
 
 def same_answer(
-    a: str | None,
-    b: str | None,
-    *,
-    choices: Sequence[str] = (),
-    tolerance: float = 0.0,
-    min_iou: float | None = None,
+    a: str | None, b: str | None, *, choices: Sequence[str] = (), tolerance: float = 0.0
 ) -> bool:
     """Whether `a` and `b` answer the same; None answers nothing and equals nothing.
 
-    Case, articles and punctuation do not count, nor how a number is written. A bare number, letter,
-    yes or no equals a sentence that says it and no other.
+    Case, articles, spelling of numbers and the punctuation named in `text.HARMLESS` do not count;
+    every other word and symbol does. Amounts, dates, boxes (an overlap of `MIN_IOU`) and
+    mathematics are compared by value. A bare number, letter, yes or no equals a sentence that
+    states it and no other. Either may be wrapped in `<answer>` or `\\boxed{}`.
 
     Args:
         choices: where `b` means one of these, `a` must mean the same one.
         tolerance: how far numbers may differ, as a share of `b`.
-        min_iou: boxes are the same from this intersection over union on; None wants equal numbers.
     """
     if a is None or b is None:
         return False
+    a, b = content_of(a), content_of(b)
     if (right := match_choice(b, choices)) is not None:
         return match_choice(a, choices) == right
-    box_a, box_b = parse_box(a), parse_box(b)
-    if box_a and box_b:
-        return box_a == box_b if min_iou is None else _iou(box_a, box_b) >= min_iou
-    if only_number(a) and only_number(b):
-        return _same_number(a, b, tolerance)
+    return _same(a, b, tolerance)
+
+
+def unjudgeable(truth: str, *, choices: Sequence[str] = ()) -> str | None:
+    """Why nobody can say by rules whether a reply means `truth`; None where the judge can."""
+    content = content_of(truth)
+    if not content:
+        return "the answer is empty"
+    if choices:
+        return choice_error(content, choices)
+    words = len(content.split())
+    if is_short(content) or kind_of(content) != "words":
+        return None
     return (
-        _same_words(a, b)
-        or _same_number(a, b, tolerance)
-        or _same_yes_no(a, b)
-        or _same_letter(a, b)
+        f"the answer is {words} words of prose, which only the same words would match: "
+        f"give a column 'answer' of at most {SHORT_WORDS} words"
     )
+
+
+def kind_of(truth: str, choices: Sequence[str] = ()) -> Kind:
+    """By which rules a reply is compared with `truth`."""
+    truth = content_of(truth)
+    if match_choice(truth, choices) is not None:
+        return "choice"
+    if _is_box(truth):
+        return "box"
+    if moment(truth) is not None:
+        return "date"
+    if quantity(truth) is not None:
+        return "number"
+    if is_mathematics(truth):
+        return "mathematics"
+    words = words_of(truth)
+    if words in YES_NO:
+        return "yes or no"
+    return "letter" if _is_letter(truth) else "words"
 
 
 def parse_box(answer: str) -> Box | None:
     """The box an answer gives as four numbers in brackets, as written; None for none or several."""
-    found = {tuple(float(n) for n in numbers) for numbers in _BOX.findall(answer)}
+    found = {tuple(float(n) for n in numbers if n) for numbers in _BOX.findall(answer)}
     if len(found) != 1:
         return None
     x0, y0, x1, y1 = found.pop()
@@ -108,100 +114,48 @@ def parse_box(answer: str) -> Box | None:
 
 def parse_number(answer: str) -> float | None:
     """The only number in an answer, a percentage as a share of one; None for none or several."""
+    if whole := quantity(answer):
+        return whole.number.share
     numbers = numbers_in(answer)
     return numbers[0].share if len(numbers) == 1 else None
 
 
-def letter_of(answer: str) -> str | None:
-    """The letter an answer picks: "C", "(c)", "C. red", "option C", "it is C"; None if unclear."""
-    letters = _letters(answer, _LETTERS)
-    return letters.pop() if len(letters) == 1 else None
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    """The words that count in a comparison: no case, articles, punctuation; digits for numbers."""
-    text = unicodedata.normalize("NFKC", text).casefold().replace("\u2019", "'")
-    words = [str(UNITS.get(word, word)) for word in re.findall(r"\w+(?:[.,']\w+)*|[%+#=<>/]", text)]
-    return tuple(w for w in words if w not in _ARTICLES) or tuple(words)
-
-
-def _letters(answer: str, patterns: Sequence[re.Pattern[str]]) -> set[str]:
-    """What the first pattern that finds letters finds, as capitals."""
-    found = ({letter.upper() for letter in pattern.findall(answer)} for pattern in patterns)
-    return next((letters for letters in found if letters), set())
-
-
-def _labelled(choices: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Each choice's letter, and its text without it."""
-    if all(len(c.strip()) == 1 and c.strip().isalpha() for c in choices):
-        return [c.strip().upper() for c in choices], list(choices)
-    labels = [match[1] for match in map(_LABEL.match, choices) if match]
-    if len(labels) == len(choices) == len(set(labels)):
-        return labels, [_LABEL.sub("", c, count=1) for c in choices]
-    return [chr(ord("A") + i) for i in range(len(choices))], list(choices)
-
-
-def _mentioned(words: tuple[str, ...], texts: Sequence[str]) -> set[str]:
-    """The texts that occur in `words` without a "not" before them; of nested ones the longest."""
-    longest_first = sorted(((words_of(t), t) for t in texts), key=lambda pair: -len(pair[0]))
-    found: set[str] = set()
-    at = 0
-    while at < len(words):
-        here = ((w, t) for w, t in longest_first if w and words[at : at + len(w)] == w)
-        said, text = next(here, ((), ""))
-        if said and not _NEGATIONS & set(words[max(at - 2, 0) : at]):
-            found.add(text)
-        at += len(said) or 1
-    return found
-
-
-def _same_words(a: str, b: str) -> bool:
-    """The same words, or one is what the other says of something: "red", "It is red."."""
-    if a.strip() == b.strip() != "":
+def _same(a: str, b: str, tolerance: float) -> bool:
+    if a.strip() == b.strip():
+        return bool(a.strip())
+    if _is_box(a) and _is_box(b) and (box_a := parse_box(a)) and (box_b := parse_box(b)):
+        return _iou(box_a, box_b) >= MIN_IOU
+    if same_value(a, b, tolerance):
         return True
-    words_a, words_b = words_of(a), words_of(b)
-    return bool(words_a and words_b) and (
-        words_a == words_b or _predicate(words_a) == words_b or words_a == _predicate(words_b)
+    if both_values(a, b):
+        return False
+    return (
+        same_predicate(a, b, tolerance)
+        or same_stated(a, b, tolerance)
+        or same_yes_no(a, b)
+        or _same_letter(a, b)
     )
 
 
-def _predicate(words: tuple[str, ...]) -> tuple[str, ...]:
-    """What comes after "it is" or "object is" at the start; nothing when there is no such start."""
-    text = " ".join(words)
-    match = re.match(r"(?:it's|they're|that's|(?:\w+ ){1,2}(?:is|are|says|reads)) ", text)
-    return tuple(text[match.end() :].split()) if match else ()
-
-
-def _same_number(a: str, b: str, tolerance: float = 0.0) -> bool:
-    if not (only_number(a) or only_number(b)):
-        return False
-    said, right = numbers_in(a), numbers_in(b)
-    if len(said) != 1 or len(right) != 1 or _NEGATIONS & {*words_of(a), *words_of(b)}:
-        return False
-    return said[0].close_to(right[0], tolerance)
-
-
-def _same_yes_no(a: str, b: str) -> bool:
-    bare = {("yes",), ("no",)}
-    if words_of(a) not in bare and words_of(b) not in bare:
-        return False
-    said = _yes_no(a)
-    return said is not None and said == _yes_no(b)
-
-
-def _yes_no(text: str) -> str | None:
-    """The first word if it is one of the two, else the only one of the two in `text`."""
-    words = words_of(text)
-    first = words[:1] in {("yes",), ("no",)} and words[1:2] != ("or",)
-    said = words[:1] if first else {*words} & {"yes", "no"}
-    return next(iter(said)) if len(said) == 1 else None
-
-
 def _same_letter(a: str, b: str) -> bool:
-    if not any(len(words) == 1 and len(words[0]) == 1 for words in (words_of(a), words_of(b))):
+    if not (_is_letter(a) or _is_letter(b)):
         return False
     letter = letter_of(a)
     return letter is not None and letter == letter_of(b)
+
+
+def _is_letter(text: str) -> bool:
+    words = words_of(text)
+    return len(words) == 1 and len(words[0]) == 1 and words[0].isascii() and words[0].isalpha()
+
+
+def _is_box(text: str) -> bool:
+    """Whether `text` gives one box, in order and not negative, and no other number."""
+    box = parse_box(text)
+    if box is None or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+        return False
+    around = _BOX.sub("", text)
+    return not re.search(r"(?<![A-Za-z_])\d", around)
 
 
 def _iou(a: Box, b: Box) -> float:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from mm.answers.matching import match_choice, parse_box, same_answer
+from mm.answers.matching import MIN_IOU, judge, parse_box
 from mm.geometry import Region, iou
 from mm.trace import Branch
 from mm.vlm import VLM
 
 from .tasks import Item
-
-MIN_IOU = 0.5
-"""From this intersection over union on, a box is right."""
 
 
 def grade(branch: Branch, item: Item, vlm: VLM) -> bool | None:
@@ -19,15 +16,13 @@ def grade(branch: Branch, item: Item, vlm: VLM) -> bool | None:
     A box must be one box, as the family of `vlm` writes it; a closed question wants one of its
     choices.
     """
-    answer, sample = branch.answer, item.sample
-    if answer is None:
-        return None
+    sample = item.sample
     if item.box is not None:
-        box = read_box(answer, item, vlm)
+        box = read_box(branch.answer, item, vlm)
         return None if box is None else iou(box, item.box) >= MIN_IOU
-    if sample.choices and match_choice(answer, sample.choices) is None:
+    if sample.target is None:
         return None
-    return same_answer(answer, sample.target, choices=sample.choices)
+    return judge(branch.text, sample.target, choices=sample.choices)
 
 
 def correct(branch: Branch, item: Item, vlm: VLM) -> bool:

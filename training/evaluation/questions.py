@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mm.answers.extraction import extract_answer
+from mm.answers.extraction import extract_answer, shown_reply
 from mm.trace import Sample
 from training.data import Access, DataSet, Row, read_data
 
@@ -62,7 +62,7 @@ def _item(row: Row, path: Path, number: int) -> Item:
 
 
 def truth(row: Row) -> str:
-    """What is right.
+    """What is right: the row's answer, else that of its last reply, whole where it marks none.
 
     Raises:
         ValueError: the row does not say, or asks nothing.
@@ -71,7 +71,7 @@ def truth(row: Row) -> str:
         raise ValueError("expected a user message, found none")
     replies = (*row.chosen, *row.messages[len(row.prompt) :])
     said = [m.text for m in replies if m.role == "assistant"]
-    answer = row.answer or (extract_answer(said[-1]) if said else None)
-    if answer is None:
+    answer = row.answer or (extract_answer(said[-1]) or shown_reply(said[-1]) if said else None)
+    if not answer:
         raise ValueError("expected text in 'answer', found nothing")
     return answer

@@ -11,13 +11,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mm.answers.matching import parse_number, same_answer
+from mm.answers.matching import judge, parse_number
 from mm.geometry import Region, iou
 from mm.markup import render_parts
 from mm.trace import Branch
 from mm.types import Cropped, Features, Image
 from training.data import Row
-from training.evaluation.grade import MIN_IOU
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,11 @@ def route(mixes: Mapping[str, Mix], attempt: Attempt) -> dict[str, float]:
 
 
 def accuracy(attempt: Attempt) -> float:
-    """1 where the answer means what is right: a choice, a number, a box by its overlap, words."""
+    """1 where the answer is right, by the judge of `mm eval`."""
     row = attempt.row
-    said = attempt.branch.answer
-    return float(same_answer(said, row.answer, choices=row.choices, min_iou=MIN_IOU))
+    if row.answer is None:
+        return 0.0
+    return float(judge(attempt.branch.text, row.answer, choices=row.choices) is True)
 
 
 def semantic(attempt: Attempt, *, similar: Callable[[str, str], float]) -> float:
