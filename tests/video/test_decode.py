@@ -1,0 +1,253 @@
+"""Frames by time equal those of decoding the whole file, whatever the file is made of."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from clips import drawing, write_clip, write_cut_at_start, write_sound
+from PIL import Image as pil
+
+from video import decode
+from video.decode import open_video, video_of
+from video.frames import BadVideo
+from video.pyav_reader import read_frames, read_index, upright
+from video.reader_process import ReaderProcess
+
+UNEVEN = [i * 41 + i % 5 * 7 for i in range(48)]
+
+CLIPS: dict[str, Callable[[Path], Path]] = {
+    "h264.mp4": write_clip,
+    "b-frames.mkv": lambda p: write_clip(p, options={"bf": "3"}),
+    "hevc-open-gop.mp4": lambda p: write_clip(
+        p, "libx265", options={"x265-params": "log-level=none:open-gop=1"}
+    ),
+    "vp8.webm": lambda p: write_clip(p, "libvpx", options={"deadline": "realtime"}),
+    "vp9.webm": lambda p: write_clip(p, "libvpx-vp9", options={"deadline": "realtime"}),
+    "av1.mkv": lambda p: write_clip(p, "libsvtav1", frames=12, options={"preset": "12"}),
+    "mpeg4.avi": lambda p: write_clip(p, "mpeg4"),
+    "uneven.mkv": lambda p: write_clip(p, times_ms=UNEVEN),
+    "late-start.mkv": lambda p: write_clip(p, times_ms=[8333 + t for t in UNEVEN]),
+    "odd-size.mkv": lambda p: write_clip(p, size=(97, 63), pixels="yuv444p"),
+    "ten-bit.mkv": lambda p: write_clip(p, "libx265", frames=12, pixels="yuv420p10le"),
+    "rotated.mp4": lambda p: write_clip(p, rotation=90),
+    "one-frame.mp4": lambda p: write_clip(p, frames=1),
+    "edit-list.mp4": lambda p: write_cut_at_start(
+        p, write_clip(p.with_name("whole.mp4"), options={"bf": "0"}), hidden=5
+    ),
+    "with-sound.mp4": lambda p: write_clip(p, sound=True),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("clips")
+
+
+def clip(folder: Path, name: str) -> Path:
+    path = folder / name
+    return path if path.exists() else CLIPS[name](path)
+
+
+def whole(path: Path) -> list[tuple[int, np.ndarray]]:
+    """Every frame, decoded in order."""
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        assert stream
+        frames = container.decode(stream)
+        return [(f.pts, np.asarray(upright(f, stream))) for f in frames if f.pts is not None]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_frames_by_position_are_those_of_the_whole_file(folder, name):
+    path = clip(folder, name)
+    index, expected = read_index(path), whole(path)
+    assert list(index.pts) == [pts for pts, _ in expected]
+    wanted = np.random.default_rng(0).permutation(len(expected))[:9].tolist()
+    got = {i: np.asarray(pixels) for i, pixels in read_frames(path, index, wanted)}
+    assert list(got) == sorted(wanted)
+    assert all(np.array_equal(got[i], expected[i][1]) for i in wanted)
+    assert (index.info.size[1], index.info.size[0]) == expected[0][1].shape[:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "asked_s", "shown_s"),
+    [
+        pytest.param("h264.mp4", [0.5, 0.52, 99, -1], [0.0, 0.5, 47 / 24], id="between, outside"),
+        pytest.param("late-start.mkv", [0, 0.048], [0.0, 0.048], id="from the first frame"),
+        pytest.param("uneven.mkv", [0.06, 1.0], [0.048, 0.964], id="uneven"),
+        pytest.param("edit-list.mp4", [0], [0.0], id="edit list"),
+    ],
+)
+def test_times_count_from_the_first_frame_shown(folder, name, asked_s, shown_s):
+    video = open_video(clip(folder, name))
+    assert [frame.time_s for frame in video.frames_at(asked_s)] == pytest.approx(shown_s, abs=2e-3)
+
+
+def test_frames_that_an_edit_list_hides_are_not_shown(folder):
+    video = open_video(clip(folder, "edit-list.mp4"))
+    (first,) = video.frames_at([0])
+    assert len(video.info.times_s) == 43
+    assert abs(np.asarray(first.pixels)[0, 0, 0].astype(int) - drawing(5, 96, 64)[0, 0, 0]) < 12
+
+
+def test_a_rotated_clip_stands_upright(folder):
+    video = open_video(clip(folder, "rotated.mp4"))
+    (frame,) = video.frames_at([0])
+    assert frame.pixels.size == video.info.size == (64, 96)
+
+
+def test_frames_are_resized_where_they_are_read(folder):
+    (frame,) = open_video(clip(folder, "h264.mp4")).frames_at([1], size=(48, 32))
+    assert frame.pixels.size == (48, 32)
+
+
+def test_sound_is_said_to_be_ignored(folder):
+    assert open_video(clip(folder, "with-sound.mp4")).info.notes == ("its sound is ignored",)
+
+
+def damaged(folder: Path, name: str) -> Path:
+    path = folder / f"bad-{name}"
+    if name == "sound":
+        return write_sound(path.with_suffix(".m4a"))
+    if name == "cut":
+        whole_file = clip(folder, "h264.mp4").read_bytes()
+        path.write_bytes(whole_file[: len(whole_file) // 2])
+    elif name == "empty":
+        path.write_bytes(b"")
+    elif name == "text":
+        path.write_text("not a clip " * 100)
+    elif name == "playlist":
+        path.write_text(f"ffconcat version 1.0\nfile {clip(folder, 'h264.mp4')}\n")
+    elif name == "image":
+        pil.new("RGB", (8, 8)).save(path.with_suffix(".gif"))
+        return path.with_suffix(".gif").rename(path.with_suffix(".mp4"))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        pytest.param("sound", "holds sound only", id="sound only"),
+        pytest.param("cut", "cannot be read as a clip", id="cut off, its index gone"),
+        pytest.param("empty", "cannot be read as a clip", id="empty"),
+        pytest.param("text", "cannot be read as a clip", id="text"),
+        pytest.param("absent", "there is no such clip", id="absent"),
+    ],
+)
+def test_what_is_no_clip_is_one_line(folder, name, complaint):
+    with pytest.raises(BadVideo, match=complaint) as caught:
+        open_video(damaged(folder, name))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("source", ["http://127.0.0.1/a.mp4", "file:///etc/passwd", "rtsp://a/b"])
+def test_addresses_are_not_opened(source):
+    with pytest.raises(BadVideo, match="addresses are not opened"):
+        open_video(source)
+
+
+def test_a_matroska_cut_in_the_middle_gives_what_is_there(folder):
+    path = folder / "cut.mkv"
+    data = clip(folder, "b-frames.mkv").read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    video = open_video(path)
+    frames = list(video.frames_at(video.info.times_s[:4]))
+    assert 0 < len(video.info.times_s) < 48
+    assert len(frames) == 4
+
+
+def test_decord_reads_what_it_can_be_trusted_with(folder):
+    pytest.importorskip("decord")
+    video = open_video(clip(folder, "h264.mp4"), reader="decord")
+    (theirs,) = video.frames_at([1.0])
+    (ours,) = open_video(clip(folder, "h264.mp4")).frames_at([1.0])
+    difference = np.asarray(theirs.pixels).astype(int) - np.asarray(ours.pixels)
+    assert (video.reader, theirs.time_s) == ("decord", pytest.approx(ours.time_s))
+    assert np.abs(difference).mean() < 3  # another conversion of colours
+    with pytest.raises(BadVideo, match="decord cannot open it"):
+        open_video(clip(folder, "av1.mkv"), reader="decord")
+
+
+def sleeper(reader: str, answers: int = 0) -> ReaderProcess:
+    """A process that gives nothing, for ever."""
+    code = "import time; time.sleep(1000)"
+    return ReaderProcess(reader, timeout_s=0.3, command=(sys.executable, "-c", code))
+
+
+def test_a_reader_that_never_returns_is_ended_and_the_other_asked(folder):
+    pytest.importorskip("decord")
+    stuck = sleeper("pyav")
+    began = time.monotonic()
+    video = decode._by_readers(
+        clip(folder, "h264.mp4"), [stuck, ReaderProcess("decord", timeout_s=60)]
+    )
+    assert video.reader == "decord"
+    assert time.monotonic() - began < 30
+    assert stuck._process is None
+
+
+def test_a_reader_that_crashes_is_one_line(folder):
+    dead = ReaderProcess("pyav", command=(sys.executable, "-c", "import os; os._exit(9)"))
+    with pytest.raises(BadVideo, match="pyav crashed on it"):
+        decode._by_readers(clip(folder, "h264.mp4"), [dead])
+
+
+def test_a_process_goes_with_its_last_user(folder):
+    process = ReaderProcess("pyav")
+    process.info(clip(folder, "h264.mp4"))
+    running = process._process
+    del process
+    assert running is not None
+    assert running.wait(timeout=10) is not None
+
+
+def test_frames_that_nobody_wants_any_more_disturb_no_later_answer(folder):
+    video = open_video(clip(folder, "h264.mp4"))
+    next(video.frames_at([0.0, 0.5, 1.0]))
+    assert [round(f.time_s, 2) for f in video.frames_at([1.5])] == [1.5]
+
+
+def test_a_folder_of_images_is_read_by_its_numbers(tmp_path):
+    for number in (10, 9, 1):
+        pil.new("RGB", (8, 6), (number * 20, 0, 0)).save(tmp_path / f"{number}.png")
+    video = open_video(tmp_path)
+    assert [f.pixels.getpixel((0, 0))[0] for f in video.frames_at([0, 1, 2])] == [20, 180, 200]  # type: ignore[index]
+    assert video.info.notes == ("3 images, taken to be 1 s apart",)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_animated_images_keep_their_own_times(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    first, *rest = (pil.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue"))
+    first.save(path, save_all=True, append_images=rest, duration=[100, 300, 200], lossless=True)
+    video = open_video(path)
+    assert video.info.times_s == pytest.approx((0, 0.1, 0.4))
+    assert video.info.duration_s == pytest.approx(0.6)
+    (frame,) = video.frames_at([0.39])
+    assert frame.pixels.getpixel((0, 0)) == (0, 255, 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "times", "complaint"),
+    [
+        pytest.param(0, [], "no frames", id="none"),
+        pytest.param(2, [0.0], "2 frames, and 1 times", id="too few times"),
+        pytest.param(2, [1.0, 1.0], "must rise", id="times stand still"),
+    ],
+)
+def test_frames_in_memory_need_rising_times(count, times, complaint):
+    with pytest.raises(BadVideo, match=complaint):
+        video_of([pil.new("RGB", (4, 4))] * count, times)
+
+
+def test_frames_in_memory_are_a_clip():
+    video = video_of([pil.new("RGB", (4, 4), c) for c in ("red", "blue")], [2.0, 2.5])
+    assert video.info.times_s == (0.0, 0.5)
+    assert video.info.duration_s == 1.0
+    assert [f.pixels.getpixel((0, 0)) for f in video.frames_at([0.6])] == [(0, 0, 255)]

@@ -1,0 +1,212 @@
+"""Opens clips: files of any codec, folders of frames, animated images, frames in memory.
+
+Two readers stand behind one function: PyAV, which decides what is right, and decord, by name or
+where PyAV fails. Each runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from mm.geometry import Size
+from mm.images import open_image
+
+from .frames import BadVideo, ClipInfo, Frame
+from .reader_process import READERS, ReaderDied, ReaderProcess, ReaderTimeout
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+ReaderName = Literal["auto", "pyav", "decord"]
+
+STILLS_FPS = 1.0
+"""Frames a second of a folder of images, whose files say no times."""
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_ANIMATED = (".gif", ".webp")
+_URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+_NATURAL = re.compile(r"(\d+)")
+
+
+class Reading(Protocol):
+    """Gives frames of one clip by position."""
+
+    def __call__(
+        self, wanted: Sequence[int], size: Size | None
+    ) -> Iterator[tuple[int, Pixels]]: ...
+
+
+class Video:
+    """An open clip.
+
+    Attributes:
+        info: what is in it.
+        reader: what reads it: "pyav", "decord", "images" or "memory".
+    """
+
+    def __init__(self, info: ClipInfo, reader: str, reading: Reading) -> None:
+        self.info = info
+        self.reader = reader
+        self._reading = reading
+
+    def frames_at(self, times_s: Sequence[float], size: Size | None = None) -> Iterator[Frame]:
+        """The frames shown at `times_s`, rising, each once, with the times they begin at.
+
+        Args:
+            size: (width, height) to resize each to; None keeps the clip's.
+
+        Raises:
+            BadVideo: a frame cannot be decoded.
+        """
+        wanted = sorted({self.info.index_at(time_s) for time_s in times_s})
+        for position, pixels in self._reading(wanted, size):
+            yield Frame(self.info.times_s[position], pixels)
+
+
+_PROCESSES: dict[tuple[str, float], ReaderProcess] = {}
+
+
+def open_video(
+    source: str | Path, *, reader: ReaderName = "auto", timeout_s: float = 60.0
+) -> Video:
+    """The clip at `source`: a file, an animated GIF or WebP, or a folder of frames.
+
+    Args:
+        reader: "auto" takes PyAV, and decord where PyAV fails.
+        timeout_s: the longest a reader may be silent; then the other one is asked.
+
+    Raises:
+        BadVideo: there is no such clip, or no reader can read it; one line says why.
+    """
+    if _URL.match(str(source)):
+        raise BadVideo(f"{source}: give a file of this machine; addresses are not opened")
+    path = Path(source)
+    if path.is_dir():
+        return _stills(path)
+    if not path.is_file():
+        raise BadVideo(f"{source}: there is no such clip")
+    if path.suffix.lower() in _ANIMATED:
+        return _animated(path)
+    names = READERS if reader == "auto" else (reader,)
+    return _by_readers(path, [_process(name, timeout_s) for name in names])
+
+
+def _by_readers(path: Path, processes: Sequence[ReaderProcess]) -> Video:
+    """The clip as the first of `processes` reads it that can."""
+    faults: list[BadVideo] = []
+    for place, process in enumerate(processes):
+        try:
+            info = process.info(path)
+        except BadVideo as error:
+            faults.append(error)
+        else:
+            reading = partial(_read, path, info, processes[place:])
+            return Video(info, process.reader, reading)
+    raise faults[0]
+
+
+def _read(
+    path: Path,
+    info: ClipInfo,
+    processes: Sequence[ReaderProcess],
+    wanted: Sequence[int],
+    size: Size | None,
+) -> Iterator[tuple[int, Pixels]]:
+    """Frames from the first of `processes`; what it leaves where it hangs or crashes, from the next
+    one that finds as many frames in the clip."""
+    process, *others = processes
+    left = list(wanted)
+    try:
+        for position, pixels in process.frames(path, wanted, size):
+            left.remove(position)
+            yield position, pixels
+    except (ReaderTimeout, ReaderDied):
+        if not others or len(others[0].info(path).times_s) != len(info.times_s):
+            raise
+        yield from _read(path, info, others, left, size)
+
+
+def video_of(frames: Sequence[Pixels], times_s: Sequence[float], name: str = "frames") -> Video:
+    """A clip of frames in memory, shown from `times_s` on, in seconds.
+
+    Raises:
+        BadVideo: there are none, or the times do not rise, or are not as many.
+    """
+    if not frames:
+        raise BadVideo(f"{name}: there are no frames in it")
+    if len(frames) != len(times_s):
+        raise BadVideo(f"{name}: {len(frames)} frames, and {len(times_s)} times")
+    steps = [later - earlier for earlier, later in pairwise(times_s)]
+    if min(steps, default=1.0) <= 0:
+        raise BadVideo(f"{name}: the times of frames must rise, got {list(times_s)}")
+    last = steps[-1] if steps else 1.0
+    shown = tuple(float(t) - times_s[0] for t in times_s)
+    info = ClipInfo(name, frames[0].size, shown, shown[-1] + last)
+
+    def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
+        return ((i, _sized(frames[i].convert("RGB"), size)) for i in wanted)
+
+    return Video(info, "memory", reading)
+
+
+def _process(name: str, timeout_s: float) -> ReaderProcess:
+    """The warm process of a reader."""
+    return _PROCESSES.setdefault((name, timeout_s), ReaderProcess(name, timeout_s=timeout_s))
+
+
+def _stills(folder: Path) -> Video:
+    """Images of a folder, by the numbers in their names, a second each."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGES]
+    if not files:
+        raise BadVideo(f"{folder}: there are no images in it ({', '.join(_IMAGES)})")
+    files.sort(key=lambda file: [int(p) if p.isdigit() else p for p in _NATURAL.split(file.name)])
+    times = tuple(i / STILLS_FPS for i in range(len(files)))
+    note = f"{len(files)} images, taken to be {1 / STILLS_FPS:g} s apart"
+    size = open_image(files[0]).size
+    info = ClipInfo(str(folder), size, times, len(files) / STILLS_FPS, notes=(note,))
+
+    def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
+        return ((i, _sized(open_image(files[i]).pixels, size)) for i in wanted)
+
+    return Video(info, "images", reading)
+
+
+def _animated(path: Path) -> Video:
+    """The frames of an animated GIF or WebP, for as long as each says."""
+    from PIL import Image, ImageSequence, UnidentifiedImageError
+
+    try:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            durations = [_duration_s(frame) for frame in ImageSequence.Iterator(image)]
+            size = image.size
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise BadVideo(f"{path} cannot be read as an animated image: {error}") from error
+    starts = [0.0]
+    for duration in durations:
+        starts.append(starts[-1] + max(duration, 0.01))
+    info = ClipInfo(str(path), size, tuple(starts[:-1]), starts[-1])
+
+    def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            for position in wanted:
+                image.seek(position)
+                yield position, _sized(open_image(image.copy()).pixels, size)
+
+    return Video(info, "images", reading)
+
+
+def _duration_s(frame: Pixels) -> float:
+    """How long a frame of an animated image is shown; 0.1 s where it does not say."""
+    frame.load()  # WebP says it only of frames that were decoded
+    return frame.info.get("duration", 100) / 1000
+
+
+def _sized(pixels: Pixels, size: Size | None) -> Pixels:
+    from PIL import Image
+
+    return pixels if size in (None, pixels.size) else pixels.resize(size, Image.Resampling.BICUBIC)

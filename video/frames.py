@@ -1,0 +1,62 @@
+"""What is known of a clip, and its frames: values."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mm.errors import UserError
+from mm.geometry import Size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+SAME_S = 1e-4
+"""Times closer than this, in seconds, are the same: no frame is so short, no rounding so long."""
+
+
+class BadVideo(UserError):
+    """A clip that cannot be used; one line that names it and says the remedy."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame as it is shown: upright, RGB.
+
+    Attributes:
+        time_s: seconds from the start of the clip's video.
+    """
+
+    time_s: float
+    pixels: Pixels = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is in a clip, found without decoding it.
+
+    Attributes:
+        source: the path it was opened by, or a name for frames given in memory.
+        size: (width, height) as shown: rotation and the shape of pixels taken into account.
+        times_s: when each frame is shown, in seconds from the first one's; rising.
+        duration_s: until the last frame goes.
+        codec: its name, such as "h264"; "" where there is none.
+        notes: what a person should know, such as that the sound is ignored.
+    """
+
+    source: str
+    size: Size
+    times_s: tuple[float, ...] = field(repr=False)
+    duration_s: float
+    codec: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, on average."""
+        return len(self.times_s) / self.duration_s if self.duration_s > 0 else 0.0
+
+    def index_at(self, time_s: float) -> int:
+        """The frame shown at `time_s`; the first before the start, the last after the end."""
+        return max(bisect_right(self.times_s, time_s + SAME_S) - 1, 0)

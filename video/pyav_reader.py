@@ -1,0 +1,210 @@
+"""Reads clips with PyAV: what is right where readers disagree.
+
+Times come from the packets, so nothing is decoded to learn them. Frames hidden by an edit list are
+left out; of several video streams FFmpeg's best one is taken; frames are turned as they are shown.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm.errors import first_line
+from mm.geometry import Size
+
+from .frames import BadVideo, ClipInfo
+from .tone import to_rgb
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from PIL.Image import Image as Pixels
+
+MAX_FRAMES = 2_000_000
+"""Nine hours at 60 frames a second; more is refused."""
+
+_NO_SOUND = "its sound is ignored"
+
+
+@dataclass(frozen=True)
+class Index:
+    """Where the frames of a video stream are.
+
+    Attributes:
+        info: the same for people.
+        pts: the presentation time stamp of each frame shown, rising, in units of the stream.
+        keys: those of the frames that decoding can begin at, rising.
+    """
+
+    info: ClipInfo
+    pts: tuple[int, ...] = field(repr=False)
+    keys: tuple[int, ...] = field(repr=False)
+
+
+def read_index(path: Path) -> Index:
+    """The index of the best video stream of `path`.
+
+    Raises:
+        BadVideo: it is no clip, holds no frames, or its frames have no times.
+    """
+    with _opened(path) as container:
+        stream = _best_stream(container, path)
+        pts, keys, last = _stamps(container, stream)
+        if not pts:
+            raise BadVideo(f"{path}: there are no frames in it")
+        base = float(stream.time_base)
+        times = tuple((each - pts[0]) * base for each in pts)
+        notes = (_NO_SOUND,) if container.streams.audio else ()
+        info = ClipInfo(
+            source=str(path),
+            size=_shown_size(container, stream, path),
+            times_s=times,
+            duration_s=max((last - pts[0]) * base, times[-1]),
+            codec=stream.codec_context.codec.canonical_name,
+            notes=notes,
+        )
+    return Index(info, pts, keys)
+
+
+def read_frames(
+    path: Path, index: Index, wanted: Sequence[int], size: Size | None = None
+) -> Iterator[tuple[int, Pixels]]:
+    """The frames at the positions `wanted`, in rising order, each once, resized to `size`.
+
+    Decoding begins at the last key frame before a wanted one, unless it is already past that.
+
+    Raises:
+        BadVideo: the file is damaged before a wanted frame.
+    """
+    with _opened(path) as container:
+        stream = _best_stream(container, path)
+        stream.thread_type = "AUTO"
+        left = sorted(set(wanted), reverse=True)
+        while left:
+            target = index.pts[left[-1]]
+            found = False
+            for frame in _decoded_from(container, stream, index, target):
+                while left and index.pts[left[-1]] < frame.pts:
+                    _lost(path, index, left[-1])
+                if left and frame.pts == index.pts[left[-1]]:
+                    yield left.pop(), upright(frame, stream, size)
+                    found = True
+                if not left or _better_to_seek(index, frame.pts, index.pts[left[-1]]):
+                    break
+            if not found:
+                _lost(path, index, left[-1])
+
+
+def upright(frame: Any, stream: Any, size: Size | None = None) -> Pixels:
+    """A decoded frame as it is shown: square pixels, turned, 8-bit RGB; resized to `size`."""
+    from PIL import Image
+
+    pixels = to_rgb(frame)
+    wide = _square_width(frame.width, stream)
+    if wide != frame.width:
+        pixels = pixels.resize((wide, frame.height), Image.Resampling.BICUBIC)
+    if turned := round(frame.rotation) % 360:
+        pixels = pixels.rotate(turned, expand=True)  # counter-clockwise, as the file means it
+    return pixels if size in (None, pixels.size) else pixels.resize(size, Image.Resampling.BICUBIC)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    """`path`, opened; FFmpeg's errors inside become one line."""
+    import av
+    from av import logging
+    from av.error import FFmpegError
+
+    logging.set_level(logging.PANIC)
+    try:
+        # local files alone: a playlist must not reach the network or other folders
+        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+            yield container
+    except (FFmpegError, UnicodeDecodeError) as error:
+        raise BadVideo(f"{path} cannot be read as a clip: {first_line(error)}") from error
+
+
+def _best_stream(container: InputContainer, path: Path) -> Any:
+    stream = container.streams.best("video")
+    if stream is None:
+        what = "sound only" if container.streams.audio else "no video"
+        raise BadVideo(f"{path} holds {what}: give a clip with pictures")
+    return stream
+
+
+def _stamps(container: Any, stream: Any) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Time stamps of the frames shown and of key frames, and where the last frame ends."""
+    shown, keys, last = [], [], 0
+    for packet in container.demux(stream):
+        if packet.size == 0:
+            continue
+        pts = packet.pts if packet.pts is not None else packet.dts
+        if pts is None:
+            return _decoded_stamps(container, stream)
+        if packet.is_keyframe:
+            keys.append(pts)
+        if not packet.is_discard:
+            shown.append(pts)
+            last = max(last, pts + (packet.duration or 0))
+        if len(shown) > MAX_FRAMES:
+            raise BadVideo(f"{container.name}: more than {MAX_FRAMES:,} frames: cut it first")
+    return tuple(sorted(set(shown))), tuple(sorted(keys)), last
+
+
+def _decoded_stamps(container: Any, stream: Any) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """The same by decoding, for files whose packets have no times."""
+    container.seek(0)
+    frames = [(f.pts, f.key_frame) for f in container.decode(stream) if f.pts is not None]
+    shown = sorted({pts for pts, _ in frames})
+    step = min((b - a for a, b in pairwise(shown)), default=0)
+    keys = tuple(sorted({pts for pts, key in frames if key}))
+    return tuple(shown), keys, (shown[-1] + step if shown else 0)
+
+
+def _decoded_from(container: Any, stream: Any, index: Index, target: int) -> Iterator[Any]:
+    """Decoded frames, from the last key frame that `target` can be decoded from."""
+    place = bisect_right(index.keys, target) - 1
+    container.seek(index.keys[max(place, 0)] if index.keys else 0, stream=stream, backward=True)
+    first = next(frames := _frames(container, stream), None)
+    if first is not None and first.pts > target:  # the container's index points too late
+        container.seek(min(index.pts[0], 0), stream=stream, backward=True)
+        first = next(frames := _frames(container, stream), None)
+    if first is not None:
+        yield first
+        yield from frames
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    return (frame for frame in container.decode(stream) if frame.pts is not None)
+
+
+def _better_to_seek(index: Index, here: int, target: int) -> bool:
+    """Whether a key frame lies between `here` and `target`, so that seeking decodes less."""
+    place = bisect_right(index.keys, target) - 1
+    return place >= 0 and index.keys[place] > here
+
+
+def _lost(path: Path, index: Index, position: int) -> None:
+    time_s = index.info.times_s[position]
+    raise BadVideo(f"{path}: the frame at {time_s:.2f} s cannot be decoded: the file is damaged")
+
+
+def _shown_size(container: Any, stream: Any, path: Path) -> Size:
+    """The size of a first frame, as shown: its rotation is known from decoding one."""
+    container.seek(0)
+    frame = next(_frames(container, stream), None)
+    if frame is None:
+        raise BadVideo(f"{path}: none of its frames can be decoded")
+    wide, high = _square_width(frame.width, stream), frame.height
+    return (high, wide) if round(frame.rotation) % 180 else (wide, high)
+
+
+def _square_width(width: int, stream: Any) -> int:
+    """The width in square pixels."""
+    ratio = stream.sample_aspect_ratio
+    return width if not ratio or math.isclose(ratio, 1) else round(width * float(ratio))

@@ -1,0 +1,222 @@
+"""A reader in a process of its own: kept warm between clips, killed where it never returns.
+
+Decoders are C code that hangs or crashes on some files; neither may take the caller along.
+`python -m video.reader_process NAME` is the process; it talks pickles over its pipes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import struct
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from mm.geometry import Size
+
+from .frames import BadVideo, ClipInfo
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+READERS = ("pyav", "decord")
+"""By name; the first is the default, and decides what is right."""
+
+_LENGTH = struct.Struct(">Q")
+
+
+class ReaderTimeout(BadVideo):
+    """A reader did not answer in time, and was ended."""
+
+
+class ReaderDied(BadVideo):
+    """A reader's process ended in the middle of its work."""
+
+
+class ReaderProcess:
+    """A process that runs one reader; starts when it is first asked. For one thread at a time.
+
+    Args:
+        reader: one of `READERS`.
+        timeout_s: the longest silence between two answers.
+        command: what to run in place of the reader's own process, for tests.
+    """
+
+    def __init__(
+        self, reader: str, *, timeout_s: float = 60.0, command: Sequence[str] | None = None
+    ) -> None:
+        self.reader = reader
+        self.timeout_s = timeout_s
+        self._command = command or (sys.executable, "-m", "video.reader_process", reader)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        weakref.finalize(self, _end, holder := [None])
+        self._holder: list[subprocess.Popen[bytes] | None] = holder
+
+    def info(self, path: Path) -> ClipInfo:
+        """What is in a clip.
+
+        Raises:
+            BadVideo: the reader cannot read it, or did not answer.
+        """
+        with self._lock:
+            (info,) = self._asked("info", path)
+            return info
+
+    def frames(
+        self, path: Path, wanted: Sequence[int], size: Size | None = None
+    ) -> Iterator[tuple[int, Pixels]]:
+        """Frames by position, rising, each as soon as it is decoded.
+
+        Raises:
+            BadVideo: the file is damaged before a wanted frame, or the reader did not answer.
+        """
+        from PIL import Image
+
+        with self._lock:
+            try:
+                for position, shape, pixels in self._asked("frames", path, tuple(wanted), size):
+                    yield position, Image.frombytes("RGB", shape, pixels)
+            except GeneratorExit:
+                self.close()  # it would go on with frames that nobody wants
+                raise
+
+    def close(self) -> None:
+        """End the process; the next question starts another."""
+        _end(self._holder)
+        self._process = None
+
+    def _asked(self, *question: Any) -> Iterator[Any]:
+        process = self._running()
+        assert process.stdin is not None
+        try:
+            _write(process.stdin, question)
+        except OSError:
+            self.close()
+            raise ReaderDied(self._died(question)) from None
+        while True:
+            try:
+                kind, value = self._answers.get(timeout=self.timeout_s)
+            except queue.Empty:
+                self.close()
+                raise ReaderTimeout(
+                    f"{question[1]}: {self.reader} did not answer within {self.timeout_s:g} s"
+                ) from None
+            if kind == "value":
+                yield value
+            elif kind == "end":
+                return
+            elif kind == "died":
+                self.close()
+                raise ReaderDied(self._died(question))
+            else:
+                raise BadVideo(value)
+
+    def _died(self, question: Sequence[Any]) -> str:
+        return f"{question[1]}: {self.reader} crashed on it"
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            self._answers = queue.SimpleQueue()
+            root = str(Path(__file__).parent.parent)
+            paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths},
+            )
+            self._holder[0] = self._process
+            pipe = self._process.stdout
+            threading.Thread(target=_listen, args=(pipe, self._answers), daemon=True).start()
+        return self._process
+
+
+def _end(holder: list[subprocess.Popen[bytes] | None]) -> None:
+    process, holder[0] = holder[0], None
+    if process is not None:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with contextlib.suppress(OSError):
+                if pipe:
+                    pipe.close()
+
+
+def _listen(pipe: IO[bytes], answers: queue.SimpleQueue[Any]) -> None:
+    try:
+        while (answer := _read(pipe)) is not None:
+            answers.put(answer)
+    except (OSError, ValueError, EOFError, pickle.UnpicklingError):
+        pass
+    answers.put(("died", None))
+
+
+def _write(pipe: IO[bytes], value: Any) -> None:
+    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    pipe.write(_LENGTH.pack(len(data)) + data)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes]) -> Any:
+    header = pipe.read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        return None
+    (length,) = _LENGTH.unpack(header)
+    return pickle.loads(pipe.read(length))  # written by our own other end
+
+
+def serve(reader: str) -> None:
+    """Answer questions from standard input until it ends."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a decoder prints must not break the answers
+    backend = _backend(reader)
+    indexes: dict[tuple[str, int], Any] = {}
+    while (question := _read(sys.stdin.buffer)) is not None:
+        try:
+            for value in _answered(backend, indexes, *question):
+                _write(answers, ("value", value))
+            _write(answers, ("end", None))
+        except BrokenPipeError:
+            return
+        except BadVideo as error:
+            _write(answers, ("error", str(error)))
+        except Exception as error:
+            _write(answers, ("error", f"{question[1]}: {reader} failed on it: {error!r}"))
+
+
+def _backend(reader: str) -> Any:
+    if reader == "decord":
+        from . import decord_reader
+
+        return decord_reader
+    from . import pyav_reader
+
+    return pyav_reader
+
+
+def _answered(
+    backend: Any, indexes: dict[tuple[str, int], Any], what: str, path: Path, *more: Any
+) -> Iterator[Any]:
+    key = (str(path), path.stat().st_mtime_ns if path.exists() else 0)
+    if key not in indexes:
+        indexes.clear()  # of the clip before
+        indexes[key] = backend.read_index(path)
+    if what == "info":
+        yield indexes[key].info
+        return
+    for position, pixels in backend.read_frames(path, indexes[key], *more):
+        yield position, pixels.size, pixels.tobytes()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
