@@ -74,11 +74,11 @@ def write_cut_at_start(path: Path, source: Path, hidden: int) -> Path:
     """`source` without decoding anew, its first `hidden` frames hidden by an edit list."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         stream: Any = new.add_stream_from_template(old.streams.video[0])
-        step = None
+        step = 0
         for packet in old.demux(video=0):
             if packet.size == 0 or packet.pts is None or packet.dts is None:
                 continue
-            step = step or packet.duration
+            step = step or packet.duration or 0
             packet.pts -= hidden * step
             packet.dts -= hidden * step
             packet.stream = stream
