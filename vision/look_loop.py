@@ -33,16 +33,16 @@ class Limits:
 
     Attributes:
         looks: requests that are observed, the wrong ones included.
-        visual_tokens: no more looks once the observations cost this many; None for no bound.
+        look_tokens: no more looks once the observations cost this many; None for no bound.
     """
 
     looks: int = 6
-    visual_tokens: int | None = None
+    look_tokens: int | None = None
 
-    def allow(self, looks: int, visual_tokens: int) -> bool:
+    def allow(self, looks: int, spent: int) -> bool:
         """Whether another look is allowed after so many, at such a cost."""
         return looks < self.looks and (
-            self.visual_tokens is None or visual_tokens < self.visual_tokens
+            self.look_tokens is None or spent < self.look_tokens
         )
 
 
@@ -86,7 +86,7 @@ def look(
                 continue
             observation = observe(session, request)
             looks += 1
-            if limits.visual_tokens is not None:  # not every model can tell
+            if limits.look_tokens is not None:  # not every model can tell
                 tokens += sum(tokens_of(session.vlm, seen) for seen in _seen(observation))
             if not limits.allow(looks, tokens):
                 observation = close(observation)

@@ -97,7 +97,7 @@ def replay(
     full: bool = False,
     ground: Ground = ask_where,
     choose_region: ChooseRegion | None = None,
-    visual_tokens: int | None = None,
+    look_tokens: int | None = None,
 ) -> Branch:
     """Let the model look at regions of its pictures again, from memory, until it answers.
 
@@ -109,7 +109,7 @@ def replay(
         full: put the whole memory into the context, unpooled, and let it answer: a control.
         ground: where to look, for a model that calls no tools.
         choose_region: replaces each region asked for, for controls.
-        visual_tokens: no more looks once what was replayed costs this much.
+        look_tokens: no more looks once what was replayed costs this much.
 
     Raises:
         ModelError: the model failed, or remembers no pictures.
@@ -121,7 +121,7 @@ def replay(
         session.generate()
         return session.branch
     recall = Recollection(pool, max_tokens, choose_region).recall
-    limits = Limits(max_looks, visual_tokens)
+    limits = Limits(max_looks, look_tokens)
     if protocol == "sot":
         return _by_signals(session, recall, limits)
     if not session.vlm.traits.calls_tools:

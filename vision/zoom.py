@@ -109,7 +109,7 @@ def zoom(
     ground: Ground = ask_where,
     choose_region: ChooseRegion | None = None,
     cut: Cut = crop,
-    visual_tokens: int | None = None,
+    look_tokens: int | None = None,
 ) -> Branch:
     """Let the model look at regions of its pictures, enlarged, until it answers.
 
@@ -123,13 +123,13 @@ def zoom(
         ground: where to look, for a model that calls no tools, or is forced.
         choose_region: replaces each region asked for, for controls.
         cut: `crop` with other options, such as a pixel budget.
-        visual_tokens: no more looks once the crops cost this many.
+        look_tokens: no more looks once the crops cost this many.
 
     Raises:
         ModelError: the model failed.
     """
     camera = Camera(rule, cut, choose_region)
-    limits = Limits(max_looks, visual_tokens)
+    limits = Limits(max_looks, look_tokens)
     if layout == "inline":
         return _inline(session, camera, limits, offer)
     if not session.vlm.traits.calls_tools:

@@ -269,7 +269,7 @@ def test_several_calls_in_one_reply_are_all_answered() -> None:
 
 def test_looking_ends_when_the_visual_tokens_are_spent() -> None:
     vlm = ScriptedVLM([call(), "STOP"])
-    trace = run(partial(zoom, visual_tokens=10), SAMPLE, vlm)
+    trace = run(partial(zoom, look_tokens=10), SAMPLE, vlm)
     assert NO_MORE in texts(trace)[2]
     assert trace.answer == "STOP"
 
