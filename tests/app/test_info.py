@@ -12,8 +12,6 @@ import mm
 from app.cli.info import box_line, model_facts, versions
 from app.cli.main import run
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:

@@ -19,7 +19,6 @@ from mm.types import Conversation, Cropped, user
 from mm.vlm import Aim
 from vision.attend import attend, generic, window
 
-torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -32,7 +32,6 @@ from mm.tokens.sequence import Tokens
 from mm.types import Conversation, Generation, Sampling, user
 from training.benchmarks.soak import soak
 
-torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
 
 

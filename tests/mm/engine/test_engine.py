@@ -20,7 +20,6 @@ from mm.lru_cache import LRUCache
 from mm.tokens.sequence import Tokens
 from mm.types import Conversation, Sampling, assistant, user
 
-torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -17,7 +17,6 @@ from mm.engine.request import Request
 from mm.lru_cache import LRUCache
 from mm.types import Conversation, Message, Sampling, Text, user
 
-torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -17,7 +17,6 @@ from mm.local.hf_vlm import HFVLM
 from mm.tokens.sequence import ImageSpan
 from mm.types import Conversation, Sampling, user
 
-torch.set_num_threads(1)
 families = pytest.mark.parametrize("family", FAMILIES)
 
 

@@ -12,8 +12,6 @@ from mm.engine.vision_encoder import encode_all
 from mm.local.fast_vision_tower import speed_up
 from mm.types import Image, user
 
-torch.set_num_threads(1)
-
 
 def loss(model, pictures) -> torch.Tensor:
     output = encode_all(model, pictures)

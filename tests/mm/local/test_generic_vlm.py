@@ -23,8 +23,6 @@ from mm.local.generic_vlm import GenericVLM, load_generic
 from mm.local.load import load
 from mm.types import Image, Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
 
-torch.set_num_threads(1)
-
 TEMPLATE = (
     "{% for m in messages %}"
     "{% if m.role == 'system' %}{{ raise_exception('no system') }}{% endif %}"

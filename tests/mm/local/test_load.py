@@ -23,7 +23,6 @@ from mm.local.hf_vlm import HFVLM
 from mm.local.load import load as load_any
 from mm.types import Image, Sampling, user
 
-torch.set_num_threads(1)
 QUESTION = (user(Image(PIL.Image.new("RGB", (96, 80), "red")), "what is it?"),)
 
 

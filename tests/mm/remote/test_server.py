@@ -8,7 +8,6 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-import torch
 
 import mm
 from app.cli.main import run
@@ -19,8 +18,6 @@ from mm.types import Conversation, Sampling, assistant, user
 from training.benchmarks.engine_speed import Load
 from training.benchmarks.server_speed import available, beside, save_llava, serving
 from vision import zoom
-
-torch.set_num_threads(1)
 
 PICTURE = mm.Image(PIL.Image.radial_gradient("L").convert("RGB"))
 ASKED: Conversation = (user(PICTURE, "What is it?"),)

@@ -44,8 +44,6 @@ from mm.types import (
     user,
 )
 
-torch.set_num_threads(1)
-
 ALL = list(FAMILIES)
 QWEN = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
 ZOOM = ToolSpec(

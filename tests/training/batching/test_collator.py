@@ -17,8 +17,6 @@ from mm.types import Conversation, assistant, user
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import FrozenFeatureCache
 
-torch.set_num_threads(1)
-
 
 @dataclass(frozen=True)
 class Given:

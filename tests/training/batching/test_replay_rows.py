@@ -29,7 +29,6 @@ from training.trainers.schedule import Pace
 from training.trainers.sft import SFT
 from vision.replay import INSTRUCTION, replay
 
-torch.set_num_threads(1)
 REMEMBERING = ("qwen3_vl", "llava_next")
 PICTURE = Image(PIL.Image.linear_gradient("L").convert("RGB").resize((128, 96)))
 FIRST, SECOND = "It is here <sot>[0.10, 0.10, 0.50, 0.50]<eot>", "It is K.\nFinal answer: K"

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from tiny_models import FAMILIES
 
 from app.cli.main import run
@@ -15,8 +14,6 @@ from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
 from training.benchmarks import engine_speed, replay_cost, server_speed
 from training.benchmarks.measure import Measured, alternate, p95, row_of
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -16,8 +16,6 @@ from training.benchmarks.training_speed import Load, fixed_batch, write_mix
 from training.benchmarks.trl_baseline import QwenProcessor, stock_rows
 from training.data import read_data
 
-torch.set_num_threads(1)
-
 
 def test_both_sides_train_the_same_tokens_of_the_same_rows(tmp_path):
     rows = write_mix(tmp_path, 4)

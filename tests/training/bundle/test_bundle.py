@@ -18,8 +18,6 @@ from training.bundle.shards import VIEW, Views, crop_windows, overview, tile_win
 from training.tabletop.render import render
 from vision.crop import square_view
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def tiny():

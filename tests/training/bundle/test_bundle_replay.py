@@ -19,7 +19,6 @@ from training.bundle.rows import _SYSTEM, FULL_TOKENS, RowMaker, _collate, _conv
 from training.bundle.shards import VIEW, Views, overview, training_scene
 from training.tabletop.render import render
 
-torch.set_num_threads(1)
 INDEX = 3
 
 

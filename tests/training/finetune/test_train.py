@@ -34,7 +34,6 @@ from training.trainers.model_parts import bare
 from training.trainers.schedule import Pace, rate_share
 
 ROOT = Path(__file__).parents[3]
-torch.set_num_threads(1)
 
 
 def trainer_for(method, rows: list[Row], tmp_path, model, builder, **options):

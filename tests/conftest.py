@@ -1,0 +1,51 @@
+"""Which tests run: torch and slow ones are told apart without importing them; one thread each.
+
+`pytest -m "not torch"` is the loop of seconds: it imports no module that imports torch.
+Slow tests run only where `-m` names them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from import_graph import imports_torch
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are quickest so, in subprocesses too
+
+
+def expression(config: pytest.Config) -> str:
+    """What `-m` says."""
+    return str(config.getoption("markexpr") or "")
+
+
+def without_torch(config: pytest.Config) -> bool:
+    return "not torch" in expression(config)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+    return True if test and without_torch(config) and imports_torch(collection_path) else None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if imports_torch(item.path):
+            item.add_marker("torch")
+    if "slow" not in expression(config):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A test that imports torch on its way says so by the marker."""
+    before = "torch" in sys.modules
+    yield
+    if without_torch(item.config) and "torch" in sys.modules and not before:
+        pytest.fail("this test imports torch: mark it so, or its module by `pytestmark`")
