@@ -1,4 +1,4 @@
-"""Where things are in a picture, in one frame for everybody.
+"""Where things are in an image, in one frame for everybody.
 
 A `Region` is in fractions of its image, so it survives resizing; only this file turns the numbers
 a model writes into regions and back.
@@ -60,7 +60,7 @@ class Region:
         return x0, y0, x1, y1
 
     def within(self, outer: Region) -> Region:
-        """This region of a crop, as a region of the picture that `outer` was cropped from."""
+        """This region of a crop, as a region of the image that `outer` was cropped from."""
         width, height = outer.x1 - outer.x0, outer.y1 - outer.y0
         return Region(
             outer.x0 + self.x0 * width,
@@ -85,6 +85,25 @@ def iou(a: Region, b: Region) -> float:
     if width <= 0 or height <= 0:
         return 0.0
     return width * height / (a.area + b.area - width * height)
+
+
+def smart_resize(
+    size: Size, factor: int, min_pixels: int, max_pixels: int, *, least: int = 0
+) -> Size:
+    """The nearest size in multiples of `factor` with an area within bounds, as Qwen-VL resizes.
+
+    `least` is the shortest side before the area is looked at: 0 as the image processors of
+    transformers have it, where a side may round to nothing and the area then grows; `factor` as
+    qwen-vl-utils has it.
+    """
+    width, height = (max(least, round(side / factor) * factor) for side in size)
+    if width * height > max_pixels:
+        shrink = math.sqrt(size[0] * size[1] / max_pixels)
+        width, height = (max(factor, math.floor(v / shrink / factor) * factor) for v in size)
+    elif width * height < min_pixels:
+        grow = math.sqrt(min_pixels / (size[0] * size[1]))
+        width, height = (math.ceil(side * grow / factor) * factor for side in size)
+    return width, height
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Values under a budget of bytes; the least recently used goes first."""
+"""Values under a budget of bytes; the least recently used is evicted first."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ V = TypeVar("V")
 
 
 class LRUCache(Generic[K, V]):
-    """Values under a budget of bytes; the one unused for longest goes first. For one thread."""
+    """Values under a budget of bytes; the least recently used is evicted first. For one thread.
 
-    def __init__(self, budget: int) -> None:
+    Args:
+        at_least: how many values stay, whatever their size.
+    """
+
+    def __init__(self, budget: int, *, at_least: int = 0) -> None:
         self.budget = budget
         self.bytes = 0
+        self._at_least = at_least
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
@@ -25,13 +30,13 @@ class LRUCache(Generic[K, V]):
         return self._values[key][0]
 
     def put(self, key: K, value: V, size: int) -> None:
-        """Keep `value` of `size` bytes; one larger than the whole budget is not kept."""
+        """Cache `value` of `size` bytes; one larger than the whole budget is not cached."""
         self.drop(key)
-        if size > self.budget:
+        if size > self.budget and not self._at_least:
             return
         self._values[key] = (value, size)
         self.bytes += size
-        while self.bytes > self.budget:
+        while self.bytes > self.budget and len(self) > self._at_least:
             self.drop(next(iter(self._values)))
 
     def drop(self, key: K) -> None:

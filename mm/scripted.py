@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from .errors import ModelError
 from .geometry import Size
 from .markup import parse_parts
-from .types import Conversation, Cost, Features, Finish, Generation, Image, Message, Sampling
-from .vlm import Cancelled, OnToken, Traits
+from .types import Conversation, Cost, Features, Finish, Generation, Message, Sampling
+from .vlm import Cancelled, OnToken, Traits, tokens_of
 
 Reply = str | Callable[[Conversation], str]
 
@@ -91,15 +91,10 @@ class ScriptedVLM:
             if on_token:
                 on_token(piece)
         tokens = tuple(spoken.encode())
-        visual = sum(self._cost(seen) for m in conversation for seen in m.seen)
+        visual = sum(tokens_of(self, v) for m in conversation for v in m.visuals)
         cost = Cost(visual_tokens=visual, generated_tokens=len(tokens), calls=1)
         message = Message("assistant", parse_parts(spoken), tokens)
         return Generation(message, (0.0,) * len(tokens), cost, finish)
-
-    def _cost(self, seen: Image | Features) -> int:
-        if isinstance(seen, Image):
-            return self.visual_tokens(seen.size)
-        return self.feature_tokens(seen)
 
     def _next(self, conversation: Conversation, sampling: Sampling) -> str:
         with self._turn:

@@ -35,7 +35,7 @@ class Sample:
     def images(self) -> tuple[Image, ...]:
         """The pictures asked about, whether shown as pixels or from memory."""
         found: list[Image] = []
-        for seen in (seen for m in self.prompt for seen in m.seen):
+        for seen in (seen for m in self.prompt for seen in m.visuals):
             if isinstance(seen, Image):
                 found.append(seen)
             elif seen.image not in found:
@@ -95,7 +95,7 @@ class Branch:
     @property
     def looks(self) -> tuple[Image | Features, ...]:
         """What was looked at again, in order, as pictures or from memory."""
-        return tuple(seen for s in self.steps for seen in s.message.seen)
+        return tuple(seen for s in self.steps for seen in s.message.visuals)
 
     @property
     def cost(self) -> Cost:

@@ -227,8 +227,8 @@ def _read_origin(row: dict[str, Any]) -> Origin:
 def _save_images(trace: Trace, folder: Path) -> None:
     (folder / "images").mkdir(exist_ok=True)
     messages = [*trace.sample.prompt, *(step.message for step in trace.steps)]
-    for seen in (seen for message in messages for seen in message.seen):
-        image = seen if isinstance(seen, Image) else seen.image
+    for seen in (seen for message in messages for seen in message.visuals):
+        image = seen.source
         file = folder / "images" / f"{image.id}.png"
         if not file.exists():
             unfinished = file.with_suffix(".part")

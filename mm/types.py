@@ -18,7 +18,7 @@ Role = Literal["system", "user", "assistant", "tool"]
 
 @dataclass(frozen=True)
 class Loaded:
-    """The picture came from outside: a file path, or "" when it was handed over in memory."""
+    """The image came from outside: a file path, or "" when it was handed over in memory."""
 
     source: str = ""
 
@@ -43,23 +43,42 @@ class Drawn:
 Origin = Loaded | Cropped | Drawn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Image:
-    """A picture and where it came from; two images are equal when their pixels and origins are.
+    """An image and where it came from; two are equal when their pixels and origins are.
 
     `pixels` is an RGB PIL image; treat it as read-only.
     """
 
-    pixels: Pixels = field(repr=False, compare=False)
+    pixels: Pixels = field(repr=False)
     origin: Origin = Loaded()
-    id: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "id", image_id(self.pixels))
+    @cached_property
+    def id(self) -> str:
+        """`image_id` of the pixels, computed when it is first asked for."""
+        return image_id(self.pixels)
+
+    @property
+    def key(self) -> str:
+        """Equal for images that a vision encoder reads alike."""
+        return self.id
+
+    @property
+    def source(self) -> Image:
+        """The image whose visual tokens enter a context: this one."""
+        return self
 
     @property
     def size(self) -> Size:
         return self.pixels.size
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Image):
+            return NotImplemented
+        return self is other or (self.origin == other.origin and self.id == other.id)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.origin))
 
 
 def image_id(pixels: Pixels) -> str:
@@ -110,7 +129,7 @@ class ToolSpec:
 class Features:
     """Visual tokens of `image`, put into the context without its pixels (VGR).
 
-    They come from the picture's memory, its visual tokens at full resolution, of which any region
+    They come from the image's memory, its visual tokens at full resolution, of which any region
     can be replayed; or from a snapshot of it, squeezed into one tile of that memory.
 
     Attributes:
@@ -122,15 +141,28 @@ class Features:
     pool: int = 1
     snapshot: bool = False
 
+    @property
+    def key(self) -> str:
+        """Equal for features of one memory, whatever their regions and poolings."""
+        return f"{self.image.id} {'snapshot' if self.snapshot else 'memory'}"
 
-Part = Text | Thinking | Image | Features | ToolCall | ToolSpec
+    @property
+    def source(self) -> Image:
+        """The image whose visual tokens enter a context."""
+        return self.image
+
+
+Visual = Image | Features
+"""What takes visual tokens."""
+
+Part = Text | Thinking | Visual | ToolCall | ToolSpec
 
 
 @dataclass(frozen=True)
 class Message:
     """One turn, or a piece of one: assistant messages that follow each other are one turn.
 
-    `tokens` are the ids a model wrote the message with, so that its words are never tokenised
+    `tokens` are the ids a model wrote the message with, so that its text is never tokenised
     again; None for a message that no model wrote.
     """
 
@@ -140,7 +172,7 @@ class Message:
 
     @property
     def text(self) -> str:
-        """The words outside thinking and tool calls."""
+        """The text outside thinking and tool calls."""
         return "".join(p.text for p in self.parts if isinstance(p, Text))
 
     @property
@@ -148,9 +180,9 @@ class Message:
         return tuple(p for p in self.parts if isinstance(p, Image))
 
     @property
-    def seen(self) -> tuple[Image | Features, ...]:
-        """What takes visual tokens, in order."""
-        return tuple(p for p in self.parts if isinstance(p, Image | Features))
+    def visuals(self) -> tuple[Visual, ...]:
+        """The parts that take visual tokens, in order."""
+        return tuple(p for p in self.parts if isinstance(p, Visual))
 
     @cached_property
     def tool_calls(self) -> tuple[ToolCall, ...]:
@@ -191,7 +223,7 @@ class Cost:
 
     Attributes:
         visual_tokens: visual tokens that entered the context.
-        patches: patches the vision encoder computed (images it had seen before cost none).
+        patches: patches the vision encoder computed (images whose features are cached cost none).
         computed_tokens: prompt tokens the language model computed.
         reused_tokens: prompt tokens taken from the cache.
         generated_tokens: tokens sampled.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from .geometry import BoxFormat, Size
-from .types import Conversation, Cost, Features, Generation, Message, Sampling
+from .types import Conversation, Cost, Features, Generation, Image, Message, Sampling, Visual
 
 if TYPE_CHECKING:
     import numpy as np
@@ -182,3 +182,10 @@ class Remembering(VLM, Protocol):
     def feature_tokens(self, features: Features) -> int:
         """What `features` cost in the context."""
         ...
+
+
+def tokens_of(vlm: VLM, visual: Visual) -> int:
+    """How many visual tokens an image, or features of one, take in the context of `vlm`."""
+    if isinstance(visual, Image):
+        return vlm.visual_tokens(visual.size)
+    return cast(Remembering, vlm).feature_tokens(visual)

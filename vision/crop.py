@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from mm.geometry import XYXY, Region, Size
+from mm.geometry import XYXY, Region, Size, smart_resize
 from mm.types import Cropped, Image
 from mm.vlm import CropRule
 
@@ -50,7 +50,8 @@ def crop(
     size = (box[2] - box[0], box[3] - box[1])
     scale = enlargement(size[0] * size[1] / (image.size[0] * image.size[1]))
     enlarged = (max(int(scale * size[0]), 1), max(int(scale * size[1]), 1))
-    return _cut(image, box, smart_resize(enlarged, factor, min_pixels, max_pixels))
+    target = smart_resize(enlarged, factor, min_pixels, max_pixels, least=factor)
+    return _cut(image, box, target)
 
 
 def enlargement(share: float) -> float:
@@ -80,18 +81,6 @@ def sturdy(
     x0, x1 = _grow(x0, x1, least, size[0])
     y0, y1 = _grow(y0, y1, least, size[1])
     return x0, y0, x1, y1
-
-
-def smart_resize(size: Size, factor: int, min_pixels: int, max_pixels: int) -> Size:
-    """The nearest size in multiples of `factor` with an area within bounds, as Qwen-VL resizes."""
-    sides = [max(factor, round(side / factor) * factor) for side in size]
-    if sides[0] * sides[1] > max_pixels:
-        shrink = math.sqrt(size[0] * size[1] / max_pixels)
-        sides = [max(factor, math.floor(side / shrink / factor) * factor) for side in size]
-    elif sides[0] * sides[1] < min_pixels:
-        stretch = math.sqrt(min_pixels / (size[0] * size[1]))
-        sides = [math.ceil(side * stretch / factor) * factor for side in size]
-    return sides[0], sides[1]
 
 
 def square_window(xyxy: XYXY, size: Size, margin: float = 1.3, minimum: int = 48) -> Window:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from mm.session import Session
 from mm.trace import Branch
-from mm.types import Features, Generation, Image, Message, Sampling, Text, message, user
-from mm.vlm import VLM, Remembering
+from mm.types import Generation, Message, Sampling, Text, Visual, message, user
+from mm.vlm import tokens_of
 
 Request = TypeVar("Request")
 
@@ -95,15 +95,8 @@ def look(
     return _last_reply(session, parse, sampling)
 
 
-def tokens_of(vlm: VLM, seen: Image | Features) -> int:
-    """What a picture, or what is replayed of one, costs in the context."""
-    if isinstance(seen, Image):
-        return vlm.visual_tokens(seen.size)
-    return cast(Remembering, vlm).feature_tokens(seen)
-
-
-def _seen(observation: Message | None) -> Sequence[Image | Features]:
-    return observation.seen if observation else ()
+def _seen(observation: Message | None) -> Sequence[Visual]:
+    return observation.visuals if observation else ()
 
 
 def _last_reply(session: Session, parse: Parse[Request], sampling: Sampling | None) -> Branch:

@@ -38,7 +38,7 @@ def calls(branch: Branch) -> int:
 
 def valid_calls(branch: Branch) -> int:
     """How many of the policy's `calls` got a picture."""
-    return sum(bool(step.message.seen) for step in _observations(branch))
+    return sum(bool(step.message.visuals) for step in _observations(branch))
 
 
 def found(branch: Branch, regions: Sequence[Region]) -> int:
@@ -54,7 +54,7 @@ def replies_to_looks(branch: Branch) -> tuple[Message, ...]:
     for step in branch.steps:
         if step.sampled and seen:
             replies.append(step.message)
-        seen = not step.sampled and (seen or bool(step.message.seen))
+        seen = not step.sampled and (seen or bool(step.message.visuals))
     return tuple(replies)
 
 
@@ -80,5 +80,5 @@ def _observations(branch: Branch) -> list[Step]:
 def _observes(step: Step) -> bool:
     message = step.message
     if message.role == "user":
-        return bool(message.seen) or message == NOT_SHOWN
+        return bool(message.visuals) or message == NOT_SHOWN
     return message.role == "tool" or (message.role == "assistant" and message != ANSWER)

@@ -28,10 +28,10 @@ from mm.types import (
     assistant,
     user,
 )
-from mm.vlm import Memory
+from mm.vlm import Memory, tokens_of
 
 from .ask_region import Ground, ask_where
-from .look_loop import Limits, look, tokens_of
+from .look_loop import Limits, look
 from .zoom import ChooseRegion, Shoot, by_calls, two_steps
 from .zoom_tool import BadCall, Target
 

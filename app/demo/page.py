@@ -208,7 +208,7 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             words = ""
             last = len(so_far.steps) - 1
             so_far.chosen = so_far.add(mm.Step(event.message, last if last >= 0 else None))
-            if event.message.seen:
+            if event.message.visuals:
                 yield (
                     gr.skip(),
                     view.picture(so_far),

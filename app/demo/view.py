@@ -30,7 +30,7 @@ def crops(branch: mm.Branch) -> list[Crop]:
     for step in branch.steps:
         if step.message.role == "assistant":
             words = asking_words(step.message) or words
-        found += [Crop(shown(pixels_of(seen)), words) for seen in step.message.seen]
+        found += [Crop(shown(pixels_of(seen)), words) for seen in step.message.visuals]
     return found
 
 

@@ -116,7 +116,7 @@ def _inputs(model: Any, builder: TokenBuilder, tokens: Tokens) -> dict[str, Any]
         if tokens.images:
             grids = [span.tensors["image_grid_thw"] for span in tokens.images]
             inputs["image_grid_thw"] = torch.cat(grids).to(model.device)
-    if builder.family.joined_pictures:
+    if builder.family.bidirectional_images:
         inputs["token_type_ids"] = visual.int()
     return inputs
 

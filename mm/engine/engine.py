@@ -259,7 +259,7 @@ class Engine:
         """Queue a request. Its pictures are prepared here, on the thread that asks."""
         for span in request.tokens.images:
             if (span.key, request.adapter) not in self._features:
-                span.prepare()
+                span.process()
         self._start()
         self._loop.waiting.put(request)
 

@@ -64,7 +64,7 @@ class ModelRunner:
     @property
     def batches_prompts(self) -> bool:
         """Whether prompts can be computed together: no picture has a mask of its own besides."""
-        return self.batches and not self.family.joined_pictures
+        return self.batches and not self.family.bidirectional_images
 
     def forward(self, embeds: Tensor, positions: Tensor, cache: Any, **extra: Any) -> Tensor:
         """Hidden states (B, T, D) for `embeds` (B, T, D); `positions` are (B, T), or (3, B, T).
@@ -157,7 +157,7 @@ class ModelRunner:
             layers = zip(*(f.deep for f in features), strict=True)
             deep = [torch.cat(layer) for layer in layers]
             extra = {"visual_pos_masks": visual, "deepstack_visual_embeds": deep}
-        if self.family.joined_pictures:
+        if self.family.bidirectional_images:
             masks = _joined_masks(visual[0], start, self._text.sliding_window)
             extra["attention_mask"] = {kind: self._mask(mask) for kind, mask in masks.items()}
         return embeds, extra
@@ -173,7 +173,7 @@ class ModelRunner:
     def _recalled(self, span: ImageSpan, block: Block) -> ImageFeatures:
         assert self.family.recall
         layers = self.family.recall.encode(self.model, span.tensors)
-        embeds, *deep = (block.sheet.join(layer) for layer in layers)
+        embeds, *deep = (block.grid.join(layer) for layer in layers)
         return ImageFeatures(embeds, tuple(deep))
 
     @contextmanager

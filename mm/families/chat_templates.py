@@ -1,4 +1,4 @@
-"""The words around each turn, as chat templates write them."""
+"""The text around each turn, as chat templates write it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ class ChatTemplate:
 
     Attributes:
         begin: before the first turn.
-        system: None where there is no such turn; its words then go before the next user's.
-        lead: what the assistant's own words begin with (a space after "Assistant:").
+        system: None where there is no such turn; its text then goes before the next user's.
+        lead: what the assistant's own text begins with (a space after "Assistant:").
         default_system: what stands as system text in a conversation that brings none.
-        gap: after the opening of a turn that does not begin with a picture.
-        picture: around a picture's placeholders.
+        gap: after the opening of a turn that does not begin with an image.
+        image: around an image's placeholders.
         before_text: before each text of a user's or system's message.
-        pictures_first: whether a message's pictures stand before its words.
+        images_first: whether a message's images stand before its text.
         alternates: whether user and assistant must take turns; messages in a row then share one.
         strips: whether a user's text loses the whitespace around it.
     """
@@ -29,14 +29,14 @@ class ChatTemplate:
     lead: str = ""
     default_system: str = ""
     gap: str = ""
-    picture: tuple[str, str] = ("", "")
+    image: tuple[str, str] = ("", "")
     before_text: str = ""
-    pictures_first: bool = False
+    images_first: bool = False
     alternates: bool = False
     strips: bool = False
 
 
-QWEN3 = ChatTemplate(picture=("<|vision_start|>", "<|vision_end|>"))
+QWEN3 = ChatTemplate(image=("<|vision_start|>", "<|vision_end|>"))
 
 # the template of thinking checkpoints opens the thought; whole turns stay as they were written,
 # although that template forgets the thoughts of earlier ones: a cache must stay good
@@ -49,8 +49,8 @@ MISTRAL = ChatTemplate(
     user=("[INST] ", " [/INST]"),
     assistant=("", "</s> "),
     lead=" ",
-    picture=("", "\n"),
-    pictures_first=True,
+    image=("", "\n"),
+    images_first=True,
     alternates=True,
 )
 
@@ -59,24 +59,24 @@ VICUNA = ChatTemplate(
     user=("USER: ", " "),
     assistant=("ASSISTANT:", "</s>"),
     lead=" ",
-    picture=("", "\n"),
-    pictures_first=True,
+    image=("", "\n"),
+    images_first=True,
 )
 
 LLAVA_CHATML = ChatTemplate(
     system=("<|im_start|>system\n", "<|im_end|>"),
     user=("<|im_start|>user\n", "<|im_end|>"),
     assistant=("<|im_start|>assistant\n", "<|im_end|>"),
-    picture=("", "\n"),
-    pictures_first=True,
+    image=("", "\n"),
+    images_first=True,
 )
 
 LLAMA3 = ChatTemplate(
     system=("<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"),
     user=("<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"),
     assistant=("<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"),
-    picture=("", "\n"),
-    pictures_first=True,
+    image=("", "\n"),
+    images_first=True,
 )
 
 # the template writes "assistant \n" in history and "assistant\n" in its prompt; one of them must do
@@ -85,7 +85,7 @@ ONEVISION = ChatTemplate(
     user=("<|im_start|>user ", "<|im_end|>"),
     assistant=("<|im_start|>assistant\n", "<|im_end|>"),
     before_text="\n",
-    pictures_first=True,
+    images_first=True,
 )
 
 IDEFICS3 = ChatTemplate(
@@ -99,7 +99,7 @@ IDEFICS3 = ChatTemplate(
 
 SMOLVLM = replace(IDEFICS3, begin="<|im_start|>")
 
-INTERNVL = ChatTemplate(picture=("", "\n"))
+INTERNVL = ChatTemplate(image=("", "\n"))
 
 GEMMA3 = ChatTemplate(
     begin="<bos>",

@@ -1,6 +1,6 @@
-"""What each family's processor makes of a picture, told from the picture's size alone.
+"""What each family's processor makes of an image, computed from the image's size alone.
 
-A layout is (config, image processor, size) to `Layout`. Everything else that counts a picture (its
+A layout is (config, image processor, size) to `Layout`. Everything else that counts an image (its
 cost, its placeholders, the size its boxes are measured in) is read from there.
 """
 
@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from mm.geometry import Size
+from mm.geometry import Size, smart_resize
 
 
 class Grid(NamedTuple):
-    """The placeholders that cover a whole picture: from number `first` on, row by row."""
+    """The placeholders that cover a whole image: from number `first` on, row by row."""
 
     first: int
     columns: int
@@ -23,47 +23,46 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """A picture in the context.
+    """An image in the context.
 
     Attributes:
-        seen: the size the picture has for the model, in pixels; padding left out.
+        seen: the size the image has for the model, in pixels; padding left out.
         patches: vision patches the encoder computes for it.
-        marks: the placeholders that stand for it, with the markers between them.
-        grid: which of the placeholders show the whole picture; tiles show its parts.
+        runs: what stands for it: how many placeholders follow each other, and the text with its
+            markers between such runs.
+        grid: which of the placeholders show the whole image; tiles show its parts.
     """
 
     seen: Size
     patches: int
-    marks: str
+    runs: tuple[int | str, ...]
     grid: Grid
+
+    @property
+    def tokens(self) -> int:
+        """How many placeholders stand for the image."""
+        return sum(run for run in self.runs if isinstance(run, int))
+
+
+_QWEN_ASPECT = 200  # the processor refuses longer strips
 
 
 def qwen(config: Any, processor: Any, size: Size) -> Layout:
     """One grid of patches, its sides multiples of patch times merge."""
     merge, patch = processor.merge_size, processor.patch_size
     edge = processor.size
-    seen = _smart_resize(size, patch * merge, edge["shortest_edge"], edge["longest_edge"])
+    if max(size) > _QWEN_ASPECT * min(size):
+        raise ValueError(
+            f"an image's sides may differ {_QWEN_ASPECT}-fold at most, got {size[0]}x{size[1]}"
+        )
+    seen = smart_resize(size, patch * merge, edge["shortest_edge"], edge["longest_edge"])
     patches = (seen[0] // patch) * (seen[1] // patch)
     grid = Grid(0, seen[0] // patch // merge, seen[1] // patch // merge)
-    return Layout(seen, patches, "<|image_pad|>" * (patches // merge**2), grid)
-
-
-def _smart_resize(size: Size, factor: int, low: int, high: int) -> Size:
-    """`size` on a grid of `factor` pixels, its area between `low` and `high`, its shape kept."""
-    if max(size) > 200 * min(size):
-        raise ValueError(f"a picture's sides may differ 200-fold at most, got {size[0]}x{size[1]}")
-    w, h = (round(v / factor) * factor for v in size)
-    if w * h > high:
-        shrink = math.sqrt(size[0] * size[1] / high)
-        w, h = (max(factor, math.floor(v / shrink / factor) * factor) for v in size)
-    elif w * h < low:
-        grow = math.sqrt(low / (size[0] * size[1]))
-        w, h = (math.ceil(v * grow / factor) * factor for v in size)
-    return w, h
+    return Layout(seen, patches, (patches // merge**2,), grid)
 
 
 def llava_next(config: Any, processor: Any, size: Size) -> Layout:
-    """An overview, then tiles of the picture without their padding, a newline after each row."""
+    """An overview, then tiles of the image without their padding, a newline after each row."""
     vision = config.vision_config
     side = vision.image_size // vision.patch_size
     canvas, seen = _anyres(processor, size)
@@ -73,14 +72,14 @@ def llava_next(config: Any, processor: Any, size: Size) -> Layout:
     kept = class_token and config.vision_feature_select_strategy == "full"
     tokens = side**2 + kept + width * height + height
     patches = side**2 * (1 + tiles[0] * tiles[1])
-    return Layout(seen, patches, "<image>" * tokens, Grid(int(kept), side, side))
+    return Layout(seen, patches, (tokens,), Grid(int(kept), side, side))
 
 
 def llava_onevision(config: Any, processor: Any, size: Size) -> Layout:
     """As LLaVA-NeXT, the tiles shrunk where they hold more than the budget.
 
-    Each picture is told alone: the family's own processor drops the tiles of one that has company,
-    and a context to which a picture is added later would differ from a fresh one.
+    Each image is laid out alone: the family's own processor drops the tiles of one that has
+    company, and a context to which an image is added later would differ from a fresh one.
     """
     vision = config.vision_config
     side = vision.image_size // vision.patch_size
@@ -93,7 +92,7 @@ def llava_onevision(config: Any, processor: Any, size: Size) -> Layout:
         width, height = int(width // ratio), int(height // ratio)
     tokens = side**2 + width * height + height
     patches = side**2 * (1 + tiles[0] * tiles[1])
-    return Layout(seen, patches, "<image>" * tokens, Grid(0, side, side))
+    return Layout(seen, patches, (tokens,), Grid(0, side, side))
 
 
 def _tile(processor: Any) -> int:
@@ -102,7 +101,7 @@ def _tile(processor: Any) -> int:
 
 
 def _anyres(processor: Any, size: Size) -> tuple[Size, Size]:
-    """The canvas that fits the picture best, and the picture's size on it."""
+    """The canvas that fits the image best, and the image's size on it."""
     from transformers.image_processing_utils import select_best_resolution
 
     width, height = size
@@ -117,7 +116,7 @@ def _anyres(processor: Any, size: Size) -> tuple[Size, Size]:
 
 
 def _unpadded(size: Size, grid: Size) -> Size:
-    """What of `grid`, in features, a picture of `size` covers when it is centred there."""
+    """What of `grid`, in features, an image of `size` covers when it is centred there."""
     width, height = size
     grid_w, grid_h = grid
     if width / height > grid_w / grid_h:
@@ -128,6 +127,7 @@ def _unpadded(size: Size, grid: Size) -> Size:
 
 
 _LARGEST = 4096  # pixels a side; Idefics3's processor goes no further
+_IDEFICS_EDGE = "<fake_token_around_image>"
 
 
 def idefics3(config: Any, processor: Any, size: Size) -> Layout:
@@ -137,17 +137,19 @@ def idefics3(config: Any, processor: Any, size: Size) -> Layout:
     vision = config.vision_config
     side = vision.image_size // vision.patch_size
     across = side // config.scale_factor
-    slots = "<image>" * across**2
-    overview = f"<fake_token_around_image><global-img>{slots}<fake_token_around_image>"
+    slots = across**2
+    overview = (_IDEFICS_EDGE + "<global-img>", slots, _IDEFICS_EDGE)
     if rows == columns == 0:
         return Layout((tile, tile), side**2, overview, Grid(0, across, across))
-    named = [
-        "".join(f"<fake_token_around_image><row_{r}_col_{c}>{slots}" for c in range(1, columns + 1))
-        for r in range(1, rows + 1)
-    ]
-    marks = "".join(f"{row}\n" for row in named) + f"\n{overview}"
-    grid = Grid(rows * columns * across**2, across, across)
-    return Layout((columns * tile, rows * tile), side**2 * (rows * columns + 1), marks, grid)
+    runs: list[int | str] = []
+    for row in range(1, rows + 1):
+        for column in range(1, columns + 1):
+            runs += [f"{_IDEFICS_EDGE}<row_{row}_col_{column}>", slots]
+        runs.append("\n")
+    runs += ["\n", *overview]
+    grid = Grid(rows * columns * slots, across, across)
+    seen = (columns * tile, rows * tile)
+    return Layout(seen, side**2 * (rows * columns + 1), tuple(runs), grid)
 
 
 def _idefics_tiles(processor: Any, size: Size, tile: int) -> Size:
@@ -189,7 +191,7 @@ def _idefics_resize(size: Size, longest: int) -> Size:
 
 
 def internvl(config: Any, processor: Any, size: Size) -> Layout:
-    """Tiles on the grid whose shape is nearest the picture's, then an overview."""
+    """Tiles on the grid whose shape is nearest the image's, then an overview."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
     width, height = processor.size["width"], processor.size["height"]
@@ -199,18 +201,17 @@ def internvl(config: Any, processor: Any, size: Size) -> Layout:
     tiles = columns * rows + (columns * rows > 1)
     vision = config.vision_config
     patches = (height // vision.patch_size[0]) * (width // vision.patch_size[1])
-    slots = "<IMG_CONTEXT>" * (config.image_seq_length * tiles)
+    runs = ("<img>", config.image_seq_length * tiles, "</img>")
     across = math.isqrt(config.image_seq_length)
     grid = Grid(config.image_seq_length * (tiles - 1), across, across)
-    return Layout((columns * width, rows * height), patches * tiles, f"<img>{slots}</img>", grid)
+    return Layout((columns * width, rows * height), patches * tiles, runs, grid)
 
 
 def gemma3(config: Any, processor: Any, size: Size) -> Layout:
     """A square of always as many tokens."""
     seen = (processor.size["width"], processor.size["height"])
     patch = config.vision_config.patch_size
-    slots = "<image_soft_token>" * config.mm_tokens_per_image
-    marks = f"\n\n<start_of_image>{slots}<end_of_image>\n\n"
+    runs = ("\n\n<start_of_image>", config.mm_tokens_per_image, "<end_of_image>\n\n")
     across = math.isqrt(config.mm_tokens_per_image)
     grid = Grid(0, across, across)
-    return Layout(seen, (seen[0] // patch) * (seen[1] // patch), marks, grid)
+    return Layout(seen, (seen[0] // patch) * (seen[1] // patch), runs, grid)

@@ -1,6 +1,6 @@
 """What is particular about each model family: one small record of facts each.
 
-What its processor makes of an image is in image_layouts.py, the words around its turns in
+What its processor makes of an image is in image_layouts.py, the text around its turns in
 chat_templates.py.
 """
 
@@ -25,24 +25,25 @@ class Family:
 
     Attributes:
         model_types: the `model_type` of the configs that belong to it.
-        layout: from (config, image processor, picture's size) to its `Layout`.
-        turns: the chat templates its checkpoints come with; the first is the usual one.
+        layout: from (config, image processor, image's size) to its `Layout`.
+        templates: the chat templates its checkpoints come with; the first is the usual one.
         placeholder: the token that each visual token replaces.
-        markers: other tokens that only a picture or a clip may bring into the context.
+        markers: other tokens that only an image or a clip may bring into the context.
         tensors: what of the image processor's output the encoder takes.
         calls_tools: whether its checkpoints were taught to write tool calls.
         mrope: positions have three axes; pass them, and never trust the model's own `rope_deltas`.
         slides: some layers attend to a sliding window only.
-        joined_pictures: the visual tokens of one picture attend to each other in both directions,
-            so a forward needs `token_type_ids`, 1 on placeholders, and a whole picture at once.
+        bidirectional_images: the visual tokens of one image attend to each other in both
+            directions, so a forward needs `token_type_ids`, 1 on placeholders, and a whole image at
+            once.
         options: what the family's own processor passes to its image processor.
-        recall: how its pictures are remembered; None where its features are no grid.
+        recall: how its images are remembered; None where its features are no grid.
     """
 
     name: str
     model_types: tuple[str, ...]
     layout: Callable[[Any, Any, Size], Layout]
-    turns: tuple[ChatTemplate, ...]
+    templates: tuple[ChatTemplate, ...]
     placeholder: str
     markers: tuple[str, ...] = ()
     tensors: tuple[str, ...] = ("pixel_values",)
@@ -50,7 +51,7 @@ class Family:
     calls_tools: bool = False
     mrope: bool = False
     slides: bool = False
-    joined_pictures: bool = False
+    bidirectional_images: bool = False
     options: tuple[tuple[str, Any], ...] = ()
     recall: Recall | None = None
 
@@ -61,7 +62,7 @@ def family_of(model_type: str) -> Family | None:
 
 
 _QWEN_MARKERS = ("<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
-_PIXELS = BoxFormat(frame=None)  # of the resized picture
+_PIXELS = BoxFormat(frame=None)  # of the resized image
 _UNIT = BoxFormat(frame=(1, 1), decimals=3)
 
 # Boxes: Qwen's cookbooks and InternVL's documentation give 0 to 1000 and, for Qwen2.5-VL, pixels.
@@ -72,7 +73,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Qwen3-VL",
         model_types=("qwen3_vl", "qwen3_vl_moe"),
         layout=image_layouts.qwen,
-        turns=(chat_templates.QWEN3, chat_templates.QWEN3_THINKING),
+        templates=(chat_templates.QWEN3, chat_templates.QWEN3_THINKING),
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
         tensors=("pixel_values", "image_grid_thw"),
@@ -84,7 +85,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Qwen2.5-VL",
         model_types=("qwen2_5_vl",),
         layout=image_layouts.qwen,
-        turns=(chat_templates.QWEN2, chat_templates.QWEN3),
+        templates=(chat_templates.QWEN2, chat_templates.QWEN3),
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
         tensors=("pixel_values", "image_grid_thw"),
@@ -95,7 +96,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Qwen2-VL",
         model_types=("qwen2_vl",),
         layout=image_layouts.qwen,
-        turns=(chat_templates.QWEN2, chat_templates.QWEN3),
+        templates=(chat_templates.QWEN2, chat_templates.QWEN3),
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
         tensors=("pixel_values", "image_grid_thw"),
@@ -105,7 +106,7 @@ FAMILIES: tuple[Family, ...] = (
         name="LLaVA-NeXT",
         model_types=("llava_next",),
         layout=image_layouts.llava_next,
-        turns=(
+        templates=(
             chat_templates.MISTRAL,
             chat_templates.VICUNA,
             chat_templates.LLAVA_CHATML,
@@ -120,7 +121,7 @@ FAMILIES: tuple[Family, ...] = (
         name="LLaVA-OneVision",
         model_types=("llava_onevision",),
         layout=image_layouts.llava_onevision,
-        turns=(chat_templates.ONEVISION,),
+        templates=(chat_templates.ONEVISION,),
         placeholder="<image>",
         markers=("<video>",),
         tensors=("pixel_values", "image_sizes"),
@@ -130,7 +131,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Idefics3",
         model_types=("idefics3", "smolvlm"),
         layout=image_layouts.idefics3,
-        turns=(chat_templates.IDEFICS3, chat_templates.SMOLVLM),
+        templates=(chat_templates.IDEFICS3, chat_templates.SMOLVLM),
         placeholder="<image>",
         markers=("<fake_token_around_image>", "<global-img>"),
         tensors=("pixel_values", "pixel_attention_mask"),
@@ -139,7 +140,7 @@ FAMILIES: tuple[Family, ...] = (
         name="InternVL",
         model_types=("internvl",),
         layout=image_layouts.internvl,
-        turns=(chat_templates.INTERNVL,),
+        templates=(chat_templates.INTERNVL,),
         placeholder="<IMG_CONTEXT>",
         markers=("<img>", "</img>"),
         options=(("crop_to_patches", True),),
@@ -148,21 +149,21 @@ FAMILIES: tuple[Family, ...] = (
         name="Gemma 3",
         model_types=("gemma3",),
         layout=image_layouts.gemma3,
-        turns=(chat_templates.GEMMA3,),
+        templates=(chat_templates.GEMMA3,),
         placeholder="<image_soft_token>",
         markers=("<start_of_image>", "<end_of_image>"),
         slides=True,
-        joined_pictures=True,
+        bidirectional_images=True,
         options=(("do_pan_and_scan", False),),
     ),
 )
 
 RECALLING = tuple(family.name for family in FAMILIES if family.recall)
-"""The families whose pictures can be replayed from memory."""
+"""The families whose images can be replayed from memory."""
 
 
 def traits_of(family: Family, config: Any) -> Traits:
-    """The family's traits, with what the checkpoint's config says of its own."""
+    """Family defaults, overridden by the checkpoint's config."""
     return Traits(
         family.box_format,
         crop_rule=getattr(config, "crop_rule", Traits.crop_rule),

@@ -1,7 +1,7 @@
-"""A picture's memory: its visual tokens at full resolution, of which any region can be replayed.
+"""An image's memory: its visual tokens at full resolution, of which any region can be replayed.
 
-VGR (arXiv 2506.11991, section 3): the picture is cut into tiles, each is encoded alone, and their
-visual tokens are put together to one grid, which stays outside the context. What enters is pooled.
+VGR (arXiv 2506.11991, section 3): the image is cut into tiles, each is encoded alone, and their
+visual tokens are joined to one grid, which stays outside the context. What enters is pooled.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
     from torch import Tensor
 
-LEAST = 2
+MIN_SIDE = 2
 """No region has fewer visual tokens a side, before pooling."""
 
 
 @dataclass(frozen=True)
-class Sheet:
+class TileGrid:
     """The tiles of one memory.
 
     Attributes:
@@ -37,7 +37,7 @@ class Sheet:
     cells: Size
 
     @property
-    def grid(self) -> Size:
+    def shape(self) -> Size:
         """(columns, rows) of the whole memory's visual tokens."""
         return self.tiles[0] * self.cells[0], self.tiles[1] * self.cells[1]
 
@@ -61,9 +61,9 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Block:
-    """A region of the memory on `sheet`, pooled. `box` is xyxy in its visual tokens."""
+    """A region of the memory on `grid`, pooled. `box` is xyxy in its visual tokens."""
 
-    sheet: Sheet
+    grid: TileGrid
     box: tuple[int, int, int, int]
     pool: int
 
@@ -78,7 +78,7 @@ class Block:
         from torch.nn.functional import avg_pool2d
 
         x0, y0, x1, y1 = self.box
-        columns, rows = self.sheet.grid
+        columns, rows = self.grid.shape
         part = memory.view(rows, columns, -1)[y0:y1, x0:x1]
         if self.pool > 1:
             planes = part.permute(2, 0, 1)[None]
@@ -95,7 +95,7 @@ class Encode(Protocol):
 
 @dataclass(frozen=True)
 class Recall:
-    """How a family's pictures are remembered.
+    """How a family's images are remembered.
 
     Attributes:
         usual: the `Memory` of a checkpoint whose config names none, from its config.
@@ -110,20 +110,22 @@ class Recall:
     cell: Callable[[Any], int]
 
 
-def sheet(memory: Memory, size: Size, cells_of: Callable[[Size], Size], *, snapshot: bool) -> Sheet:
-    """The tiles of the memory, or of the snapshot, of a picture of `size`.
+def tile_grid(
+    memory: Memory, size: Size, cells_of: Callable[[Size], Size], *, snapshot: bool
+) -> TileGrid:
+    """The tiles of the memory, or of the snapshot, of an image of `size`.
 
-    `cells_of` tells (columns, rows) of visual tokens of a picture of some size.
+    `cells_of` gives the (columns, rows) of visual tokens of an image of some size.
     """
     if memory.tile is None:
-        return Sheet(size, (1, 1), cells_of(size))
+        return TileGrid(size, (1, 1), cells_of(size))
     tile = (memory.tile, memory.tile)
     tiles = (1, 1) if snapshot else fitting(size, memory.tile, memory.max_tiles)
-    return Sheet(tile, tiles, cells_of(tile))
+    return TileGrid(tile, tiles, cells_of(tile))
 
 
 def fitting(size: Size, tile: int, most: int) -> Size:
-    """(columns, rows) of at most `most` tiles that keep the shape of a picture of `size` best."""
+    """(columns, rows) of at most `most` tiles that keep the shape of an image of `size` best."""
     scale = min(1.0, math.sqrt(most * tile**2 / (size[0] * size[1])))
     columns, rows = (max(1, round(v * scale / tile)) for v in size)
     while columns * rows > most:
@@ -131,27 +133,27 @@ def fitting(size: Size, tile: int, most: int) -> Size:
     return columns, rows
 
 
-def block(region: Region, sheet: Sheet, pool: int) -> Block:
+def block(region: Region, grid: TileGrid, pool: int) -> Block:
     """The visual tokens that `region` touches, at least 2 x 2 of them where the memory has them."""
     (x0, x1), (y0, y1) = (
         _span(low, high, length)
         for low, high, length in (
-            (region.x0, region.x1, sheet.grid[0]),
-            (region.y0, region.y1, sheet.grid[1]),
+            (region.x0, region.x1, grid.shape[0]),
+            (region.y0, region.y1, grid.shape[1]),
         )
     )
-    return Block(sheet, (x0, y0, x1, y1), pool)
+    return Block(grid, (x0, y0, x1, y1), pool)
 
 
 def _span(low: float, high: float, length: int) -> tuple[int, int]:
     start, stop = math.floor(low * length + 1e-6), math.ceil(high * length - 1e-6)
-    least = min(LEAST, length)
+    least = min(MIN_SIDE, length)
     start = min(start, length - least)
     return start, max(stop, start + least)
 
 
 def qwen(config: Any) -> Memory:
-    """The whole picture at the size the model reads it; its merger pools 2 x 2 patches already."""
+    """The whole image at the size the model reads it; its merger pools 2 x 2 patches already."""
     return Memory(local=2, replay=1)
 
 
@@ -167,12 +169,17 @@ def _qwen_tensors(made: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def _qwen_tokens(model: Any, tensors: Mapping[str, Tensor]) -> list[Tensor]:
+    inputs = {k: v.to(model.device) for k, v in tensors.items()}
+    return feature_layers(model.model.get_image_features(**inputs, return_dict=True))
+
+
+def feature_layers(output: Any) -> list[Tensor]:
+    """A vision encoder's output as (V, D) tensors: for the input, then for each deepstack layer."""
     import torch
 
-    takes = {k: v.to(model.device) for k, v in tensors.items()}
-    out = model.model.get_image_features(**takes, return_dict=True)
-    layers = [out.pooler_output, *(getattr(out, "deepstack_features", None) or ())]
-    return [layer if torch.is_tensor(layer) else torch.cat(tuple(layer)) for layer in layers]
+    layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+    tensors = (x if torch.is_tensor(x) else torch.cat(tuple(x)) for x in layers)
+    return [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
 
 
 def _llava_tensors(made: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -196,5 +203,13 @@ def _llava_tokens(model: Any, tensors: Mapping[str, Tensor]) -> list[Tensor]:
     return [body.multi_modal_projector(hidden).flatten(0, 1)]
 
 
-QWEN = Recall(qwen, _qwen_tensors, _qwen_tokens, lambda c: c.vision_config.spatial_merge_size**2)
-LLAVA_NEXT = Recall(llava_next, _llava_tensors, _llava_tokens, lambda config: 1)
+def _qwen_cell(config: Any) -> int:
+    return config.vision_config.spatial_merge_size**2
+
+
+def _llava_cell(config: Any) -> int:
+    return 1
+
+
+QWEN = Recall(qwen, _qwen_tensors, _qwen_tokens, _qwen_cell)
+LLAVA_NEXT = Recall(llava_next, _llava_tensors, _llava_tokens, _llava_cell)

@@ -10,8 +10,17 @@ from mm.engine.engine import Engine, Reply
 from mm.errors import ModelError
 from mm.geometry import Size
 from mm.tokens.sequence import Tokens
-from mm.types import Conversation, Features, Generation, Image, Message, Sampling
-from mm.vlm import AttentionMaps, Cancelled, OnToken, Query, Traits, check_on_token, unread
+from mm.types import Conversation, Features, Generation, Message, Sampling
+from mm.vlm import (
+    AttentionMaps,
+    Cancelled,
+    OnToken,
+    Query,
+    Traits,
+    check_on_token,
+    tokens_of,
+    unread,
+)
 
 
 class HFVLM:
@@ -117,11 +126,6 @@ class HFVLM:
     def feature_tokens(self, features: Features) -> int:
         return self.builder.feature_tokens(features)
 
-    def _cost(self, seen: Image | Features) -> int:
-        return (
-            self.visual_tokens(seen.size) if isinstance(seen, Image) else self.feature_tokens(seen)
-        )
-
     def _with(self, **changes: Any) -> HFVLM:
         same = {
             "name": self.name,
@@ -133,7 +137,7 @@ class HFVLM:
         return HFVLM(self.engine, **{**same, **changes})
 
     def _generation(self, conversation: Conversation, reply: Reply) -> Generation:
-        visual = sum(self._cost(seen) for m in unread(conversation, _wrote) for seen in m.seen)
+        visual = sum(tokens_of(self, v) for m in unread(conversation, _wrote) for v in m.visuals)
         said = Message("assistant", self.builder.parse(reply.ids), reply.ids)
         return Generation(
             said, reply.logprobs, replace(reply.cost, visual_tokens=visual), reply.finish

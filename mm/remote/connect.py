@@ -140,7 +140,7 @@ def _traits(builder: TokenBuilder | None, family: Family | None) -> Traits:
 def _message_format(family: Family | None, tools: Tools, show: Show) -> MessageFormat:
     if family is None:
         return MessageFormat(tools, show=show)
-    turns = family.turns
+    turns = family.templates
     written = [p for t in turns for p in (t.begin, *(t.system or ()), *t.user, *t.assistant)]
     spelt = {family.placeholder, *family.markers, *re.findall(r"<[^<>\s]+>", " ".join(written))}
     spelt.discard("<think>")  # the template writes it, and users may

@@ -47,7 +47,7 @@ def compose(
     *,
     end_ids: Iterable[int] = (),
 ) -> TokenBuilder:
-    """A builder from its parts, with the turns that the tokenizer's chat template writes.
+    """A builder from its parts, with the family's template that writes what the tokenizer's does.
 
     Raises:
         ValueError: the tokenizer lacks a token the family needs.
@@ -59,17 +59,17 @@ def compose(
         tokenizer=tokenizer,
         image_processor=image_processor,
         end_ids=frozenset(end_ids),
-        words=SafeTokenizer(tokenizer, family.placeholder, family.markers),
+        safe_tokenizer=SafeTokenizer(tokenizer, family.placeholder, family.markers),
     )
     if not tokenizer.chat_template:
         return make()
     theirs = _prompt(tokenizer)
-    for turns in family.turns:
+    for template in family.templates:
         with suppress(ValueError):  # a template whose tokens this tokenizer lacks
-            builder = make(turns=turns)
+            builder = make(template=template)
             if _bare(builder.build([user(_PROBE)]).ids, tokenizer) == theirs:
                 return builder
-    log.warning("%s: unknown chat template; using the family's usual turns", family.name)
+    log.warning("%s: unknown chat template; using the family's usual one", family.name)
     return make()
 
 

@@ -1,4 +1,4 @@
-"""A conversation as a model reads it: ids, and the pictures inside them."""
+"""A conversation as a model reads it: ids, and the images inside them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from mm.families.visual_memory import Block
 from mm.geometry import Size
-from mm.types import Features, Image
-
-from .image_processing import key_of
+from mm.types import Image, Visual
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,20 +16,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageSpan:
-    """One picture inside the ids, or a block of one's memory.
+    """One image inside the ids, or a block of one's memory. It can be pickled.
 
     Attributes:
         start, stop: ids[start:stop] runs from its first placeholder to its last.
-        process: gives `tensors`, the image processor's output for this picture alone, or for the
-            memory's tiles; only then are pixels touched.
+        key: equal for spans whose encoded image, or memory, is the same.
+        content: equal for spans that mean the same in a context.
+        process: runs the image processor on this image alone, or on the memory's tiles; only then
+            are pixels touched. The result is cached for a while.
         patches: vision patches the encoder computes for it.
         shape: (columns, rows) of its visual tokens, as positions with axes count them.
-        block: which part of the memory; None for a picture.
+        block: which part of the memory; None for an image.
     """
 
-    seen: Image | Features
+    visual: Visual
     start: int
     stop: int
+    key: str
+    content: str
     process: Callable[[], Mapping[str, Tensor]] = field(repr=False, compare=False)
     patches: int
     shape: Size = (0, 0)
@@ -39,25 +41,12 @@ class ImageSpan:
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
+        """What the vision encoder takes: the result of `process`."""
         return self.process()
-
-    def prepare(self) -> None:
-        """Have `tensors` made now; they are kept for a while."""
-        self.process()
 
     @property
     def image(self) -> Image:
-        return self.seen if isinstance(self.seen, Image) else self.seen.image
-
-    @property
-    def key(self) -> str:
-        """Equal for spans whose encoded picture, or memory, is the same."""
-        return key_of(self.seen)
-
-    @property
-    def content(self) -> str:
-        """Equal for spans that mean the same in a context."""
-        return f"{self.key} {self.block.box} {self.block.pool}" if self.block else self.key
+        return self.visual.source
 
 
 @dataclass(frozen=True)

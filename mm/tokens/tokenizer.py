@@ -1,4 +1,4 @@
-"""Text to ids and back; a control token comes from us alone and never from somebody's words."""
+"""Text to ids and back; a special token comes from a template, never from a user's text."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from functools import lru_cache
 from typing import Any, Literal
 
 Piece = int | str
-"""A token's id, or words to tokenise."""
+"""A token's id, or text to tokenise."""
 
-After = Literal["start", "token", "words"]
+After = Literal["start", "token", "text"]
+"""What stands before a text: nothing, a special token, or more text."""
 
 _ANCHOR = "\n"  # a vocabulary in the manner of Llama's merges it with nothing
 
 
 class SafeTokenizer:
-    """A tokenizer's rules without its control tokens; safe to use from several threads.
+    """A tokenizer's rules without its special tokens; safe to use from several threads.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
-        needed: a token that only we write, though the tokenizer may not call it special.
+        needed: a token that only templates write, though the tokenizer may not call it special.
         others: more of those, as far as the tokenizer knows them.
 
     Raises:
@@ -36,28 +37,28 @@ class SafeTokenizer:
         self.ids = {n: i for n, i in found.items() if i not in (None, tokenizer.unk_token_id)}
         if needed not in self.ids:
             raise ValueError(f"the tokenizer has no token {needed!r}, which its model needs")
-        self.control_ids = frozenset(self.ids.values())
+        self.special_ids = frozenset(self.ids.values())
         longest_first = sorted(map(re.escape, self.ids), key=len, reverse=True)
-        self._controls = re.compile("|".join(longest_first))
+        self._specials = re.compile("|".join(longest_first))
         self._rules = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         self._rules.no_truncation()
         self._rules.no_padding()
         self._spaced = self._prefixed_after(tokenizer.backend_tokenizer)
         self._rules.encode_special_tokens = True
         self.encode = lru_cache(4096)(self._encode)
-        self.marks = lru_cache(1024)(self._marks)
+        self.split_special = lru_cache(1024)(self._split_special)
 
-    def _marks(self, text: str) -> tuple[Piece, ...]:
-        """Our own `text` with its control tokens as ids."""
+    def _split_special(self, text: str) -> tuple[Piece, ...]:
+        """A template's `text` with its special tokens as ids."""
         pieces: list[Piece] = []
         at = 0
-        for found in self._controls.finditer(text):
+        for found in self._specials.finditer(text):
             pieces += [text[at : found.start()], self.ids[found[0]]]
             at = found.end()
         return tuple(p for p in (*pieces, text[at:]) if p != "")
 
     def _encode(self, pieces: tuple[Piece, ...], after: After = "start") -> tuple[int, ...]:
-        """The ids of `pieces`; words that touch are tokenised as one text.
+        """The ids of `pieces`; texts that touch are tokenised as one.
 
         `after` says what stands before them, for vocabularies that put a space before a text.
         """
@@ -68,7 +69,7 @@ class SafeTokenizer:
                 after = "token"
             else:
                 ids += self._text(piece, after)
-                after = "words"
+                after = "text"
         return tuple(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -76,11 +77,11 @@ class SafeTokenizer:
 
     def _text(self, text: str, after: After) -> list[int]:
         ids = self._plain(text, after)
-        if self.control_ids.isdisjoint(ids):
+        if self.special_ids.isdisjoint(ids):
             return ids
-        # a control token that its tokenizer does not call special: taken apart, it is words
-        broken = self._controls.sub(lambda m: f"{m[0][0]}\0{m[0][1:]}", text).split("\0")
-        contexts: list[After] = [after, *["words" for _ in broken[1:]]]
+        # a special token that its tokenizer does not call special: taken apart, it is text
+        broken = self._specials.sub(lambda m: f"{m[0][0]}\0{m[0][1:]}", text).split("\0")
+        contexts: list[After] = [after, *["text" for _ in broken[1:]]]
         return [i for t, c in zip(broken, contexts, strict=True) for i in self._plain(t, c)]
 
     def _plain(self, text: str, after: After) -> list[int]:
@@ -92,11 +93,11 @@ class SafeTokenizer:
         return self._rules.encode(text, add_special_tokens=False).ids
 
     def _prefixed_after(self, backend: Any) -> frozenset[After]:
-        """Where words begin as a text of their own does; elsewhere they need an anchor before."""
+        """After what a text begins as one on its own does; elsewhere it needs an anchor before."""
         alone = self._raw("a")
         spaced: set[After] = {"start"}
         if self._raw(_ANCHOR + "a")[len(self._raw(_ANCHOR)) :] == alone:
-            return frozenset({"start", "token", "words"})
+            return frozenset({"start", "token", "text"})
         name = min(self.ids)
         if backend.encode(name + "a", add_special_tokens=False).ids[1:] == alone:
             spaced.add("token")
@@ -104,7 +105,7 @@ class SafeTokenizer:
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """`pieces` with words that touch made one."""
+    """`pieces` with texts that touch made one."""
     merged: list[Piece] = []
     for piece in pieces:
         if isinstance(piece, str) and merged and isinstance(merged[-1], str):
@@ -115,13 +116,13 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 class TokenWriter:
-    """Ids as they are written; words wait until what they touch is known."""
+    """Ids as they are written; a text waits until what it touches is known."""
 
-    def __init__(self, words: SafeTokenizer, first: Sequence[int]) -> None:
+    def __init__(self, tokenizer: SafeTokenizer, first: Sequence[int]) -> None:
         self.ids: list[int] = [*first]
         self.trained: list[bool] = [False] * len(first)
         self.after: After = "start"
-        self._words = words
+        self._tokenizer = tokenizer
         self._waiting: list[Piece] = []
 
     def write(self, pieces: Iterable[Piece]) -> None:
@@ -130,15 +131,15 @@ class TokenWriter:
     def flush(self) -> None:
         pieces = tuple(p for p in self._waiting if p != "")
         self._waiting = []
-        self._put(self._words.encode(pieces, self.after), trained=False)
+        self._put(self._tokenizer.encode(pieces, self.after), trained=False)
         if pieces:
-            self.after = "token" if isinstance(pieces[-1], int) else "words"
+            self.after = "token" if isinstance(pieces[-1], int) else "text"
 
     def add(self, ids: Sequence[int], *, trained: bool) -> None:
         """Ids that the assistant wrote."""
         self._put(ids, trained=trained)
         if ids:
-            self.after = "words" if ids[-1] not in self._words.control_ids else "token"
+            self.after = "text" if ids[-1] not in self._tokenizer.special_ids else "token"
 
     def _put(self, ids: Sequence[int], *, trained: bool) -> None:
         self.ids += ids

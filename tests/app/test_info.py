@@ -19,7 +19,7 @@ def checkpoint(tmp_path_factory) -> Path:
     tiny = FAMILIES["qwen3_vl"]()
     tiny.model.save_pretrained(str(folder))
     tiny.builder.tokenizer.save_pretrained(folder)
-    tiny.builder._pictures._processor.save_pretrained(folder)
+    tiny.builder.image_processing._processor.save_pretrained(folder)
     return folder
 
 

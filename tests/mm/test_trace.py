@@ -139,6 +139,14 @@ def test_images_are_equal_by_pixels_and_origin():
     assert "PIL" not in repr(RED)
 
 
+def test_an_image_is_hashed_when_its_id_is_asked_for():
+    image = picture("red")
+    assert "id" not in vars(image)
+    assert image == image
+    assert "id" not in vars(image)
+    assert image.id == picture("red").id
+
+
 def test_messages_are_equal_whatever_tokens_wrote_them():
     from dataclasses import replace
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mm.geometry import Region
+from mm.geometry import Region, smart_resize
 from mm.types import Cropped, Image
 from vision.crop import (
     GREY,
@@ -16,7 +16,6 @@ from vision.crop import (
     enlargement,
     in_original,
     inclusive_box,
-    smart_resize,
     square_view,
     square_window,
     sturdy,
@@ -53,7 +52,7 @@ def test_enlargement_follows_the_paper(share: float, times: float) -> None:
 
 def test_papers_picture_gives_the_papers_crop() -> None:
     image = Image(PIL.Image.new("RGB", (2000, 1500)))
-    assert smart_resize(image.size, 28, 4 * 784, 2048 * 784) == (1456, 1092)
+    assert smart_resize(image.size, 28, 4 * 784, 2048 * 784, least=28) == (1456, 1092)
     region = Region.from_pixels((100, 100, 300, 250), (1456, 1092))
     assert inclusive_box(region, image.size) == (137, 137, 413, 344)  # 276 x 207
     made = crop(image, region)
@@ -73,7 +72,7 @@ def test_papers_picture_gives_the_papers_crop() -> None:
     ],
 )
 def test_smart_resize(size: tuple[int, int], expected: tuple[int, int]) -> None:
-    assert smart_resize(size, 28, 4 * 784, 1024 * 784) == expected
+    assert smart_resize(size, 28, 4 * 784, 1024 * 784, least=28) == expected
 
 
 @pytest.mark.parametrize(

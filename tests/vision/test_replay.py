@@ -53,7 +53,7 @@ def test_a_call_is_answered_from_memory() -> None:
     assert trace.images == ()
     assert regions_of(trace.best) == [(0, PLACE)]
     assert (looks(trace.best), calls(trace.best), valid_calls(trace.best)) == (1, 1, 1)
-    assert vlm.conversations[1][-1].seen == trace.best.looks
+    assert vlm.conversations[1][-1].visuals == trace.best.looks
 
 
 def test_the_papers_signal_is_answered_within_the_turn() -> None:
@@ -74,7 +74,7 @@ def test_the_overview_comes_from_memory_as_the_model_has_it() -> None:
     }
     for name, traits in (("own", OWN), ("paper", PAPER)):
         trace = run(replay, SAMPLE, ScriptedVLM(["STOP"], traits=traits))
-        assert trace.sample.prompt[0].seen == shown[name]
+        assert trace.sample.prompt[0].visuals == shown[name]
         assert trace.sample.images == (PICTURE,)
 
 
@@ -162,7 +162,7 @@ def test_controls_change_what_is_shown_and_nothing_else() -> None:
     assert trace.best.looks == (Features(PICTURE, other),)
     full = run(partial(replay, full=True), SAMPLE, ScriptedVLM(["STOP"], traits=PAPER))
     snapshot = Features(PICTURE, WHOLE, 2, snapshot=True)
-    assert full.sample.prompt[0].seen == (snapshot, Features(PICTURE))
+    assert full.sample.prompt[0].visuals == (snapshot, Features(PICTURE))
     assert roles(full) == ["assistant"]
 
 

@@ -103,8 +103,8 @@ class Collator:
                 at = span.start - 1
                 while tokens.ids[at] in self.builder.banned_ids:
                     at -= 1
-                if isinstance(span.seen, Features) and tokens.trained[at]:
-                    yield Pointed(row, at + shift, span.seen.region)
+                if isinstance(span.visual, Features) and tokens.trained[at]:
+                    yield Pointed(row, at + shift, span.visual.region)
 
     @property
     def _pad(self) -> int:
@@ -136,7 +136,7 @@ class Collator:
         visual = (ids == self.builder.placeholder_id).int()
         if self.builder.family.mrope:
             return {"mm_token_type_ids": visual}
-        return {"token_type_ids": visual} if self.builder.family.joined_pictures else {}
+        return {"token_type_ids": visual} if self.builder.family.bidirectional_images else {}
 
 
 class PairCollator:

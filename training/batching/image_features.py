@@ -96,7 +96,7 @@ def _memory(model: Any, span: ImageSpan, block: Block) -> tuple[Tensor, ...]:
     assert family
     assert family.recall, "the token builder gives no blocks of such a family"
     layers = family.recall.encode(model, span.tensors)
-    return tuple(block.sheet.join(layer) for layer in layers)
+    return tuple(block.grid.join(layer) for layer in layers)
 
 
 def _joined(model: Any, pictures: Sequence[ImageSpan], seen: Mapping[str, Seen]) -> dict[str, Any]:

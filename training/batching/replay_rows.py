@@ -10,7 +10,7 @@ from itertools import groupby
 from mm.families.registry import RECALLING
 from mm.markup import render_parts
 from mm.tokens.builder import TokenBuilder
-from mm.types import Features, Image, Message, Part, Text, user
+from mm.types import Features, Image, Message, Part, Text, Visual, user
 from mm.vlm import Memory
 from training.data import BadData, Row
 from vision.replay import EOT, INSTRUCTION, MAX_TOKENS, SOT, read_signal, remembered, within
@@ -59,7 +59,7 @@ def replayed(builder: TokenBuilder, row: Row) -> Row:
 
 
 def _points(message: Message) -> bool:
-    words = [part for part in message.parts if not isinstance(part, Image | Features)]
+    words = [part for part in message.parts if not isinstance(part, Visual)]
     return message.role == "assistant" and EOT in render_parts(words)
 
 
@@ -68,7 +68,7 @@ def _answered(
 ) -> Message:
     """`message` with each region that it points at behind its signal; adds them to `known`."""
     parts: list[Part] = []
-    for seen, run in groupby(message.parts, key=lambda part: isinstance(part, Image | Features)):
+    for seen, run in groupby(message.parts, key=lambda part: isinstance(part, Visual)):
         if seen:
             parts += run
             continue

@@ -232,7 +232,7 @@ def prompts(vlm: HFVLM, number: int, clients: int) -> list[Tokens]:
 def _prepared(vlm: HFVLM, conversation: Conversation) -> Tokens:
     tokens = vlm.builder.build(conversation)
     for span in tokens.images:
-        span.prepare()
+        span.process()
     return tokens
 
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from rich.text import Text
 
 from mm.tokens.builder import TokenBuilder
-from mm.types import Conversation, Features, Image
+from mm.types import Conversation, Image
 
 from .row import Row
 
@@ -51,7 +51,7 @@ def pieces(builder: TokenBuilder, conversation: Conversation, row: Row) -> list[
         found += _words(builder, tokens.ids[at:start], tokens.trained[at:start])
         at = start
         if span := spans.get(start):
-            found.append(Piece("", span.stop - start, picture=_shown(span.seen)))
+            found.append(Piece("", span.stop - start, picture=span.image))
             at = span.stop
     return found
 
@@ -100,10 +100,6 @@ def _words(builder: TokenBuilder, ids: Sequence[int], trained: Sequence[bool]) -
     for fate, run in groupby(zip(ids, trained, strict=True), key=lambda pair: pair[1]):
         some = [id for id, _ in run]
         yield Piece(builder.tokenizer.decode(some, skip_special_tokens=False), len(some), fate)
-
-
-def _shown(seen: Image | Features) -> Image:
-    return seen if isinstance(seen, Image) else seen.image
 
 
 def _blocks(image: Image) -> Text:

@@ -13,10 +13,9 @@ from mm.strategies.single import direct, insist
 from mm.trace import Sample
 from mm.types import Conversation, Image, Message
 from vision.controls import random_region
+from vision.crop import GREY
 
 from .tasks import Item, Suite
-
-GREY = (128, 128, 128)
 
 
 @dataclass(frozen=True)

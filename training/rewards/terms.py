@@ -15,7 +15,7 @@ from mm.answers.matching import judge, parse_number
 from mm.geometry import Region, iou
 from mm.markup import render_parts
 from mm.trace import Branch
-from mm.types import Cropped, Features, Image
+from mm.types import Cropped, Features, Image, Visual
 from training.data import Row
 
 
@@ -235,4 +235,4 @@ def _region(seen: Image | Features) -> Region | None:
 
 
 def _is_words(part: object) -> bool:
-    return not isinstance(part, Image | Features)
+    return not isinstance(part, Visual)

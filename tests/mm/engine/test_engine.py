@@ -44,7 +44,7 @@ def fresh_logits(tiny: TinyModel, tokens: Tokens) -> torch.Tensor:
     if family.mrope:
         tensors["mm_token_type_ids"] = visual
         tiny.model.model.rope_deltas = None
-    if family.joined_pictures:
+    if family.bidirectional_images:
         tensors["token_type_ids"] = visual
     with torch.no_grad():
         out = tiny.model(input_ids=ids, attention_mask=torch.ones_like(ids), **tensors)

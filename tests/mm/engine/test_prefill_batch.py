@@ -47,7 +47,7 @@ class Bench:
     def prompt(self, conversation: Conversation, priority: int = 0) -> Prompt:
         tokens = self.weights.builder.build(conversation)
         for span in tokens.images:
-            span.prepare()
+            span.process()
         return Prompt.of(Request(tokens, sampling=Sampling(), priority=priority))
 
     @torch.inference_mode()

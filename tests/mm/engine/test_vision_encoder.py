@@ -158,17 +158,17 @@ def test_a_picture_that_cannot_be_encoded_fails_alone() -> None:
 
 def test_pictures_are_prepared_by_the_thread_that_asks() -> None:
     model, threads = endless(), []
-    process = model.builder._pictures._process
+    process = model.builder.image_processing._process
 
     def noted(pixels: Any) -> Any:
         threads.append(threading.current_thread().name)
         return process(pixels)
 
-    model.builder._pictures._process = noted  # type: ignore[method-assign]
+    model.builder.image_processing._process = noted  # type: ignore[method-assign]
     fresh = (user(noise(77), "here?"),)
     try:
         for _ in range(2):
             model.generate([fresh], Sampling(max_tokens=2))
     finally:
-        model.builder._pictures._process = process  # type: ignore[method-assign]
+        model.builder.image_processing._process = process  # type: ignore[method-assign]
     assert threads == [threading.current_thread().name]

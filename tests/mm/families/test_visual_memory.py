@@ -15,7 +15,7 @@ from tiny_models import FAMILIES
 from mm.engine.engine import Engine
 from mm.errors import ModelError
 from mm.families.registry import RECALLING
-from mm.families.visual_memory import Sheet, block, fitting, sheet
+from mm.families.visual_memory import TileGrid, block, fitting, tile_grid
 from mm.geometry import WHOLE, Region
 from mm.local.hf_vlm import HFVLM
 from mm.types import Features, Message, Sampling, assistant, message, user
@@ -69,7 +69,7 @@ def test_the_overview_has_the_papers_budget(tiles: tuple[int, int], tokens: int)
     memory = Memory(tile=336, max_tiles=64, snapshot=2, local=4)
     size = (336 * tiles[0], 336 * tiles[1])
     shapes = [
-        block(WHOLE, sheet(memory, size, lambda _: (24, 24), snapshot=snapshot), pool).shape
+        block(WHOLE, tile_grid(memory, size, lambda _: (24, 24), snapshot=snapshot), pool).shape
         for snapshot, pool in ((True, 2), (False, 4))
     ]
     assert sum(columns * rows for columns, rows in shapes) == tokens
@@ -86,20 +86,20 @@ def test_the_overview_has_the_papers_budget(tiles: tuple[int, int], tokens: int)
     ],
 )
 def test_a_block_is_what_its_region_touches(region, pool, box, shape) -> None:
-    found = block(region, Sheet((128, 128), (6, 6), (4, 4)), pool)
+    found = block(region, TileGrid((128, 128), (6, 6), (4, 4)), pool)
     assert (found.box, found.shape) == (box, shape)
 
 
 def test_pooling_averages_what_is_there() -> None:
-    found = block(Region(0, 0, 3 / 4, 1 / 2), Sheet((64, 64), (1, 1), (4, 4)), 2)
+    found = block(Region(0, 0, 3 / 4, 1 / 2), TileGrid((64, 64), (1, 1), (4, 4)), 2)
     tokens = torch.arange(16.0)[:, None]
     assert found.of(tokens).flatten().tolist() == [2.5, 4.0]  # of 0 1 4 5, and of 2 6
 
 
 def test_tiles_are_put_together_row_by_row() -> None:
-    sheet_of = Sheet((64, 64), (2, 1), (2, 2))
+    grid = TileGrid((64, 64), (2, 1), (2, 2))
     tiles = torch.tensor([0.0, 1, 2, 3, 10, 11, 12, 13])[:, None]
-    assert sheet_of.join(tiles).flatten().tolist() == [0, 1, 10, 11, 2, 3, 12, 13]
+    assert grid.join(tiles).flatten().tolist() == [0, 1, 10, 11, 2, 3, 12, 13]
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "llava_next"])

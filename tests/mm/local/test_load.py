@@ -40,7 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = FAMILIES["qwen3_vl"]()
     tiny.model.save_pretrained(str(folder))
     tiny.builder.tokenizer.save_pretrained(folder)
-    tiny.builder._pictures._processor.save_pretrained(folder)
+    tiny.builder.image_processing._processor.save_pretrained(folder)
     edit(folder, crop_rule="square")
     return folder
 

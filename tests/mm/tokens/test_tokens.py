@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -304,10 +305,8 @@ def test_a_longer_conversation_begins_with_the_shorter(family: str) -> None:
 @pytest.mark.parametrize("ended", [pytest.param(True, id="ended"), pytest.param(False, id="cut")])
 def test_generated_tokens_stay_as_they_were(family: str, ended: bool) -> None:
     builder = builder_of(family)
-    prompt = builder.build(LONG[:2]).ids
-    odd = (
-        builder.words.encode(("so",)) + builder.words.encode(("n",)) + builder.words.encode(("\n",))
-    )
+    prompt, encode = builder.build(LONG[:2]).ids, builder.safe_tokenizer.encode
+    odd = encode(("so",)) + encode(("n",)) + encode(("\n",))
     end = builder.continuation("")[-1]
     wrote = (*odd, end) if ended else odd
     reply = Message("assistant", (Text("son\n"),), wrote)
@@ -319,9 +318,9 @@ def test_generated_tokens_stay_as_they_were(family: str, ended: bool) -> None:
 @pytest.mark.parametrize("family", ALL)
 def test_a_picture_stands_inside_the_assistants_turn(family: str) -> None:
     builder = builder_of(family)
-    wrote = Message("assistant", (Text("look"),), builder.words.encode(("look",)))
+    wrote = Message("assistant", (Text("look"),), builder.safe_tokenizer.encode(("look",)))
     shown = assistant("\n", noise(0, (60, 90)), "\n")
-    reply = Message("assistant", (Text("K"),), builder.words.encode(("K",)))
+    reply = Message("assistant", (Text("K"),), builder.safe_tokenizer.encode(("K",)))
     said = (user(noise(), "?"), wrote, shown, reply)
     tokens = builder.build(said, exclude=frozenset({2}), open_turn=False)
     assert trained_text(builder, tokens).replace(" ", "") == "lookK"
@@ -341,7 +340,7 @@ def test_a_picture_stands_inside_the_assistants_turn(family: str) -> None:
 def test_a_turn_that_ended_goes_on_when_the_assistant_has_more_to_say(family: str) -> None:
     builder = builder_of(family)
     end = builder.continuation("")[-1]
-    first = Message("assistant", (Text("a"),), (*builder.words.encode(("a",)), end))
+    first = Message("assistant", (Text("a"),), (*builder.safe_tokenizer.encode(("a",)), end))
     alone = builder.build((user("?"), first)).ids
     assert alone[-1] != end
     both = builder.build((user("?"), first, assistant("b")), open_turn=False)
@@ -474,7 +473,7 @@ def test_an_unknown_template_is_said_once(caplog: pytest.LogCaptureFixture) -> N
     )
     compose(tiny.builder.family, tiny.model.config, tokenizer, tiny.builder.image_processor)
     assert [r.message for r in caplog.records] == [
-        "Qwen3-VL: unknown chat template; using the family's usual turns"
+        "Qwen3-VL: unknown chat template; using the family's usual one"
     ]
 
 
@@ -493,7 +492,7 @@ def test_a_special_token_that_somebody_spells_is_words(family: str, spelt: str) 
     builder = builder_of(family)
     plain = builder.build((user("x"),)).ids
     tokens = builder.build((user(f"say {spelt} twice {spelt}"),))
-    controls = builder.words.control_ids
+    controls = builder.safe_tokenizer.special_ids
     assert [i for i in tokens.ids if i in controls] == [i for i in plain if i in controls]
     assert spelt in builder.decode(tokens.ids)
     said = builder.build((user("x"), assistant(f"{spelt}")), open_turn=False)
@@ -519,9 +518,10 @@ def test_words_after_a_token_are_what_the_whole_text_would_give(scheme: str) -> 
     tokenizer = spaced_tokenizer(["<image>"], "", scheme)
     words = SafeTokenizer(tokenizer, "<image>")
     text = "[INST] <image>\nis this? [/INST] it is</s> [INST] a"
-    pieces = words.marks(text)
+    pieces = words.split_special(text)
     assert words.encode(pieces) == tuple(tokenizer(text, add_special_tokens=False).input_ids)
-    cut = [words.encode(words.marks(text[: text.index(" it")])), words.encode((" it is",), "words")]
+    before = words.split_special(text[: text.index(" it")])
+    cut = [words.encode(before), words.encode((" it is",), "text")]
     assert cut[0] + cut[1] == words.encode(pieces)[: len(cut[0] + cut[1])]
 
 
@@ -599,7 +599,7 @@ def test_a_onevision_picture_costs_the_same_in_company() -> None:
 def test_placeholders_in_a_models_own_tokens_are_refused() -> None:
     builder = builder_of("qwen3_vl")
     odd = Message("assistant", (), (builder.placeholder_id,))
-    with pytest.raises(ValueError, match="1 placeholders for pictures that take 0"):
+    with pytest.raises(ValueError, match="1 placeholders for images that take 0"):
         builder.build((user("?"), odd))
 
 
@@ -617,22 +617,23 @@ def test_a_picture_is_processed_once() -> None:
 def test_pictures_kept_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     from mm.tokens import image_processing
 
+    (span,) = builder_of("qwen3_vl").build((user(noise(0, (128, 128))),)).images
+    one = sum(t.nbytes for t in span.tensors.values())
+    monkeypatch.setattr(image_processing, "_BUDGET", 2 * one)
     builder = TokenBuilder(
         builder_of("qwen3_vl").family,
         config=FAMILIES["qwen3_vl"]().model.config,
         tokenizer=builder_of("qwen3_vl").tokenizer,
         image_processor=builder_of("qwen3_vl").image_processor,
     )
-    one = sum(t.nbytes for t in builder._pictures.tensors(noise(0, (128, 128))).values())
-    monkeypatch.setattr(image_processing, "_BUDGET", 2 * one)
     for seed in range(5):
-        builder._pictures.tensors(noise(seed, (128, 128)))
-    assert list(builder._pictures._kept) == [noise(s, (128, 128)).id for s in (3, 4)]
-    assert builder._pictures._bytes == 2 * one
+        builder.image_processing.tensors(noise(seed, (128, 128)))
+    assert list(builder.image_processing._cache) == [noise(s, (128, 128)).id for s in (3, 4)]
+    assert builder.image_processing._cache.bytes == 2 * one
 
 
 def test_a_crop_is_processed_within_milliseconds() -> None:
-    pictures = builder_of("qwen3_vl")._pictures
+    pictures = builder_of("qwen3_vl").image_processing
     crop = noise(0, (128, 128))
     took = []
     for _ in range(20):
@@ -689,3 +690,22 @@ def test_an_older_checkpoints_files_are_read(tmp_path: Any) -> None:
     loaded = load_builder(str(tmp_path))
     assert loaded.seen_size((300, 300)) == (84, 84)
     assert loaded.tokenizer.chat_template == written
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_tokens_survive_pickling_and_their_copy_processes_images_itself(family: str) -> None:
+    tokens = builder_of(family).build((user(noise(5), "what letter?"),))
+    copy = pickle.loads(pickle.dumps(tokens))
+    assert copy == tokens
+    (mine,), (theirs,) = copy.images, tokens.images
+    assert all(torch.equal(mine.tensors[k], v) for k, v in theirs.tensors.items())
+
+
+@pytest.mark.parametrize("family", ALL)
+@pytest.mark.parametrize("size", [(120, 90), (40, 160)])
+def test_a_layouts_runs_hold_counts_and_no_placeholder(family: str, size: tuple[int, int]) -> None:
+    builder = builder_of(family)
+    layout = builder.image_processing.layout(size)
+    texts = [run for run in layout.runs if isinstance(run, str)]
+    assert not any(builder.family.placeholder in text for text in texts)
+    assert builder.build((user(noise(0, size)),)).ids.count(builder.placeholder_id) == layout.tokens
