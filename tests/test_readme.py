@@ -1,54 +1,195 @@
-"""What the README shows runs as it stands."""
+"""What the READMEs show runs as it stands, links somewhere, and takes its numbers from files."""
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from PIL import Image as pil
+import typer
+from training_rows import questions_csv
 
 import mm
-from app.cli.main import cli
+from app.cli.main import cli, run
 from app.strategies import STRATEGIES
+from training.evaluation.render import RESULTS, files_named, filled, typed
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [
+    page
+    for page in sorted(ROOT.rglob("*.md"))
+    if not {".venv", "runs", "build"} & set(page.relative_to(ROOT).parts)
+]
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+COMMAND = typer.main.get_command(cli)
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Path:
-    """An empty folder with the README's picture, and a script behind `mm.load`."""
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands(text: str) -> list[list[str]]:
+    """Every command of the shell blocks, in words."""
+    lines = "\n".join(block for block in blocks("sh", text)).splitlines()
+    said = [each for line in lines for each in line.partition("  #")[0].split(" && ")]
+    return [shlex.split(each) for each in said if each.strip()]
+
+
+OURS = [command for command in commands(README) if command[0] == "mm" and command[1] != "demo"]
+
+
+def examined(words: list[str]) -> None:
+    """Raises what a person would be told who gave `mm` these words."""
+    command, words = COMMAND, words[1:]
+    while inner := getattr(command, "commands", None):
+        assert words[0] in inner, words
+        command, words = inner[words[0]], words[1:]
+    command.make_context(str(command.name), list(words))
+
+
+# the way in
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) < 7000
+
+
+def test_ten_lines_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mm, "load", lambda name: mm.ScriptedVLM(["K", "L", "M"]))
-    (tmp_path / "app/examples").mkdir(parents=True)
-    pil.new("RGB", (80, 40), "red").save(tmp_path / "app/examples/table.png")
-    return tmp_path
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-
-
-def test_ten_lines_run(here, capsys):
-    exec(blocks("python")[0], {})
+    shutil.copytree(ROOT / "app/examples", tmp_path / "app/examples")
+    (block,) = blocks("python")
+    exec(block, {})
     assert capsys.readouterr().out.startswith("K (")
-    assert len(mm.load_traces(here / "runs/first")) == 1
+    assert len(mm.load_traces(tmp_path / "runs/first")) == 1
 
 
-def test_strategy_of_ones_own_runs(here):
-    names: dict = {"mm": mm}
-    exec(blocks("python")[1], names)
-    sample = mm.question("What?", here / "app/examples/table.png")
-    assert mm.run(names["twice"], sample, mm.load("tiny")).answer == "L"
+def test_two_commands_do_what_the_lines_without_make_do():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    venv, install, demo = [line for line in blocks("sh")[1].splitlines() if line]
+    for line in (venv, install):
+        assert f"#   {line}" in makefile
+    recipes = [line.strip() for line in makefile.splitlines() if line.startswith("\t")]
+    assert f".venv/bin/{install}" in recipes
+    assert demo in recipes
+    assert [words[1] for words in commands(blocks("sh")[0]) or []] == []
+    named = {line.split()[1] for line in blocks("sh")[0].splitlines()}
+    assert all(re.search(rf"^{name}: ", makefile, re.MULTILINE) for name in named)
 
 
-def test_commands_and_strategies_exist():
-    shell = "\n".join(blocks("sh")) + "\n".join(re.findall(r"^\| `(.*?)` \|", README, re.MULTILINE))
-    named = {
-        info.name or info.callback.__name__ for info in cli.registered_commands if info.callback
-    }
-    named |= {group.name for group in cli.registered_groups if group.name}
-    assert set(re.findall(r"\bmm (\w+)", shell)) == named
-    section = README.split("## Strategies")[1].split("\n## ")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == STRATEGIES.keys()
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """A folder with all that the README's commands name, and a server's address."""
+    folder = tmp_path_factory.mktemp("readme")
+    shutil.copytree(ROOT / "app/examples", folder / "app/examples")
+    shutil.copy(ROOT / "app/examples/table.png", folder / "picture.png")
+    questions_csv(folder, "train", 24)
+    questions_csv(folder, "test", 4)
+    (folder / "script.json").write_text(
+        json.dumps(
+            {
+                "models": {"body": {"data": [{"id": "NAME"}]}},
+                "replies": [
+                    {
+                        "chunks": [
+                            {"choices": [{"delta": {"content": "K"}, "finish_reason": "stop"}]},
+                            "[DONE]",
+                        ]
+                    }
+                ],
+            }
+        )
+    )
+    script = [str(ROOT / "tests/loopback.py"), str(folder / "script.json"), str(folder / "seen")]
+    server = subprocess.Popen([sys.executable, *script], stdout=subprocess.PIPE, text=True)
+    assert server.stdout
+    yield folder, f"http://localhost:{int(server.stdout.readline())}/v1"
+    server.terminate()
+    server.wait()
+
+
+SMALLER = {
+    "ask": [],
+    "eval": ["--limit", "1"],
+    "train": ["--max-steps", "1", "--no-compile"],
+}
+"""What makes a command short without making it another; the last of two values counts."""
+
+
+@pytest.mark.parametrize("words", OURS, ids=" ".join)
+def test_every_command_runs(here, monkeypatch, words):
+    folder, server = here
+    monkeypatch.chdir(folder)
+    words = [re.sub(r"http://localhost:\d+/v1", server, word) for word in words]
+    smaller = [*SMALLER[words[1]], *(["--task", "read"] if "--task" in words else [])]
+    assert run([*words[1:], *smaller]) == 0
+
+
+# all pages
+
+
+@every_page
+def test_commands_and_their_options_exist(page):
+    for words in commands(page.read_text(encoding="utf-8")):
+        if words[0] == "mm":
+            examined(words)
+        elif words[:2] == ["python", "-m"]:
+            assert find_spec(words[2]), words
+        elif words[0] == "python":
+            assert (ROOT / words[1]).exists(), words
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([\w-]*))?\)", text):
+        linked = (page.parent / target) if target else page
+        assert linked.exists(), target
+        heads = re.findall(r"^#+ (.*)$", linked.read_text(), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [
+            re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads
+        ]
+
+
+@every_page
+def test_numbers_come_from_files(page):
+    text = page.read_text(encoding="utf-8")
+    assert filled(text) == text, "python -m training.evaluation.render " + str(page)
+    shown = files_named(text)
+    told = shown.pop("commands", set())
+    assert set().union(*shown.values()) <= told, "a table without its command"
+    assert not re.findall(r"\d\.\d+ ?(?:%|\()", typed(text)), "a measured number without a file"
+
+
+def test_every_result_is_shown():
+    shown = [files_named(page.read_text(encoding="utf-8")) for page in PAGES]
+    names = set().union(*(names for views in shown for names in views.values()))
+    assert names == {path.name for path in RESULTS.iterdir()}
+
+
+def test_commands_and_strategies_are_all_named():
+    table = README.split("## In a shell")[1].split("\n## ")[0]
+    assert set(re.findall(r"`mm (\w+)", table)) == set(getattr(COMMAND, "commands", {}))
+    table = README.split("## Strategies")[1].split("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == STRATEGIES.keys()
+
+
+@pytest.mark.parametrize(
+    ("example", "told"),
+    [
+        ("own_strategy", "What letter is on the red square? F, after 1 looks"),
+        ("own_reward", "F {'accuracy': 1.0, "),
+        ("own_family", "seen at (128, 128), 16 visual tokens"),
+    ],
+)
+def test_examples_run(capsys, example, told):
+    runpy.run_module(f"app.examples.{example}", run_name="__main__")
+    assert told in capsys.readouterr().out
