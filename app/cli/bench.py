@@ -46,14 +46,14 @@ def looks(
 @bench.command()
 def replay(
     model: Model = "tiny",
-    side: Annotated[int, typer.Option(min=32, help="Sides of the square picture.")] = 768,
+    side: Annotated[int, typer.Option(min=32, help="Sides of the square image.")] = 768,
     looks: Annotated[str, typer.Option(help="Numbers of looks: a,b.")] = "1,2,4",
     device: Device = None,
     dtype: Dtype = None,
     rounds: Rounds = 5,
     out: Out = None,
 ) -> None:
-    """Looks from memory (ours) against zoom's crops (theirs), at the same places of a picture."""
+    """Looks from memory (ours) against zoom's crops (theirs), at the same places of an image."""
     from training.benchmarks import replay_cost
 
     counts = [int(count) if count.isdigit() else 0 for count in split(looks)]
@@ -72,7 +72,7 @@ def users(
     device: Device = None,
     dtype: Dtype = None,
     served: Annotated[
-        bool, typer.Option("--serve/--no-serve", help="The row against transformers server_speed.")
+        bool, typer.Option("--serve/--no-serve", help="The row against transformers serve.")
     ] = True,
     rounds: Rounds = 5,
     out: Out = None,
@@ -133,7 +133,7 @@ def soak(
     In float32, where a reply has to be the one computed alone. Exit code 1: some was not, or a
     conversation ended in neither an answer nor a named error.
     """
-    from training.benchmarks.engine_speed import picture
+    from training.benchmarks.engine_speed import unseen_image
     from training.benchmarks.soak import Soaked
     from training.benchmarks.soak import soak as run_soak
 
@@ -144,7 +144,7 @@ def soak(
     vlm = _engine(ModelChoice(model, device, "float32"))
     found = run_soak(
         vlm,
-        cache(picture),
+        cache(unseen_image),
         minutes=minutes,
         conversations=conversations,
         clients=clients,

@@ -25,7 +25,7 @@ def sameness(
 ) -> Measured:
     """The share of `items` Tabletop questions, of all tasks in turn, that are answered the same.
 
-    Greedily, at most 64 tokens each: one by one with nothing kept, against all of them at once.
+    Greedily, at most 64 tokens each: one by one with empty caches, against all of them at once.
     """
     each = -(-items // len(TASKS))
     suites = tabletop_suites((), seed=seed, limit=each, level=LEVEL)

@@ -1,4 +1,4 @@
-"""Which of a model's attention `attend` should follow: tried on pictures where the place is known.
+"""Which of a model's attention `attend` should follow: tried on images where the place is known.
 
     python -m training.benchmarks.calibrate --model FOLDER --write
 
@@ -36,7 +36,7 @@ CALIBRATION_SEED = 1 << 20
 
 @dataclass(frozen=True)
 class Tried:
-    """`found` is the share of items whose place `aim` found, `area` the mean share of the picture
+    """`found` is the share of items whose place `aim` found, `area` the mean share of the image
     that it took."""
 
     aim: Aim
@@ -60,7 +60,7 @@ def calibrate(vlm: Attentive, depth: int, items: int, base: int) -> list[Tried]:
 
 
 def _maps(vlm: Attentive, conversation: Conversation, layers: Sequence[int]) -> list[np.ndarray]:
-    """The first picture's map for each layer, query and kind, in the order of the aims."""
+    """The first image's map for each layer, query and kind, in the order of the aims."""
     asked = {q: vlm.attention(conversation, layers, query=q).maps for q in get_args(Query)}
     plain = {q: vlm.attention(generic(conversation), layers, query=q).maps for q in asked}
     return [
@@ -82,7 +82,7 @@ def main(
     model: str = "tiny",
     items: Annotated[int, typer.Option(min=1, help="Questions.")] = 40,
     base: Annotated[
-        int, typer.Option(min=1, help="Smallest window, in pixels of a 768-pixel picture.")
+        int, typer.Option(min=1, help="Smallest window, in pixels of a 768-pixel image.")
     ] = 128,
     write: Annotated[
         bool, typer.Option("--write", help="Name the best in the config.json of a local folder.")

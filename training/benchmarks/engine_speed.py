@@ -1,8 +1,8 @@
 """What sharing one model is worth: looks that reuse what was computed, users that share passes.
 
 Ours is the engine. Theirs is the same transformers model through its own `generate`, which computes
-each request from the beginning, one after the other, on the same tokens, pictures, dtype and
-threads, with the pictures processed before the clock starts. Nobody sees a picture twice, but where
+each request from its first token on, one after the other, on the same tokens, images, dtype and
+threads, with the images processed before the clock starts. Nobody sees an image twice, but where
 one conversation looks again.
 """
 
@@ -225,7 +225,7 @@ class endless:
 
 
 def prompts(vlm: HFVLM, number: int, clients: int) -> list[Tokens]:
-    """New ones for each `number`; their pictures are processed before any clock starts."""
+    """New ones for each `number`; their images are processed before any clock starts."""
     return [_prepared(vlm, asked(number, k)) for k in range(clients)]
 
 
@@ -237,19 +237,19 @@ def _prepared(vlm: HFVLM, conversation: Conversation) -> Tokens:
 
 
 def asked(number: int, client: int) -> Conversation:
-    return (user(picture(number * 1000 + client), QUESTION),)
+    return (user(unseen_image(number * 1000 + client), QUESTION),)
 
 
-def picture(number: int) -> Image:
-    """A picture that no user, training or test has seen under another number."""
+def unseen_image(number: int) -> Image:
+    """An image that no user, training or test has seen under another number."""
     return Image(render(make_scene(FIRST_SCENE + number)))
 
 
 def _turns(number: int) -> Sequence[Conversation]:
     """A conversation as the model reads it before its first reply and after each of four looks."""
     scene = make_scene(FIRST_SCENE + (number << 20))
-    picture = Image(render(scene))
-    said: Conversation = (user(picture, QUESTION),)
+    image = Image(render(scene))
+    said: Conversation = (user(image, QUESTION),)
     turns: list[Conversation] = [said]
     for thing in scene.things[:LOOKS] * 2:
         if len(turns) > LOOKS:
@@ -257,7 +257,7 @@ def _turns(number: int) -> Sequence[Conversation]:
         r = thing.region
         box = [round(1000 * v) for v in (r.x0, r.y0, r.x1, r.y1)]
         call = assistant(ToolCall(ZOOM, {"label": thing.name, "bbox_2d": box}))
-        said = (*said, call, message("tool", crop(picture, r, rule="square")))
+        said = (*said, call, message("tool", crop(image, r, rule="square")))
         turns.append(said)
     return turns
 

@@ -56,7 +56,7 @@ WRONG = 0.2
 """The share of the rows whose boxes are random."""
 
 GRID = 20
-"""Boxes are written in multiples of so many thousandths of the picture."""
+"""Boxes are written in multiples of so many thousandths of the image."""
 
 CONDITIONS = ("r-grpo", "accuracy", "r-grpo-no-gate")
 _LEVEL = Level.PERSPECTIVE
@@ -88,12 +88,12 @@ def write_rows(folder: Path, name: str, number: int, *, wrong: float | None = No
     (folder / name).mkdir(parents=True, exist_ok=True)
     with (folder / "writing").open("w", encoding="utf-8") as file:
         for at, (scene, question) in enumerate(islice(_questions(_FIRST_SEEDS[name]), number)):
-            picture = f"{name}/{at}.png"
-            render(scene).save(folder / picture)
+            image = f"{name}/{at}.png"
+            render(scene).save(folder / image)
             rng = random.Random(f"{name} {at}")
-            row = {"id": f"{question.task}-{at}", **_asked(scene, question, picture)}
+            row = {"id": f"{question.task}-{at}", **_asked(scene, question, image)}
             if wrong is not None:
-                row |= _solved(scene, question, picture, wrong=rng.random() < wrong)
+                row |= _solved(scene, question, image, wrong=rng.random() < wrong)
             file.write(json.dumps(row) + "\n")
     (folder / "writing").rename(path)
     return path
@@ -109,11 +109,11 @@ def _questions(first: int) -> Iterator[tuple[Scene, Question]]:
             made += 1
 
 
-def _asked(scene: Scene, question: Question, picture: str) -> dict[str, Any]:
+def _asked(scene: Scene, question: Question, image: str) -> dict[str, Any]:
     """A row for answers that are sampled: what is asked, what is right, where it is to be seen."""
     return {
         "question": question.text,
-        "images": [picture],
+        "images": [image],
         "answer": question.answer,
         "choices": list(question.choices),
         "regions": [list(scene.things[i].region.to_pixels((SIDE, SIDE))) for i in question.looks],
@@ -121,11 +121,11 @@ def _asked(scene: Scene, question: Question, picture: str) -> dict[str, Any]:
     }
 
 
-def _solved(scene: Scene, question: Question, picture: str, *, wrong: bool) -> dict[str, Any]:
+def _solved(scene: Scene, question: Question, image: str, *, wrong: bool) -> dict[str, Any]:
     """What makes it a conversation: a look at each box, what was read there, and the answer."""
     asked = [{"type": "image"}, {"type": "text", "text": question.text}]
     messages: list[dict[str, Any]] = [{"role": "user", "content": asked}]
-    images: list[Any] = [picture]
+    images: list[Any] = [image]
     said = ""
     for index in question.looks:
         thing = scene.things[index]
@@ -147,7 +147,7 @@ def _elsewhere(region: Region, seed: int) -> Region:
 
 
 def _box(region: Region) -> list[int]:
-    """In thousandths, on the grid, inside the picture and never empty."""
+    """In thousandths, on the grid, inside the image and never empty."""
     x0, y0, x1, y1 = (
         GRID * round(v * 1000 / GRID) for v in (region.x0, region.y0, region.x1, region.y1)
     )

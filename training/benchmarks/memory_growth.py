@@ -18,8 +18,8 @@ def memory(
 ) -> Measured:
     """Resident bytes after `requests` requests, against after the `fill` that filled the caches.
 
-    A new engine on the same weights keeps so little that it is full well before; what the builder
-    keeps of pictures is full at its 256 MB.
+    A new engine on the same weights keeps so little that it is full well before; the builder's
+    cache of processed images is full at its 256 MB.
     """
     engine = Engine(vlm.engine.model, vlm.builder, context_budget=2**25, feature_budget=2**23)
     full = 0

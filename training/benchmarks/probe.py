@@ -125,7 +125,7 @@ def token_grid(vlm: HFVLM, image: Image) -> Tensor:
     """The features (rows, columns, D) of the visual tokens of `image`, deepstack layers joined on.
 
     Raises:
-        ValueError: the family has more than one grid a picture.
+        ValueError: the family has more than one grid an image.
     """
     (span,) = vlm.builder.build((mm.user(image),)).images
     if "image_grid_thw" not in span.tensors:
@@ -140,21 +140,21 @@ def token_grid(vlm: HFVLM, image: Image) -> Tensor:
 
 
 def around(grid: Tensor, x: float, y: float) -> Tensor:
-    """The features (4 * D,) of the four tokens nearest to a point in fractions of the picture."""
+    """The features (4 * D,) of the four tokens nearest to a point in fractions of the image."""
     rows, columns, _ = grid.shape
     top, left = _before(y, rows), _before(x, columns)
     return grid[top : top + 2, left : left + 2].flatten()
 
 
 def _views(vlm: HFVLM, scene: Scene) -> Iterable[list[Tensor]]:
-    picture = Image(render(scene))
-    overview = token_grid(vlm, picture)
+    image = Image(render(scene))
+    overview = token_grid(vlm, image)
     yield [around(overview, thing.x, thing.y) for thing in scene.things]
-    yield [_in_crop(vlm, picture, thing.region) for thing in scene.things]
+    yield [_in_crop(vlm, image, thing.region) for thing in scene.things]
 
 
-def _in_crop(vlm: HFVLM, picture: Image, region: Region) -> Tensor:
-    cut = crop(picture, region, rule=vlm.traits.crop_rule)
+def _in_crop(vlm: HFVLM, image: Image, region: Region) -> Tensor:
+    cut = crop(image, region, rule=vlm.traits.crop_rule)
     assert isinstance(cut.origin, Cropped)
     shown = cut.origin.region
     x = ((region.x0 + region.x1) / 2 - shown.x0) / (shown.x1 - shown.x0)

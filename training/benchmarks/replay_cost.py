@@ -1,4 +1,4 @@
-"""What a look costs: replay from memory against zoom's crops, at the same places of one picture.
+"""What a look costs: replay from memory against zoom's crops, at the same places of one image.
 
 Both conversations are given, look by look, so that both sides look equally often; after each look
 the model reads what is new and writes one token.
@@ -55,11 +55,11 @@ KINDS = (("patches", "patches"), ("prefill", "tokens"), ("seconds", "s"))
 def replay_against_zoom(
     vlm: HFVLM, side: int, counts: Sequence[int], rounds: int
 ) -> Iterator[Measured]:
-    """The whole cost of a conversation with so many looks at a picture of `side` pixels; then from
+    """The whole cost of a conversation with so many looks at an image of `side` pixels; then from
     which look on replay is the cheaper one, where it ever is.
 
     Raises:
-        ModelError: the model remembers no pictures.
+        ModelError: the model keeps no memory of images.
     """
     if vlm.traits.memory is None:
         raise ModelError(f"{vlm.name or 'this model'} cannot replay: its features are no grid")
@@ -98,17 +98,17 @@ def _median(curves: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _spent(vlm: HFVLM, side: int, looks: int, number: int, *, replays: bool) -> list[Spent]:
-    """The costs so far after each of 0 to `looks` looks, with nothing kept from before."""
+    """The costs so far after each of 0 to `looks` looks, with empty caches."""
     vlm.engine.forget()
-    picture = _picture(side, number)
+    image = _image(side, number)
     costs, patches, prefill, seconds = [], 0, 0, 0.0
-    said: Conversation = (message("system", ZOOM_TOOL), user(picture, QUESTION))
+    said: Conversation = (message("system", ZOOM_TOOL), user(image, QUESTION))
     if replays and vlm.traits.memory:
         said = remembered(said, vlm.traits.memory)
     for region in (None, *_places(side, looks)):
         began = time.perf_counter()
         if region:
-            said = (*said, _call(vlm, picture, region), _shown(vlm, picture, region, replays))
+            said = (*said, _call(vlm, image, region), _shown(vlm, image, region, replays))
         reply = vlm.engine.generate(vlm.builder.build(said), Sampling(max_tokens=1))
         seconds += time.perf_counter() - began
         patches += reply.cost.patches
@@ -117,20 +117,20 @@ def _spent(vlm: HFVLM, side: int, looks: int, number: int, *, replays: bool) -> 
     return costs
 
 
-def _shown(vlm: HFVLM, picture: Image, region: Region, replays: bool) -> Message:
+def _shown(vlm: HFVLM, image: Image, region: Region, replays: bool) -> Message:
     if replays and vlm.traits.memory:
-        return message("tool", Features(picture, region, vlm.traits.memory.replay))
-    return message("tool", crop(picture, region, rule=vlm.traits.crop_rule))
+        return message("tool", Features(image, region, vlm.traits.memory.replay))
+    return message("tool", crop(image, region, rule=vlm.traits.crop_rule))
 
 
-def _call(vlm: HFVLM, picture: Image, region: Region) -> Message:
+def _call(vlm: HFVLM, image: Image, region: Region) -> Message:
     box_format = vlm.traits.box_format
-    box = box_format.write(region, vlm.seen_size(picture.size))
+    box = box_format.write(region, vlm.seen_size(image.size))
     return assistant(ToolCall(ZOOM, {"label": "object", box_format.key: box}))
 
 
-def _picture(side: int, number: int) -> Image:
-    """A new picture each time, of the scenes that belong to no stream; no two places of it are
+def _image(side: int, number: int) -> Image:
+    """A new image each time, of the scenes that belong to no stream; no two places of it are
     alike, so that none is encoded for another."""
     scene = make_scene(FIRST_SCENE + (number << 20) + side, Level.PERSPECTIVE)
     return Image(render(scene).resize((side, side)))

@@ -1,6 +1,6 @@
 """The engine beside `transformers serve`: one tiny LLaVA-NeXT, many users.
 
-transformers serves pictures one request after the other. LLaVA-NeXT is the family it can serve
+transformers serves images one request after the other. LLaVA-NeXT is the family it can serve
 where there is no torchvision; its decoder has the size of `tiny`'s, its weights are random.
 """
 
@@ -53,7 +53,7 @@ def users_served(
 ) -> Measured:
     """Answers per second of the engine in this process, against the server's, for `clients` users.
 
-    Each has a picture of its own, as PNG, and a thread to ask with. Both sides have as many threads
+    Each has an image of its own, as PNG, and a thread to ask with. Both sides have as many threads
     for their matrices as torch has here, and write replies of equal length.
     """
     import torch
@@ -101,8 +101,8 @@ def _ours(vlm: HFVLM, load: Load) -> Prepare:
     def answer(file: io.BytesIO) -> None:
         import PIL.Image
 
-        picture = mm.Image(PIL.Image.open(file).convert("RGB"))
-        (said,) = vlm.generate([(user(picture, QUESTION),)], load.sampling)
+        image = mm.Image(PIL.Image.open(file).convert("RGB"))
+        (said,) = vlm.generate([(user(image, QUESTION),)], load.sampling)
         _check("ours", said.cost.generated_tokens, load.reply_tokens)
 
     return prepare
@@ -143,7 +143,7 @@ def save_llava(folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(find("tiny"))
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     tokenizer.chat_template = _TEMPLATE
-    pictures = LlavaNextImageProcessorPil(
+    image_processor = LlavaNextImageProcessorPil(
         size={"shortest_edge": _TILE},
         crop_size={"height": _TILE, "width": _TILE},
         image_grid_pinpoints=_grids(),
@@ -153,7 +153,7 @@ def save_llava(folder: Path) -> None:
     model.generation_config.eos_token_id = None
     model.save_pretrained(folder)
     LlavaNextProcessor(
-        pictures,
+        image_processor,
         tokenizer,
         patch_size=_PATCH,
         vision_feature_select_strategy="default",

@@ -31,7 +31,7 @@ PATIENCE_S = 300.0
 """After so long a conversation counts as lost."""
 
 Draw = Callable[[int], Image]
-"""The picture of some number."""
+"""The image of some number."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _say(
 
 
 def _question(draw: Draw, rng: random.Random) -> Message:
-    """About a picture that others may ask about too, in more or fewer words."""
+    """About an image that others may ask about too, in more or fewer words."""
     return user("so, " * rng.randrange(6), draw(rng.randrange(24)), "what is here?")
 
 

@@ -3,7 +3,7 @@
 Both sides run TRL's SFT trainer on the same rows, weights, dtype, threads, optimiser and attention,
 and train the same tokens. Theirs takes the largest batch whose peak of memory is no higher than
 ours. A round is a training of three epochs, as `mm train sft` does where nobody says how many; ours
-begins each with nothing encoded.
+begins each with empty caches.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from .measure import Measured, alternate
 from .trl_baseline import stock_trainer
 
 SIDE_PX = 256
-"""The side of a picture in the mix, in pixels."""
+"""The side of an image in the mix, in pixels."""
 
 MOST = 64
 """The largest fixed batch that is tried."""
@@ -87,14 +87,14 @@ class Load:
 def throughput(
     name: str, device: str | None, *, count: int, vision: bool, rounds: int
 ) -> Iterator[Measured]:
-    """Samples per second on `count` rows, the vision tower at rest or in training."""
+    """Samples per second on `count` rows, the vision tower frozen or trained."""
     with tempfile.TemporaryDirectory() as folder:
         rows = write_mix(Path(folder), count)
         load = Load(rows, vision)
         largest, peaks = fixed_batch(load, name, device)
         vlm = mm.load(name, device=device, threads=cores())
         assert isinstance(vlm, HFVLM)
-        tower = "tower trains" if vision else "tower rests"
+        tower = "vision tower trained" if vision else "vision tower frozen"
         yield alternate(
             f"training, {tower}, batches of {largest}",
             "samples/s",
@@ -107,7 +107,7 @@ def throughput(
 
 
 def write_mix(folder: Path, count: int) -> Path:
-    """A JSONL file of `count` rows, half short with one picture, half long with four."""
+    """A JSONL file of `count` rows, half short with one image, half long with four."""
     rng = random.Random("mix")
     rows = [_row(folder, n, short=n % 2 == 0) for n in range(count)]
     rng.shuffle(rows)

@@ -1,4 +1,4 @@
-"""TRL's own way to train on pictures: its collator over a processor, batches of so many rows."""
+"""TRL's own way to train on images: its collator over a processor, batches of so many rows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class QwenProcessor(ProcessorMixin):
     def replace_image_token(
         self, image_inputs: Mapping[str, Any], image_idx: int, **kw: Any
     ) -> str:
-        """As many placeholders as the picture has visual tokens."""
+        """As many placeholders as the image has visual tokens."""
         patches = int(image_inputs["image_grid_thw"][image_idx].prod())
         return self.image_token * (patches // self.image_processor.merge_size**2)
 
@@ -46,7 +46,7 @@ def stock_trainer(model: Any, args: Any, rows: Path, builder: TokenBuilder) -> S
 
 
 def stock_rows(path: Path) -> Dataset:
-    """Native rows as TRL reads them, their pictures opened when they are asked for."""
+    """Native rows as TRL reads them, their images opened when they are asked for."""
     rows = [
         {
             "messages": record.fields["messages"],
@@ -54,6 +54,6 @@ def stock_rows(path: Path) -> Dataset:
         }
         for record in read_records(path)
     ]
-    words = Value("string")
-    messages = List({"role": words, "content": List({"type": words, "text": words})})
+    text = Value("string")
+    messages = List({"role": text, "content": List({"type": text, "text": text})})
     return Dataset.from_list(rows, Features({"messages": messages, "images": List(Image())}))

@@ -24,7 +24,7 @@ class Condition:
 
     `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
-    picture at full resolution stands in the context), or "blind" (the pictures are grey).
+    image at full resolution stands in the context), or "blind" (the images are grey).
     """
 
     name: str
@@ -72,12 +72,12 @@ def conditions_of(
 
 
 def blind(sample: Sample) -> Sample:
-    """The same question about grey pictures of the same sizes."""
+    """The same question with grey images of the same sizes."""
     return replace(sample, prompt=greyed(sample.prompt))
 
 
 def greyed(conversation: Conversation) -> Conversation:
-    """The same words about grey pictures of the same sizes."""
+    """The same text with grey images of the same sizes."""
     return tuple(_grey(message) for message in conversation)
 
 

@@ -38,8 +38,8 @@ class WrongAnswer:
         said = self.trace.error or self.trace.answer or "nothing"
         return f"{self.condition.name}: {asked} True: {sample.target}. Said: {said}."
 
-    def picture(self, vlm: VLM) -> Pixels | None:
-        """The first picture with what was looked at, or with the box given and the true one."""
+    def image(self, vlm: VLM) -> Pixels | None:
+        """The first image with what was looked at, or with the box given and the true one."""
         from vision.draw import draw
 
         if not self.item.sample.images:
@@ -73,11 +73,11 @@ class ErrorSheet:
         """Write the sheet as PNG and return how many it shows; nothing is written for none."""
         from vision.draw import sheet
 
-        drawn = [(m.picture(vlm), m.caption()) for m in self.chosen()]
-        panels = [(picture, caption) for picture, caption in drawn if picture]
+        drawn = [(m.image(vlm), m.caption()) for m in self.chosen()]
+        panels = [(image, caption) for image, caption in drawn if image]
         if panels:
-            pictures, captions = zip(*panels, strict=True)
-            sheet(pictures, captions, columns=5, cell=320).save(path, format="PNG")
+            images, captions = zip(*panels, strict=True)
+            sheet(images, captions, columns=5, cell=320).save(path, format="PNG")
         return len(panels)
 
     @staticmethod

@@ -44,7 +44,7 @@ class Outcome:
 
 
 Watch = Callable[[Item, Trace, Outcome], None]
-"""Sees every answer with its pictures, before they are let go."""
+"""Sees every answer with its images, before they are let go."""
 
 
 def evaluate(

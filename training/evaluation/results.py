@@ -34,7 +34,7 @@ PACKAGES = ("multimodal-reasoning", "torch", "transformers", "pillow")
 def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
     """An evaluation row: shares in [0, 1] with their interval, costs as means per answer.
 
-    `valid_boxes` is the share of calls that got a picture, None without calls or where a control
+    `valid_boxes` is the share of calls that got an image, None without calls or where a control
     refuses them. `box_recall` is the share of the regions one must look at that were shown, None
     where nobody knows them or nothing was shown. `empty_thoughts` is the share of the replies to
     what was shown that say nothing but an answer or the next call, None without such replies.

@@ -23,7 +23,7 @@ class Item:
     Attributes:
         regions: what a perfect reasoner looks at, in order; () when one look is enough, or nobody
             knows.
-        box: the truth where the answer is a box in the picture.
+        box: the truth where the answer is a box in the image.
     """
 
     sample: Sample

@@ -36,7 +36,7 @@ def test_errors_of_locate_show_both_boxes():
     condition = Condition("direct", mm.direct)
     list(evaluate(condition, [place], vlm, threads=1, watch=seen.watch("locate", condition)))
     (mistake,) = seen.chosen()
-    drawn = mistake.picture(vlm)
+    drawn = mistake.image(vlm)
     assert drawn is not None
     # both frames, on a picture that is grey
     for x, y in ((64, 100), (448 - 64, 320 + 1)):
