@@ -207,14 +207,30 @@ def assistant(*parts: Part | str) -> Message:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to generate. `temperature` 0 is greedy; a `stop` string ends the reply and stays in
-    it."""
+    """How to generate; names and meanings are those of transformers and OpenAI.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p, top_k, min_p: which tokens may be drawn: the smallest set that holds `top_p` of the
+            probability, the `top_k` likeliest (0: all), those of at least `min_p` times the
+            likeliest one's probability.
+        repetition_penalty: divides or multiplies logits of tokens in the prompt or the reply (CTRL,
+            arXiv 1909.05858); 1 changes nothing.
+        presence_penalty, frequency_penalty: taken off the logits of tokens in the reply, once, and
+            for each time they occur in it.
+        stop: a string that ends the reply, and stays in it.
+    """
 
     max_tokens: int = 512
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .model_runner import ModelRunner
 from .prefix_cache import PrefixCache, PrefixKey
 from .prompt import Prompt
 from .request import Request
-from .sampler import Sampler, log_probs, pick_rows
+from .sampler import Sampler, pick_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -151,7 +151,7 @@ class DecodeBatch:
             prompt.next_position,
             prompt.cost(place),
             min(sampling.max_tokens, self._weights.limit - length),
-            Sampler(sampling, ()),
+            Sampler(sampling, prompt=prompt.tokens.ids),
             StreamDetokenizer(
                 self._weights.builder.decode,
                 sampling.stop,
@@ -160,7 +160,7 @@ class DecodeBatch:
         )
 
     def _pick(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[int, float]]:
-        return pick_rows([row.sampler for row in rows], log_probs(logits, self._banned))
+        return pick_rows([row.sampler for row in rows], logits, self._banned)
 
     def _logits(self) -> Tensor | None:
         """Logits (B, V) after every row's last token; None where no row is left.

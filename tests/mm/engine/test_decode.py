@@ -25,7 +25,7 @@ from mm.engine.kv_slots import Slots
 from mm.engine.model_runner import ModelRunner
 from mm.engine.request import Request
 from mm.engine.request_queue import RequestQueue
-from mm.engine.sampler import Sampler, log_probs, pick_rows
+from mm.engine.sampler import Sampler, pick_rows
 from mm.errors import DeadlineExceeded, ModelError
 from mm.local.hf_vlm import HFVLM
 from mm.tokens.sequence import Tokens
@@ -426,14 +426,13 @@ def test_a_full_queue_makes_the_next_wait_until_its_deadline() -> None:
 def test_rows_are_drawn_together_as_each_alone() -> None:
     torch.manual_seed(0)
     logits = torch.randn(12, 50) * 3
-    likely = log_probs(logits, torch.tensor([3]))
     kinds = [Sampling(), sampled(1), sampled(2), Sampling(temperature=0.3, top_p=0.5, seed=9)]
     kinds = [replace(k, seed=i) for i, k in enumerate(kinds * 3)]
     for _ in range(5):
-        together = pick_rows([Sampler(k, ()) for k in kinds], likely)
+        together = pick_rows([Sampler(k) for k in kinds], logits, torch.tensor([3]))
         ones = [Sampler(k, (3,)).pick(row) for k, row in zip(kinds, logits, strict=True)]
         assert [id for id, _ in together] == [id for id, _ in ones]
-        likely = log_probs(logits := torch.randn(12, 50) * 3, torch.tensor([3]))
+        logits = torch.randn(12, 50) * 3
 
 
 @pytest.mark.parametrize(

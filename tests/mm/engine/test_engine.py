@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fresh_runs import fresh_logits
 from images import noise
-from tiny_models import FAMILIES, TinyModel
+from tiny_models import FAMILIES
 from tiny_vlm import question, vlm
 
 from mm.engine.detokenizer import StreamDetokenizer
@@ -17,7 +18,6 @@ from mm.engine.prefix_cache import PrefixCache, PrefixKey
 from mm.engine.sampler import Sampler, log_probs
 from mm.local.hf_vlm import HFVLM
 from mm.lru_cache import LRUCache
-from mm.tokens.sequence import Tokens
 from mm.types import Conversation, Sampling, assistant, user
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -29,26 +29,6 @@ def looks_again(model: HFVLM) -> tuple[Conversation, Conversation]:
     reply = model.generate([first], Sampling(max_tokens=5))[0]
     model.generate([(user("hello", noise(7, (64, 160)), noise(8)),)], Sampling(max_tokens=3))
     return first, (*first, reply.message, user(noise(2), "and here?"))
-
-
-def fresh_logits(tiny: TinyModel, tokens: Tokens) -> torch.Tensor:
-    """What the model itself makes of the whole conversation in one pass, without the engine."""
-    family, ids = tiny.builder.family, torch.tensor([tokens.ids])
-    visual = (ids == tiny.builder.placeholder_id).int()
-    # Idefics3 counts a picture's tiles on the second axis, the first being the conversation
-    axis = 1 if "pixel_attention_mask" in family.tensors else 0
-    tensors = {
-        key: torch.cat([span.tensors[key] for span in tokens.images], dim=axis)
-        for key in tokens.images[0].tensors
-    }
-    if family.mrope:
-        tensors["mm_token_type_ids"] = visual
-        tiny.model.model.rope_deltas = None
-    if family.bidirectional_images:
-        tensors["token_type_ids"] = visual
-    with torch.no_grad():
-        out = tiny.model(input_ids=ids, attention_mask=torch.ones_like(ids), **tensors)
-    return out.logits[0, -1]
 
 
 @families
