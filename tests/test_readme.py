@@ -2,48 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
-import runpy
-import shlex
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import typer
-from training_rows import questions_csv
+from readme_pages import PAGES, README, ROOT, blocks, commands
 
 import mm
-from app.cli.main import cli, run
+from app.cli.main import cli
 from app.strategies import STRATEGIES
 from training.evaluation.render import RESULTS, files_named, filled, typed
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [
-    page
-    for page in sorted(ROOT.rglob("*.md"))
-    if not {".venv", "runs", "build"} & set(page.relative_to(ROOT).parts)
-]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 COMMAND = typer.main.get_command(cli)
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
-
-
-def commands(text: str) -> list[list[str]]:
-    """Every command of the shell blocks, in words."""
-    lines = "\n".join(block for block in blocks("sh", text)).splitlines()
-    said = [each for line in lines for each in line.partition("  #")[0].split(" && ")]
-    return [shlex.split(each) for each in said if each.strip()]
-
-
-OURS = [command for command in commands(README) if command[0] == "mm" and command[1] != "demo"]
 
 
 def examined(words: list[str]) -> None:
@@ -80,57 +53,8 @@ def test_two_commands_do_what_the_lines_without_make_do():
     recipes = [line.strip() for line in makefile.splitlines() if line.startswith("\t")]
     assert f".venv/bin/{install}" in recipes
     assert demo in recipes
-    assert [words[1] for words in commands(blocks("sh")[0]) or []] == []
     named = {line.split()[1] for line in blocks("sh")[0].splitlines()}
     assert all(re.search(rf"^{name}: ", makefile, re.MULTILINE) for name in named)
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory):
-    """A folder with all that the README's commands name, and a server's address."""
-    folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "app/examples", folder / "app/examples")
-    shutil.copy(ROOT / "app/examples/table.png", folder / "picture.png")
-    questions_csv(folder, "train", 24)
-    questions_csv(folder, "test", 4)
-    (folder / "script.json").write_text(
-        json.dumps(
-            {
-                "models": {"body": {"data": [{"id": "NAME"}]}},
-                "replies": [
-                    {
-                        "chunks": [
-                            {"choices": [{"delta": {"content": "K"}, "finish_reason": "stop"}]},
-                            "[DONE]",
-                        ]
-                    }
-                ],
-            }
-        )
-    )
-    script = [str(ROOT / "tests/loopback.py"), str(folder / "script.json"), str(folder / "seen")]
-    server = subprocess.Popen([sys.executable, *script], stdout=subprocess.PIPE, text=True)
-    assert server.stdout
-    yield folder, f"http://localhost:{int(server.stdout.readline())}/v1"
-    server.terminate()
-    server.wait()
-
-
-SMALLER = {
-    "ask": [],
-    "eval": ["--limit", "1"],
-    "train": ["--max-steps", "1", "--no-compile"],
-}
-"""What makes a command short without making it another; the last of two values counts."""
-
-
-@pytest.mark.parametrize("words", OURS, ids=" ".join)
-def test_every_command_runs(here, monkeypatch, words):
-    folder, server = here
-    monkeypatch.chdir(folder)
-    words = [re.sub(r"http://localhost:\d+/v1", server, word) for word in words]
-    smaller = [*SMALLER[words[1]], *(["--task", "read"] if "--task" in words else [])]
-    assert run([*words[1:], *smaller]) == 0
 
 
 # all pages
@@ -180,16 +104,3 @@ def test_commands_and_strategies_are_all_named():
     assert set(re.findall(r"`mm (\w+)", table)) == set(getattr(COMMAND, "commands", {}))
     table = README.split("## Strategies")[1].split("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == STRATEGIES.keys()
-
-
-@pytest.mark.parametrize(
-    ("example", "told"),
-    [
-        ("own_strategy", "What letter is on the red square? F, after 1 looks"),
-        ("own_reward", "F {'accuracy': 1.0, "),
-        ("own_family", "seen at (128, 128), 16 visual tokens"),
-    ],
-)
-def test_examples_run(capsys, example, told):
-    runpy.run_module(f"app.examples.{example}", run_name="__main__")
-    assert told in capsys.readouterr().out

@@ -72,15 +72,3 @@ def pairs_of(rows: Path) -> Path:
             told = {k: [{"role": "assistant", "content": v}] for k, v in sides.items()}
             out.write(json.dumps({"prompt": [asked], "images": [row["image"]], **told}) + "\n")
     return path
-
-
-def questions_csv(folder: Path, name: str, count: int) -> Path:
-    """`name`.csv in `folder`: questions about small images of one colour."""
-    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["image", "question", "answer"])
-        for at in range(count):
-            colour = ("red", "blue")[at % 2]
-            PIL.Image.new("RGB", (64, 64), colour).save(folder / f"{name}-{at}.png")
-            writer.writerow([f"{name}-{at}.png", "What colour?", colour])
-    return folder / f"{name}.csv"

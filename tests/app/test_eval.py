@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 from evaluation_items import PICTURE, look_at
@@ -61,6 +63,12 @@ def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
     (pair,) = written["pairs"]
     assert (pair["a"], pair["b"], pair["difference"]) == ("zoom", "direct", 0.0)
     assert "failures count as wrong" in capsys.readouterr().out
+
+
+def test_a_model_behind_a_server_is_measured_without_torch():
+    code = "import sys, app.cli.eval; print({'torch', 'transformers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_ctrl_c_reports_what_is_done(monkeypatch, questions, capsys):
