@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from .types import Part, Text, Thinking, ToolCall
 
@@ -16,13 +17,22 @@ _PIECE = re.compile(
 )
 
 
+_FUNCTION = re.compile(
+    r"\s*+<function=(?P<name>[^<>\n]+)>"
+    r"(?P<body>(?:\s*+<parameter=[^<>\n]+>(?:(?!<parameter=).)*?</parameter>)*)"
+    r"\s*+(?:</function>\s*+)?",  # possessive: a long run of blanks is looked at once
+    re.DOTALL,
+)
+_PARAMETER = re.compile(r"<parameter=([^<>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+
+
 def parse_parts(text: str) -> tuple[Part, ...]:
     """The parts of an assistant's `text`, in order.
 
     A thought that nobody closed lasts until a tool call or the end. One that nobody opened (the
-    template had) starts at the beginning. A call that is not a JSON object with a name and
-    arguments stays text, tags and all. Whitespace alone between tags is layout and is dropped, and
-    so is the line break before a call.
+    template had) starts at the beginning. A call that is neither a JSON object with a name and
+    arguments nor Qwen3.5's XML stays text, tags and all. Whitespace alone between tags is layout
+    and is dropped, and so is the line break before a call.
     """
     opened, closed = text.find("<think>"), text.find("</think>")
     if closed >= 0 and not 0 <= opened < closed:
@@ -81,11 +91,27 @@ def _pieces(text: str) -> Iterator[Part]:
 
 
 def parse_call(body: str) -> ToolCall | None:
-    """The call that the JSON in `body` makes; None when it makes none."""
+    """The call that `body` makes, in JSON or in Qwen3.5's XML; None when it makes none."""
+    if found := _FUNCTION.fullmatch(body):
+        return ToolCall(found["name"], dict(map(_argument, _PARAMETER.finditer(found["body"]))))
     try:
         return read_call(json.loads(body))
     except (ValueError, RecursionError):
         return None
+
+
+def _argument(found: re.Match[str]) -> tuple[str, Any]:
+    """The name and value of an XML parameter: strings stand bare, all else is JSON."""
+    name, text = found.groups()
+    try:
+        value = json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return name, text
+    return name, text if isinstance(value, str) else value
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def read_call(call: object) -> ToolCall | None:

@@ -41,9 +41,7 @@ class Limits:
 
     def allow(self, looks: int, spent: int) -> bool:
         """Whether another look is allowed after so many, at such a cost."""
-        return looks < self.looks and (
-            self.look_tokens is None or spent < self.look_tokens
-        )
+        return looks < self.looks and (self.look_tokens is None or spent < self.look_tokens)
 
 
 def tell(observation: Message | None) -> Message:

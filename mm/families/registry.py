@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from mm.geometry import BoxFormat, Size
-from mm.vlm import Aim, Memory, Traits
+from mm.vlm import Aim, CropRule, Memory, Traits
 
 from . import chat_templates, image_layouts, visual_memory
 from .chat_templates import ChatTemplate
@@ -166,11 +166,24 @@ def traits_of(family: Family, config: Any) -> Traits:
     """Family defaults, overridden by the checkpoint's config."""
     return Traits(
         family.box_format,
-        crop_rule=getattr(config, "crop_rule", Traits.crop_rule),
+        crop_rule=crop_rule_of(config),
         calls_tools=getattr(config, "calls_tools", family.calls_tools),
         aim=_aim(config),
         memory=_memory(family, config),
     )
+
+
+def crop_rule_of(config: Any) -> CropRule:
+    """How crops were cut where the checkpoint was trained, as its config says.
+
+    Raises:
+        ValueError: the config names no such rule.
+    """
+    rule: Any = getattr(config, "crop_rule", Traits.crop_rule)
+    if rule not in get_args(CropRule):
+        known = " or ".join(get_args(CropRule))
+        raise ValueError(f"crop_rule in config.json must be {known}, got {rule!r}")
+    return rule
 
 
 def _aim(config: Any) -> Aim:

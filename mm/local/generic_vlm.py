@@ -1,7 +1,7 @@
-"""A checkpoint of a family nobody listed: its own processor, the whole conversation each turn.
+"""A checkpoint of an unlisted family: its own chat template, processor and `generate`.
 
-Nothing is kept from one call to the next and calls follow each other, so it costs more than a
-listed family does. It is not trained here: nobody knows which of its tokens are whose.
+The whole conversation is computed anew each turn, one call at a time, so it costs more than a
+listed family does. It is not trained here: nothing says which of its tokens the assistant wrote.
 """
 
 from __future__ import annotations
@@ -17,18 +17,32 @@ from typing import TYPE_CHECKING, Any
 from mm.engine.detokenizer import StreamDetokenizer
 from mm.engine.sampler import Sampler, log_probs
 from mm.errors import ModelError, ModelUnavailable, first_line
-from mm.geometry import Size
-from mm.markup import parse_parts, render_parts
-from mm.tokens.processor_parts import ids_of
-from mm.tokens.torchvision_compat import hide_broken_torchvision
-from mm.tokens.turn_grouping import grouped, observed, system_text
-from mm.types import Conversation, Cost, Generation, Image, Message, Role, Sampling, Text
-from mm.vlm import Cancelled, OnToken, Traits
+from mm.families.registry import crop_rule_of
+from mm.geometry import BoxFormat, Size
+from mm.markup import parse_parts
+from mm.tokens.composed_processor import compose_processor
+from mm.tokens.processor_parts import ids_of, read_processor_parts
+from mm.types import Conversation, Cost, Generation, Image, Message, Sampling, Text
+from mm.vlm import Cancelled, OnToken, Traits, check_on_token
+
+from .chat_messages import ChatMessages, calls_tools, system_folded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger(__name__)
+
+WITHOUT = (
+    "it runs through its own processor, without reuse between turns, batching, attend, replay "
+    "and training"
+)
+
+_BOXES = {
+    "gemma4": BoxFormat(key="box_2d", order="yxyx"),
+    "gemma4_unified": BoxFormat(key="box_2d", order="yxyx"),
+    "llava": BoxFormat(frame=(1, 1), decimals=3),
+}
+"""How unlisted models write boxes, by model type; the others are asked for 0 to 1000."""
 
 
 class GenericVLM:
@@ -36,7 +50,8 @@ class GenericVLM:
 
     Args:
         model: has `generate`, and takes what `processor` gives.
-        processor: what `AutoProcessor` makes of the same checkpoint.
+        processor: the checkpoint's own, or one composed of its tokenizer and image processor.
+        traits: where they say that it calls tools, its chat template writes them.
     """
 
     def __init__(
@@ -55,10 +70,10 @@ class GenericVLM:
         self._lock = threading.Lock()  # models keep state of the call in progress
         ends = ids_of(model.generation_config.eos_token_id)
         self._end_ids = ends | ids_of(self._tokenizer.eos_token_id)
-        self._controls = _controls(processor)
+        self._chat = ChatMessages(_controls(processor), traits.calls_tools)
         self._banned = _banned(model.config)
         self.visual_tokens = lru_cache(256)(self._visual_tokens)
-        log.warning("%s is of no listed family: it runs, but keeps nothing between turns", name)
+        log.warning("%s is of no listed family: %s", name, WITHOUT)
 
     def generate(
         self,
@@ -74,8 +89,7 @@ class GenericVLM:
             ValueError: `on_token` with several conversations, whose pieces could not be told apart.
             ModelError: its template or its processor refuses the conversation.
         """
-        if on_token and len(conversations) != 1:
-            raise ValueError(f"on_token needs exactly one conversation, got {len(conversations)}")
+        check_on_token(on_token, conversations)
         return [self._reply(c, sampling, on_token, cancel) for c in conversations]
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
@@ -107,21 +121,22 @@ class GenericVLM:
         begun = time.perf_counter()
         inputs = self._inputs(conversation)
         stream = StreamDetokenizer(self._decode, sampling.stop, on_token)
-        pen = _Pen(Sampler(sampling, self._banned), stream, self._end_ids, cancel)
+        picker = _TokenPicker(Sampler(sampling, self._banned), stream, self._end_ids, cancel)
         with self._lock:
-            self._write(inputs, pen, sampling.max_tokens)
+            self._write(inputs, picker, sampling.max_tokens)
         stream.end()
-        message = Message("assistant", parse_parts(self._decode(pen.ids)), tuple(pen.ids))
+        text = self._opened(inputs, conversation) + self._decode(picker.ids)
+        message = Message("assistant", parse_parts(text), tuple(picker.ids))
         cost = Cost(
             visual_tokens=sum(self.visual_tokens(i.size) for m in conversation for i in m.images),
             computed_tokens=inputs["input_ids"].shape[1],
-            generated_tokens=len(pen.ids),
+            generated_tokens=len(picker.ids),
             calls=1,
             seconds=time.perf_counter() - begun,
         )
-        return Generation(message, tuple(pen.logprobs), cost, pen.finish)
+        return Generation(message, tuple(picker.logprobs), cost, picker.finish)
 
-    def _write(self, inputs: Mapping[str, Tensor], pen: _Pen, limit: int) -> None:
+    def _write(self, inputs: Mapping[str, Tensor], picker: _TokenPicker, limit: int) -> None:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
         try:
@@ -130,8 +145,8 @@ class GenericVLM:
                 max_new_tokens=limit,
                 do_sample=False,
                 num_beams=1,
-                logits_processor=LogitsProcessorList([pen.pick]),
-                stopping_criteria=StoppingCriteriaList([pen.stop]),
+                logits_processor=LogitsProcessorList([picker.pick]),
+                stopping_criteria=StoppingCriteriaList([picker.stop]),
             )
         except (ValueError, RuntimeError) as error:
             raise ModelError(f"{self.name}: {first_line(error)}") from error
@@ -163,37 +178,33 @@ class GenericVLM:
             made = self._applied(apply, conversation)
         except Exception as error:  # a template's author may raise anything
             raise ModelError(f"{self.name}: its processor refuses: {first_line(error)}") from error
-        return {k: v.to(self.model.device) for k, v in made.items()}
+        place = self.model.device, self.model.dtype
+        return {
+            k: v.to(*place) if v.is_floating_point() else v.to(place[0]) for k, v in made.items()
+        }
 
     def _applied(self, apply: Callable[..., Any], conversation: Conversation) -> Any:
+        tools = self._chat.tools(conversation)
         try:
-            return apply(self._dicts(conversation))
+            return apply(self._chat.messages(conversation), tools=tools)
         except Exception:  # perhaps it knows no system role
-            folded = _system_folded(conversation)
+            folded = system_folded(conversation)
             if folded == conversation:
                 raise
-            return apply(self._dicts(folded))
+            return apply(self._chat.messages(folded), tools=tools)
 
-    def _dicts(self, conversation: Conversation) -> list[dict[str, Any]]:
-        turns = grouped(conversation, alternates=True)
-        return [self._turn(role, [m for _, m in messages]) for role, messages in turns]
-
-    def _turn(self, role: Role, messages: Sequence[Message]) -> dict[str, Any]:
-        if role == "system":
-            return {"role": role, "content": [self._part(Text(system_text(messages)))]}
-        parts = [part for message in messages for part in observed(message).parts]
-        return {"role": role, "content": [self._part(part) for part in parts]}
-
-    def _part(self, part: Any) -> dict[str, Any]:
-        if isinstance(part, Image):
-            return {"type": "image", "image": part.pixels}
-        return {"type": "text", "text": self._controls.sub(_apart, render_parts([part]))}
+    def _opened(self, inputs: Mapping[str, Tensor], conversation: Conversation) -> str:
+        """The tag of a thought that the template has opened, which the reply goes on with."""
+        if conversation and conversation[-1].role == "assistant":
+            return ""
+        end = self._tokenizer.decode(inputs["input_ids"][0, -8:])
+        return "<think>" if end.rstrip().endswith("<think>") else ""
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([i for i in ids if i not in self._end_ids])
 
 
-class _Pen:
+class _TokenPicker:
     """Picks each next token inside `generate`, and says when to stop."""
 
     def __init__(
@@ -231,29 +242,39 @@ def load_generic(
     """`model` with the processor of its checkpoint in `folder`.
 
     Raises:
-        ModelUnavailable: its `AutoProcessor` cannot be made here; the message has the reason.
+        ModelUnavailable: its processor cannot be made here; the message has the reason.
     """
-    hide_broken_torchvision()
+    processor = _processor(folder, name or folder, trust_remote_code)
+    traits = Traits(
+        _BOXES.get(model.config.model_type, BoxFormat()),
+        crop_rule=crop_rule_of(model.config),
+        calls_tools=calls_tools(_template(processor)),
+    )
+    return GenericVLM(model, processor, name=name, traits=traits)
+
+
+def _processor(folder: str, name: str, trust_remote_code: bool) -> Any:
+    """The processor's own class over tokenizer and image processor; else what transformers makes.
+
+    The first needs no torchvision; the second is for checkpoints with code of their own.
+    """
+    kw = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    try:
+        return compose_processor(folder, read_processor_parts(folder, **kw))
+    except Exception as error:  # which one depends on what the processor is made of
+        composing = error
     from transformers import AutoProcessor
 
-    make = partial(AutoProcessor.from_pretrained, trust_remote_code=trust_remote_code)
     try:
-        processor = make(folder, local_files_only=True)
-    except Exception as error:  # which one depends on what the processor is made of
-        raise ModelUnavailable(
-            f"{name or folder}: its processor cannot be made, and its family is not one of those "
-            f"that need none: {first_line(error)}"
-        ) from error
-    return GenericVLM(model, processor, name=name)
+        return AutoProcessor.from_pretrained(folder, **kw)
+    except Exception as error:
+        why = first_line(composing if isinstance(composing, ImportError | OSError) else error)
+        raise ModelUnavailable(f"{name}: its processor cannot be made: {why}") from error
 
 
-def _system_folded(conversation: Conversation) -> Conversation:
-    """The conversation with what its system messages say at the head of the first user's."""
-    system = [m for m in conversation if m.role == "system"]
-    others = [m for m in conversation if m.role != "system"]
-    if not system:
-        return conversation
-    return (Message("user", (Text(system_text(system) + "\n\n"),)), *others)
+def _template(processor: Any) -> str | None:
+    template = getattr(processor, "chat_template", None)
+    return template.get("default") if isinstance(template, dict) else template
 
 
 def _extended(key: str, value: Tensor, ids: Sequence[int], asked: int) -> Tensor:
@@ -269,18 +290,14 @@ def _extended(key: str, value: Tensor, ids: Sequence[int], asked: int) -> Tensor
 
 
 def _controls(processor: Any) -> re.Pattern[str]:
-    """Spellings that the processor would take for tokens of its own."""
+    """Spellings that the tokenizer or the processor would take for special tokens."""
     added = processor.tokenizer.added_tokens_decoder.values()
     names = {str(token) for token in added if token.special}
     names |= {t for k in ("image", "video", "audio") if (t := getattr(processor, f"{k}_token", ""))}
     return re.compile("|".join(sorted(map(re.escape, names), key=len, reverse=True)) or r"(?!)")
 
 
-def _apart(found: re.Match[str]) -> str:
-    """A spelling that reads the same and is no token: a word joiner stands in it."""
-    return f"{found[0][0]}\u2060{found[0][1:]}"
-
-
 def _banned(config: Any) -> frozenset[int]:
-    names = ("image_token_id", "image_token_index", "video_token_id", "video_token_index")
+    kinds = ("image", "video", "audio")
+    names = [f"{kind}_token_{what}" for kind in kinds for what in ("id", "index")]
     return frozenset(i for name in names if isinstance(i := getattr(config, name, None), int))

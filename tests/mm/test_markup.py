@@ -180,3 +180,44 @@ def test_scores_and_traits():
     assert vlm.score(ASKED, ["red", "blue"]) == [[-0.5], [-100.0]]
     assert not vlm.traits.calls_tools
     assert (vlm.seen_size((65, 32)), vlm.visual_tokens((65, 32))) == ((65, 32), 3)
+
+
+def xml(*parameters: str) -> str:
+    body = "".join(f"<parameter={p}\n</parameter>\n" for p in parameters)
+    return f"<tool_call>\n<function=zoom>\n{body}</function>\n</tool_call>"
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        pytest.param(
+            xml("bbox_2d>\n[1, 2, 3, 4]", "label>\ncat"),
+            {"bbox_2d": [1, 2, 3, 4], "label": "cat"},
+            id="JSON and bare strings",
+        ),
+        pytest.param(xml(), {}, id="no parameters"),
+        pytest.param(xml("label>\na\nb"), {"label": "a\nb"}, id="several lines"),
+        pytest.param(xml("label>\nNaN", "n>\n2"), {"label": "NaN", "n": 2}, id="no number"),
+        pytest.param(xml('label>\n"cat"'), {"label": '"cat"'}, id="quotes stay"),
+        pytest.param(xml("label>\n<b> & </b>"), {"label": "<b> & </b>"}, id="tags inside"),
+        pytest.param(
+            xml("n>\n2").replace("</function>\n", ""), {"n": 2}, id="the function left open"
+        ),
+    ],
+)
+def test_calls_in_xml_are_read(written: str, arguments: dict[str, object]) -> None:
+    assert parse_parts(f"Look.\n{written}") == (Text("Look."), ToolCall("zoom", arguments))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("<function=>\n</function>", id="no name"),
+        pytest.param("<function=a>\n<parameter=x>\n1\n</function>", id="a parameter left open"),
+        pytest.param("<function=a>\nwords\n</function>", id="words between"),
+        pytest.param("<function=a></function><function=b></function>", id="two in one tag"),
+    ],
+)
+def test_xml_that_is_no_call_stays_text(body: str) -> None:
+    written = f"<tool_call>\n{body}\n</tool_call>"
+    assert parse_parts(written) == (Text(written),)

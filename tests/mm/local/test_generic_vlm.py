@@ -71,7 +71,8 @@ def test_it_says_once_that_it_keeps_nothing(caplog: pytest.LogCaptureFixture) ->
     one = GenericVLM(*parts(), name="odd")
     one.generate([(user("a"),), (user("b"),)], Sampling(max_tokens=1))
     assert [r.message for r in caplog.records] == [
-        "odd is of no listed family: it runs, but keeps nothing between turns"
+        "odd is of no listed family: it runs through its own processor, without reuse between "
+        "turns, batching, attend, replay and training"
     ]
 
 
