@@ -24,6 +24,7 @@ class LRUCache(Generic[K, V]):
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
+        """The value under `key`, now the most recently used; None where there is none."""
         if key not in self._values:
             return None
         self._values.move_to_end(key)
@@ -40,10 +41,12 @@ class LRUCache(Generic[K, V]):
             self.drop(next(iter(self._values)))
 
     def drop(self, key: K) -> None:
+        """Forget `key`, if it is there."""
         if key in self._values:
             self.bytes -= self._values.pop(key)[1]
 
     def clear(self) -> None:
+        """Forget everything."""
         self._values.clear()
         self.bytes = 0
 

@@ -61,14 +61,17 @@ class Session:
 
     @property
     def sample(self) -> Sample:
+        """The question that the session answers."""
         return self.trace.sample
 
     @property
     def branch(self) -> Branch:
+        """The path from the question to where the session stands."""
         return self.trace.branch(self._leaf)
 
     @property
     def messages(self) -> Conversation:
+        """All that has been said on the branch, the question included."""
         return self.branch.messages
 
     @property

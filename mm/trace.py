@@ -85,6 +85,7 @@ class Branch:
 
     @property
     def answer(self) -> str | None:
+        """The answer in the branch's last reply; None where it gives none."""
         return extract_answer(self.text)
 
     @property
@@ -99,6 +100,7 @@ class Branch:
 
     @property
     def cost(self) -> Cost:
+        """What all steps of the branch cost together."""
         return reduce(Cost.__add__, (s.cost for s in self.steps), Cost())
 
 
@@ -148,10 +150,12 @@ class Trace:
 
     @property
     def answer(self) -> str | None:
+        """The best branch's answer."""
         return self.best.answer
 
     @property
     def images(self) -> tuple[Image, ...]:
+        """The images of the best branch, the question's first."""
         return self.best.images
 
     @property

@@ -70,6 +70,7 @@ class Image:
 
     @property
     def size(self) -> Size:
+        """Width and height in pixels."""
         return self.pixels.size
 
     def __eq__(self, other: object) -> bool:
@@ -90,6 +91,8 @@ def image_id(pixels: Pixels) -> str:
 
 @dataclass(frozen=True)
 class Text:
+    """A piece of text in a message."""
+
     text: str
 
 
@@ -102,6 +105,8 @@ class Thinking:
 
 @dataclass(frozen=True)
 class ToolCall:
+    """A call of a tool that an assistant wrote."""
+
     name: str
     arguments: Mapping[str, Any]
 
@@ -177,6 +182,7 @@ class Message:
 
     @property
     def images(self) -> tuple[Image, ...]:
+        """The message's images in order, without remembered features."""
         return tuple(p for p in self.parts if isinstance(p, Image))
 
     @property
@@ -186,6 +192,7 @@ class Message:
 
     @cached_property
     def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls in the message, in order."""
         return tuple(p for p in self.parts if isinstance(p, ToolCall))
 
 
@@ -198,10 +205,12 @@ def message(role: Role, *parts: Part | str) -> Message:
 
 
 def user(*parts: Part | str) -> Message:
+    """A message from the user; a str becomes `Text`."""
     return message("user", *parts)
 
 
 def assistant(*parts: Part | str) -> Message:
+    """A message from the assistant; a str becomes `Text`."""
     return message("assistant", *parts)
 
 

@@ -42,6 +42,7 @@ class Muon(torch.optim.Muon):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient."""
         loss = closure() if closure else None
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -84,6 +85,7 @@ class CombinedOptimizer(torch.optim.Optimizer):
         self._share()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Step every part."""
         found = closure() if closure else None
         for part in self.parts:
             part.step()

@@ -54,6 +54,7 @@ class Number:
 
     @property
     def share(self) -> float:
+        """The value, a percentage as a share of one."""
         return self.value / 100 if self.percent else self.value
 
     def close_to(self, other: Number, tolerance: float = 0.0) -> bool:

@@ -78,6 +78,7 @@ def same_stated(a: str, b: str, tolerance: float = 0.0) -> bool:
 
 
 def same_yes_no(a: str, b: str) -> bool:
+    """Whether both say yes or both say no; False unless one of them is such a word."""
     if words_of(a) not in YES_NO and words_of(b) not in YES_NO:
         return False
     said = _yes_no(a)

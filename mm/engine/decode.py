@@ -59,6 +59,7 @@ class Row:
         return "length" if len(self.ids) >= self.room else None
 
     def reply(self, finish: Finish) -> Reply:
+        """What the row has written so far, with its cost; ends the stream of text."""
         self.text.end()
         seconds = time.perf_counter() - self.request.began
         cost = replace(self.cost, generated_tokens=len(self.ids), calls=1, seconds=seconds)
@@ -139,6 +140,7 @@ class DecodeBatch:
                 self.fail(place, error)
 
     def fail(self, place: int, error: BaseException) -> None:
+        """Remove the row at `place`, whose request raises `error`."""
         self._remove(place).request.fail(error)
 
     def _row(self, prompt: Prompt, place: int) -> Row:

@@ -148,6 +148,7 @@ class BatchedRows:
         self._slots.add(layers)
 
     def read(self, row: int) -> Layers:
+        """The keys and values of `row`, without its padding."""
         assert self._slots
         return self._slots.read(row)
 
@@ -181,6 +182,7 @@ class SeparateRows:
         self._caches.append(dynamic_cache(layers))
 
     def read(self, row: int) -> Layers:
+        """The keys and values of `row`."""
         return layers_of(self._caches[row])
 
     def remove(self, row: int) -> None:
@@ -222,4 +224,5 @@ def dynamic_cache(layers: Iterable[tuple[Tensor, Tensor]]) -> Any:
 
 
 def layers_of(cache: Any) -> tuple[tuple[Tensor, Tensor], ...]:
+    """The keys and values in a transformers cache, layer by layer."""
     return tuple((layer.keys, layer.values) for layer in cache.layers)

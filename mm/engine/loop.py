@@ -72,6 +72,7 @@ class Loop:
         return future
 
     def stop(self) -> None:
+        """Ask the loop's thread to end after its current turn."""
         with self.waiting.changed:
             self._stopping = True
             self.waiting.changed.notify_all()

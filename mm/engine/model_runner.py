@@ -33,6 +33,7 @@ class ModelRunner:
 
     @property
     def device(self) -> Any:
+        """Where the weights are."""
         return self.model.device
 
     @property
@@ -92,6 +93,7 @@ class ModelRunner:
         return logits_of(self.head, hidden)
 
     def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings (N, D) of `ids` (N,)."""
         return self._embed(ids)
 
     def row_mask(self, at: Tensor, view: int) -> Any:

@@ -33,6 +33,7 @@ class PrefixKey:
 
     @classmethod
     def of(cls, tokens: Tokens, adapter: str | None = None) -> PrefixKey:
+        """The key of a prompt's tokens and images under an adapter; None is the weights alone."""
         images = tuple((span.start, span.stop, span.content) for span in tokens.images)
         return cls(tokens.ids, images, adapter)
 

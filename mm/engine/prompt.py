@@ -41,18 +41,22 @@ class Prompt:
 
     @classmethod
     def of(cls, request: Request) -> Prompt:
+        """A prompt that nothing is computed of yet."""
         return cls(request.tokens, PrefixKey.of(request.tokens, request.adapter), [request])
 
     @property
     def priority(self) -> int:
+        """The largest priority among the requests that wait for it."""
         return max(request.priority for request in self.requests)
 
     @property
     def next_position(self) -> int:
+        """The position of the token after the prompt."""
         return int(self.positions.max()) + 1
 
     @property
     def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """The keys and values computed so far, layer by layer."""
         return layers_of(self.cache)
 
     def shown(self, stop: int | None = None) -> list[ImageFeatures]:

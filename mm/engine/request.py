@@ -48,9 +48,11 @@ class Request:
         self._events.put(("piece", piece))
 
     def answer(self, value: Any) -> None:
+        """Give `value` to the thread that waits."""
         self._events.put(("answer", value))
 
     def fail(self, error: BaseException) -> None:
+        """Raise `error` in the thread that waits."""
         self._events.put(("error", error))
 
     def check(self) -> bool:
@@ -66,6 +68,7 @@ class Request:
         return self.cancel is not None and self.cancel()
 
     def late(self) -> DeadlineExceeded:
+        """The error of a request whose deadline is over."""
         return DeadlineExceeded(
             f"no answer within {self.deadline:g} s; allow more time, or ask for less"
         )

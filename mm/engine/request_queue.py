@@ -72,6 +72,7 @@ class RequestQueue:
             return entry[3]
 
     def all(self) -> list[Request]:
+        """The requests that wait, in no order."""
         with self.changed:
             return [entry[3] for entry in self._heap]
 

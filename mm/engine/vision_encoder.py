@@ -103,6 +103,7 @@ class ImageFeatures:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all its tensors."""
         return sum(t.nbytes for t in (self.embeds, *self.deep))
 
     def block(self, block: Block) -> ImageFeatures:
@@ -111,6 +112,7 @@ class ImageFeatures:
 
 
 def image_features(output: Any) -> ImageFeatures:
+    """Features of what a vision tower returns, without the grid's shape."""
     deep = getattr(output, "deepstack_features", None) or ()
     return ImageFeatures(_flat(output.pooler_output), tuple(_flat(layer) for layer in deep))
 

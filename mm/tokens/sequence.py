@@ -46,6 +46,7 @@ class ImageSpan:
 
     @property
     def image(self) -> Image:
+        """The image whose tokens these are."""
         return self.visual.source
 
 

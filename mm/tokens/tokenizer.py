@@ -73,6 +73,7 @@ class SafeTokenizer:
         return tuple(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
+        """The text of `ids`, special tokens included."""
         return self._rules.decode(list(ids), skip_special_tokens=False)
 
     def _text(self, text: str, after: After) -> list[int]:
@@ -126,9 +127,11 @@ class TokenWriter:
         self._waiting: list[Piece] = []
 
     def write(self, pieces: Iterable[Piece]) -> None:
+        """Add text and special tokens, to be tokenized together at the next `flush`."""
         self._waiting += pieces
 
     def flush(self) -> None:
+        """Tokenize what waits as text that does not train."""
         pieces = tuple(p for p in self._waiting if p != "")
         self._waiting = []
         self._put(self._tokenizer.encode(pieces, self.after), trained=False)

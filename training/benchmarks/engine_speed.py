@@ -42,6 +42,7 @@ class Load:
 
     @property
     def sampling(self) -> Sampling:
+        """Greedy replies of the load's length."""
         return Sampling(max_tokens=self.reply_tokens)
 
 
@@ -237,6 +238,7 @@ def _prepared(vlm: HFVLM, conversation: Conversation) -> Tokens:
 
 
 def asked(number: int, client: int) -> Conversation:
+    """A conversation about an image that no other number and client have."""
     return (user(unseen_image(number * 1000 + client), QUESTION),)
 
 

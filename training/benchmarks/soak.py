@@ -44,10 +44,12 @@ class Said:
 
     @property
     def ids(self) -> tuple[int, ...]:
+        """The reply's token ids."""
         return self.reply.message.tokens or ()
 
     @property
     def cut(self) -> bool:
+        """Whether the reply was cancelled on the way."""
         return self.reply.finish == "cancelled"
 
 
@@ -74,6 +76,7 @@ class Soaked:
     checked: int = 0
 
     def measures(self) -> Iterator[Measured]:
+        """What a table shows: how many there were, and the shares that ended and were right."""
         whole = float(self.ends.total())
         yield Measured("soak, conversations", "count", (whole,))
         ended = (whole - self.lost) / max(whole, 1.0)

@@ -74,6 +74,7 @@ class Load:
 
     @property
     def recipe(self) -> Recipe:
+        """The recipe that trains on the load."""
         return Recipe(
             data=str(self.rows),
             output="",

@@ -43,6 +43,7 @@ FULL_STEPS = 600
 
 
 def main() -> None:
+    """Run the stages that the command line names."""
     args = _arguments()
     make_first_calls()
     torch.set_num_threads(args.threads)

@@ -65,4 +65,5 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
 
 
 def make_model(config: Qwen3VLConfig) -> Qwen3VLForConditionalGeneration:
+    """A model of random float32 weights."""
     return Qwen3VLForConditionalGeneration(config).float()

@@ -50,10 +50,12 @@ class Views:
 
     @property
     def crop_windows(self) -> tuple[Window, ...]:
+        """The windows of the scene that crops show."""
         return crop_windows(self.scene)
 
     @property
     def tile_windows(self) -> tuple[Window, ...]:
+        """The windows of the scene that tiles show."""
         return tile_windows(self.scene)
 
 
@@ -106,6 +108,7 @@ def tile_windows(scene: Scene) -> tuple[Window, ...]:
 
 
 def overview(picture: Pil.Image) -> Pil.Image:
+    """The whole image, at the size of one view."""
     return picture.resize((VIEW, VIEW), Pil.Resampling.BICUBIC)
 
 

@@ -66,9 +66,11 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> list[dict[str, Any]]:
+        """The optimizers' states, to be saved in a checkpoint."""
         return [o.state_dict() for o in self._all]
 
     def load(self, states: list[dict[str, Any]]) -> None:
+        """Take the states that `state` gave."""
         for optimizer, state in zip(self._all, states, strict=True):
             optimizer.load_state_dict(state)
 
@@ -88,6 +90,7 @@ def save_checkpoint(path: Path, **state: Any) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What a stage saved at `path`; None where it saved nothing yet."""
     return torch.load(path, weights_only=True) if path.exists() else None
 
 
@@ -130,9 +133,11 @@ class Log:
 
     @property
     def seconds(self) -> float:
+        """Seconds since the stage began."""
         return time.monotonic() - self._start
 
     def write(self, **row: Any) -> None:
+        """Print `row` and add it to the log's file."""
         line = json.dumps({"seconds": round(self.seconds), **row})
         print(line, flush=True)
         self._file.write(line + "\n")

@@ -33,6 +33,7 @@ class Condition:
 
     @property
     def label(self) -> str:
+        """The strategy's name, with the control in brackets."""
         return f"{self.name} ({self.control})" if self.control else self.name
 
     def meet(self, item: Item, *, seed: int = 0) -> tuple[Strategy, Sample]:

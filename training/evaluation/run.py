@@ -52,16 +52,19 @@ class Measured:
     part: ResultLog | None = None
 
     def outcomes(self, task: str, condition: Condition) -> list[Outcome]:
+        """The outcomes of a task under a condition so far; those of an earlier run come first."""
         kept = self.part.outcomes.get((task, condition.label), []) if self.part else []
         return self.results.setdefault(task, {}).setdefault(condition, list(kept))
 
     def add(self, task: str, condition: Condition, outcome: Outcome) -> None:
+        """Add an outcome, to the file of results too."""
         self.outcomes(task, condition).append(outcome)
         if self.part:
             self.part.add(task, condition.label, outcome)
 
     @property
     def rows(self) -> list[Row]:
+        """A row of the table for each task and condition that has outcomes."""
         return [
             row_of(task, condition, outcomes)
             for task, by_condition in self.results.items()
@@ -71,6 +74,7 @@ class Measured:
 
     @property
     def pairs(self) -> list[Row]:
+        """A row of the table for each comparison of two conditions."""
         return [
             pair
             for task, by_condition in self.results.items()

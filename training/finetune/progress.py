@@ -54,11 +54,13 @@ class Progress(TrainerCallback):
         self._began = (0, 0.0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Take up the pace where a resumed run left it."""
         self._pace.agree()
         self._checked = int(self._pace.done(state.global_step, state.max_steps) * CHECKS)
         self._began = (state.epoch or 0, self._pace.spent_s)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Log, check, save or stop where that is due."""
         self._pace.agree()
         done = self._pace.done(state.global_step, state.max_steps)
         control.should_log = state.global_step == 1 or self._due()
@@ -72,6 +74,7 @@ class Progress(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, Any] | None = None, **kw: Any
     ) -> None:
+        """Add a line to the log's file, and print it where it says something to a person."""
         if not state.is_world_process_zero or not logs:
             return
         row = {"step": state.global_step, "seconds": round(self._pace.spent_s, 1), **logs}
@@ -81,6 +84,7 @@ class Progress(TrainerCallback):
             print(self._line(state, logs), file=sys.stderr, flush=True)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Print what the held-out check has to say."""
         if not self._told:
             return
         with whole(kw["model"]):

@@ -55,6 +55,7 @@ class Training:
 
     @property
     def folder(self) -> Path:
+        """Where the result goes."""
         return Path(self.recipe.output)
 
     @property

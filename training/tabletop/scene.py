@@ -53,10 +53,12 @@ class Thing:
 
     @property
     def name(self) -> str:
+        """Its colour and shape, as questions name it."""
         return f"{self.colour} {self.shape}"
 
     @property
     def region(self) -> Region:
+        """The square around it."""
         half = self.side / 2
         return Region(self.x - half, self.y - half, self.x + half, self.y + half)
 

@@ -30,6 +30,7 @@ class BoxHead(nn.Module):
         )
 
     def forward(self, hidden: Tensor) -> Tensor:
+        """Boxes (N, 4), each number in [0, 1], from hidden states (N, D)."""
         return self.layers(hidden).sigmoid()
 
 

@@ -49,14 +49,17 @@ class Rollout:
 
     @property
     def id(self) -> str:
+        """The id of the row it answers."""
         return self.attempt.row.id
 
     @property
     def failed(self) -> bool:
+        """Whether it ended in an error and has no reward."""
         return not self.rewards
 
     @property
     def reward(self) -> float:
+        """The sum of what its terms add."""
         return sum(self.rewards.values())
 
     @cached_property

@@ -38,6 +38,7 @@ class Pace:
 
     @property
     def spent_s(self) -> float:
+        """Seconds of training so far, earlier runs included."""
         live = time.monotonic() - self._began
         return live if self._agreed_s is None else self._agreed_s
 
