@@ -1,0 +1,171 @@
+"""Depth maps keep their direction and unit; what is not known or cannot be told is said."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as pil
+
+from mm.geometry import Region
+from vision.depth import (
+    BadDepth,
+    compare,
+    depth_map,
+    flipped,
+    nearest_first,
+    region_depth,
+    resized,
+)
+from vision.depth_files import open_depth
+
+LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
+
+
+def halves(left: float, right: float, kind="metric", noise: float = 0.0):
+    """A map whose left half is at one depth and its right half at another."""
+    values = np.full((20, 40), left, np.float32)
+    values[:, 20:] = right
+    return depth_map(values + np.random.default_rng(0).uniform(0, noise, values.shape), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "left", "right", "said"),
+    [
+        pytest.param("metric", 1.0, 3.0, "nearer", id="metres: smaller is nearer"),
+        pytest.param("relative", 1.0, 3.0, "nearer", id="relative: smaller is nearer"),
+        pytest.param("inverse", 1.0, 3.0, "farther", id="inverse: larger is nearer"),
+        pytest.param("inverse", -3.0, -1.0, "farther", id="inverse, negative"),
+        pytest.param("metric", 3.0, 1.0, "farther", id="the other way round"),
+    ],
+)
+def test_nearer_follows_the_kind(kind, left, right, said):
+    depth = halves(left, right, kind, noise=0.01)
+    assert compare(depth, LEFT, RIGHT) == said
+    assert nearest_first(depth, [LEFT, RIGHT]) == ([0, 1] if said == "nearer" else [1, 0])
+
+
+@pytest.mark.parametrize("kind", ["metric", "relative", "inverse"])
+def test_flipped_turns_every_order_over(kind):
+    depth = halves(1.0, 3.0, kind, noise=0.01)
+    turned = {"nearer": "farther", "farther": "nearer"}
+    assert compare(flipped(depth), LEFT, RIGHT) == turned[compare(depth, LEFT, RIGHT)]
+
+
+def test_spreads_that_overlap_cannot_be_told_apart():
+    assert compare(halves(1.0, 1.05, noise=1.0), LEFT, RIGHT) == "cannot tell"
+    assert compare(halves(1.0, 1.05, noise=0.01), LEFT, RIGHT) == "nearer"
+
+
+def test_a_region_with_too_few_known_pixels_has_no_depth():
+    values = np.full((10, 10), 2.0)
+    values[:, 5:] = 0
+    values[0, 9] = 4.0
+    depth = depth_map(values, "metric")
+    assert region_depth(depth, RIGHT) is None
+    assert compare(depth, LEFT, RIGHT) == "cannot tell"
+    assert nearest_first(depth, [RIGHT, LEFT]) == [1]
+
+
+def test_quartiles_rise_with_farness():
+    near_first = region_depth(halves(1.0, 3.0, "inverse"), Region(0, 0, 1, 1))
+    assert near_first is not None
+    assert (near_first.low, near_first.high) == (3.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "complaint"),
+    [
+        pytest.param(np.ones((4, 4)), "metric", "every pixel has the depth 1", id="constant"),
+        pytest.param(np.full((4, 4), np.nan), "metric", "no pixel has a depth", id="nan"),
+        pytest.param(np.zeros((4, 4)), "inverse", "no pixel has a depth", id="zero"),
+        pytest.param(np.full((4, 4), np.inf), "metric", "no pixel has a depth", id="infinite"),
+        pytest.param(np.ones((4, 4, 3)), "metric", "found (4, 4, 3)", id="colours"),
+        pytest.param(np.array([[-1.0, 2.0]]), "metric", "must not be negative", id="negative"),
+        pytest.param(np.array([[1.0, 2.0]]), "metres", "one of metric, relative", id="kind"),
+    ],
+)
+def test_what_is_no_depth_map_is_one_line(values, kind, complaint):
+    with pytest.raises(BadDepth, match=re.escape(complaint)):
+        depth_map(values, kind, "a.png")
+
+
+def test_a_map_of_another_shape_is_refused():
+    depth = halves(1.0, 3.0)
+    assert resized(depth, (80, 40)).size == (80, 40)
+    assert compare(resized(depth, (81, 40)), LEFT, RIGHT) == "nearer"
+    with pytest.raises(BadDepth, match="is 40 x 20, the image 40 x 40"):
+        resized(depth, (40, 40))
+
+
+@given(st.integers(1, 90), st.integers(1, 60))
+def test_resizing_makes_no_new_depths(width, height):
+    depth = replace(halves(1.0, 3.0), values=np.arange(1, 801, dtype=np.float32).reshape(20, 40))
+    try:
+        made = resized(depth, (width, height))
+    except BadDepth:
+        return
+    assert np.isin(made.values, depth.values).all()
+
+
+def saved(tmp_path, name: str):
+    """A map of two metres on the left and four on the right, in the form that `name` says."""
+    metres = np.full((4, 8), 2.0, np.float32)
+    metres[:, 4:] = 4.0
+    metres[0, 0] = 0
+    path = tmp_path / name
+    if name.endswith("png"):
+        pil.fromarray((metres * 1000).astype(np.uint16)).save(path)
+    elif name.endswith("npy"):
+        np.save(path, metres[None])
+    elif name.endswith("npz"):
+        np.savez(path, depth=metres, other=metres)
+    else:
+        pil.fromarray(metres).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [
+        pytest.param("a.png", 1000, id="16-bit PNG"),
+        pytest.param("a.png", "nyu", id="by the name of a data set"),
+        pytest.param("a.npy", None, id="NPY"),
+        pytest.param("a.npz", None, id="NPZ"),
+        pytest.param("a.tiff", None, id="float TIFF"),
+    ],
+)
+def test_every_form_gives_the_same_metres(tmp_path, name, scale):
+    depth = open_depth(saved(tmp_path, name), scale=scale)
+    assert depth.values[1].tolist() == pytest.approx([2, 2, 2, 2, 4, 4, 4, 4])
+    assert (depth.valid[0, 0], depth.valid.sum(), depth.kind) == (False, 31, "metric")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        pytest.param("a.png", {}, "need their scale, units a metre: one of nyu 1000", id="scale"),
+        pytest.param("a.png", {"scale": "cm"}, "or one of nyu, ssr, tum, kitti, got 'cm'", id="cm"),
+        pytest.param("a.png", {"scale": -1}, "must be a positive number", id="negative"),
+        pytest.param("none.png", {}, "there is no such depth map", id="absent"),
+        pytest.param("a.jpg", {}, "as one of .png", id="suffix"),
+        pytest.param("eight.png", {"scale": 1000}, "mode L, 8 bits", id="8 bits"),
+        pytest.param("text.png", {}, "cannot be read as a depth map", id="no image"),
+        pytest.param("text.npy", {}, "cannot be read as a depth map", id="no array"),
+        pytest.param("text.npz", {}, "cannot be read as a depth map", id="no archive"),
+        pytest.param("two.npz", {}, "which of its arrays is the depth? a, b", id="two arrays"),
+    ],
+)
+def test_a_file_that_is_no_depth_map_is_one_line(tmp_path, name, options, complaint):
+    saved(tmp_path, "a.png")
+    pil.new("L", (4, 4)).save(tmp_path / "eight.png")
+    for text in ("text.png", "text.npy", "text.npz"):
+        (tmp_path / text).write_text("no depth")
+    np.savez(tmp_path / "two.npz", a=np.ones((2, 2)), b=np.ones((2, 2)))
+    with pytest.raises(BadDepth, match=re.escape(complaint)) as caught:
+        open_depth(tmp_path / name, **options)
+    assert "\n" not in str(caught.value)

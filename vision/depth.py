@@ -1,0 +1,173 @@
+"""How far things are: depth maps whose direction and unit are part of the value.
+
+Depth networks disagree about what a larger number means: metric ones give metres (larger is
+farther), most relative ones give inverse depth up to scale and shift (larger is nearer). A map
+that is read the wrong way round looks perfectly sound, so the kind travels with the numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
+
+from mm.errors import UserError
+from mm.geometry import Region, Size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Kind = Literal["metric", "relative", "inverse"]
+"""metric: metres. relative: larger is farther. inverse: larger is nearer. Both in no unit."""
+
+KINDS: tuple[Kind, ...] = ("metric", "relative", "inverse")
+
+LEAST_SHARE = 0.2
+"""Of a region's pixels, how many must have a known depth for the region to have one."""
+
+Nearness = Literal["nearer", "farther", "cannot tell"]
+
+
+class BadDepth(UserError):
+    """A depth map that cannot be used; one line that names it and says the remedy."""
+
+
+@dataclass(frozen=True, eq=False)
+class DepthMap:
+    """Depth of every pixel of an image.
+
+    Attributes:
+        values: (H, W), float32, in metres where `kind` is "metric".
+        kind: what a larger number means.
+        valid: (H, W), True where the depth is known; values elsewhere mean nothing.
+        source: where it came from: a file, a model's name.
+    """
+
+    values: np.ndarray = field(repr=False)
+    kind: Kind
+    valid: np.ndarray = field(repr=False)
+    source: str = ""
+
+    @property
+    def size(self) -> Size:
+        """(width, height)."""
+        return self.values.shape[1], self.values.shape[0]
+
+    @property
+    def sign(self) -> int:
+        """What numbers are multiplied by so that larger ones are farther, whatever the kind."""
+        return -1 if self.kind == "inverse" else 1
+
+
+@dataclass(frozen=True)
+class RegionDepth:
+    """The depth of what a region shows.
+
+    Attributes:
+        median: over its valid pixels, in the map's own numbers.
+        low, high: quartiles, rising with farness: the near end first.
+        share: of its pixels, how many are valid.
+    """
+
+    median: float
+    low: float
+    high: float
+    share: float
+
+
+def depth_map(values: np.ndarray, kind: Kind, source: str = "") -> DepthMap:
+    """A map of `values` (H, W); 0, NaN and infinity are "not known".
+
+    Raises:
+        BadDepth: it is no (H, W), nothing in it is known, or all that is known is the same.
+    """
+    import numpy as np
+
+    name = source or "the depth map"
+    if kind not in KINDS:
+        raise BadDepth(f"{name}: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if values.ndim != 2 or 0 in values.shape:
+        raise BadDepth(f"{name}: expected one number a pixel, (H, W), found {values.shape}")
+    numbers = values.astype(np.float32)
+    valid = np.isfinite(numbers) & (numbers != 0)
+    if not valid.any():
+        raise BadDepth(f"{name}: no pixel has a depth; 0, NaN and infinity mean not known")
+    known = numbers[valid]
+    if kind == "metric" and known.min() < 0:
+        raise BadDepth(f"{name}: metres must not be negative, found {known.min():g}")
+    if known.min() == known.max():
+        raise BadDepth(f"{name}: every pixel has the depth {known[0]:g}: nothing is nearer")
+    return DepthMap(np.where(valid, numbers, np.float32(0)), kind, valid, source)
+
+
+def resized(depth: DepthMap, size: Size) -> DepthMap:
+    """`depth` for an image of `size`, each pixel taking the nearest one's: edges stay edges.
+
+    Raises:
+        BadDepth: the shapes differ by more than rounding, so it is the map of another image.
+    """
+    import numpy as np
+
+    (wide, high), (width, height) = depth.size, size
+    if abs(wide / high - width / height) > 0.02 * width / height:
+        raise BadDepth(
+            f"{depth.source or 'the depth map'} is {wide} x {high}, the image {width} x {height}: "
+            "give the map of this image"
+        )
+    rows = (np.arange(height) + 0.5) * high // height
+    columns = (np.arange(width) + 0.5) * wide // width
+    at = np.ix_(rows.astype(int), columns.astype(int))
+    return replace(depth, values=depth.values[at], valid=depth.valid[at])
+
+
+def flipped(depth: DepthMap) -> DepthMap:
+    """Near and far changed round: near + far - d over what is known. A control."""
+    import numpy as np
+
+    known = depth.values[depth.valid]
+    turned = known.min() + known.max() - depth.values
+    return replace(depth, values=np.where(depth.valid, turned, np.float32(0)))
+
+
+def region_depth(depth: DepthMap, region: Region) -> RegionDepth | None:
+    """The depth of what `region` shows; None where too few of its pixels have one."""
+    import numpy as np
+
+    x0, y0, x1, y1 = region.to_pixels(depth.size)
+    values, valid = depth.values[y0:y1, x0:x1], depth.valid[y0:y1, x0:x1]
+    share = float(valid.mean())
+    if share < LEAST_SHARE:
+        return None
+    low, median, high = (float(q) for q in np.quantile(values[valid], (0.25, 0.5, 0.75)))
+    if depth.kind == "inverse":
+        low, high = high, low
+    return RegionDepth(median, low, high, share)
+
+
+def compare(depth: DepthMap, a: Region, b: Region) -> Nearness:
+    """Whether what `a` shows is nearer than what `b` shows.
+
+    "cannot tell" where one has no depth, or where the middle halves of both overlap as far as the
+    medians.
+    """
+    first, second = region_depth(depth, a), region_depth(depth, b)
+    if first is None or second is None:
+        return "cannot tell"
+    sign = depth.sign
+    if sign * (second.median - first.median) == 0:
+        return "cannot tell"
+    near, far = (first, second) if sign * first.median < sign * second.median else (second, first)
+    overlap = sign * near.high > sign * far.median and sign * far.low < sign * near.median
+    if overlap:
+        return "cannot tell"
+    return "nearer" if near is first else "farther"
+
+
+def nearest_first(depth: DepthMap, regions: Sequence[Region]) -> list[int]:
+    """Positions of `regions` from the nearest to the farthest; those without a depth left out."""
+    found = {i: region_depth(depth, region) for i, region in enumerate(regions)}
+    known = {i: each.median for i, each in found.items() if each}
+    return sorted(known, key=lambda i: depth.sign * known[i])
+    return [
+        i for i, each in sorted(((i, d) for i, d in found if d), key=lambda p: sign * p[1].median)
+    ]
