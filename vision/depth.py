@@ -168,6 +168,3 @@ def nearest_first(depth: DepthMap, regions: Sequence[Region]) -> list[int]:
     found = {i: region_depth(depth, region) for i, region in enumerate(regions)}
     known = {i: each.median for i, each in found.items() if each}
     return sorted(known, key=lambda i: depth.sign * known[i])
-    return [
-        i for i, each in sorted(((i, d) for i, d in found if d), key=lambda p: sign * p[1].median)
-    ]

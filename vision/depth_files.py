@@ -54,7 +54,8 @@ def _scale(scale: float | str | None, path: Path) -> float | None:
         units = 0.0
     if not 0 < units < float("inf"):
         raise BadDepth(
-            f"{path}: the scale must be a positive number or one of {', '.join(SCALES)}, got {scale!r}"
+            f"{path}: the scale must be a positive number or one of {', '.join(SCALES)}, "
+            f"got {scale!r}"
         )
     return units
 

@@ -14,6 +14,8 @@ from PIL import Image as pil
 from mm.geometry import Region
 from vision.depth import (
     BadDepth,
+    DepthMap,
+    Kind,
     compare,
     depth_map,
     flipped,
@@ -26,7 +28,7 @@ from vision.depth_files import open_depth
 LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
 
 
-def halves(left: float, right: float, kind="metric", noise: float = 0.0):
+def halves(left: float, right: float, kind: Kind = "metric", noise: float = 0.0) -> DepthMap:
     """A map whose left half is at one depth and its right half at another."""
     values = np.full((20, 40), left, np.float32)
     values[:, 20:] = right
