@@ -22,10 +22,20 @@ from app.report import as_json, failure_json
 from app.terminal import progress, spinner
 from mm.errors import UserError
 from mm.parallel import in_order
+from training.data import Access
+from training.data.formats.declaration import HARMLESS, IMAGES, images_of, is_empty, reason_of
+from training.data.images import open_row_image
+from training.data.readers import brief
 
 from .ask import How, keep
 
 Answer = dict[str, Any]
+
+READ = frozenset({"id", "question", "choices", "answer", *IMAGES})
+"""The columns of a row; `answer` is for whoever compares."""
+
+ANYWHERE = Access(absolute_paths=True)
+"""Whoever asks chose the rows file: its images may lie anywhere on this machine."""
 
 
 @dataclass(frozen=True)
@@ -183,19 +193,34 @@ def _line(answer: Answer) -> str:
 def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
     if row.fields is None:
         raise UserError(f"row {row.number} is not a JSON object")
+    _refuse_unread(row)
     question = row.fields.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise UserError(f'row {row.number} needs a "question" in words, got {question!r}')
-    images = row.fields.get("images", row.fields.get("image"))
-    paths = [images] if isinstance(images, str) else images
-    if not isinstance(paths, list) or not paths or not all(isinstance(p, str) for p in paths):
-        raise UserError(
-            f'row {row.number} needs "image" (a path) or "images" (a list), got {images!r}'
-        )
-    named = row.fields.get("id")
+        raise UserError(f'row {row.number} needs a "question" in words, got {brief(question)}')
+    try:
+        named = images_of(row.fields)
+        if not named:
+            raise ValueError('expected "image" (a path) or "images" (a list), found neither')
+        images = [open_row_image(each, folder, ANYWHERE) for each in named]
+    except ValueError as error:
+        raise UserError(f"row {row.number}: {error}") from None
+    id = row.fields.get("id")
     return mm.question(
-        question,
-        *(folder / p for p in paths),
-        id=None if named is None else str(named),
-        choices=how.choices,
+        question, *images, id=None if id is None else str(id), choices=_choices(row) or how.choices
     )
+
+
+def _choices(row: Row) -> list[str]:
+    value = (row.fields or {}).get("choices") or []
+    choices = value.split("|") if isinstance(value, str) else value
+    if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
+        raise UserError(f'row {row.number} needs "choices" as texts, got {brief(value)}')
+    return [choice.strip() for choice in choices]
+
+
+def _refuse_unread(row: Row) -> None:
+    """Refuse what would be lost, as the readers of rows that train do."""
+    for key, value in (row.fields or {}).items():
+        if key not in READ | HARMLESS and not is_empty(value):
+            why = reason_of(key) or f"rows have {', '.join(sorted(READ))}"
+            raise UserError(f"row {row.number}: {key[:60]!r} would be lost: {why}")

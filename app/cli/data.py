@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from mm.errors import UserError
 
-from .options import AbsolutePaths, Model, Urls
+from .options import AbsolutePaths, Ignore, Model, Urls, split
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
@@ -22,6 +22,7 @@ File = Annotated[Path, typer.Argument(help="CSV, JSONL, JSON, parquet, or a data
 Format = Annotated[
     str, typer.Option("--format", help="How rows are written; auto tells by their columns.")
 ]
+Purpose = Literal["sft", "dpo", "grpo"]
 
 
 @data.command()
@@ -31,6 +32,7 @@ def inspect(
     html: Annotated[Path | None, typer.Option(help="Write it as a page instead.")] = None,
     model: Model = "tiny",
     format: Format = "auto",
+    ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
 ) -> None:
@@ -39,10 +41,11 @@ def inspect(
 
     from training.data import inspect_row
 
-    rows = opened(file, format, allow_absolute_paths, allow_urls)
+    rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
     if row > len(rows):
         raise UserError(f"{file} has {len(rows)} rows: there is no row {row}")
-    builder, one = builder_of(model), rows[row - 1]
+    builder = builder_of(model)
+    one = rows.shown_to(builder)[row - 1]
     titled = [
         (f"{one.id} {side}".strip(), inspect_row.pieces(builder, said, one))
         for side, said in inspect_row.sides(one)
@@ -59,25 +62,42 @@ def inspect(
 @data.command()
 def check(
     file: File,
+    purpose: Annotated[
+        Purpose | None,
+        typer.Option("--for", help="What the rows are for; told by the first that can be read."),
+    ] = None,
     model: Model = "tiny",
     format: Format = "auto",
+    ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
 ) -> None:
-    """Read every row and picture, and name each that cannot be trained on."""
-    from training.batching.collator import Collator
+    """Read every row and image, and name each that cannot be trained on."""
     from training.data import BadData
     from training.finetune.setup import shown
+    from training.trainers.lengths import LENGTHS
 
-    rows = opened(file, format, allow_absolute_paths, allow_urls)
-    length = Collator(builder_of(model)).length
+    builder = builder_of(model)
+    rows = opened(file, format, ignore, allow_absolute_paths, allow_urls).shown_to(builder)
+    purpose = purpose or _guessed(rows)
     bad = 0
-    for found in shown(rows.each(length), len(rows), "checking"):
+    for found in shown(rows.each(LENGTHS[purpose](builder)), len(rows), "checking"):
         if isinstance(found, BadData):
             print(found)
             bad += 1
-    print(f"{len(rows) - bad:,} of {len(rows):,} rows are good" + (f", {bad:,} bad" if bad else ""))
+    good = f"{len(rows) - bad:,} of {len(rows):,} rows are good for {purpose}"
+    print(good + (f", {bad:,} bad" if bad else ""))
     raise typer.Exit(1 if bad else 0)
+
+
+def _guessed(rows: DataSet) -> Purpose:
+    from training.data import BadData
+    from training.trainers.lengths import purpose_of
+
+    for found in rows.each(purpose_of, threads=1):
+        if not isinstance(found, BadData):
+            return found
+    return "sft"
 
 
 @data.command()
@@ -88,12 +108,13 @@ def convert(
         "native"
     ),
     format: Format = "auto",
+    ignore: Ignore = None,
 ) -> None:
-    """Write the rows in another dialect or kind of file."""
+    """Write the same rows in another format or kind of file."""
     from training.data import read_data
     from training.data.convert import convert as write
 
-    count = write(read_data(file, dialect=format), to, out)
+    count = write(read_data(file, dialect=format, ignore=split(ignore)), to, out)
     print(f"{count:,} rows: {out}")
 
 
@@ -103,17 +124,19 @@ def stats(
     plot: Annotated[Path | None, typer.Option(help="Write them as one PNG too.")] = None,
     model: Model = "tiny",
     format: Format = "auto",
+    ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
 ) -> None:
-    """How long rows are, what pictures they have, and which answers."""
+    """How long rows are, what images they have, and which answers."""
     from training.data import refuse
     from training.data import stats as made
     from training.finetune.setup import shown
 
-    rows = opened(file, format, allow_absolute_paths, allow_urls)
-    each = partial(made.facts_of, builder_of(model))
-    found = list(shown(rows.each(each), len(rows), "reading"))
+    rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
+    builder = builder_of(model)
+    each = partial(made.facts_of, builder)
+    found = list(shown(rows.shown_to(builder).each(each), len(rows), "reading"))
     refuse(found)
     facts = [each for each in found if isinstance(each, made.Facts)]
     for name, value in made.table(facts):
@@ -122,11 +145,14 @@ def stats(
         made.plot(facts, plot)
 
 
-def opened(file: Path, format: str, absolute_paths: bool, urls: bool) -> DataSet:
+def opened(
+    file: Path, format: str, ignore: str | None, absolute_paths: bool, urls: bool
+) -> DataSet:
     """The rows of `file`."""
     from training.data import Access, read_data
 
-    return read_data(file, dialect=format, access=Access(absolute_paths, urls))
+    access = Access(absolute_paths, urls)
+    return read_data(file, dialect=format, access=access, ignore=split(ignore))
 
 
 def builder_of(model: str) -> TokenBuilder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ def run_cli(
     threads: int,
     strategy_lookup: Callable[[str], Strategy],
     access: Access = Access(),
+    ignore: Sequence[str] = (),
 ) -> None:
     """Measure `strategies` on `target`, print the table, and write it to `out`.
 
@@ -51,7 +52,8 @@ def run_cli(
         target: "tabletop", or a file of questions.
         model, adapter: what `load` loads, as the person called it.
         strategy_lookup: the strategy that a name means; raises for a name that means none.
-        access: what a file may name besides pictures in its own folder.
+        access: what a file may name besides images in its own folder.
+        ignore: columns of a file that are left unread.
 
     Raises:
         UserError: something cannot be measured.
@@ -60,7 +62,7 @@ def run_cli(
     """
     found = [(name, strategy_lookup(name)) for name in dict.fromkeys(strategies)]
     hardness = level_named(level, DEFAULT_LEVEL)
-    suites = _suites(target, tasks, limit, seed, hardness, access)
+    suites = _suites(target, tasks, limit, seed, hardness, access, ignore)
     _check_writable(out, show_errors)
     vlm = load()
     about = {"seed": seed, "limit": limit, "model": model, "adapter": adapter, **place_of(vlm)}
@@ -88,7 +90,13 @@ def run_cli(
 
 
 def _suites(
-    target: str, tasks: list[str], limit: int, seed: int, level: int, access: Access
+    target: str,
+    tasks: list[str],
+    limit: int,
+    seed: int,
+    level: int,
+    access: Access,
+    ignore: Sequence[str],
 ) -> list[Suite]:
     if target == "tabletop":
         return tabletop_suites(tasks, seed=seed, limit=limit, level=level)
@@ -97,7 +105,7 @@ def _suites(
         raise BadTarget(f"no target {target!r}: give tabletop, or a file ({', '.join(SUFFIXES)})")
     if tasks:
         raise BadTarget(f"a file is one task, its name: leave --task {','.join(tasks)} out")
-    questions = read_questions(path, limit=limit, access=access)
+    questions = read_questions(path, limit=limit, access=access, ignore=ignore)
     return [Suite(path.stem, partial(iter, questions), len(questions), looking=True)]
 
 

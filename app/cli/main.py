@@ -25,6 +25,7 @@ from .options import (
     BaseUrl,
     Device,
     Dtype,
+    Ignore,
     Model,
     Processor,
     Quantize,
@@ -175,6 +176,7 @@ def evaluate(
     show_errors: Annotated[
         Path | None, typer.Option(help="Write ten wrong answers as one PNG.")
     ] = None,
+    ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
     model: Model = "tiny",
@@ -210,4 +212,5 @@ def evaluate(
         threads=threads,
         strategy_lookup=strategy_named,
         access=Access(allow_absolute_paths, allow_urls),
+        ignore=split(ignore),
     )

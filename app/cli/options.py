@@ -41,11 +41,14 @@ Quantize = Annotated[
 ]
 AbsolutePaths = Annotated[
     bool,
-    typer.Option("--allow-absolute-paths", help="Rows may name pictures outside their folder."),
+    typer.Option("--allow-absolute-paths", help="Rows may name images outside their folder."),
+]
+Ignore = Annotated[
+    str | None, typer.Option("--ignore", help="Columns to leave unread, names between commas.")
 ]
 Threads = Annotated[int, typer.Option(min=1, help="Questions asked at a time.")]
 Urls = Annotated[
-    bool, typer.Option("--allow-urls", help="Rows may name pictures on the web: downloaded.")
+    bool, typer.Option("--allow-urls", help="Rows may name images on the web: downloaded.")
 ]
 Strategy = Annotated[
     str,

@@ -54,6 +54,7 @@ _SHARED = (
     _flag("report_to", str, "Log to tensorboard or trackio too."),
     _shared("device", Device),
     _flag("format", str, "How rows are written; auto tells."),
+    _flag("ignore", str, "Columns to leave unread, names between commas."),
     _shared("allow_absolute_paths", AbsolutePaths),
     _shared("allow_urls", Urls),
     _shared("dry_run", bool, typer.Option(False, "--dry-run", help="Check all, train nothing.")),

@@ -33,6 +33,8 @@ class TokenBuilder:
         end_ids: ids that end the assistant's turn.
         banned_ids: placeholders and image markers, which sampling must never emit.
         placeholder_id: the id that each visual token replaces.
+        positions: the longest context, in tokens, that the model's positions reach; None where its
+            config does not say.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class TokenBuilder:
         self.family = family
         self.tokenizer = tokenizer
         self.image_processor = image_processor
+        self.positions = _positions_of(config)
         self.template = template or family.templates[0]
         self.traits = traits or traits_of(family, config)
         self.safe_tokenizer = safe_tokenizer or SafeTokenizer(
@@ -274,6 +277,11 @@ class TokenBuilder:
                 "a message's own tokens hold some; leave them out"
             )
         return tuple(spans)
+
+
+def _positions_of(config: Any) -> int | None:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return getattr(text, "max_position_embeddings", None)
 
 
 def _first_of(tokenizer: Any, begin: Sequence[Piece]) -> tuple[int, ...]:

@@ -1,130 +1,230 @@
-"""A file of rows in another dialect, or in another kind of file."""
+"""A file of rows in another format, or in another kind of file: the same rows, or an error."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .dataset import DataSet
-from .formats import from_native, recognise, to_native
-from .readers import BadData
+from .formats import from_native, to_native
+from .formats.declaration import HARMLESS, Native, is_empty, source_of
+from .native import conversation, listed_tools
+from .readers import BadData, Record, read_records
 
-_PATHS = ("images", "chosen_images", "rejected_images")
+_IMAGES = ("images", "chosen_images", "rejected_images")
+_TALK = {"messages": "images", "prompt": "images"} | {
+    side: f"{side}_images" for side in ("chosen", "rejected")
+}
 
 
 def convert(data: DataSet, dialect: str, out: Path) -> int:
     """Write the rows of `data` to `out` as `dialect`; how many they are.
 
-    `out` is JSON Lines, JSON or parquet by its name. Paths of pictures are rewritten so that they
-    are right from its folder.
+    `out` is JSON Lines, JSON or parquet by its name. Paths of images are rewritten so that they
+    are right from its folder; images in bytes become data URIs in JSON. What is written is read
+    again, and must say the same.
 
     Raises:
-        BadData: a row cannot be converted, or `out` is there already or of another kind.
+        BadData: a row cannot be converted without changing it, or `out` is there already or of
+            another kind.
     """
     write = _WRITERS.get(out.suffix.lower())
     if write is None:
         raise BadData(f"{out}: expected a name that ends in {', '.join(_WRITERS)}")
     if out.exists():
         raise BadData(f"{out} is there already: give another name")
-    rows = []
+    partial = out.with_name(f"{out.stem}.partial{out.suffix}")
+    try:
+        write(partial, list(_converted(data, dialect, out)))
+        _compare(data, dialect, out, read_records(partial))
+        partial.replace(out)
+    except OSError as error:
+        raise BadData(f"{out} cannot be written: {error.strerror or error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(data)
+
+
+def _converted(data: DataSet, dialect: str, out: Path) -> Iterator[Native]:
     for record in data.records:
         try:
-            if isinstance(record.fields, ValueError):
-                raise record.fields
-            native = spelled_out(to_native(record.fields, data.dialect))
-            rows.append(from_native(_moved(native, data.path.parent, out.parent), dialect))
-        except ValueError as error:
+            yield from_native(_native(data, record, out), dialect)
+        except (ValueError, RecursionError) as error:
             raise BadData(f"{data.path}, row {record.number}: {error}") from None
-    partial = out.with_name(out.name + ".partial")
-    write(partial, rows)
-    partial.replace(out)
-    return len(rows)
 
 
-def spelled_out(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    """A row with messages, where it was a picture, a question and an answer."""
-    if not isinstance(fields, Mapping) or "question" not in fields:
-        return dict(fields)
-    rest = {k: v for k, v in fields.items() if k not in ("image", "images", "question")}
-    images = fields.get("images", [fields.get("image")])
-    asked = [*({"type": "image"} for _ in images), {"type": "text", "text": fields["question"]}]
-    said = [{"role": "user", "content": asked}]
-    if "chosen" in fields:
-        sides = {
-            side: [{"role": "assistant", "content": fields[side]}]
-            for side in ("chosen", "rejected")
-        }
-        return {**rest, "prompt": said, "images": images, **sides}
-    said.append({"role": "assistant", "content": str(fields.get("answer", ""))})
-    return {**rest, "messages": said, "images": images}
+def _native(data: DataSet, record: Record, out: Path) -> Native:
+    """The row as a native one whose paths are right from the folder of `out`."""
+    if isinstance(record.fields, ValueError):
+        raise record.fields
+    native = to_native(record.fields, data.dialect, data.ignore)
+    if "tools" in native:
+        native["tools"] = listed_tools(native["tools"])
+    for key in _IMAGES:
+        if key in native:
+            native[key] = [_written(each, data.path.parent, out) for each in native[key]]
+    return native
 
 
-def _moved(native: dict[str, Any], old: Path, new: Path) -> dict[str, Any]:
-    found = dict(native)
-    for key in _PATHS:
-        if isinstance(found.get(key), list):
-            found[key] = [_path(value, old, new) for value in found[key]]
+def _written(value: Any, old: Path, out: Path) -> Any:
+    if isinstance(value, bytes):
+        return value if out.suffix.lower() == ".parquet" else _data_uri(value)
+    named = isinstance(value, str) and "://" not in value and not value.startswith("data:")
+    if not named or os.path.isabs(value) or len(value) > 4096:
+        return value
+    return Path(os.path.relpath(old / value, out.parent)).as_posix()
+
+
+def _data_uri(content: bytes) -> str:
+    kinds = {b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
+    kind = next((name for start, name in kinds.items() if content.startswith(start)), "jpeg")
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _compare(data: DataSet, dialect: str, out: Path, written: Sequence[Record]) -> None:
+    """Read what was written again.
+
+    Raises:
+        BadData: a row says something else than before.
+    """
+    if len(written) != len(data):
+        raise BadData(f"{out}: expected {len(data)} rows, found {len(written)} written")
+    for record, again in zip(data.records, written, strict=True):
+        place = f"{data.path}, row {record.number}"
+        before = _meaning(_native(data, record, out))
+        try:
+            after = _meaning(to_native(again.fields))
+        except ValueError as error:
+            raise BadData(f"{place}: as {dialect} it could not be read: {error}") from None
+        if changed := [k for k in sorted({*before, *after}) if before.get(k) != after.get(k)]:
+            raise BadData(f"{place}: as {dialect} its {changed[0]!r} would say something else")
+
+
+def _meaning(native: Native) -> dict[str, Any]:
+    """What a row says, however it is written: the conversations, their images and the rest."""
+    found: dict[str, Any] = {
+        key: value
+        for key, value in native.items()
+        if key not in (*_IMAGES, *_TALK, "tools") and key not in HARMLESS
+    }
+    for key in ("id", "answer", "source"):
+        if key in found:
+            found[key] = str(found[key]).strip()
+    if "choices" in found:
+        found["choices"] = _choices(found["choices"])
+    if "tools" in native:
+        found["tools"] = [_tool(tool) for tool in listed_tools(native["tools"])]
+    for key, column in _TALK.items():
+        if key in native:
+            images = [source_of(each) for each in native.get(column, ())]
+            said = conversation(native[key], column, images)
+            muted = [m.get("loss", True) for m in native[key] if m["role"] == "assistant"]
+            side = "prompt" if key == "messages" and not any(muted) else key
+            found[side] = (said, muted if side == "messages" else None)
     return found
 
 
-def _path(value: Any, old: Path, new: Path) -> Any:
-    named = isinstance(value, str) and "://" not in value and not value.startswith("data:")
-    if not named or os.path.isabs(value):
-        return value
-    return Path(os.path.relpath(old / value, new)).as_posix()
+def _choices(value: Any) -> list[str]:
+    choices = value.split("|") if isinstance(value, str) else value
+    return [str(each).strip() for each in choices]
 
 
-def _write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def _tool(value: Any) -> Any:
+    function = value.get("function", value) if isinstance(value, Mapping) else value
+    if isinstance(function, Mapping) and isinstance(function.get("parameters"), str):
+        return {**function, "parameters": json.loads(function["parameters"])}
+    return function
+
+
+def _write_jsonl(path: Path, rows: Sequence[Native]) -> None:
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _write_json(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    text = json.dumps(list(rows), ensure_ascii=False, indent=1)
+def _write_json(path: Path, rows: Sequence[Native]) -> None:
+    text = json.dumps(rows, ensure_ascii=False, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _write_parquet(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def _write_parquet(path: Path, rows: Sequence[Native]) -> None:
     import pyarrow
     from pyarrow import parquet
 
     found = [_uniform(row) for row in rows]
-    parquet.write_table(pyarrow.Table.from_pylist(found), path)
+    try:
+        parquet.write_table(pyarrow.Table.from_pylist(found, schema=_schema(found)), path)
+    except (pyarrow.ArrowException, OverflowError, TypeError) as error:
+        why = str(error).partition("\n")[0]
+        raise BadData(
+            f"{path}: rows have no common type for parquet: {why}; .jsonl has none"
+        ) from None
 
 
-def _uniform(row: Mapping[str, Any]) -> dict[str, Any]:
-    """`row` with one type for each column, as Arrow wants it: parts, structs, JSON as text.
+def _schema(rows: Sequence[Native]) -> Any:
+    """One type for each column that any row has: by default the first row's keys alone count."""
+    import pyarrow
 
-    Words that tag their pictures stay words, which every message of such a row is.
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    columns = {name: pyarrow.array([row.get(name) for row in rows]) for name in names}
+    return pyarrow.schema([(name, column.type) for name, column in columns.items()])
+
+
+def _uniform(row: Native) -> Native:
+    """`row` with one type for each column, as Arrow wants it: structs, and JSON as text.
+
+    Strings that tag their images stay strings, which every message of such a row is.
     """
-    found = dict(row)
-    tagged = recognise(row) == "swift"
+    found = {k: v for k, v in row.items() if not is_empty(v)}
     for key in ("messages", "prompt", "chosen", "rejected"):
-        if isinstance(found.get(key), list) and not tagged:
-            found[key] = [_uniform_message(said) for said in found[key]]
-    for key in _PATHS:
         if isinstance(found.get(key), list):
-            found[key] = [v if isinstance(v, Mapping) else {"path": v} for v in found[key]]
+            found[key] = _uniform_messages(found[key])
+    for key in _IMAGES:
+        if isinstance(found.get(key), list):
+            found[key] = [_image(each) for each in found[key]]
     if "tools" in found:
-        found["tools"] = [_text_inside(tool, "parameters") for tool in found["tools"]]
-    return found
+        found["tools"] = json.dumps(found["tools"], ensure_ascii=False)
+    if "objects" in found and not isinstance(found["objects"], str):
+        found["objects"] = json.dumps(found["objects"], ensure_ascii=False)
+    for key in ("id", "answer", "source"):
+        if key in found:
+            found[key] = str(found[key])
+    if "choices" in found:
+        found["choices"] = _choices(found["choices"])
+    return {k: _described(v) if k in HARMLESS else v for k, v in found.items()}
 
 
-def _uniform_message(said: Mapping[str, Any]) -> dict[str, Any]:
+def _described(value: Any) -> Any:
+    """A column that only describes the row, as text where it is more than that."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _image(value: Any) -> Native:
+    if isinstance(value, Mapping):
+        return dict(value)
+    return {"bytes": value} if isinstance(value, bytes) else {"path": value}
+
+
+def _uniform_messages(said: list[Native]) -> list[Native]:
+    if all(isinstance(m.get("content"), str) and "tool_calls" not in m for m in said):
+        return said
+    return [_uniform_message(m) for m in said]
+
+
+def _uniform_message(said: Native) -> Native:
     content = said.get("content")
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-    calls = [_text_inside(call, "arguments") for call in said.get("tool_calls", [])]
+    calls = [_text_inside(call) for call in said.get("tool_calls", [])]
     return {**said, "content": parts, **({"tool_calls": calls} if calls else {})}
 
 
-def _text_inside(value: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """A tool or a call whose free-form `key` is JSON text."""
-    function = dict(value.get("function", value))
-    if isinstance(function.get(key), Mapping):
-        function[key] = json.dumps(function[key], ensure_ascii=False)
+def _text_inside(call: Native) -> Native:
+    """A call whose free-form arguments are JSON text."""
+    function = dict(call["function"])
+    function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
     return {"type": "function", "function": function}
 
 

@@ -1,22 +1,26 @@
-"""A file of rows as a sequence: each is read, its pictures opened, when it is asked for."""
+"""A file of rows as a sequence: each is read, its images opened, when it is asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm.vlm import CropRule
 from vision.crop import crop
 
+from .boxes import WriteBox, box_writer
 from .formats import to_native
-from .images import Access, open_picture
-from .native import read_row
+from .images import Access, open_row_image
+from .native import Opening, read_row
 from .readers import BadData, Record, read_records
 from .row import Row
+
+if TYPE_CHECKING:
+    from mm.tokens.builder import TokenBuilder
 
 SHOWN = 20
 """How many bad rows an error lists; the rest are counted."""
@@ -33,7 +37,9 @@ class DataSet(Sequence[Row]):
 
     Attributes:
         dialect: how its rows are written; "auto" tells by their keys.
+        ignore: columns that are left unread.
         crop_rule: how `{"crop_of": ...}` is cut: as the model that reads it was shown crops.
+        write_box: how the model writes a box of ms-swift's `objects`; None where none is known.
         change: what is made of each row.
     """
 
@@ -41,7 +47,9 @@ class DataSet(Sequence[Row]):
     records: Sequence[Record]
     dialect: str = "auto"
     access: Access = Access()
+    ignore: frozenset[str] = frozenset()
     crop_rule: CropRule = "vlm_r3"
+    write_box: WriteBox | None = None
     change: Callable[[Row], Row] | None = None
 
     def __len__(self) -> int:
@@ -56,19 +64,24 @@ class DataSet(Sequence[Row]):
         except ValueError as error:
             raise BadData(f"{self._place(record)}: {error}") from None
 
+    def shown_to(self, builder: TokenBuilder) -> DataSet:
+        """These rows as the model of `builder` is shown crops and writes boxes."""
+        rule = builder.traits.crop_rule
+        return replace(self, crop_rule=rule, write_box=box_writer(builder))
+
     def each(self, function: Callable[[Row], T], *, threads: int = 2) -> Iterator[T | BadData]:
         """What `function` makes of each row, in order, read and worked on by several threads.
 
         A row that cannot be read, or of which `function` says ValueError, is an error as a value.
         """
-        ahead = 8 * threads  # rows hold pictures: few at a time
+        ahead = 8 * threads  # rows hold images: few at a time
         with ThreadPoolExecutor(threads) as pool:
             for start in range(0, len(self), ahead):
                 some = range(start, min(start + ahead, len(self)))
                 yield from pool.map(partial(self._one, function), some)
 
     def check(self, test: Test | None = None) -> None:
-        """Read every row, pictures included, and put it to `test`.
+        """Read every row, images included, and put it to `test`.
 
         Raises:
             BadData: with a line for each bad row, up to `SHOWN`.
@@ -86,12 +99,13 @@ class DataSet(Sequence[Row]):
     def _row(self, record: Record) -> Row:
         if isinstance(record.fields, ValueError):
             raise record.fields
-        row = read_row(
-            to_native(record.fields, self.dialect),
-            f"{self.path.stem}-{record.number}",
-            open_picture=partial(open_picture, folder=self.path.parent, access=self.access),
-            crop=partial(crop, rule=self.crop_rule),
+        opening = Opening(
+            partial(open_row_image, folder=self.path.parent, access=self.access),
+            partial(crop, rule=self.crop_rule),
+            self.write_box,
         )
+        native = to_native(record.fields, self.dialect, self.ignore)
+        row = read_row(native, f"{self.path.stem}-{record.number}", opening)
         return self.change(row) if self.change else row
 
     def _place(self, record: Record) -> str:
@@ -105,6 +119,11 @@ def refuse(results: Iterable[object]) -> None:
         raise BadData("\n".join([*bad[:SHOWN], *more]))
 
 
+def split_names(names: str | None) -> list[str]:
+    """The names between commas, blanks left out."""
+    return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
 def _nothing(row: Row) -> None:
     """For rows that need only be readable."""
 
@@ -115,6 +134,7 @@ def read_data(
     limit: int | None = None,
     dialect: str = "auto",
     access: Access = Access(),
+    ignore: Iterable[str] = (),
     crop_rule: CropRule = "vlm_r3",
 ) -> DataSet:
     """The first `limit` rows of `path`, none of which has been looked at.
@@ -123,4 +143,5 @@ def read_data(
         BadData: there is no such file, its form is unknown, or it has no rows.
     """
     records = read_records(path)
-    return DataSet(path, records[:limit] if limit else records, dialect, access, crop_rule)
+    chosen = records[:limit] if limit else records
+    return DataSet(path, chosen, dialect, access, frozenset(ignore), crop_rule)

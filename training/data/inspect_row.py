@@ -1,4 +1,4 @@
-"""A row as a model sees it: which words train, which are only read, and what pictures cost."""
+"""A row as a model sees it: which words train, which are only read, and what images cost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Piece:
     """Tokens in a row that have the same fate.
 
     Attributes:
-        text: the words; "" for a picture.
+        text: the words; "" for an image.
         tokens: how many they are.
         trained: the model learns to write them.
         picture: what stands there instead of words.
@@ -66,7 +66,7 @@ def sides(row: Row) -> Iterator[tuple[str, Conversation]]:
 
 
 def as_text(found: Sequence[Piece]) -> Text:
-    """For a terminal: what trains is bold green, what is read is grey, pictures in blocks."""
+    """For a terminal: what trains is bold green, what is read is grey, images in blocks."""
     out = Text()
     for piece in found:
         if piece.picture:
@@ -83,7 +83,7 @@ def as_text(found: Sequence[Piece]) -> Text:
 
 
 def as_html(titled: Sequence[tuple[str, Sequence[Piece]]]) -> str:
-    """A page: what trains is green, what is read is grey, pictures are thumbnails."""
+    """A page: what trains is green, what is read is grey, images are thumbnails."""
     body = "".join(
         f"<h2>{html.escape(title)}</h2><pre>{''.join(map(_html, found))}</pre>"
         for title, found in titled

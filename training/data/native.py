@@ -1,264 +1,202 @@
-"""The native row: OpenAI's messages with typed parts, and `images` in the order they are shown.
-
-Also its short form: a picture, a question, and an answer or a good and a bad one.
-"""
+"""The native row as values: messages with their images opened, what is right, where to look."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from mm.answers.matching import match_choice
 from mm.geometry import Region
 from mm.markup import parse_parts, read_call
-from mm.types import (
-    Conversation,
-    Image,
-    Message,
-    Part,
-    Role,
-    Text,
-    ToolCall,
-    ToolSpec,
-    assistant,
-    message,
-    user,
-)
+from mm.types import Conversation, Image, Message, Part, Text, ToolSpec, message
 
+from .boxes import WriteBox, filled, has_box_tags, regions_of
+from .formats.declaration import Fields, Native
+from .formats.messages import holes
+from .formats.questions import text_in
 from .readers import brief
 from .row import Row
 
-Fields = Mapping[Any, Any]
 Open = Callable[[Any], Image]
 Crop = Callable[[Image, Region], Image]
 
-_ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+_SIDES = ("chosen", "rejected")
 
 
-def read_row(fields: Any, name: str, *, open_picture: Open, crop: Crop) -> Row:
-    """The row that `fields` write; `name` is its id where it brings none.
+@dataclass(frozen=True)
+class Opening:
+    """How what a row names is had.
+
+    Attributes:
+        open_image: the image that a value names.
+        crop: a region of an image as the model is shown it.
+        write_box: a box as the model writes it; None where no model is known.
+    """
+
+    open_image: Open
+    crop: Crop
+    write_box: WriteBox | None = None
+
+
+def read_row(native: Native, name: str, opening: Opening) -> Row:
+    """The row that `native` writes, as `to_native` makes it; `name` is its id unless it has one.
 
     Raises:
         ValueError: it is no such row; what was expected, and what was found.
     """
-    if not isinstance(fields, Mapping):
-        raise ValueError(f"expected an object, found {brief(fields)}")
-    if None in fields:
-        count, found = len(fields) - 1, brief(fields[None])
-        raise ValueError(f"expected {count} columns, found {found} too many")
-    native = "messages" in fields or "prompt" in fields
-    said, chosen, rejected = (_native if native else _plain)(fields, open_picture, crop)
-    offered = _offered(fields)
+    key = "messages" if "messages" in native else "prompt"
+    shared = _images(native.get("images", ()), (), opening)
+    own = [_images(native.get(f"{side}_images", ()), shared, opening) for side in _SIDES]
+    said = [native.get(side, []) for side in (key, *_SIDES)]
+    if "objects" in native:
+        every = [image for images in (shared, *own) for image in images]
+        said = filled(said, native["objects"], every, opening.write_box)
+    elif has_box_tags(said):
+        raise ValueError("expected 'objects' for <ref-object> and <bbox> in words, found none")
+    columns = ("images", "chosen_images", "rejected_images")
+    asked, good, bad = map(conversation, said, columns, (shared, *own))
+    if good and good == bad:
+        raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
+    offered = _offered(native)
+    choices = _choices(native)
     return Row(
-        str(fields.get("id", name)),
-        offered + said,
-        untrained=_untrained(fields, len(offered)),
-        chosen=chosen,
-        rejected=rejected,
-        answer=text_of(fields, "answer") if "answer" in fields else None,
-        choices=_choices(fields),
-        regions=_regions(fields, said),
-        source=str(fields.get("source", "")),
+        str(native.get("id", name)),
+        offered + asked,
+        untrained=_untrained(native, key, len(offered)),
+        chosen=good,
+        rejected=bad,
+        answer=_answer(native, choices),
+        choices=choices,
+        regions=_regions(native, asked),
+        source=str(native.get("source", "")),
     )
 
 
-def text_of(fields: Fields, key: str) -> str:
-    """The words, or the number, in column `key`.
+def conversation(said: Sequence[Native], column: str, images: Sequence[Any]) -> Conversation:
+    """The messages `said`, whose placeholders stand for `images` of `column`.
 
     Raises:
-        ValueError: there are none.
+        ValueError: they are not as many.
     """
-    value = fields.get(key)
-    known = isinstance(value, str | int | float) and not isinstance(value, bool)
-    if not known or not str(value).strip():
-        raise ValueError(f"expected text in {key!r}, found {brief(value)}")
-    return str(value).strip()
-
-
-def list_of(fields: Fields, key: str) -> list[Any]:
-    """The list in column `key`, [] where there is none.
-
-    Raises:
-        ValueError: something else is there.
-    """
-    value = fields.get(key)
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise ValueError(f"expected a list in {key!r}, found {brief(value)}")
-    return value
-
-
-Three = tuple[Conversation, Conversation, Conversation]
-"""What is asked (or all of it), and how it goes on well and badly where there is a pair."""
-
-
-def _plain(fields: Fields, open_picture: Open, crop: Crop) -> Three:
-    named = list_of(fields, "images") if "images" in fields else [fields.get("image")]
-    if not named:
-        raise ValueError("expected a list of paths in 'images', found []")
-    asked = user(*_pictures(named, (), open_picture, crop), text_of(fields, "question"))
-    if "chosen" in fields or "rejected" in fields:
-        good, bad = (assistant(*parse_parts(text_of(fields, k))) for k in ("chosen", "rejected"))
-        return (asked,), (good,), (bad,)
-    return (asked, assistant(*parse_parts(text_of(fields, "answer")))), (), ()
-
-
-def _native(fields: Fields, open_picture: Open, crop: Crop) -> Three:
-    key = "messages" if "messages" in fields else "prompt"
-    shared = _pictures(list_of(fields, "images"), (), open_picture, crop)
-    said = _conversation(fields, key, "images", "user", shared)
-    if ("chosen" in fields) != ("rejected" in fields):
-        raise ValueError("expected both 'chosen' and 'rejected', found one of them")
-    if "chosen" not in fields:
-        return said, (), ()
-    good, bad = (
-        _conversation(
-            fields,
-            side,
-            f"{side}_images",
-            "assistant",
-            _pictures(list_of(fields, f"{side}_images"), shared, open_picture, crop),
+    if holes(said) != len(images):
+        raise ValueError(
+            f"expected {holes(said)} images in {column!r}, found {len(images)}: "
+            "as many as messages show, by <image> in strings or by image parts"
         )
-        for side in ("chosen", "rejected")
-    )
-    return said, good, bad
-
-
-def _pictures(
-    named: Sequence[Any], before: Sequence[Image], open_picture: Open, crop: Crop
-) -> list[Image]:
-    """The pictures that are `named`; a crop's `crop_of` counts those `before` them too."""
-    found = list(before)
-    for value in named:
-        found.append(
-            _cropped(value, found, crop)
-            if isinstance(value, Mapping) and "crop_of" in value
-            else open_picture(value)
-        )
-    return found[len(before) :]
-
-
-def _cropped(value: Mapping[str, Any], known: Sequence[Image], crop: Crop) -> Image:
-    at = value["crop_of"]
-    if not isinstance(at, int) or not 0 <= at < len(known):
-        which = f"in 0..{len(known) - 1}" if known else "an earlier picture, of which there is none"
-        raise ValueError(f"expected 'crop_of' {which}, found {brief(at)}")
-    return crop(known[at], _region(value.get("bbox"), known[at]))
-
-
-def _region(box: Any, image: Image) -> Region:
-    """A box in pixels of `image`; unlike a model's, one that reaches outside is an error."""
-    numbers = box if isinstance(box, list) and len(box) == 4 else None
-    if numbers is None or not all(isinstance(n, int | float) for n in numbers):
-        raise ValueError(f"expected a box of four numbers, found {brief(box)}")
-    x0, y0, x1, y1 = numbers
-    width, height = image.size
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise ValueError(f"expected a box x0,y0,x1,y1 inside {width}x{height}, found {box}")
-    return Region.from_pixels((x0, y0, x1, y1), image.size)
-
-
-def _regions(fields: Fields, said: Conversation) -> tuple[Region, ...]:
-    boxes = list_of(fields, "regions")
-    shown = [image for m in said for image in m.images]
-    if boxes and not shown:
-        raise ValueError("expected a picture for 'regions', found none")
-    return tuple(_region(box, shown[0]) for box in boxes)
-
-
-def _conversation(
-    fields: Fields, key: str, column: str, speaker: Role, pictures: Sequence[Image]
-) -> Conversation:
-    """The messages of column `key`, whose placeholders stand for `pictures` of `column`."""
-    said = fields[key]
-    if isinstance(said, str):
-        said = [{"role": speaker, "content": text_of(fields, key)}]
-    if not isinstance(said, list):
-        raise ValueError(f"expected a list in {key!r}, found {brief(said)}")
-    holes = sum(_is_image(part) for m in said for part in _content(m))
-    if holes != len(pictures):
-        raise ValueError(f"expected {holes} pictures in {column!r}, found {len(pictures)}")
-    waiting = iter(pictures)
+    waiting = iter(images)
     return tuple(_message(value, waiting) for value in said)
 
 
-def _message(value: Any, waiting: Iterator[Image]) -> Message:
-    role = _role(value)
-    if role not in _ROLES:
-        raise ValueError(f"expected a role of {', '.join(_ROLES)}, found {brief(role)}")
+def _message(value: Native, waiting: Iterator[Any]) -> Message:
     parts: list[Part] = []
-    content = _content(value)
-    parsed = role == "assistant" and not any(_is_image(part) for part in content)
-    for part in content:
-        if _is_image(part):
+    parsed = value["role"] == "assistant" and not holes([value])
+    for part in value["content"]:
+        if part["type"] == "image":
             parts.append(next(waiting))
-        elif isinstance(part, dict) and isinstance(part.get("text"), str):
-            # a thought that goes on behind a picture must stay open before it
-            parts += parse_parts(part["text"]) if parsed else [Text(part["text"])]
         else:
-            raise ValueError(f"expected a text or image part, found {brief(part)}")
-    calls = [_call(call) for call in list_of(value, "tool_calls")]
-    if not parts and not calls:
-        raise ValueError(f"expected text in a message, found {brief(value)}")
-    return message(role, *parts, *calls)
+            # a thought that goes on behind an image must stay open before it
+            parts += parse_parts(part["text"]) if parsed else [Text(part["text"])]
+    calls = [read_call(call["function"]) for call in value.get("tool_calls", ())]
+    return message(value["role"], *parts, *filter(None, calls))
 
 
-def _call(value: Any) -> ToolCall:
-    found = read_call(value.get("function", value) if isinstance(value, dict) else value)
-    if found is None:
-        raise ValueError(f"expected a call with a name and arguments, found {brief(value)}")
-    return found
+def _images(named: Sequence[Any], before: Sequence[Image], opening: Opening) -> list[Image]:
+    """The images that are `named`; a crop's `crop_of` counts those `before` them too."""
+    found = list(before)
+    for value in named:
+        cut = isinstance(value, Mapping) and "crop_of" in value
+        found.append(_cropped(value, found, opening) if cut else opening.open_image(value))
+    return found[len(before) :]
 
 
-def _offered(fields: Fields) -> Conversation:
+def _cropped(value: Mapping[str, Any], known: Sequence[Image], opening: Opening) -> Image:
+    at = value["crop_of"]
+    if not isinstance(at, int) or not 0 <= at < len(known):
+        which = f"in 0..{len(known) - 1}" if known else "an earlier image, of which there is none"
+        raise ValueError(f"expected 'crop_of' {which}, found {brief(at)}")
+    (region,) = regions_of([value.get("bbox")], known[at])
+    return opening.crop(known[at], region)
+
+
+def _regions(native: Native, said: Conversation) -> tuple[Region, ...]:
+    boxes = native.get("regions", [])
+    if not isinstance(boxes, list):
+        raise ValueError(f"expected a list in 'regions', found {brief(boxes)}")
+    shown = [image for m in said for image in m.images]
+    if boxes and not shown:
+        raise ValueError("expected an image for 'regions', found none")
+    return regions_of(boxes, shown[0]) if boxes else ()
+
+
+def _offered(native: Native) -> Conversation:
     """The tools on offer, as the system says them."""
-    tools = [_tool(tool) for tool in list_of(fields, "tools")]
+    tools = [_tool(tool) for tool in listed_tools(native.get("tools"))]
     return (message("system", *tools),) if tools else ()
 
 
+def listed_tools(value: Any) -> list[Any]:
+    """The tools that a row offers, a list or, as other toolkits write it, JSON of one.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = _loaded(value, "tools") if isinstance(value, str) else value
+    if isinstance(found, Mapping):
+        found = [found]
+    if not isinstance(found, list | None):
+        raise ValueError(f"expected a list in 'tools', found {brief(value)}")
+    return [_loaded(each, "tools") if isinstance(each, str) else each for each in found or []]
+
+
+def _loaded(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"expected JSON in {where!r}, found {brief(text)}") from None
+
+
 def _tool(value: Any) -> ToolSpec:
-    function = value.get("function", value) if isinstance(value, dict) else {}
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+    function = value.get("function", value) if isinstance(value, Mapping) else {}
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise ValueError(f"expected a tool with a name, found {brief(value)}")
-    parameters = function.get("parameters", {})
+    parameters = function.get("parameters") or {}
     if isinstance(parameters, str):  # as parquet holds them
-        parameters = json.loads(parameters)
-    return ToolSpec(function["name"], str(function.get("description", "")), parameters)
+        parameters = _loaded(parameters, "parameters")
+    if not isinstance(parameters, Mapping):
+        raise ValueError(f"expected a schema in 'parameters', found {brief(parameters)}")
+    return ToolSpec(function["name"], str(function.get("description") or ""), parameters)
 
 
-def _untrained(fields: Fields, offset: int) -> frozenset[int]:
-    """Indices of messages that say `"loss": false`."""
-    said = fields.get("messages")
-    if not isinstance(said, list):
-        return frozenset()
-    return frozenset(offset + i for i, m in enumerate(said) if m.get("loss") in (False, 0))
+def _untrained(native: Native, key: str, offset: int) -> frozenset[int]:
+    """Indices of messages that say `"loss": false`; no reply in a prompt trains."""
+    return frozenset(
+        offset + i
+        for i, m in enumerate(native.get(key, ()))
+        if m.get("loss") is False or (key == "prompt" and m["role"] == "assistant")
+    )
 
 
-def _choices(fields: Fields) -> tuple[str, ...]:
-    value = fields.get("choices") or []
+def _answer(native: Fields, choices: Sequence[str]) -> str | None:
+    if "answer" not in native:
+        return None
+    answer = text_in(native, "answer")
+    if choices and match_choice(answer, choices) is None:
+        raise ValueError(f"expected an answer among the choices {brief(choices)}, found {answer!r}")
+    return answer
+
+
+def _choices(native: Fields) -> tuple[str, ...]:
+    value = native.get("choices", [])
     choices = value.split("|") if isinstance(value, str) else value
-    if not isinstance(choices, list):
+    if not isinstance(choices, list) or not all(map(_is_choice, choices)):
         raise ValueError(f"expected a list in 'choices', found {brief(value)}")
     return tuple(str(c).strip() for c in choices)
 
 
-def _role(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"expected a message, found {brief(value)}")
-    return value.get("role")
-
-
-def _content(value: Any) -> list[Any]:
-    content = value.get("content") if isinstance(value, dict) else None
-    if content is None and _role(value) == "assistant":  # it only calls a tool
-        return []
-    if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
-    if not isinstance(content, list):
-        raise ValueError(f"expected text or a list in 'content', found {brief(content)}")
-    return content
-
-
-def _is_image(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "image"
+def _is_choice(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else True

@@ -14,6 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mm.errors import UserError
 
+from .columns import (
+    as_whole,
+    features_in,
+    named,
+    whole_columns,
+    whole_numbers,
+    without_nulls,
+)
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -32,10 +41,15 @@ class Record(NamedTuple):
 
 
 class Arrow(Sequence[Record]):
-    """The rows of a table that may be larger than memory."""
+    """The rows of a table that may be larger than memory.
 
-    def __init__(self, table: pyarrow.Table) -> None:
+    `features` is what `datasets` says of the columns, by which classes have names.
+    """
+
+    def __init__(self, table: pyarrow.Table, features: Mapping[str, Any] | None = None) -> None:
         self._table = table
+        self._features = features or {}
+        self._whole = whole_columns(table)
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -43,7 +57,14 @@ class Arrow(Sequence[Record]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[at] for at in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
         (fields,) = self._table.slice(index, 1).to_pylist()
+        fields = {
+            key: as_whole(value) if key in self._whole else named(value, self._features.get(key))
+            for key, value in fields.items()
+        }
         return Record(index + 1, without_nulls(fields))
 
 
@@ -69,18 +90,11 @@ def read_records(path: Path) -> Sequence[Record]:
     return records
 
 
-def without_nulls(value: Any) -> Any:
-    """`value` without the keys that Arrow filled in because some other row has them."""
-    if isinstance(value, Mapping):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None}
-    return [without_nulls(each) for each in value] if isinstance(value, list) else value
-
-
 def brief(value: object) -> str:
     """`value` short enough for an error."""
     if value is None:
         return "nothing"
-    text = repr(value)
+    text = repr(value[:60] if isinstance(value, str | bytes) else value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -88,32 +102,42 @@ def _csv_records(path: Path) -> Sequence[Record]:
     text = _text(path)
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [c.strip().lower() for c in reader.fieldnames or ()]
+    csv.field_size_limit(2**31 - 1)  # a cell may hold an image
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    numbers, rows = [], []
+    try:
+        reader.fieldnames = _header(path, reader.fieldnames or (), header)
+        for fields in reader:
+            numbers.append(reader.line_num)
+            rows.append(fields)
+    except csv.Error as error:
+        raise BadData(f"{path}, row {reader.line_num}: expected CSV, found {error}") from None
+    return [Record(n, fields) for n, fields in zip(numbers, whole_numbers(rows), strict=True)]
+
+
+def _header(path: Path, names: Sequence[str], header: str) -> list[str]:
+    columns = [name.strip().lower() for name in names]
     if not {"image", "question", "answer"} <= set(columns):
         found = header.strip()[:80]
         raise BadData(f"{path}, row 1: expected columns image,question,answer, found {found!r}")
-    reader.fieldnames = columns
-    records = []
-    try:
-        for fields in reader:
-            records.append(Record(reader.line_num, fields))
-    except csv.Error as error:
-        raise BadData(f"{path}, row {reader.line_num}: expected CSV, found {error}") from None
-    return records
+    if twice := [name for name in columns if columns.count(name) > 1]:
+        raise BadData(f"{path}, row 1: expected each column once, found {twice[0]!r} again")
+    return columns
 
 
 def _jsonl_records(path: Path) -> Sequence[Record]:
     lines = _bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    return [Record(n, _parse(line)) for n, line in enumerate(lines, start=1) if line.strip()]
+    numbers = [n for n, line in enumerate(lines, start=1) if line.strip()]
+    rows = whole_numbers([_parse(lines[n - 1]) for n in numbers])
+    return [Record(n, fields) for n, fields in zip(numbers, rows, strict=True)]
 
 
 def _json_records(path: Path) -> Sequence[Record]:
     rows = _parse(_text(path).encode())
     if not isinstance(rows, list):
         found = rows if isinstance(rows, ValueError) else brief(rows)
-        raise BadData(f"{path}: expected a list of rows, found {found}")
-    return [Record(n, without_nulls(fields)) for n, fields in enumerate(rows, start=1)]
+        raise BadData(f"{path}: expected a list of rows, found {found}; one row a line is .jsonl")
+    return [Record(n, row) for n, row in enumerate(whole_numbers(rows), start=1)]
 
 
 def _parquet_records(path: Path) -> Sequence[Record]:
@@ -121,22 +145,33 @@ def _parquet_records(path: Path) -> Sequence[Record]:
     from pyarrow import parquet
 
     try:
-        return Arrow(parquet.read_table(path, memory_map=True))
+        table = parquet.read_table(path, memory_map=True)
     except (OSError, pyarrow.ArrowException) as error:
         raise BadData(f"{path} cannot be read: {_line(error)}") from None
+    described = (table.schema.metadata or {}).get(b"huggingface")
+    return _arrow(path, table, features_in(described))
 
 
 def _folder_records(path: Path) -> Sequence[Record]:
+    import pyarrow
     from datasets import Dataset, load_from_disk
 
     try:
         found = load_from_disk(str(path))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
         raise BadData(f"{path} is no folder that datasets saved: {_line(error)}") from None
     if not isinstance(found, Dataset):
         splits = ", ".join(str(path / str(name)) for name in found)
         raise BadData(f"{path} holds several splits: give one of {splits}")
-    return Arrow(found.with_format("arrow")[:])
+    described = (path / "dataset_info.json").read_bytes()
+    return _arrow(path, found.with_format("arrow")[:], features_in(described))
+
+
+def _arrow(path: Path, table: pyarrow.Table, features: Mapping[str, Any]) -> Arrow:
+    names = table.schema.names
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BadData(f"{path}: expected each column once, found {twice[0]!r} again")
+    return Arrow(table, features)
 
 
 _READERS: Mapping[str, Callable[[Path], Sequence[Record]]] = {
@@ -151,11 +186,26 @@ _READERS: Mapping[str, Callable[[Path], Sequence[Record]]] = {
 def _parse(line: bytes) -> Any:
     """The JSON in `line`; where there is none an error as a value."""
     try:
-        return without_nulls(json.loads(line.decode("utf-8")))
+        text = line.decode("utf-8")
+        found = without_nulls(json.loads(text, object_pairs_hook=_once))
+        if "\\u" in text:
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except UnicodeDecodeError as error:
         return ValueError(f"expected UTF-8 text, found byte {line[error.start]:#04x} in it")
+    except UnicodeEncodeError as error:
+        return ValueError(f"expected text, found half a character {error.object[error.start]!a}")
     except (ValueError, RecursionError) as error:
         return ValueError(f"expected JSON, found that {error}")
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:60]!r} is there twice")
+    return found
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""One row of a data set, its pictures open: what is asked, what to write, what is right."""
+"""One row of a data set, its images open: what is asked, what to write, what is right."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Row:
             is asked, where there is a pair (DPO) or only an answer (GRPO, evaluation).
         untrained: indices of `messages` that do not train although the assistant wrote them.
         chosen: how `messages` goes on well; empty where there is no pair. Its turns may hold
-            pictures and tools' observations of its own.
+            images and tools' observations of its own.
         rejected: how it goes on badly.
         answer: what is right, for rewards and evaluation; None where only the words are known.
         choices: the answers to choose from.
-        regions: where in the first picture the answer is to be seen.
+        regions: where in the first image the answer is to be seen.
         source: names the set it came from, for a router of rewards.
     """
 

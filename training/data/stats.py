@@ -1,4 +1,4 @@
-"""What is in a file of rows: how long, how many pictures, what answers."""
+"""What is in a file of rows: how long, how many images, what answers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWERS = 10
 
 @dataclass(frozen=True)
 class Facts:
-    """What one row is: tokens in all, those that train, visual ones; its pictures and answer."""
+    """What one row is: tokens in all, those that train, visual ones; its images and answer."""
 
     tokens: int
     trained: int
@@ -47,7 +47,7 @@ def facts_of(builder: TokenBuilder, row: Row) -> Facts:
 
 def table(facts: Sequence[Facts]) -> list[tuple[str, str]]:
     """Names and values, for people: medians with the least and the most."""
-    pictures = [size for f in facts for size in f.sizes]
+    images = [size for f in facts for size in f.sizes]
     answers = Counter(f.answer for f in facts)
     common = ", ".join(f"{a[:20]!r} {n}" for a, n in answers.most_common(ANSWERS))
     return [
@@ -55,9 +55,9 @@ def table(facts: Sequence[Facts]) -> list[tuple[str, str]]:
         ("tokens a row", _spread([f.tokens for f in facts])),
         ("trained tokens a row", _spread([f.trained for f in facts])),
         ("visual tokens a row", _spread([f.visual for f in facts])),
-        ("pictures a row", _spread([len(f.sizes) for f in facts])),
-        ("widths of pictures", _spread([w for w, _ in pictures])),
-        ("heights of pictures", _spread([h for _, h in pictures])),
+        ("images a row", _spread([len(f.sizes) for f in facts])),
+        ("widths of images", _spread([w for w, _ in images])),
+        ("heights of images", _spread([h for _, h in images])),
         ("different answers", f"{len(answers):,}"),
         ("most frequent", common),
     ]

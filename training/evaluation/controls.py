@@ -11,7 +11,7 @@ from mm.geometry import Region, iou
 from mm.session import Strategy
 from mm.strategies.single import direct, insist
 from mm.trace import Sample
-from mm.types import Conversation, Image, Message
+from mm.types import Conversation, Drawn, Image, Message
 from vision.controls import random_region
 from vision.crop import GREY
 
@@ -116,7 +116,7 @@ def _grey(message: Message) -> Message:
 def _grey_image(image: Image) -> Image:
     from PIL import Image as pil
 
-    return Image(pil.new("RGB", image.size, GREY))
+    return Image(pil.new("RGB", image.size, GREY), Drawn(image.id, "grey"))
 
 
 def _apart(a: Region, b: Region) -> float:

@@ -1,16 +1,17 @@
 """A person's own questions, read from their file of rows.
 
-All rows are checked, pictures included, before any is answered; pictures are then opened again one
-at a time, so that a large set needs little memory.
+All rows are checked, images included, before any is answered; images are then opened again one at
+a time, so that a large set needs little memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mm.answers.extraction import extract_answer, shown_reply
+from mm.answers.matching import match_choice
 from mm.trace import Sample
 from training.data import Access, DataSet, Row, read_data
 
@@ -41,8 +42,14 @@ class Questions:
         return range(len(self.data)) if self.chosen is None else self.chosen
 
 
-def read_questions(path: Path, *, limit: int | None = None, access: Access = Access()) -> Questions:
-    """The first `limit` questions of `path`, checked.
+def read_questions(
+    path: Path,
+    *,
+    limit: int | None = None,
+    access: Access = Access(),
+    ignore: Iterable[str] = (),
+) -> Questions:
+    """The first `limit` questions of `path`, checked, without the columns to `ignore`.
 
     A row is asked up to its last user message. What is right is its `answer`, else what its last
     reply says.
@@ -50,7 +57,7 @@ def read_questions(path: Path, *, limit: int | None = None, access: Access = Acc
     Raises:
         BadData: there is no such file, its form is unknown, or a row cannot be asked.
     """
-    data = read_data(path, limit=limit, access=access)
+    data = read_data(path, limit=limit, access=access, ignore=ignore)
     data.check(truth)
     return Questions(data)
 
@@ -65,13 +72,17 @@ def truth(row: Row) -> str:
     """What is right: the row's answer, else that of its last reply, whole where it marks none.
 
     Raises:
-        ValueError: the row does not say, or asks nothing.
+        ValueError: the row does not say, or asks nothing; or it is none of the row's choices.
     """
     if not row.prompt:
         raise ValueError("expected a user message, found none")
+    if row.answer is not None:
+        return row.answer
     replies = (*row.chosen, *row.messages[len(row.prompt) :])
     said = [m.text for m in replies if m.role == "assistant"]
-    answer = row.answer or (extract_answer(said[-1]) or shown_reply(said[-1]) if said else None)
+    answer = (extract_answer(said[-1]) or shown_reply(said[-1])) if said else ""
     if not answer:
         raise ValueError("expected text in 'answer', found nothing")
+    if row.choices and match_choice(answer, row.choices) is None:
+        raise ValueError(f"expected an answer among the choices, found {answer[:60]!r}")
     return answer

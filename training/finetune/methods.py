@@ -22,6 +22,7 @@ from training.rewards.presets import read_mixes
 from training.trainers.course import Rows
 from training.trainers.dpo import DPO
 from training.trainers.grpo import GRPO, LOSSES, Clip
+from training.trainers.lengths import length_of_pair, length_of_reply
 from training.trainers.rollouts import Explorer
 from training.trainers.sft import SFT
 
@@ -79,10 +80,12 @@ def method_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Method:
     """
     collator = Collator(vlm.builder)
     if recipe.method == "sft":
-        return Method(SFT, SFTConfig, collator, collator.length, _sft_options, LOSS_WORDS)
+        length = length_of_reply(vlm.builder)
+        return Method(SFT, SFTConfig, collator, length, _sft_options, LOSS_WORDS)
     if recipe.method == "dpo":
         pairs = PairCollator(collator)
-        return Method(DPO, DPOConfig, pairs, pairs.length, _dpo_options, LOSS_WORDS)
+        length = length_of_pair(vlm.builder)
+        return Method(DPO, DPOConfig, pairs, length, _dpo_options, LOSS_WORDS)
     explorer = explorer_of(recipe, vlm, strategy)
     clip = Clip(recipe.clip_low, recipe.clip_high, gradients=recipe.loss == "gppo")
     trainer = partial(GRPO, explorer=explorer, clip=clip)

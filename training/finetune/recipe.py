@@ -50,6 +50,7 @@ class Recipe:
         loss, clip_low, clip_high: grpo: see grpo.py.
         report_to: log to that too, besides log.jsonl.
         format: how the rows are written; "auto" tells by their columns.
+        ignore: columns of the rows to leave unread, names between commas.
         looks: how replies look again, in rows, in answers that are sampled, and to held-out
             questions: "tool" calls, VLM-R3's crops "inline", or "replay": what VGR's signals point
             at follows them. None: by the strategy's own way.
@@ -91,6 +92,7 @@ class Recipe:
     device: str | None = None
     report_to: Literal["tensorboard", "trackio"] | None = None
     format: str = "auto"
+    ignore: str | None = None
     looks: Looks | None = None
     box_loss: float = 0.0
     allow_absolute_paths: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ import mm
 from mm.errors import ModelUnavailable
 from mm.local.hf_vlm import HFVLM
 from mm.tokens.builder import TokenBuilder
+from mm.types import Drawn, Image
 from training.batching.replay_rows import memory_of, replayed
-from training.data import Access, BadData, Row, read_data, refuse
+from training.data import Access, BadData, Row, read_data, refuse, split_names
 from training.evaluation.controls import greyed
 from training.trainers.course import Rows
 from training.trainers.fsdp import is_sharded
@@ -30,7 +31,7 @@ from .recipe import Recipe
 T = TypeVar("T")
 
 HELD_OUT = 20
-"""One picture in so many is held out where a recipe names no held-out rows."""
+"""One image in so many is held out where a recipe names no held-out rows."""
 
 WITHOUT_FSDP = (DistributedType.NO, DistributedType.MULTI_CPU)
 """Where accelerate does not turn FSDP on, though it is launched with it."""
@@ -79,14 +80,14 @@ def read_rows(recipe: Recipe, path: str, vlm: HFVLM, measure: Callable[[Row], in
         Path(path),
         dialect=recipe.format,
         access=Access(recipe.allow_absolute_paths, recipe.allow_urls),
-        crop_rule=vlm.traits.crop_rule,
-    )
+        ignore=split_names(recipe.ignore),
+    ).shown_to(vlm.builder)
     data = replace(data, change=_change(recipe, vlm))
     found = list(shown(data.each(partial(_measured, measure)), len(data), f"reading {path}"))
     refuse(found)
     sound = [each for each in found if not isinstance(each, BadData)]
-    lengths, keys = zip(*sound, strict=True)
-    return Rows(data, range(len(data)), lengths, keys)
+    lengths, seen = zip(*sound, strict=True)
+    return Rows(data, range(len(data)), lengths, linked(seen))
 
 
 def asked(recipe: Recipe, rows: Rows) -> Rows:
@@ -95,7 +96,7 @@ def asked(recipe: Recipe, rows: Rows) -> Rows:
 
 
 def split(rows: Rows) -> tuple[Rows, Rows | None]:
-    """Rows to train on and to hold out, no picture among both; none are held out of a few."""
+    """Rows to train on and to hold out, no image among both; none are held out of a few."""
     out = [zlib.crc32(key.encode()) % HELD_OUT == 0 for key in rows.keys]
     if len(rows) < ENOUGH or not any(out) or all(out):
         return rows, None
@@ -173,7 +174,33 @@ def _blind(row: Row) -> Row:
     )
 
 
-def _measured(measure: Callable[[Row], int], row: Row) -> tuple[int, str]:
-    """A row's length, and what names its picture."""
-    seen = [image.id for message in row.messages for image in message.images]
-    return measure(row), seen[0] if seen else row.id
+def linked(seen: Sequence[Sequence[str]]) -> list[str]:
+    """A name for each row's group: rows that share an image, at first or second hand, are one."""
+    above: dict[str, str] = {}
+    for images in seen:
+        tops = {_top(above, each) for each in images}
+        first = min(tops)
+        above.update(dict.fromkeys(tops, first))
+    return [_top(above, images[0]) for images in seen]
+
+
+def _top(above: dict[str, str], name: str) -> str:
+    """The one that stands for the group of `name`; what lies between is shortened."""
+    path = []
+    while (higher := above.setdefault(name, name)) != name:
+        path.append(name)
+        name = higher
+    above.update(dict.fromkeys(path, name))
+    return name
+
+
+def _measured(measure: Callable[[Row], int], row: Row) -> tuple[int, tuple[str, ...]]:
+    """A row's length, and what names its images, those of a pair's sides too."""
+    said = (*row.messages, *row.chosen, *row.rejected)
+    seen = dict.fromkeys(_name_of(each.source) for message in said for each in message.visuals)
+    return measure(row), tuple(seen) or (row.id,)
+
+
+def _name_of(image: Image) -> str:
+    """What names an image, also where a grey one is shown instead."""
+    return image.origin.parent if isinstance(image.origin, Drawn) else image.id

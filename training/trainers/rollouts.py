@@ -28,6 +28,8 @@ from training.rewards.terms import Attempt, Mix, accuracy, route
 from vision.grounding import parse_boxes
 from vision.look_stats import looks
 
+from .lengths import length_of_question
+
 THREADS = 32
 """Rollouts in progress: as many as the engine writes in one batch."""
 
@@ -109,10 +111,10 @@ class Explorer:
         Raises:
             ValueError: it asks nothing, or does not say what is right; or no rewards are for it.
         """
-        truth(row)
+        length = length_of_question(self.vlm.builder)(row)
         if not any(key in self.mixes for key in (row.source, "")):
             raise ValueError(f"expected rewards for source {row.source!r}, found none")
-        return len(self.vlm.builder.build(row.prompt).ids)
+        return length
 
     def explore(
         self, rows: Sequence[Row], *, step: int, first: int = 0, greedy: bool = False

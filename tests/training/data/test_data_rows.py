@@ -7,34 +7,18 @@ import json
 import pytest
 from datasets import Dataset
 from PIL import Image as pil
+from row_files import make_images, one, said
 
-from mm.types import Image, Text, Thinking, ToolCall, ToolSpec
+from mm.types import Text, Thinking, ToolCall, ToolSpec
 from training.data import Access, BadData, read_data
 from training.data.convert import convert
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for name, colour in (("red.png", "red"), ("blue.png", "blue"), ("green.png", "green")):
-        pil.new("RGB", (80, 60), colour).save(tmp_path / name)
+    make_images(tmp_path)
     (tmp_path / "torn.png").write_bytes((tmp_path / "red.png").read_bytes()[:60])
     return tmp_path
-
-
-def one(folder, row, **options):
-    path = folder / "rows.jsonl"
-    path.write_text(json.dumps(row), encoding="utf-8")
-    return read_data(path, **options)[0]
-
-
-def said(row):
-    """A conversation as words and colours."""
-    names = {b"\xff\0\0": "red", b"\0\0\xff": "blue", b"\0\x80\0": "green"}
-    out = []
-    for m in row:
-        parts = [names[p.pixels.tobytes()[:3]] if isinstance(p, Image) else p.text for p in m.parts]
-        out.append((m.role, *parts))
-    return out
 
 
 IMAGE = {"type": "image"}
@@ -257,7 +241,7 @@ NATIVE = SAME["native"]
     ("row", "complaint"),
     [
         pytest.param({**NATIVE, "images": ["red.png", "no.png"]}, "does not exist", id="missing"),
-        pytest.param({**NATIVE, "images": ["red.png"]}, "expected 2 pictures", id="count"),
+        pytest.param({**NATIVE, "images": ["red.png"]}, "expected 2 images", id="count"),
         pytest.param({**NATIVE, "images": ["red.png", "torn.png"]}, "cut off", id="truncated"),
         pytest.param(
             {**NATIVE, "images": ["red.png", {"crop_of": 0, "bbox": [50, 0, 10, 9]}]},
@@ -275,7 +259,7 @@ NATIVE = SAME["native"]
             id="crop of itself",
         ),
         pytest.param({**SAME["short"], "answer": " "}, "text in 'answer', found ' '", id="empty"),
-        pytest.param({"question": "a", "answer": "b"}, "path of a picture", id="no picture"),
+        pytest.param({"question": "a", "answer": "b"}, "path of an image", id="no picture"),
         pytest.param({**PAIR, "rejected_images": []}, "in 'rejected_images', found 0", id="side"),
         pytest.param({**NATIVE, "regions": [[1, 2, 3]]}, "four numbers", id="region of three"),
         pytest.param(
@@ -307,5 +291,5 @@ def test_an_address_needs_leave(folder):
     row = {**SAME["short"], "images": ["https://nowhere.invalid/a.png"]}
     with pytest.raises(BadData, match="allow-urls"):
         one(folder, row)
-    with pytest.raises(BadData, match="expected a picture at"):
+    with pytest.raises(BadData, match="expected an image at"):
         one(folder, row, access=Access(urls=True))

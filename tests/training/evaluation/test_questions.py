@@ -89,9 +89,9 @@ def test_only_the_first_rows_are_checked_and_asked(folder):
     ("row", "complaint"),
     [
         pytest.param({**ROW, "image": "no.png"}, "no.png' does not exist", id="no such picture"),
-        pytest.param({**ROW, "image": "torn.png"}, "expected a picture, found that", id="torn"),
-        pytest.param({**ROW, "image": 3}, "expected the path of a picture, found 3", id="number"),
-        pytest.param({**ROW, "image": ""}, "expected the path of a picture, found ''", id="blank"),
+        pytest.param({**ROW, "image": "torn.png"}, "expected an image, found that", id="torn"),
+        pytest.param({**ROW, "image": 3}, "expected the path of an image, found 3", id="number"),
+        pytest.param({**ROW, "image": ""}, "expected the path of an image, found ''", id="blank"),
         pytest.param({**ROW, "question": " "}, "text in 'question', found ' '", id="no question"),
         pytest.param({**ROW, "answer": None}, "text in 'answer', found nothing", id="no answer"),
         pytest.param({**ROW, "answer": True}, "text in 'answer', found True", id="a truth"),
@@ -103,8 +103,8 @@ def test_only_the_first_rows_are_checked_and_asked(folder):
         pytest.param({**ROW, "image": "C:\\a.png"}, "inside the file's folder", id="drive"),
         pytest.param({**ROW, "image": "http://a/b.png"}, "found the URL", id="web"),
         pytest.param({**ROW, "image": "file:///a.png"}, "found the URL", id="file URL"),
-        pytest.param({**NATIVE, "images": ["red.png"]}, "expected 2 pictures", id="too few"),
-        pytest.param({**NATIVE, "messages": []}, "expected 0 pictures", id="no messages"),
+        pytest.param({**NATIVE, "images": ["red.png"]}, "expected 2 images", id="too few"),
+        pytest.param({**NATIVE, "messages": []}, "expected 0 images", id="no messages"),
         pytest.param({**NATIVE, "messages": 3}, "a list in 'messages', found 3", id="messages 3"),
         pytest.param({"messages": [3], "answer": "a"}, "expected a message, found 3", id="no dict"),
         pytest.param(

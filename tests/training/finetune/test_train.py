@@ -305,7 +305,7 @@ def test_every_bad_row_is_named_before_the_first_step(tmp_path):
     done = mm("train", "sft", "--data", path, "--output", "out", folder=tmp_path)
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("mm: ")]
-    assert "train.csv, row 3: expected a picture, found that" in line
+    assert "train.csv, row 3: expected an image, found that" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,266 @@
+"""Messages of every format as native ones: four roles, and content in parts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mm.markup import read_call, render_call
+from mm.types import Role
+
+from ..readers import brief
+from .declaration import (
+    HARMLESS_IN_MESSAGES,
+    MESSAGE_KEYS,
+    Fields,
+    Native,
+    is_empty,
+    refuse_keys,
+    source_of,
+)
+from .tags import tagged, untagged, words
+
+ROLES: Mapping[str, Role] = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "tool": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+    "function": "tool",
+    "system": "system",
+    "developer": "system",
+}
+"""Who speaks, by the names that formats have for it."""
+
+_CALLS = ("function_call", "tool_call")
+_PART_KEYS = ("type", "text", "image", "image_url", "url", "path", "bytes", "detail")
+_TEXT_TYPES = ("text", "input_text", "output_text")
+_IMAGE_TYPES = ("image", "image_url", "input_image")
+
+
+def messages_in(fields: Fields, key: str, *, tags: bool, speaker: Role) -> list[Native]:
+    """The messages of column `key`, one by `speaker` where it is a string; [] without the column.
+
+    A part for an image that names its own keeps it under "image". `tags` says that strings are
+    read for tags.
+
+    Raises:
+        ValueError: it holds something else, or something that would be lost.
+    """
+    value = fields.get(key)
+    if is_empty(value) and not isinstance(value, list):
+        return []
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, str) or (number and speaker == "assistant"):
+        value = [{"role": speaker, "content": str(value)}]
+    said = [value] if isinstance(value, Mapping) else value
+    if not isinstance(said, list):
+        raise ValueError(f"expected a list in {key!r}, found {brief(value)}")
+    return [_message(each, tags) for each in said]
+
+
+def system_in(fields: Fields, said: Sequence[Native]) -> list[Native]:
+    """The message of the column `system`; [] where there is none, or `said` begins with it.
+
+    Raises:
+        ValueError: `said` begins with another system message.
+    """
+    if is_empty(fields.get("system")):
+        return []
+    found = messages_in(fields, "system", tags=False, speaker="system")
+    if said and said[0]["role"] == "system":
+        if said[0]["content"] != found[0]["content"]:
+            raise ValueError("expected one system message, found 'system' and another: merge them")
+        return []
+    return found
+
+
+def _message(value: Any, tags: bool) -> Native:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a message, found {brief(value)}")
+    refuse_keys(value, MESSAGE_KEYS | HARMLESS_IN_MESSAGES, "a message")
+    name = _either(value, "role", "from")
+    if not isinstance(name, str) or name not in ROLES:
+        raise ValueError(f"expected a role of {', '.join(ROLES)}, found {brief(name)}")
+    content = _either(value, "content", "value")
+    calls = [*_listed(value, "tool_calls"), *_listed(value, "function_call")]
+    if name in _CALLS:
+        calls, content = [*_said_calls(content), *calls], None
+    role = ROLES[name]
+    parts = merged([*_thought(value, role, content), *_parts(content, role, tags)])
+    if not parts and not calls:
+        raise ValueError(f"expected text in a message, found {brief(value)}")
+    if calls and role != "assistant":
+        raise ValueError(f"expected tool calls of the assistant, found some of {name!r}")
+    found: Native = {"role": role, "content": parts}
+    if calls:
+        found["tool_calls"] = [_call(call) for call in calls]
+    return found if _trains(value) else {**found, "loss": False}
+
+
+def _either(value: Fields, key: str, other: str) -> Any:
+    if not is_empty(value.get(key)) and not is_empty(value.get(other)):
+        raise ValueError(f"expected {key!r} or {other!r} in a message, found both")
+    return value.get(other) if is_empty(value.get(key)) else value[key]
+
+
+def _listed(value: Fields, key: str) -> list[Any]:
+    found = value.get(key)
+    if is_empty(found):
+        return []
+    if key == "function_call":
+        return [found]
+    if not isinstance(found, list):
+        raise ValueError(f"expected a list in {key!r}, found {brief(found)}")
+    return found
+
+
+def _trains(value: Fields) -> bool:
+    """Whether the message says nothing against training on it.
+
+    Raises:
+        ValueError: it weighs something else than all or nothing.
+    """
+    for key in ("loss", "weight"):
+        said = value.get(key)
+        if said is not None and said not in (0, 1):
+            raise ValueError(f"expected {key!r} of 0 or 1, found {brief(said)}: weights are whole")
+        if said is not None and not said:
+            return False
+    return True
+
+
+def _thought(value: Fields, role: Role, content: Any) -> list[Native]:
+    """The reasoning that servers hand over beside the content, as the tags it was written in."""
+    said = [value[k] for k in ("reasoning_content", "reasoning") if not is_empty(value.get(k))]
+    if not said:
+        return []
+    if role != "assistant" or not isinstance(said[0], str) or "<think>" in str(content):
+        raise ValueError(f"expected reasoning in 'content' alone, found {brief(said[0])} beside it")
+    return words(f"<think>{said[0]}</think>")
+
+
+def _said_calls(content: Any) -> list[Any]:
+    """The calls that a message of ShareGPT's or ms-swift's writes as JSON."""
+    try:
+        found = json.loads(content) if isinstance(content, str) else content
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict | list) or not found:
+        raise ValueError(
+            f"expected a call as JSON with a name and arguments, found {brief(content)}"
+        )
+    return found if isinstance(found, list) else [found]
+
+
+def _call(value: Any) -> Native:
+    """A call as OpenAI writes it, its arguments an object."""
+    inner = value.get("function", value) if isinstance(value, Mapping) else value
+    found = read_call(dict(inner) if isinstance(inner, Mapping) else inner)
+    if found is None:
+        raise ValueError(f"expected a call with a name and arguments, found {brief(value)}")
+    refuse_keys(value, ("type", "id", "index", "function", "name", "arguments"), "a tool call")
+    return {
+        "type": "function",
+        "function": {"name": found.name, "arguments": dict(found.arguments)},
+    }
+
+
+def _parts(content: Any, role: Role, tags: bool) -> list[Native]:
+    if content is None:
+        return []
+    if isinstance(content, str):
+        return tagged(content) if tags else words(content)
+    if isinstance(content, Mapping):
+        return [_part(content)]
+    if not isinstance(content, list):
+        raise ValueError(f"expected text or a list in 'content', found {brief(content)}")
+    return [
+        part
+        for each in content
+        for part in (words(each) if isinstance(each, str) else [_part(each)])
+        if part.get("text") != ""
+    ]
+
+
+def _part(value: Any) -> Native:
+    """A text or image part; an image that the part itself names stays under "image"."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected a text or image part, found {brief(value)}")
+    kind = value.get("type")
+    named = [value[k] for k in _PART_KEYS[2:7] if not is_empty(value.get(k))]
+    text = value.get("text")
+    if kind in (*_TEXT_TYPES, None) and isinstance(text, str) and not named:
+        refuse_keys(value, _PART_KEYS, "a part")
+        return {"type": "text", "text": text}
+    if kind in (*_IMAGE_TYPES, None) and is_empty(text) and (kind or named):
+        refuse_keys(value, _PART_KEYS, "a part")
+        if len(named) > 1:
+            raise ValueError(f"expected one image in a part, found {brief(value)}")
+        return {"type": "image", **({"image": _inline(named[0])} if named else {})}
+    raise ValueError(f"expected a text or image part, found {brief(value)}")
+
+
+def _inline(value: Any) -> Any:
+    """What a part names: OpenAI's `{"url", "detail"}` unwrapped too."""
+    if isinstance(value, Mapping):
+        value = {key: each for key, each in value.items() if key != "detail"}
+    return source_of(value)
+
+
+def merged(parts: Iterable[Native]) -> list[Native]:
+    """Parts of which no two texts follow each other: they are one text to every format."""
+    found: list[Native] = []
+    for part in parts:
+        if found and part["type"] == found[-1]["type"] == "text":
+            found[-1] = {"type": "text", "text": found[-1]["text"] + part["text"]}
+        else:
+            found.append(part)
+    return found
+
+
+def holes(messages: Iterable[Native]) -> int:
+    """How many images the messages show."""
+    return sum(part["type"] == "image" for said in messages for part in said["content"])
+
+
+def lifted(messages: Iterable[Native], given: list[Any], column: str) -> list[Any]:
+    """The images of `messages`, in order, whose parts no longer name them.
+
+    `given` are those of the row's own column.
+
+    Raises:
+        ValueError: some are named in the messages and others, or other ones, in `column`.
+    """
+    parts = [part for said in messages for part in said["content"] if part["type"] == "image"]
+    inline = [part.pop("image") for part in parts if "image" in part]
+    if not inline:
+        return given
+    if len(inline) != len(parts) or (given and given != inline):
+        raise ValueError(
+            f"expected images in messages or in {column!r}, found {len(inline)} and {len(given)}"
+        )
+    return inline
+
+
+def as_string(said: Native) -> str:
+    """A message's content as one string, images as tags and calls as text.
+
+    Raises:
+        ValueError: its words hold what would be read as a tag.
+    """
+    calls = [_render(call) for call in said.get("tool_calls", ())]
+    text = untagged(said["content"])
+    return "\n".join([text, *calls] if text else calls)
+
+
+def _render(call: Native) -> str:
+    found = read_call(call["function"])
+    assert found, "calls are checked where they are read"
+    return render_call(found)
