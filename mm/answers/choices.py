@@ -6,54 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .extraction import content_of
+from .labels import LABEL, LONGEST, labelled, named_labels
 from .quantities import CHANGING, quantity
 from .text import words_of
 from .values import same_predicate, same_stated, same_value, same_yes_no
 
-_LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(?=\S)")
-_WHOLE = re.compile(r"[\W_]*([A-Za-z])[\W_]*")
-_QUOTED = r"[\"'*`(\[{]*"
-_REASON = r"because|since|as|for|due"
-_DECLARED = re.compile(  # a label, then why
-    rf"\W*(?:option\s+|choice\s+|letter\s+)?{_QUOTED}([A-Za-z])(?:{_QUOTED[:-1]}|[\])}}*`\"'])*"
-    rf"(?:[.:)]?\s*[,;]?\s+(?:{_REASON})\b)",
-    re.IGNORECASE,
-)
-_START = re.compile(r"\W*(?:([A-Z])|\(([A-Za-z])\)|([a-z]))(?:[.):](?!\w)|(?<=\))|\*\*|\s*$)")
-_NAMED = (
-    re.compile(r"(?<!\w)[(\[{]\s*([A-Za-z])\s*[)\]}](?!\w)"),
-    re.compile(r"(?<!\w)\*\*\s*\(?([A-Za-z])[).:]?\s*\*\*"),
-    re.compile(
-        r"\b(?i:option|choice|letter|answer|pick|choose|select|chose|be|is|it's|go\s+with)(?:\s+is)?\s*:?\s*"
-        r"[\"'*(`]*([A-Z])(?![\w'\u2019+\-=*/^]|[).:]?\s+[a-z](?!s\s+(?:correct|right)))"
-    ),
-    re.compile(r"\b(?i:option|choice|letter)\s+[\"'*(`]*([A-Z])(?![\w'\u2019])"),
-    re.compile(r"\b(?i:option|choice|answer|letter)(?:\s+is)?:?\s+[\"'*(`]*([a-z])(?=\W*$|[).:])"),
-    re.compile(r"(?:^|[.,;:\n]\s*|^\s*)[\"'*(`]*([A-Z])[\W_]*$"),
-    re.compile(
-        r"(?:^|[\n])\W*([A-Za-z])\s+(?:is|seems)\s+(?:the\s+)?(?:correct|right|answer|best)"
-    ),
-)
-# "A" and "I" are words before other words
-_ANY_LETTER = re.compile(
-    r"(?<![\w'\u2019.])(?:[B-HJ-Z]|[AI](?!\s+(?!or\b|and\b|because\b|since\b)[a-z]))(?![\w'\u2019])"
-)
-_LIST = re.compile(
-    r"(?<![\w'\u2019])\(?[A-Za-z]\)?(?:[.]?\s*(?:,|;|/|&|\bor\b|\band\b|,\s*(?:or|and)\b|\n|\s)\s*"
-    r"\(?[A-Za-z]\)?(?![\w'\u2019]))+"
-)
-_DENIED = (
-    re.compile(
-        r"(?i:\bnot|n't|\bnever|\bneither|\bnor|\bthan|\binstead\s+of|\bunlike|\bexcept|\bexcludes?"
-        r"|\beliminates?|\brules?\s+out)\s+(?i:option\s+|choice\s+|letter\s+|answer\s+)?"
-        r"[\"'*(]*[A-Za-z](?![\w'\u2019])[)\"'*]*"
-    ),
-    re.compile(
-        r"(?<![\w'\u2019])[(\"'*]*[A-Za-z][)\"'*.]*\s+(?i:is|are|was|would\s+be)\s*"
-        r"(?i:n't|not|wrong|incorrect|false|ruled\s+out|excluded|a\s+distractor)"
-    ),
-)
-_DENYING = "not isn't aren't wasn't neither nor never no without unlike than except"
+_DENYING = "not isn't aren't wasn't neither nor never no minus negative without unlike than except"
 _NEGATIONS = frozenset(_DENYING.split())
 _WRONG = frozenset(("wrong", "incorrect", "false", "excluded", "unlikely"))
 _BE = frozenset(("is", "are", "was", "were"))
@@ -78,6 +36,8 @@ def match_choice(answer: str | None, choices: Sequence[str]) -> str | None:
         return exact[0]
     if alike := _alike(answer, pairs):
         return alike[0] if len(alike) == 1 else None
+    if len(answer) > LONGEST:
+        return None
     if named := named_labels(answer, labels if labels != texts else None):
         if len(named) > 1 or not named <= set(labels):
             return None
@@ -85,7 +45,7 @@ def match_choice(answer: str | None, choices: Sequence[str]) -> str | None:
         return None if _says_another(answer, chosen, pairs) else chosen
     if (stated := _stated(answer, pairs)) is not None:
         return stated
-    mentioned = _mentioned(answer, texts)
+    mentioned = _mentioned(answer, texts) if labels != texts else set()
     return choices[texts.index(mentioned.pop())] if len(mentioned) == 1 else None
 
 
@@ -98,64 +58,9 @@ def choice_error(answer: str | None, choices: Sequence[str]) -> str | None:
     return f"expected 'answer' to be one of the choices {some}{more}, found {answer[:60]!r}"
 
 
-def letter_of(answer: str) -> str | None:
-    """The letter an answer picks: "C", "(c)", "C. red", "option C", "it is C"; None if unclear."""
-    letters = named_labels(answer, [chr(ord("A") + i) for i in range(26)])
-    return letters.pop() if len(letters) == 1 else None
-
-
-def labelled(choices: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Each choice's letter, and its text without it."""
-    if all(len(c.strip()) == 1 and c.strip().isalpha() for c in choices):
-        return [c.strip().upper() for c in choices], [c.strip().upper() for c in choices]
-    labels = [match[1] for match in map(_LABEL.match, choices) if match]
-    if len(labels) == len(choices) == len(set(labels)):
-        return labels, [_LABEL.sub("", c, count=1) for c in choices]
-    return [chr(ord("A") + i) for i in range(len(choices))], list(choices)
-
-
-def named_labels(answer: str, labels: Sequence[str] | None) -> set[str]:
-    """The labels that an answer names as capitals, but for those it denies.
-
-    Args:
-        labels: which there are; None where the choices are letters themselves, of which any that
-            stands alone counts.
-    """
-    if whole := _WHOLE.fullmatch(answer):
-        return {whole[1].upper()}
-    for denied in _DENIED:
-        answer = denied.sub(" ", answer)
-    listed = _listed(answer, labels)
-    if len(listed) > 1:
-        return listed
-    if declared := _DECLARED.match(answer):
-        return {declared[1].upper()}
-    found: set[str] = set()
-    if start := _START.match(answer):
-        found.add((start[1] or start[2] or start[3]).upper())
-    for pattern in _NAMED:
-        found |= {letter.upper() for letter in pattern.findall(answer)}
-    if labels is None:
-        found |= set(_ANY_LETTER.findall(answer))
-    return found
-
-
-def _listed(answer: str, labels: Sequence[str] | None) -> set[str]:
-    """The labels of a list such as "A, B or C"."""
-    known = set(labels) if labels is not None else None
-    found: set[str] = set()
-    for listed in _LIST.finditer(answer):
-        letters = re.findall(r"(?<![\w'\u2019])[A-Za-z](?![\w'\u2019])", listed[0])
-        upper = {letter.upper() for letter in letters}
-        cased = all(letter.isupper() for letter in letters) or not re.search(r"\s[aI]\s", listed[0])
-        if cased and len(upper) > 1 and (known is None or upper <= known):
-            found |= upper
-    return found
-
-
 def _says_another(answer: str, chosen: str, pairs: Sequence[tuple[str, str]]) -> bool:
     """Whether the text behind a leading label is that of another choice: "B. red"."""
-    rest = words_of(_LABEL.sub("", answer.strip(), count=1))
+    rest = words_of(LABEL.sub("", answer.strip(), count=1))
     texts = {words_of(text): choice for choice, text in pairs}
     return rest != words_of(answer) and texts.get(rest, chosen) != chosen
 

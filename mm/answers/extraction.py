@@ -29,7 +29,7 @@ _MARK = re.compile(
 )
 _LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final|correct)\b[\W_]*)+\Z", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(r"\s*\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}\s*")
-_CLOSING_TAGS = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
+_CLOSING_TAGS = re.compile(r"<answer>((?:(?!</?answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
 _BOX_MARKS = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _SAID_FIRST = re.compile(
     r"\s*(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s*:|\s+is\b)", re.IGNORECASE
@@ -122,7 +122,7 @@ def answer_opening(text: str, *, thinking: bool = False) -> str:
     after = text[closed + len(THOUGHT_END) :] if closed >= 0 else text
     if ANSWER_START in after:
         return ""
-    return ANSWER_START if not after or after.endswith("\n") else f"\n{ANSWER_START}"
+    return ANSWER_START if not text or text.endswith("\n") else f"\n{ANSWER_START}"
 
 
 def is_short(text: str) -> bool:

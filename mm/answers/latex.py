@@ -134,6 +134,7 @@ def as_latex(text: str) -> str:
     """Mathematics in plain text, or in LaTeX, as LaTeX: `\u221a2` as `\\sqrt{2}`."""
     text = plain(undelimited(text)).replace("**", "^")
     text = _ROOT.sub(lambda found: rf"\sqrt{{{found[1] or found[2] or found[3]}}}", text)
+    text = re.sub(r"\\sqrt\s*(\w)", r"\\sqrt{\1}", text)
     text = _NAMES.sub(r"\\\1 ", text)
     text = _RAISED.sub(
         lambda found: "^{" + found[1].removeprefix("(").removesuffix(")") + "}", text

@@ -10,9 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
-from .choices import choice_error, letter_of, match_choice
+from .choices import choice_error, match_choice
 from .dates import moment
 from .extraction import SHORT_WORDS, content_of, extract_answer, is_short, shown_reply
+from .labels import LONGEST, is_letter, letter_of
 from .mathematics import is_mathematics
 from .numbers import numbers_in
 from .quantities import quantity
@@ -100,7 +101,7 @@ def kind_of(truth: str, choices: Sequence[str] = ()) -> Kind:
     words = words_of(truth)
     if words in YES_NO:
         return "yes or no"
-    return "letter" if _is_letter(truth) else "words"
+    return "letter" if is_letter(truth) else "words"
 
 
 def parse_box(answer: str) -> Box | None:
@@ -116,6 +117,8 @@ def parse_number(answer: str) -> float | None:
     """The only number in an answer, a percentage as a share of one; None for none or several."""
     if whole := quantity(answer):
         return whole.number.share
+    if len(answer) > LONGEST:
+        return None
     numbers = numbers_in(answer)
     return numbers[0].share if len(numbers) == 1 else None
 
@@ -127,7 +130,7 @@ def _same(a: str, b: str, tolerance: float) -> bool:
         return _iou(box_a, box_b) >= MIN_IOU
     if same_value(a, b, tolerance):
         return True
-    if both_values(a, b):
+    if both_values(a, b) or max(len(a), len(b)) > LONGEST:
         return False
     return (
         same_predicate(a, b, tolerance)
@@ -138,15 +141,10 @@ def _same(a: str, b: str, tolerance: float) -> bool:
 
 
 def _same_letter(a: str, b: str) -> bool:
-    if not (_is_letter(a) or _is_letter(b)):
+    if not (is_letter(a) or is_letter(b)):
         return False
     letter = letter_of(a)
     return letter is not None and letter == letter_of(b)
-
-
-def _is_letter(text: str) -> bool:
-    words = words_of(text)
-    return len(words) == 1 and len(words[0]) == 1 and words[0].isascii() and words[0].isalpha()
 
 
 def _is_box(text: str) -> bool:

@@ -44,9 +44,12 @@ _ALLOWED = re.compile(
 )
 _OPERATOR = re.compile(
     r"[+\-*/^=<>|!\\\u2264\u2265\u2260\u221a\u221e\u00b1\u222a\u2229\u2208\u00d7\u00b7\u00f7\u03c0(\[{]"
-    r"|\d[A-Za-z]"
+    r"|(?<![A-Za-z])\d+[a-z]"
 )
 _PLAIN_RANGE = re.compile(r"\s*\d+(?:\.\d+)?(?:\s*-\s*\d+(?:\.\d+)?)+\s*|\s*\d+(?:/\d+){2,}\s*")
+_TOO_LARGE = re.compile(r"\^[\s{(]*-?\d+[\s)}]*\^|\^[\s{(]*-?\d{5,}|\d{4,}\s*!|!\s*!")
+"""Powers of powers and factorials that nobody can compute, and that are not worth the time."""
+
 _UNIT = re.compile(
     r"(?:\\[,;: ]|~|\s)*\\(?:text|mathrm|textrm|mbox|operatorname)\s*"
     r"\{\s*~?([^{}]+)\}(?:\^\{?[23]\}?)?\s*$"
@@ -64,7 +67,7 @@ def is_mathematics(text: str) -> bool:
     if not _ALLOWED.fullmatch(shown):
         return False
     rest = _FUNCTIONS.sub(" ", _COMMAND.sub(" ", shown))
-    return not re.search(r"[^\W\d_]{3,}", rest) and bool(re.search(r"\w", rest + shown))
+    return not re.search(r"[^\W\d_]{3,}", rest) and bool(re.search(r"\w", rest))
 
 
 def same_mathematics(a: str, b: str) -> bool | None:
@@ -78,6 +81,8 @@ def same_mathematics(a: str, b: str) -> bool | None:
     first, second = as_latex(a), as_latex(b)
     if "".join(first.split()) == "".join(second.split()) != "":
         return True
+    if _TOO_LARGE.search(first) or _TOO_LARGE.search(second):
+        return None
     return _verified(*sorted((first, second)))
 
 

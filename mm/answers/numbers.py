@@ -34,7 +34,7 @@ _TOKEN = re.compile(
 _FUSED = re.compile(  # "12cm", not "3D", "7A", "5G" or "4K": those are names
     rf"(?P<digits>(?<![\w.^])(?<!\d[,/:])[-+]?(?P<numeral>{NUMERAL}))"
     r"(?=(?:[a-z\u03bc\u00b0]{2}|[mgshl\u00b0](?!\w)|KG|KM|CM|MM|ML|[KMG]B|k[WgmJVN]|[mM]W|\u03bc[mgs])[A-Za-z]{0,8}"
-    r"(?:[\^/23\s]|\W|$))"
+    r"(?:[\^/23\s]|\W|$)|[\u7c73\u5398\u6beb\u516c\u5343\u514b\u5143\u5186\u5ea6])"
 )
 SILENT = frozenset(".,;:!?\"'`*_()[]{}")
 
@@ -114,7 +114,7 @@ class _Reader:
     def read(self, token: re.Match[str]) -> None:
         word, end = token[0].casefold(), token.end()
         kind = token.lastgroup or ""
-        if kind in ("percent", "word") and word in ("%", "percent") and self._percent(end):
+        if kind in ("percent", "word") and word in ("%", "percent", "pct") and self._percent(end):
             return
         if token["digits"]:
             self.flush()

@@ -60,6 +60,9 @@ class Quantity:
         Units of one kind are converted, those of two kinds are never close, nor is a unit close to
         a name of what is counted; a number with neither takes the other's.
         """
+        for one, two in ((self, other), (other, self)):
+            if one.number.percent and not two.number.percent and (two.unit or two.counts):
+                return False
         if self.unit is None or other.unit is None:
             named = (self.unit is not None and other.counts) or (
                 other.unit is not None and self.counts

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 HARMLESS = frozenset(
-    ".,;:!?\"`*_'()[]{}|"  # as punctuation; between letters, digits or in mathematics they stay
+    ".,;:!?\"`*_'()[]{}"  # as punctuation; between letters, digits or in mathematics they stay
     "\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb\u2039\u203a"  # quotation marks
     "\u3001\u3002\u300c\u300d\u300e\u300f\u300a\u300b\u3008\u3009\u3010\u3011\u30fb"  # CJK
     "\u00bf\u00a1\u0964\u0965\u060c\u061b\u061f\u06d4\u0589\u05be\u05f3\u05f4\u0387\u1362"
@@ -21,6 +21,7 @@ _SMALL = (
     " sixteen seventeen eighteen nineteen"
 )
 NUMBER_WORDS = {word: value for value, word in enumerate(_SMALL.split())}
+_DEPENDING = frozenset("-*_'\"!()[]{},:")
 ARTICLES = frozenset({"a", "an", "the"})
 
 _INVISIBLE = re.compile(
@@ -39,7 +40,7 @@ _SPACELESS = (  # scripts written without spaces: each character is a word of it
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30fa\u30fc-\u30ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_ACRONYM = re.compile(r"(?<!\w)(?:[^\W\d_]\.){2,}")
+_ACRONYM = re.compile(r"(?<!\w)[^\W\d_](?:\.[^\W\d_])+\.?(?!\w)")
 _TOKEN = re.compile(
     rf"(?P<single>[{_SPACELESS}]\u0001*)"
     rf"|(?P<number>(?:(?<![\w)\]}}])[-+])?(?:\d{{1,3}}(?:,\d{{3}})+(?![\d,])|\d+(?:[.:]\d+)*)"
@@ -73,7 +74,7 @@ def words_of(text: str) -> tuple[str, ...]:
     harmless is a token.
     """
     text = _unwrapped(plain(text)).replace("\u2019", "'")
-    text = _ACRONYM.sub(lambda found: found[0].replace(".", "") + " ", text)
+    text = _ACRONYM.sub(lambda found: found[0].replace(".", ""), text)
     # one stand-in for all marks, so that a regular expression can take them for letters
     marks = iter([c for c in text if _is_mark(c)])
     flat = "".join(_MARK if _is_mark(c) else c for c in text)
@@ -82,9 +83,15 @@ def words_of(text: str) -> tuple[str, ...]:
     for token in _TOKEN.finditer(flat):
         word = re.sub(_MARK, lambda _: next(marks), token[0])
         if token.lastgroup != "symbol" or not _is_harmless(flat, token.start(), strict):
-            found.append(word)
-    kept = [w for at, w in enumerate(found) if not _is_article(found, at)]
+            # an article stands before a blank, unlike the label of "A. red"
+            found.append(word if flat[token.end() : token.end() + 1].isspace() else _Last(word))
+    capitals = flat.isupper()
+    kept = [w for at, w in enumerate(found) if not _is_article(found, at, capitals)]
     return tuple(map(_folded, kept))
+
+
+class _Last(str):
+    """A token with no blank behind it."""
 
 
 def _folded(token: str) -> str:
@@ -94,9 +101,12 @@ def _folded(token: str) -> str:
     return "and" if token == "&" else str(NUMBER_WORDS.get(token, token))
 
 
-def _is_article(tokens: Sequence[str], at: int) -> bool:
+def _is_article(tokens: Sequence[str], at: int, capitals: bool) -> bool:
     """Whether a token is an article before a word; within a sentence "A" is a name."""
-    if tokens[at].casefold() not in ARTICLES or (tokens[at] == "A" and at):
+    token = tokens[at]
+    if token.casefold() not in ARTICLES or isinstance(token, _Last):
+        return False
+    if token == "A" and at and not capitals:
         return False
     following = tokens[at + 1] if at + 1 < len(tokens) else ""
     return len(following) > 1 and following[0].isalpha()
@@ -109,6 +119,8 @@ def _is_mark(char: str) -> bool:
 def _is_harmless(text: str, at: int, strict: bool) -> bool:
     """Whether the symbol at `at` says nothing; `strict` where there are numbers or mathematics."""
     char = text[at]
+    if char not in _DEPENDING:
+        return char in HARMLESS
     before, after = text[at - 1 : at] if at else "", text[at + 1 : at + 2]
     behind, ahead = text[max(at - 9, 0) : at].rstrip()[-1:], text[at + 1 : at + 10].lstrip()[:1]
     if char == "-":  # a hyphen, a bullet or a dash; what is left is a minus
@@ -120,7 +132,7 @@ def _is_harmless(text: str, at: int, strict: bool) -> bool:
         return False
     if char == "!" and before.isdigit() and not ahead:
         return " " in text.strip()  # it ends a sentence; "5!" alone is a factorial
-    if char in "()[]{}|!":
+    if char in "()[]{}!":
         return not strict
     if char == ",":
         return not (

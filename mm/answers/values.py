@@ -49,6 +49,8 @@ def same_value(a: str, b: str, tolerance: float = 0.0) -> bool:
 
 def same_predicate(a: str, b: str, tolerance: float = 0.0) -> bool:
     """One is what the other says of something: "red", "It is red."; "-5", "x = -5"."""
+    if _ASSIGNED.fullmatch(a) and _ASSIGNED.fullmatch(b):
+        return False
     said_a, said_b = _predicate(a), _predicate(b)
     return any(
         said is not None and same_value(said, other, tolerance)

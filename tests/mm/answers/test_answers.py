@@ -2,13 +2,16 @@
 
 import pytest
 
-from mm.answers.choices import letter_of
 from mm.answers.extraction import extract_answer
+from mm.answers.labels import letter_of
 from mm.answers.matching import (
+    choice_error,
+    judge,
     match_choice,
     parse_box,
     parse_number,
     same_answer,
+    unjudgeable,
 )
 
 LONG = "The picture shows a wide table. " * 12
@@ -185,3 +188,42 @@ def test_number(answer, number):
 def test_the_pronoun_is_no_letter():
     assert letter_of("What I see is a cube") is None
     assert letter_of("I see it") is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "choices", "wrong"),
+    [
+        pytest.param("red", COLOURS, False, id="one of them"),
+        pytest.param("C", COLOURS, False, id="its letter"),
+        pytest.param("<answer>B</answer>", COLOURS, False, id="in tags"),
+        pytest.param("yellow", COLOURS, True, id="none of them"),
+        pytest.param("E", COLOURS, True, id="a letter past the end"),
+        pytest.param("A, B", COLOURS, True, id="two of them"),
+        pytest.param("yellow", (), False, id="no choices"),
+        pytest.param(None, COLOURS, False, id="no answer"),
+    ],
+)
+def test_a_truth_must_be_a_choice(answer, choices, wrong):
+    error = choice_error(answer, choices)
+    assert (error is not None) == wrong
+    if error:
+        assert "expected 'answer' to be one of the choices 'red', 'dark red'" in error
+        assert repr(answer) in error
+
+
+def test_a_long_truth_is_judged_and_said_to_be_unjudgeable():
+    truth = "the table is wide and stands left of a door " * 5
+    assert "50 words" in (unjudgeable(truth) or "")
+    assert judge(truth, truth) is True
+    assert judge("A table.", truth) is False
+    assert judge("<think>hm</think>" + truth.upper(), truth) is True
+    assert unjudgeable("a wide table") is None
+    assert unjudgeable("[1, 2, 3, 4]") is None
+    assert unjudgeable(" ") == "the answer is empty"
+    assert "choices" in (unjudgeable("yellow", choices=COLOURS) or "")
+
+
+def test_a_reply_names_the_same_choice_whatever_its_letters():
+    choices = ("x \u2265 5", "x \u2264 5")
+    assert match_choice("x \u2264 5.", choices) == choices[1]
+    assert match_choice("A, B, C or D", ("red", "blue", "green", "cat")) is None

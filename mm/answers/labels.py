@@ -1,0 +1,114 @@
+"""The letters by which an answer names choices: "(C)", "C. red", "option C", "A or B"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .text import words_of
+
+LONGEST = 1000
+"""Characters from which on an answer is compared as a whole, and not searched for what it names."""
+
+LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(?=\S)")
+"""The label that a choice carries itself."""
+
+_OPEN = r"[\s\"'*(`\[{_]*"
+_CLOSE = r"[\s\"'*)`\]}_.,:;!?]*"
+_NO_WORD = r"(?![\w'\u2019])"
+_WHY = re.compile(  # a label, then why
+    rf"{_OPEN}(?:(?:option|choice|letter)\s+)?{_OPEN}([A-Za-z])[)\]}}*`\"'.:,;]*"
+    r"\s+(?:because|since|as|for|due)\b",
+    re.IGNORECASE,
+)
+_FIRST = re.compile(rf"{_OPEN}([A-Za-z])(?:[.):](?!\w)|\*\*|\s*$)")
+_NAMED = (
+    re.compile(r"(?<!\w)[(\[{]\s*([A-Za-z])\s*[)\]}](?!\w)"),
+    re.compile(r"(?<!\w)\*\*\s*\(?([A-Za-z])[).:]?\s*\*\*"),
+    re.compile(r"(?:^|\n)[ \t]*\(?([A-Z])[.):][ \t]"),
+    re.compile(  # said to be it, and no article before a word
+        r"\b(?i:option|choice|letter|answer|pick|choose|select|chose|be|is|it's|go\s+with)"
+        r"(?:\s+is)?\s*:?\s*[\"'*(`]*([A-Z])(?![\w'\u2019+\-=*/^]|[).:]?\s+[a-z])"
+    ),
+    re.compile(rf"\b(?i:option|choice|letter)\s+[\"'*(`]*([A-Z]){_NO_WORD}"),
+    re.compile(r"\b(?i:option|choice|answer|letter)(?:\s+is)?:?\s+[\"'*(`]*([a-z])(?=\W*$|[).:])"),
+    re.compile(r"\b(?i:pick|choose|select)\s+[\"'*(`]*([B-HJ-Z])(?![\w'\u2019])"),
+    re.compile(rf"(?:^|[.,;:\n]\s*)[\"'*(`]*([A-Z]){_CLOSE}$"),
+    re.compile(r"(?:^|\n)\W*([A-Za-z])\s+(?:is|seems)\s+(?:the\s+)?(?:correct|right|answer|best)"),
+)
+_ANY = re.compile(  # "A" and "I" are words before other words
+    r"(?<![\w'\u2019.])(?:[B-HJ-Z]|[AI](?!\s+(?!or\b|and\b|because\b|since\b)[a-z]))(?![\w'\u2019])"
+)
+_LETTER = rf"(?<![\w'\u2019])\(?([A-Za-z])\)?{_NO_WORD}"
+_LIST = re.compile(
+    rf"{_LETTER}(?:[.]?\s*(?:,|;|/|&|\bor\b|\band\b|,\s*(?:or|and)\b|\s)\s*\(?[A-Za-z]\)?{_NO_WORD})+"
+)
+_DENIED = (
+    re.compile(
+        r"(?i:\bnot|n't|\bnever|\bneither|\bnor|\bthan|\binstead\s+of|\bunlike|\bexcept"
+        r"|\bexcludes?|\beliminates?|\brules?\s+out)\s+(?i:option\s+|choice\s+|letter\s+)?"
+        rf"[\"'*(]*[A-Za-z]{_NO_WORD}[)\"'*]*"
+    ),
+    re.compile(
+        r"(?<![\w'\u2019])[(\"'*]*[A-Za-z][)\"'*.]*\s+(?i:is|are|was|would\s+be)\s*"
+        r"(?i:n't|not|wrong|incorrect|false|ruled\s+out|excluded|a\s+distractor)"
+    ),
+)
+
+
+def labelled(choices: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Each choice's letter, and its text without it."""
+    if all(len(c.strip()) == 1 and c.strip().isalpha() for c in choices):
+        return [c.strip().upper() for c in choices], [c.strip().upper() for c in choices]
+    labels = [match[1] for match in map(LABEL.match, choices) if match]
+    if len(labels) == len(choices) == len(set(labels)):
+        return labels, [LABEL.sub("", c, count=1) for c in choices]
+    return [chr(ord("A") + i) for i in range(len(choices))], list(choices)
+
+
+def letter_of(answer: str) -> str | None:
+    """The letter an answer picks: "C", "(c)", "C. red", "option C", "it is C"; None if unclear."""
+    if len(answer) > LONGEST:
+        return None
+    letters = named_labels(answer, [chr(ord("A") + i) for i in range(26)])
+    return letters.pop() if len(letters) == 1 else None
+
+
+def is_letter(answer: str) -> bool:
+    """Whether `answer` is a letter of the Latin alphabet and nothing but."""
+    words = words_of(answer) if len(answer) < 40 else ()
+    return len(words) == 1 and len(words[0]) == 1 and "a" <= words[0] <= "z"
+
+
+def named_labels(answer: str, labels: Sequence[str] | None) -> set[str]:
+    """The labels that an answer names, as capitals, but for those it denies.
+
+    Args:
+        labels: which there are; None where the choices are letters themselves, of which any that
+            stands alone counts.
+    """
+    if is_letter(answer):
+        return {words_of(answer)[0].upper()}
+    for denied in _DENIED:
+        answer = denied.sub(" ", answer)
+    if len(listed := _listed(answer, labels)) > 1:
+        return listed
+    if reasoned := _WHY.match(answer):
+        return {reasoned[1].upper()}
+    patterns = (*_NAMED, _ANY) if labels is None else _NAMED
+    found = {letter.upper() for pattern in patterns for letter in pattern.findall(answer)}
+    first = _FIRST.match(answer)
+    return found | {first[1].upper()} if first else found
+
+
+def _listed(answer: str, labels: Sequence[str] | None) -> set[str]:
+    """The labels of lists such as "A, B or C"; "B. a dog" is none."""
+    found: set[str] = set()
+    for listed in _LIST.finditer(answer):
+        letters = re.findall(_LETTER, listed[0])
+        upper = {letter.upper() for letter in letters}
+        article = letters[-1] in "aI" and re.match(r"\s+[a-z]{2}", answer[listed.end() :])
+        one_case = len({letter.isupper() for letter in letters}) == 1
+        if one_case and not article and (labels is None or upper <= set(labels)):
+            found |= upper
+    return found
