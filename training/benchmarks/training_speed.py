@@ -184,9 +184,11 @@ class Watch(TrainerCallback):
     seconds = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Start the clock."""
         self._began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Note the time up to here."""
         self.seconds = time.perf_counter() - self._began
 
 

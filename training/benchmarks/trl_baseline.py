@@ -28,6 +28,7 @@ class QwenProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
+        """What a batch holds: the tokens' kinds too, which mrope needs."""
         return [*super().model_input_names, "mm_token_type_ids"]
 
     def replace_image_token(
