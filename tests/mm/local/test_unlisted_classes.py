@@ -18,8 +18,6 @@ from mm.local.generic_vlm import GenericVLM
 from mm.types import Image, Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
 from vision import attend, zoom
 
-torch.set_num_threads(1)
-
 PICTURE = Image(PIL.Image.effect_noise((150, 100), 80).convert("RGB"))
 OTHER = Image(PIL.Image.effect_noise((64, 90), 60).convert("RGB"))
 BETWEEN = {"minicpmv4_6": "\n"}  # its template writes parts apart by a line

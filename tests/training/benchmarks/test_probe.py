@@ -10,11 +10,6 @@ from training.benchmarks.probe import Seen, around, look, probe, read
 from training.tabletop import LETTERS
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 def seen(count, signal, seed):
     rng = torch.Generator().manual_seed(seed)
     letters = torch.randint(len(LETTERS), (count,), generator=rng)

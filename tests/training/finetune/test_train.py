@@ -18,6 +18,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 from typer.main import get_command
 
+from app.cli.main import run
 from app.cli.train import train
 from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
@@ -299,12 +300,11 @@ def test_every_flag_is_a_recipes_key(method):
     assert flags - {"recipe", "dry_run", "resume"} <= Recipe.__dataclass_fields__.keys()
 
 
-def test_every_bad_row_is_named_before_the_first_step(tmp_path):
+def test_every_bad_row_is_named_before_the_first_step(tmp_path, capsys):
     path = new_domain.write(tmp_path, "train", pictures=3, questions=1, seed=0)
     (tmp_path / "train" / "1.png").unlink()
-    done = mm("train", "sft", "--data", path, "--output", "out", folder=tmp_path)
-    assert done.returncode == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("mm: ")]
+    assert run(["train", "sft", "--data", str(path), "--output", str(tmp_path / "out")]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mm: ")]
     assert "train.csv, row 3: expected an image, found that" in line
     assert not (tmp_path / "out").exists()
 
