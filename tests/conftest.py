@@ -26,6 +26,12 @@ def without_torch(config: pytest.Config) -> bool:
     return "not torch" in expression(config)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the whole suite; none for files by name, whose start would cost more."""
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
     return True if test and without_torch(config) and imports_torch(collection_path) else None
