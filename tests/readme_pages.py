@@ -19,8 +19,12 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
+def commands_of(block: str) -> list[list[str]]:
+    """Every command of a shell block, in words."""
+    lines = (line.partition("  #")[0] for line in block.splitlines())
+    return [shlex.split(each) for line in lines for each in line.split(" && ") if each.strip()]
+
+
 def commands(text: str) -> list[list[str]]:
-    """Every command of the shell blocks, in words."""
-    lines = "\n".join(block for block in blocks("sh", text)).splitlines()
-    said = [each for line in lines for each in line.partition("  #")[0].split(" && ")]
-    return [shlex.split(each) for each in said if each.strip()]
+    """Every command of the shell blocks of `text`, in words."""
+    return [words for block in blocks("sh", text) for words in commands_of(block)]

@@ -13,12 +13,21 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from readme_pages import README, ROOT, commands
+from readme_pages import ROOT, blocks, commands_of
 
 from app.cli.main import run
 
 pytestmark = pytest.mark.torch
-OURS = [command for command in commands(README) if command[0] == "mm" and command[1] != "demo"]
+
+
+def runs_here(words: list[str]) -> bool:
+    """Whether it is ours and ends by itself; the page has tests of its own."""
+    return words[0] == "mm" and words[1] != "demo"
+
+
+SEQUENCES = [
+    each for block in blocks("sh") if (each := [w for w in commands_of(block) if runs_here(w)])
+]
 
 
 def questions_csv(folder: Path, name: str, count: int) -> Path:
@@ -72,13 +81,15 @@ SMALLER = {
 """What makes a command short without making it another; the last of two values counts."""
 
 
-@pytest.mark.parametrize("words", OURS, ids=" ".join)
-def test_every_command_runs(here, monkeypatch, words):
+@pytest.mark.parametrize("sequence", SEQUENCES, ids=lambda sequence: " ".join(sequence[0]))
+def test_every_command_runs(here, monkeypatch, sequence):
+    """One after the other, as in their block."""
     folder, server = here
     monkeypatch.chdir(folder)
-    words = [re.sub(r"http://localhost:\d+/v1", server, word) for word in words]
-    smaller = [*SMALLER[words[1]], *(["--task", "read"] if "--task" in words else [])]
-    assert run([*words[1:], *smaller]) == 0
+    for words in sequence:
+        words = [re.sub(r"http://localhost:\d+/v1", server, word) for word in words]
+        smaller = [*SMALLER[words[1]], *(["--task", "read"] if "--task" in words else [])]
+        assert run([*words[1:], *smaller]) == 0
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,8 @@ def _without_checks(processor_class: Any) -> Any:
 
 
 def _class_for(model_type: str) -> Any:
-    from transformers.models.auto.configuration_auto import model_type_to_module_name
     from transformers.models.auto import processing_auto
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
 
     names: dict[str, str | None] = vars(processing_auto)["PROCESSOR_MAPPING_NAMES"]
     name = names.get(model_type)
