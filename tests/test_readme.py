@@ -84,6 +84,13 @@ def test_links_lead_somewhere(page):
 
 
 @every_page
+def test_files_that_are_named_exist(page):
+    text = typed(page.read_text(encoding="utf-8"))
+    for name in re.findall(r"`([\w./]+\.py)`", text):
+        assert (page.parent / name).exists() or (ROOT / name).exists(), name
+
+
+@every_page
 def test_numbers_come_from_files(page):
     text = page.read_text(encoding="utf-8")
     assert filled(text) == text, "python -m training.evaluation.render " + str(page)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 import mm
 from mm.types import Cost
+from training.evaluation import results
 from training.evaluation.controls import Condition
 from training.evaluation.evaluate import Outcome
-from training.evaluation.results import pairs_of, row_of
+from training.evaluation.results import commit, pairs_of, row_of
 from training.evaluation.table import print_table
 from vision.zoom import zoom
 
@@ -77,3 +80,10 @@ def test_the_table_fits_100_columns(capsys):
     assert line.split()[:6] == ["read_nearest", "replay", "(no-look)", "500", "100.0", "99.2-100.0"]
     assert lines[0] == "title; failures count as wrong"
     assert "…" not in "".join(lines)
+
+
+def test_a_commit_is_named_inside_a_checkout_alone(tmp_path, monkeypatch):
+    if (results.CHECKOUT / ".git").exists():
+        assert re.fullmatch(r"[0-9a-f]{7,}\+?", commit() or "")
+    monkeypatch.setattr(results, "CHECKOUT", tmp_path)
+    assert commit() is None
