@@ -4,6 +4,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def files() -> list[Path]:
     return [file for layer in MAY_IMPORT for file in sorted((ROOT / layer).rglob("*.py"))]
 
 
-def imported(file: Path) -> set[str]:
+@cache
+def imported(file: Path) -> frozenset[str]:
     """The modules a file imports, at its top, inside functions or for types alone."""
     package = list(file.relative_to(ROOT).parent.parts)
     found = set()
@@ -64,7 +66,7 @@ def imported(file: Path) -> set[str]:
             module = ".".join([*base, *filter(None, [node.module])]) if inside else node.module
             named = [f"{module}.{a.name}" if module else a.name for a in node.names]
             found |= {name if is_module(name) else module or name for name in named}
-    return found
+    return frozenset(found)
 
 
 def is_module(name: str) -> bool:
