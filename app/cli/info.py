@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -78,12 +77,11 @@ def model_facts(name: str) -> dict[str, str]:
         builder = load_builder(str(checkpoint.folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise mm.ModelUnavailable(f"{name}: {error}") from error
-    crop_rule = checkpoint.config.get("crop_rule", builder.traits.crop_rule)
     return {
         "model": name,
         "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),
         "parameters": f"{checkpoint.parameters:,}",
-        **_use(replace(builder.traits, crop_rule=crop_rule)),
+        **_use(builder.traits),
         **_pictures(builder),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 from mm.errors import ModelUnavailable, first_line
 
-_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
+_CODE = "*.py"
+_OTHER_FORMATS = ["consolidated*"]  # the same weights again, for Mistral's own code
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATIENCE_S = 10  # for the hub's first answer
@@ -23,34 +26,64 @@ _PATIENCE_S = 10  # for the hub's first answer
 class Checkpoint:
     """A folder with a config and whole safetensors files.
 
-    `parameters` counts its floating-point numbers.
+    `parameters` counts its floating-point numbers, `bytes` what its weights take as they are
+    stored.
     """
 
     folder: Path
     config: dict[str, Any]
     parameters: int
+    bytes: int
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config.get("model_type", ""))
+
+    @property
+    def quantization(self) -> dict[str, Any] | None:
+        """How the stored weights are quantised; None where they are not."""
+        found = self.config.get("quantization_config")
+        return found if isinstance(found, dict) else None
 
 
-def find(name: str) -> Path:
+def find(name: str, *, code: bool = False) -> Path:
     """The folder that `name` means: a bundled model's, a local one, or a hub id's once downloaded.
+
+    `code`: the checkpoint's own code belongs to it.
 
     Raises:
         ModelUnavailable: there is none, or the hub cannot give it.
     """
     bundled = Path(str(files("mm"))) / "bundled" / name
-    if re.fullmatch(r"[\w-]+", name) and (bundled / "config.json").is_file():
+    if re.fullmatch(r"[\w-]{1,64}", name) and (bundled / "config.json").is_file():
         return bundled
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = _path(name)
+    if path and path.is_dir():
         return path
-    if path.is_file():
+    if path and path.is_file():
         raise ModelUnavailable(f"{name} is a file; give the folder of a checkpoint")
-    if path.is_absolute() or name.startswith((".", "~")) or not _HUB_ID.fullmatch(name):
+    local = path is None or path.is_absolute() or name.startswith((".", "~"))
+    if local or not _HUB_ID.fullmatch(name):
         known = ", ".join(bundled_models()) or "none"
         raise ModelUnavailable(
-            f"no model {name!r}: give a bundled one ({known}), a folder, or a hub id (owner/name)"
+            f"no model {_short(name)!r}: give a bundled one ({known}), a folder, or a hub id "
+            "(owner/name)"
         )
-    return _from_hub(name)
+    return _from_hub(name, code)
+
+
+def _path(name: str) -> Path | None:
+    """The path that `name` spells; None where no file system could hold it."""
+    try:
+        path = Path(name).expanduser()
+        path.is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, an unknown user's, a NUL
+        return None
+    return path
+
+
+def _short(name: str, most: int = 80) -> str:
+    return name if len(name) <= most else f"{name[:most]}..."
 
 
 def bundled_models() -> tuple[str, ...]:
@@ -66,18 +99,23 @@ def inspect(folder: Path) -> Checkpoint:
         ModelUnavailable: a file is missing, cut off or of a kind that is refused.
     """
     config = read_json(folder / "config.json", f"{folder} is not a checkpoint")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights and any(any(folder.glob(p)) for p in _PICKLES):
+    there = sorted(folder.glob("*.safetensors"))
+    if not there and any(any(folder.glob(p)) for p in _PICKLES):
         raise ModelUnavailable(
             f"{folder} has pickled weights only, which can run code when loaded; "
             "save them as safetensors (save_pretrained) first"
         )
-    if not weights:
+    if not there:
         raise ModelUnavailable(f"{folder} has no weights: no *.safetensors file")
-    missing = _shards(folder) - {p.name for p in weights}
-    if missing:
+    shards = _shards(folder)
+    if missing := shards - {path.name for path in there}:
         raise ModelUnavailable(f"{folder} lacks {min(missing)} of its index; download it again")
-    return Checkpoint(folder, config, sum(_parameters(p) for p in weights))
+    single = {"model.safetensors"} & {path.name for path in there}
+    used = shards or single or {path.name for path in there}
+    weights = [path for path in there if path.name in used]
+    headers = [safetensors_header(path) for path in weights]
+    parameters = sum(_parameters(header) for header in headers)
+    return Checkpoint(folder, config, parameters, sum(path.stat().st_size for path in weights))
 
 
 def read_json(path: Path, trouble: str) -> dict[str, Any]:
@@ -90,49 +128,78 @@ def read_json(path: Path, trouble: str) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelUnavailable(f"{trouble}: it has no {path.name}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelUnavailable(f"{trouble}: {path.name} cannot be read ({error})") from None
     if not isinstance(value, dict):
         raise ModelUnavailable(f"{trouble}: {path.name} is not a JSON object")
     return value
 
 
+def why(error: Exception) -> str:
+    """What an error from reading foreign files says, in a line that can be understood alone."""
+    line = first_line(error)
+    plain = isinstance(error, OSError | ValueError | RuntimeError | ImportError)
+    return line if plain or type(error).__name__ in line else f"{type(error).__name__}: {line}"
+
+
+def safetensors_header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors, by their names.
+
+    Raises:
+        ModelUnavailable: it is no such file, or is cut off.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length)) if length < size else {}
+        header.pop("__metadata__", None)
+        end = max(int(tensor["data_offsets"][1]) for tensor in header.values())
+        _parameters(header)
+    except Exception as error:  # what a damaged header makes of itself is anybody's guess
+        raise ModelUnavailable(f"{path} is not a safetensors file ({why(error)})") from None
+    if 8 + length + end != size:
+        raise ModelUnavailable(
+            f"{path} is cut off: {size} of {8 + length + end} bytes; download it again"
+        )
+    return header
+
+
+def _parameters(header: dict[str, Any]) -> int:
+    """How many floating-point numbers a safetensors file holds."""
+    return sum(math.prod(t["shape"]) for t in header.values() if t["dtype"] in _FLOATS)
+
+
 def _shards(folder: Path) -> set[str]:
+    """The files that an index names; none without an index."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return set()
-    return set(read_json(index, f"{folder} is damaged").get("weight_map", {}).values())
+    named = read_json(index, f"{folder} is damaged").get("weight_map")
+    if not isinstance(named, dict) or not all(isinstance(n, str) for n in named.values()):
+        raise ModelUnavailable(f"{folder} is damaged: {index.name} maps no weights to files")
+    return set(named.values())
 
 
-def _parameters(path: Path) -> int:
-    """How many floating-point numbers a safetensors file holds."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            size = path.stat().st_size
-            header = json.loads(file.read(length)) if length < size else {}
-        header.pop("__metadata__", None)
-        end = max(t["data_offsets"][1] for t in header.values())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelUnavailable(f"{path} is not a safetensors file ({error})") from None
-    if 8 + length + end != size:
-        raise ModelUnavailable(f"{path} is cut off: {size} of {8 + length + end} bytes")
-    return sum(math.prod(t["shape"]) for t in header.values() if t["dtype"] in _BYTES)
-
-
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, code: bool) -> Path:
     """A hub model's folder: what is on this machine already, else downloaded."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
+    wanted: dict[str, Any] = {
+        "allow_patterns": _PATTERNS + [_CODE] * code,
+        "ignore_patterns": _OTHER_FORMATS,
+    }
     try:
-        folder = Path(snapshot_download(name, allow_patterns=_PATTERNS, local_files_only=True))
+        folder = Path(snapshot_download(name, local_files_only=True, **wanted))
     except LocalEntryNotFoundError:
-        return _downloaded(name)
-    return folder if _complete(folder) else _downloaded(name)
+        return _downloaded(name, wanted)
+    except HFValidationError as error:
+        raise ModelUnavailable(f"no model {name!r} on the hub: {first_line(error)}") from None
+    return folder if _complete(folder, code) else _downloaded(name, wanted)
 
 
-def _downloaded(name: str) -> Path:
+def _downloaded(name: str, wanted: Mapping[str, Any]) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -145,7 +212,7 @@ def _downloaded(name: str) -> Path:
         siblings = HfApi().model_info(name, timeout=_PATIENCE_S).siblings or ()
         if not any(s.rfilename.endswith(".safetensors") for s in siblings):
             raise ModelUnavailable(f"{name} has no safetensors weights; choose another checkpoint")
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS))
+        return Path(snapshot_download(name, **wanted))
     except GatedRepoError:
         remedy = f"accept its terms at https://huggingface.co/{name}, then run `hf auth login`"
         raise ModelUnavailable(f"{name} is gated: {remedy}") from None
@@ -159,11 +226,18 @@ def _downloaded(name: str) -> Path:
         ) from None
 
 
-def _complete(folder: Path) -> bool:
+def _complete(folder: Path, code: bool) -> bool:
     """Whether an interrupted download left nothing out."""
     try:
-        inspect(folder)
+        checkpoint = inspect(folder)
     except ModelUnavailable:
         # an adapter's folder has no config of a model
         return (folder / "adapter_config.json").is_file()
-    return True
+    return not code or all((folder / f).is_file() for f in code_files(checkpoint.config))
+
+
+def code_files(config: Mapping[str, Any]) -> set[str]:
+    """The files of a checkpoint's own code that its config names."""
+    named = config.get("auto_map")
+    values = [v for v in named.values() if isinstance(v, str)] if isinstance(named, dict) else []
+    return {f"{v.partition('.')[0]}.py" for v in values if "--" not in v}

@@ -1,8 +1,8 @@
-"""PyTorch's functions of one number, called once before several threads may call them first.
+"""Warms up torch's unary math kernels on one thread, because their first concurrent call may be
+inexact (pytorch/pytorch#188792).
 
-On an Intel processor several threads that call such a function for the first time together can
-get a half of the result with four right digits (pytorch/pytorch#188792). Such a process sees its
-first picture otherwise, and a training that is resumed in it is not the same training.
+On an Intel processor half of the result can then have four right digits only. Such a process sees
+its first image otherwise, and a training that is resumed in it is not the same training.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ _FUNCTIONS = (
 )
 
 
-def make_first_calls() -> None:
-    """Call each of them on one number, which one thread does alone."""
+def warm_up() -> None:
+    """Call each of them on one number, which takes one thread."""
     import torch
 
     for kind in (torch.float32, torch.float64):

@@ -34,9 +34,11 @@ def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBu
     family = family_of(found.config.model_type)
     if family is None:
         raise ValueError(f"{folder_or_id}: no family is known for type {found.config.model_type!r}")
-    return compose(
+    builder = compose(
         family, found.config, found.tokenizer, found.image_processor, end_ids=found.end_ids
     )
+    _check_sizes(builder)
+    return builder
 
 
 def compose(
@@ -71,6 +73,22 @@ def compose(
                 return builder
     log.warning("%s: unknown chat template; using the family's usual one", family.name)
     return make()
+
+
+def _check_sizes(builder: TokenBuilder) -> None:
+    """Refuse an image processor whose settings its family cannot read.
+
+    Raises:
+        ValueError: it has none of the sizes that the family needs.
+    """
+    try:
+        builder.visual_tokens((640, 480))
+    except (AttributeError, KeyError, TypeError) as error:
+        size = getattr(builder.image_processor, "size", None)
+        raise ValueError(
+            f"the image processor of {builder.family.name} needs another size than {size} in "
+            "preprocessor_config.json"
+        ) from error
 
 
 def _prompt(tokenizer: Any) -> list[int]:

@@ -34,6 +34,7 @@ def read_processor_parts(folder_or_id: str, *, config: Any = None, **kw: Any) ->
     tokenizer = AutoTokenizer.from_pretrained(folder_or_id, **kw)
     tokenizer.chat_template = tokenizer.chat_template or _older_template(folder_or_id, kw)
     processor = AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw)
+    _name_edges(processor)
     return ProcessorParts(config, tokenizer, processor, _generation_ends(folder_or_id, kw))
 
 
@@ -42,6 +43,17 @@ def ids_of(value: int | Sequence[int] | None) -> frozenset[int]:
     if value is None:
         return frozenset()
     return frozenset({value} if isinstance(value, int) else value)
+
+
+def _name_edges(processor: Any) -> None:
+    """Name the bounds of an image's area as transformers reads them.
+
+    Some checkpoints have them under `min_pixels` and `max_pixels` alone.
+    """
+    size: Any = getattr(processor, "size", None)
+    low, high = (getattr(size, f"{bound}_pixels", None) for bound in ("min", "max"))
+    if low and high and not getattr(size, "shortest_edge", None):
+        processor.size = type(size)(shortest_edge=low, longest_edge=high)
 
 
 def _older_template(folder_or_id: str, kw: dict[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from rich.progress import track
 
-from mm.local.torch_warmup import make_first_calls
+from mm.local.torch_warmup import warm_up
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.loading import load_builder
 from training.tabletop.examples import write_examples
@@ -45,7 +45,7 @@ FULL_STEPS = 600
 def main() -> None:
     """Run the stages that the command line names."""
     args = _arguments()
-    make_first_calls()
+    warm_up()
     torch.set_num_threads(args.threads)
     for stage in MADE if args.stage == "all" else (args.stage,):
         STAGES[stage](args)

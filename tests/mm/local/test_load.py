@@ -167,7 +167,9 @@ def sharded(folder: Path) -> None:
             id="not a VLM",
         ),
         pytest.param(
-            lambda f: edit(f, crop_rule="round"), "crop_rule must be .* got 'round'", id="crop rule"
+            lambda f: edit(f, crop_rule="round"),
+            "crop_rule in config.json must be .* got 'round'",
+            id="crop rule",
         ),
         pytest.param(lambda f: (f / "tokenizer.json").unlink(), "checkpoint", id="no tokenizer"),
     ],
@@ -244,10 +246,10 @@ def test_functions_of_a_number_are_called_once_by_one_thread_before_there_are_we
     called, cos = [], torch.cos
     monkeypatch.setattr(torch, "cos", lambda x: called.append((x.dtype, x.numel())) or cos(x))
 
-    def weights(*_: object) -> None:
+    def weights(*_: object, **__: object) -> None:
         assert called == [(torch.float32, 1), (torch.float64, 1)]
         raise ModelUnavailable("seen")
 
-    monkeypatch.setattr(sys.modules["mm.local.load"], "_weights", weights)
+    monkeypatch.setattr(sys.modules["mm.local.load"], "read_weights", weights)
     with pytest.raises(ModelUnavailable, match="seen"):
         load_any("tiny")

@@ -1,0 +1,51 @@
+"""A checkpoint's weights as a transformers model, every tensor of it from the checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mm.errors import ModelUnavailable
+
+from .checkpoints import Checkpoint, why
+from .placement import Placement
+
+
+def read_weights(checkpoint: Checkpoint, placement: Placement, *, trust_remote_code: bool) -> Any:
+    """The checkpoint's model on its device.
+
+    Raises:
+        ModelUnavailable: it cannot be read, or lacks some of its model's weights.
+    """
+    quantized = placement.quantization or checkpoint.quantization
+    options: dict[str, Any] = {"device_map": {"": placement.device}} if quantized else {}
+    if placement.quantization:
+        options["quantization_config"] = placement.quantization
+    try:
+        model, report = _class_of(checkpoint).from_pretrained(
+            checkpoint.folder,
+            dtype=placement.dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
+            **options,
+        )
+    except Exception as error:  # a config from elsewhere can make it raise anything
+        raise ModelUnavailable(f"{checkpoint.folder}: {why(error)}") from error
+    if missing := sorted(report["missing_keys"]):
+        raise ModelUnavailable(
+            f"{checkpoint.folder} lacks {len(missing)} of its model's weights, such as {missing[0]}"
+        )
+    return model if quantized else model.to(placement.device)
+
+
+def _class_of(checkpoint: Checkpoint) -> Any:
+    """The class that the config names where transformers has it; else what fits the model type."""
+    import transformers
+
+    named = checkpoint.config.get("architectures")
+    name = named[0] if isinstance(named, list) and named else None
+    found = getattr(transformers, name, None) if isinstance(name, str) else None
+    if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+        return found
+    return transformers.AutoModelForImageTextToText
