@@ -10,13 +10,13 @@ import mm
 from mm.geometry import Region
 from training.evaluation.tasks import Item
 
-PICTURE = mm.Image(pil.linear_gradient("L").resize((640, 640)).convert("RGB"))
+GRADIENT = mm.Image(pil.linear_gradient("L").resize((640, 640)).convert("RGB"))
 LETTERS = ("K", "R")
 LEFT, RIGHT = Region(0.1, 0.1, 0.2, 0.2), Region(0.8, 0.1, 0.9, 0.2)
 
 
 def item(name="q", target="K", regions=(LEFT,)):
-    sample = mm.question("Which letter?", PICTURE, id=name, target=target, choices=LETTERS)
+    sample = mm.question("Which letter?", GRADIENT, id=name, target=target, choices=LETTERS)
     return Item(sample, regions)
 
 

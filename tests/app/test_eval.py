@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from evaluation_items import PICTURE, look_at
+from evaluation_items import GRADIENT, look_at
 
 import mm
 from app.cli.eval import run_cli
@@ -35,7 +35,7 @@ OPTIONS = {
 
 @pytest.fixture
 def questions(tmp_path):
-    PICTURE.pixels.save(tmp_path / "a.png")
+    GRADIENT.pixels.save(tmp_path / "a.png")
     rows = "".join(f"a.png,Which letter?,{letter},K|R\n" for letter in "KKR")
     (tmp_path / "mine.csv").write_text(f"image,question,answer,choices\n{rows}")
     return tmp_path / "mine.csv"

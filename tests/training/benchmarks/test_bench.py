@@ -80,7 +80,7 @@ def test_users_write_as_many_tokens_on_both_sides(
     assert vlm.builder.end_ids == ends
 
 
-def test_no_two_users_share_a_picture(vlm: HFVLM) -> None:
+def test_no_two_users_share_an_image(vlm: HFVLM) -> None:
     prompts = engine_speed.prompts(vlm, 1, 4) + engine_speed.prompts(vlm, 2, 4)
     assert len({p.images[0].image.id for p in prompts}) == 8
 

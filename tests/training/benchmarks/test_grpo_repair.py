@@ -14,13 +14,13 @@ def test_taught_looks_show_what_a_policy_that_asks_for_them_sees(tmp_path):
     vlm = ScriptedVLM([])
     looks = wrong = 0
     for row in read_data(write_rows(tmp_path, "train", 12, wrong=WRONG), crop_rule="square"):
-        (picture,) = row.prompt[-1].images
+        (image,) = row.prompt[-1].images
         calls = [call for message in row.messages for call in message.tool_calls]
         crops = [image for m in row.messages if m.role == "tool" for image in m.images]
         assert len(calls) == len(crops) == len(row.regions)
         for call, shown, truth in zip(calls, crops, row.regions, strict=True):
-            asked = read_call(call, [picture], vlm).region
-            assert crop(picture, asked, rule="square").id == shown.id
+            asked = read_call(call, [image], vlm).region
+            assert crop(image, asked, rule="square").id == shown.id
             away = max(abs(asked.x0 - truth.x0), abs(asked.y0 - truth.y0))
             wrong += away > 0.02
         looks += len(calls)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evaluation_items import LEFT, PICTURE, item
+from evaluation_items import GRADIENT, LEFT, item
 from PIL import Image as pil
 
 import mm
@@ -31,14 +31,14 @@ def test_errors_are_shown_in_turn_and_controls_are_not(tmp_path):
 
 def test_errors_of_locate_show_both_boxes():
     vlm = mm.ScriptedVLM(['{"bbox_2d": [500, 500, 700, 700], "label": "x"}'])
-    place = Item(mm.question("Where?", PICTURE, target="..."), box=LEFT)
+    place = Item(mm.question("Where?", GRADIENT, target="..."), box=LEFT)
     seen = ErrorSheet()
     condition = Condition("direct", mm.direct)
     list(evaluate(condition, [place], vlm, threads=1, watch=seen.watch("locate", condition)))
     (mistake,) = seen.chosen()
     drawn = mistake.image(vlm)
     assert drawn is not None
-    # both frames, on a picture that is grey
+    # both frames, on an image that is grey
     for x, y in ((64, 100), (448 - 64, 320 + 1)):
         red, green, blue = drawn.crop((x, y, x + 1, y + 1)).split()
         assert len({red.tobytes(), green.tobytes(), blue.tobytes()}) > 1
