@@ -7,12 +7,16 @@ from collections.abc import Iterable, Sequence
 
 from .extraction import content_of
 from .labels import LABEL, LONGEST, labelled, named_labels
-from .quantities import CHANGING, quantity
+from .quantities import quantity
+from .sentences import CHANGING
 from .text import words_of
 from .values import same_predicate, same_stated, same_value, same_yes_no
 
 _DENYING = "not isn't aren't wasn't neither nor never no minus negative without unlike than except"
 _NEGATIONS = frozenset(_DENYING.split())
+_DOUBTING = "don't doesn't didn't can't cannot couldn't won't wouldn't doubt"
+_DOUBTS = frozenset(_DOUBTING.split())
+_JOINING = "+-/^%#@<>\u2264\u2265\u00b1\u221a~"
 _WRONG = frozenset(("wrong", "incorrect", "false", "excluded", "unlikely"))
 _BE = frozenset(("is", "are", "was", "were"))
 _SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
@@ -104,6 +108,8 @@ def _mentioned(answer: str, texts: Sequence[str]) -> set[str]:
 
 def _denied(words: Sequence[str], at: int, end: int) -> bool:
     before = set(words[max(at - 2, 0) : at])
+    if _DOUBTS & set(words[max(at - 5, 0) : at]):
+        return True
     after = words[end : end + 3]
     wrong = bool(after) and after[0] in _BE and bool((_WRONG | _NEGATIONS) & set(after[1:]))
     return bool(_NEGATIONS & before) or wrong
@@ -125,4 +131,4 @@ def _stands_alone(words: Sequence[str], at: int, end: int, answer: str, text: st
 
 def _is_plain(word: str, *, digits: bool) -> bool:
     """Whether `word` is no symbol that would make what stands beside it another thing."""
-    return word[0].isalpha() or word in "=:" or (digits and word.isdigit())
+    return word[0] not in _JOINING and (digits or not word[-1].isdigit())

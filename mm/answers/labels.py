@@ -10,7 +10,7 @@ from .text import words_of
 LONGEST = 1000
 """Characters from which on an answer is compared as a whole, and not searched for what it names."""
 
-LABEL = re.compile(r"\s*\(?([A-Z])[).:]\s*(?=\S)")
+LABEL = re.compile(r"\s*\(?([A-Za-z])[).:]\s*(?=\S)")
 """The label that a choice carries itself."""
 
 _OPEN = r"[\s\"'*(`\[{_]*"
@@ -50,6 +50,11 @@ _DENIED = (
         rf"[\"'*(]*[A-Za-z]{_NO_WORD}[)\"'*]*"
     ),
     re.compile(
+        r"(?i:n't|\bcannot|\bnot)\s+(?i:think|believe|say|pick|choose|be)\s+(?i:that\s+)?"
+        r"(?i:it\s+is\s+|it's\s+|the\s+answer\s+is\s+)?(?i:option\s+)?"
+        rf"[\"'*(]*[A-Z]{_NO_WORD}[)\"'*]*"
+    ),
+    re.compile(
         r"(?<![\w'\u2019])[(\"'*]*[A-Za-z][)\"'*.]*\s+(?i:is|are|was|would\s+be)\s*"
         r"(?i:n't|not|wrong|incorrect|false|ruled\s+out|excluded|a\s+distractor)"
     ),
@@ -60,7 +65,7 @@ def labelled(choices: Sequence[str]) -> tuple[list[str], list[str]]:
     """Each choice's letter, and its text without it."""
     if all(len(c.strip()) == 1 and c.strip().isalpha() for c in choices):
         return [c.strip().upper() for c in choices], [c.strip().upper() for c in choices]
-    labels = [match[1] for match in map(LABEL.match, choices) if match]
+    labels = [match[1].upper() for match in map(LABEL.match, choices) if match]
     if len(labels) == len(choices) == len(set(labels)):
         return labels, [LABEL.sub("", c, count=1) for c in choices]
     return [chr(ord("A") + i) for i in range(len(choices))], list(choices)

@@ -62,6 +62,7 @@ _COMMAND = re.compile(
     )
 )
 _DELIMITED = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]|\$\$([^$]*)\$\$|\$([^$]*)\$", re.DOTALL)
+_BESIDE_HAN = re.compile(r"(?<=\d)(?=[\u3400-\u9fff])|(?<=[\u3400-\u9fff])(?=-?\d)")
 _POWER = re.compile(r"\^\s*\{\s*([-+]?\w)\s*\}|\^\s*\{\s*([-+]?\d+)\s*\}")
 
 
@@ -71,7 +72,7 @@ def simplified(text: str) -> str:
 
     Such as `$5\\,\\text{cm}$` as "5 cm", `\\frac{1}{2}` as "1/2", `90^\\circ` as "90\u00b0".
     """
-    text = plain(undelimited(text))
+    text = _BESIDE_HAN.sub(" ", plain(undelimited(text)))
     if "\\" not in text and "^" not in text:
         return text
     for _ in range(3):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .latex import simplified
-from .text import NUMBER_WORDS
+from .text import HARMLESS, NUMBER_WORDS
+from .units import unit
 
 _LARGE = "twenty thirty forty fifty sixty seventy eighty ninety"
 
@@ -31,12 +32,9 @@ _TOKEN = re.compile(
     r"|(?P<percent>%)|(?P<minus>-(?=\s\d))|(?P<symbol>[^\w\s])",
     re.IGNORECASE,
 )
-_FUSED = re.compile(  # "12cm", not "3D", "7A", "5G" or "4K": those are names
-    rf"(?P<digits>(?<![\w.^])(?<!\d[,/:])[-+]?(?P<numeral>{NUMERAL}))"
-    r"(?=(?:[a-z\u03bc\u00b0]{2}|[mgshl\u00b0](?!\w)|KG|KM|CM|MM|ML|[KMG]B|k[WgmJVN]|[mM]W|\u03bc[mgs])[A-Za-z]{0,8}"
-    r"(?:[\^/23\s]|\W|$)|[\u7c73\u5398\u6beb\u516c\u5343\u514b\u5143\u5186\u5ea6])"
+_FUSED = re.compile(
+    rf"(?P<digits>(?<![\w.^])(?<!\d[,/:])[-+]?(?P<numeral>{NUMERAL}))(?=(?P<unit>[^\W\d_]{{1,12}}))"
 )
-SILENT = frozenset(".,;:!?\"'`*_()[]{}")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def numbers_in(text: str) -> list[Number]:
 
 def only_number(text: str) -> Number | None:
     """The number that `text` is, and nothing but; None otherwise."""
-    items = [p.item for p in pieces_of(simplified(text)) if p.item not in SILENT]
+    items = [p.item for p in pieces_of(simplified(text)) if p.item not in HARMLESS]
     return items[0] if len(items) == 1 and isinstance(items[0], Number) else None
 
 
@@ -93,7 +91,7 @@ def pieces_of(text: str) -> tuple[Piece, ...]:
     reader = _Reader()
     at = 0
     while at < len(text):
-        token = _FUSED.match(text, at) or _TOKEN.match(text, at)
+        token = _fused(text, at) or _TOKEN.match(text, at)
         if token is None:
             at += 1
             continue
@@ -101,6 +99,14 @@ def pieces_of(text: str) -> tuple[Piece, ...]:
         at = max(token.end(), at + 1)
     reader.flush()
     return tuple(reader.pieces)
+
+
+def _fused(text: str, at: int) -> re.Match[str] | None:
+    """The number of "12cm"; "3D", "7A", "5G" and "4K" are names."""
+    found = _FUSED.match(text, at)
+    if found is None or (len(found["unit"]) == 1 and found["unit"] not in "mgshl"):
+        return None
+    return found if unit(found["unit"]) is not None else None
 
 
 class _Reader:

@@ -7,33 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .latex import simplified
-from .numbers import SILENT, Number, Piece, pieces_of
+from .numbers import Number, pieces_of
 from .units import CURRENCIES, Readings, unit
 
-_CHANGING = """
-    not no never none without except minus negative plus less fewer more than over under above
-    below least most between almost nearly half third quarter twice double triple dozen hundred
-    thousand million billion or nor neither either if to through versus vs times per up beyond
-    exceeds exceeding unlike instead rather wrong incorrect unsure maybe perhaps possibly maximum
-    minimum doubt isn aren wasn weren doesn don didn can cannot
-"""
-CHANGING = frozenset(_CHANGING.split())
-"""Words beside a number that change what it says; with one of them it is another answer."""
-
-_LEADING = """
-    a an the there is are was were be it its s that they re this these those total of sum count
-    counted counting i m we you he she could see sees seen found find get gets got have has had
-    exactly only just about approximately approx around roughly circa so therefore thus hence
-    answer value number result equals equal which shows show in all altogether contains contain
-    displays display reads read says say my final them would image picture photo scene
-"""
-LEADING = frozenset(_LEADING.split())
-"""Words that may stand before a number and leave it what it is."""
-
-_VERBS = "is are was were equals be reads says shows contains : ="
-_STATING = frozenset(_VERBS.split())
-_BETWEEN = "exactly only just about approximately around roughly a the"
-_ADVERBS = frozenset(_BETWEEN.split())
 _HEDGE = re.compile(
     r"(?:about|approximately|approx\.?|around|roughly|exactly|only|just|circa)\s+|[\u2248~]\s*",
     re.IGNORECASE,
@@ -98,57 +74,6 @@ def quantity(text: str) -> Quantity | None:
     if after is None or (before is not None and not before.keys() & after.keys()):
         return None
     return Quantity(pieces[0].item, after)
-
-
-@lru_cache(maxsize=4096)
-def stated(text: str) -> Quantity | None:
-    """The one amount that a sentence states: "There are 3 cubes.", "Its length is 5 cm.".
-
-    None where it names several numbers, where a word changes the one ("at least 3"), where what
-    stands before it does not state it ("Route 66"), and where a symbol is left over ("< 3").
-    """
-    pieces = pieces_of(simplified(text))
-    places = [i for i, piece in enumerate(pieces) if isinstance(piece.item, Number)]
-    if len(places) != 1:
-        return None
-    number = pieces[places[0]].item
-    before, after = _words(pieces[: places[0]]), _words(pieces[places[0] + 1 :])
-    measured = unit(before.pop()) if before and before[-1] in CURRENCIES else None
-    if measured is None:
-        measured, length = _unit_at_start(after)
-        after = after[length:]
-    words = [w for w in before if w not in SILENT - {":"}]
-    if CHANGING & {*before, *after} or not isinstance(number, Number):
-        return None
-    if not any(w[:1].isalpha() for w in (*before, *after)) and "!" in after:
-        return None  # a factorial
-    if not (all(w in LEADING or w in ":=" for w in words) or _states(words)):
-        return None
-    if not all(w[:1].isalpha() or w in SILENT for w in after) or not all(map(_readable, words)):
-        return None
-    return Quantity(number, measured, counts=bool(after) and after[0][:1].isalpha())
-
-
-def _words(pieces: tuple[Piece, ...]) -> list[str]:
-    return [piece.item for piece in pieces if isinstance(piece.item, str)]
-
-
-def _readable(word: str) -> bool:
-    return word[:1].isalpha() or word in "\u2248~" or word in _STATING
-
-
-def _states(words: list[str]) -> bool:
-    """Whether words before a number end in one that states it: "The number of cubes is"."""
-    last = [w for w in words if w not in _ADVERBS]
-    return bool(last) and last[-1] in _STATING
-
-
-def _unit_at_start(words: list[str]) -> tuple[Readings | None, int]:
-    """The unit that `words` begin with, and how many of them it takes."""
-    for length in (4, 3, 2, 1):
-        if length <= len(words) and (found := unit(" ".join(words[:length]))):
-            return found, length
-    return None, 0
 
 
 def _bare(text: str) -> str:

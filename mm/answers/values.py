@@ -6,7 +6,8 @@ import re
 
 from .dates import moment
 from .mathematics import is_mathematics, same_mathematics
-from .quantities import CHANGING, quantity, stated
+from .quantities import quantity
+from .sentences import CHANGING, stated
 from .text import words_of
 
 YES_NO = {("yes",), ("no",)}
@@ -65,7 +66,8 @@ def _predicate(text: str) -> str | None:
     if assigned := _ASSIGNED.fullmatch(text):
         return assigned[1].strip(" $.")
     found = _SUBJECT.fullmatch(text.strip().rstrip("."))
-    if found is None or CHANGING & {w.casefold() for w in (found["subject"] or "").split()}:
+    subject = (found["subject"] or "").casefold().replace("\u2019", "'") if found else ""
+    if found is None or "n't" in subject or CHANGING & {*subject.split()}:
         return None
     return found["said"].strip()
 
