@@ -11,6 +11,9 @@ from training.evaluation.tasks import Item
 PICTURE = mm.Image(pil.new("RGB", (200, 100)))
 LETTER = Item(mm.question("What letter?", PICTURE, target="K", choices=("K", "R", "X")))
 YES = Item(mm.question("The same?", PICTURE, target="yes", choices=("yes", "no")))
+WRAPPED = Item(mm.question("Which?", PICTURE, target="<answer>K</answer>", choices=("K", "R", "X")))
+WRITTEN_BOX = Item(mm.question("Where?", PICTURE, target="[10, 10, 50, 50]"))
+UNKNOWN = Item(mm.question("Which?", PICTURE))
 OPEN = Item(mm.question("What does the sign say?", PICTURE, target="No entry"))
 # 100..300 of a thousand across, 200..600 down
 BOX = Item(mm.question("Where?", PICTURE, target="..."), box=Region(0.1, 0.2, 0.3, 0.6))
@@ -23,6 +26,11 @@ def branch(item, reply):
 @pytest.mark.parametrize(
     ("item", "reply", "expected"),
     [
+        pytest.param(WRAPPED, "K", True, id="a truth in tags"),
+        pytest.param(WRITTEN_BOX, "[10, 10, 50, 40]", True, id="a written box, by its overlap"),
+        pytest.param(WRITTEN_BOX, "[10, 10, 50, 20]", False, id="a written box, too small"),
+        pytest.param(UNKNOWN, "K", None, id="nobody knows what is right"),
+        pytest.param(LETTER, "K, R or X", None, id="all of the choices"),
         pytest.param(LETTER, "K", True, id="letter"),
         pytest.param(LETTER, "The letter is K.", True, id="in a sentence"),
         pytest.param(LETTER, "<think>R?</think><answer>K</answer>", True, id="after a thought"),

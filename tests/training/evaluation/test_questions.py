@@ -71,6 +71,15 @@ def test_a_native_row_is_asked_without_its_reply(folder):
     assert len(item.sample.images) == 1
 
 
+def test_a_long_reply_is_the_truth_as_a_whole(folder):
+    said = "the table is wide and stands left of a door " * 5
+    reply = {"role": "assistant", "content": f"<think>so</think>{said}"}
+    row = {key: value for key, value in NATIVE.items() if key != "answer"}
+    row["messages"] = [*NATIVE["messages"][:-1], reply]
+    (item,) = read_questions(write(folder, "a.jsonl", [row]))
+    assert item.sample.target == said.strip()
+
+
 def test_choices_numbers_and_names(folder):
     csv = "image,question,answer,choices\nred.png,How many?,1,1 | 2\nred.png,How many?,2,\n"
     first, second = read_questions(write(folder, "mine.csv", csv))

@@ -63,6 +63,21 @@ def test_tolerance(said, right, reward):
 
 
 @pytest.mark.parametrize(
+    ("said", "right", "choices", "reward"),
+    [
+        pytest.param("5 degrees", "-5 degrees", (), 0.0, id="a sign"),
+        pytest.param("B", "<answer>B</answer>", (), 1.0, id="a truth in tags"),
+        pytest.param("[0, 0, 10, 5]", "[0, 0, 10, 10]", (), 1.0, id="half of a box"),
+        pytest.param("A, B, C or D", "cat", ("red", "blue", "green", "cat"), 0.0, id="all choices"),
+        pytest.param("<answer>D</answer>", "cat", ("red", "blue", "green", "cat"), 1.0, id="one"),
+        pytest.param("", "cat", (), 0.0, id="nothing"),
+    ],
+)
+def test_accuracy_is_what_the_judge_says(said, right, choices, reward):
+    assert accuracy(attempt(said, answer=right, choices=choices)) == reward
+
+
+@pytest.mark.parametrize(
     ("said", "reward"),
     [
         pytest.param("<think>a</think> <answer>b</answer>", 1.0, id="both"),
