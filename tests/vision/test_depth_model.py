@@ -1,0 +1,155 @@
+"""Depth from models of every class: transformers' own numbers, the right way round."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from images import noise
+from transformers import (
+    DepthAnythingConfig,
+    DepthAnythingForDepthEstimation,
+    Dinov2Config,
+    DPTConfig,
+    DPTForDepthEstimation,
+    GLPNConfig,
+    GLPNForDepthEstimation,
+    pipeline,
+)
+from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
+from transformers.models.glpn.image_processing_pil_glpn import GLPNImageProcessorPil
+
+from mm.errors import ModelUnavailable
+from mm.geometry import Region
+from vision.depth import compare
+from vision.depth_model import DepthModel, _metres, _unpadded, kind_of, load_depth_model
+
+
+def dpt():
+    config = DPTConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16,
+        image_size=64, patch_size=16, readout_type="project",
+    )  # fmt: skip
+    return DPTForDepthEstimation(config), DPTImageProcessorPil(size={"height": 64, "width": 64})
+
+
+def glpn():
+    config = GLPNConfig(
+        hidden_sizes=[8, 16, 16, 16], depths=[1, 1, 1, 1], num_attention_heads=[1, 1, 1, 1],
+        sr_ratios=[4, 2, 1, 1], decoder_hidden_size=16, max_depth=10,
+    )  # fmt: skip
+    return GLPNForDepthEstimation(config), GLPNImageProcessorPil(size_divisor=32)
+
+
+def depth_anything(kind: str = "relative"):
+    taken = {"out_indices": [1, 2, 3, 4], "reshape_hidden_states": False, "apply_layernorm": True}
+    backbone = Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=56,
+        patch_size=14,
+        **taken,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone, reassemble_hidden_size=32, patch_size=14, fusion_hidden_size=16,
+        neck_hidden_sizes=[8, 8, 16, 16], head_hidden_size=8, depth_estimation_type=kind,
+        max_depth=20,
+    )  # fmt: skip
+    size = {"height": 56, "width": 56}
+    return DepthAnythingForDepthEstimation(config), DPTImageProcessorPil(size=size)
+
+
+CLASSES = {"dpt": dpt, "glpn": glpn, "depth_anything": depth_anything}
+
+
+@pytest.fixture(params=CLASSES)
+def folder(request, tmp_path):
+    torch.manual_seed(0)
+    model, processor = CLASSES[request.param]()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_numbers_are_those_of_transformers_pipeline(folder):
+    image = noise(1, (90, 60))
+    ours = load_depth_model(str(folder))
+    theirs = pipeline("depth-estimation", model=ours._model, image_processor=ours._process)
+    expected = theirs(image.pixels)["predicted_depth"]
+    assert ours(image).size == (90, 60)
+    torch.testing.assert_close(torch.from_numpy(ours(image).values), expected)
+
+
+def test_a_map_is_computed_once(folder, monkeypatch):
+    model = load_depth_model(str(folder))
+    first = model(noise(1, (40, 40)))
+    monkeypatch.setattr(model, "_estimate", None)
+    assert model(noise(1, (40, 40))) is first
+
+
+class Tilted(torch.nn.Module):
+    """A model that finds a plane whose bottom rows are near, in the convention of its class."""
+
+    def __init__(self, config, larger_is_nearer: bool):
+        super().__init__()
+        self.config = config
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        rows = torch.linspace(1, 5, 32) if larger_is_nearer else torch.linspace(5, 1, 32)
+        self.plane = rows[:, None].expand(32, 32)
+
+    def forward(self, pixel_values):
+        return SimpleNamespace(predicted_depth=self.plane[None], field_of_view=torch.tensor([60.0]))
+
+
+@pytest.mark.parametrize(
+    ("type_", "said", "larger_is_nearer"),
+    [
+        pytest.param("dpt", None, True, id="DPT: disparity"),
+        pytest.param("glpn", None, False, id="GLPN: metres"),
+        pytest.param("zoedepth", None, False, id="ZoeDepth: metres"),
+        pytest.param("depth_anything", "relative", True, id="Depth Anything: disparity"),
+        pytest.param("depth_anything", "metric", False, id="Depth Anything, metric"),
+        pytest.param("depth_pro", None, True, id="Depth Pro: inverse inside, metres outside"),
+    ],
+)
+def test_a_tilted_plane_comes_out_the_right_way_round(type_, said, larger_is_nearer):
+    config = SimpleNamespace(model_type=type_, depth_estimation_type=said)
+    kind = kind_of(config)
+    assert kind is not None
+    model = DepthModel(Tilted(config, larger_is_nearer), None, {}, kind, type_)
+    depth = model(noise(1, (64, 48)))
+    top, bottom = Region(0, 0, 1, 0.3), Region(0, 0.7, 1, 1)
+    assert compare(depth, bottom, top) == "nearer"
+
+
+def test_zoedepths_border_is_taken_off():
+    """As its processor's post_process_depth_estimation does, with `source_sizes`."""
+    padded = torch.arange(64.0 * 64).reshape(1, 64, 64)
+    made = _unpadded(padded, (50, 32), True)
+    assert made.shape == (50, 32)
+    whole = torch.nn.functional.interpolate(padded[:, None], (50 + 30, 32 + 24), mode="bicubic")
+    torch.testing.assert_close(made, whole[0, 0, 15:65, 12:44])
+
+
+def test_depth_pros_metres_follow_the_angle_of_view():
+    canonical = torch.full((1, 8, 8), 0.5)
+    metres = _metres(canonical, torch.tensor([90.0]), (4, 4))
+    torch.testing.assert_close(metres, torch.full((4, 4), 1.0))  # 1 / (0.5 * 2 * tan 45)
+
+
+def test_a_class_that_nobody_knows_must_be_told(folder, monkeypatch):
+    monkeypatch.setattr("vision.depth_model.kind_of", lambda config: None)
+    with pytest.raises(ModelUnavailable, match="say it, metric, relative or inverse"):
+        load_depth_model(str(folder))
+    assert load_depth_model(str(folder), kind="relative").kind == "relative"
+
+
+def test_what_is_no_depth_model_is_one_line(tmp_path):
+    with pytest.raises(ModelUnavailable, match="depth model"):
+        load_depth_model(str(tmp_path / "absent"))
+    Dinov2Config(hidden_size=32, num_hidden_layers=1).save_pretrained(tmp_path)
+    with pytest.raises(ModelUnavailable, match="'dinov2' estimates no depth"):
+        load_depth_model(str(tmp_path))

@@ -1,0 +1,202 @@
+"""Depth maps from any depth-estimation checkpoint of transformers, without torchvision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm.errors import ModelUnavailable, first_line
+from mm.lru_cache import LRUCache
+from mm.types import Image
+
+from .depth import DepthMap, Kind, depth_map
+
+if TYPE_CHECKING:
+    import torch
+
+CACHED_BYTES = 2**28
+"""Depth maps that are remembered, by image."""
+
+KIND_OF_TYPE: Mapping[str, Kind] = {
+    "depth_pro": "metric",
+    "dpt": "inverse",  # MiDaS and DPT: disparity up to scale and shift
+    "glpn": "metric",
+    "zoedepth": "metric",
+}
+"""What the numbers of each model class mean, where its config does not say."""
+
+_ZOE_PADDING = 3
+
+
+class DepthModel:
+    """Estimates depth; remembers the maps of images it has seen. For one thread at a time.
+
+    Args:
+        model: a transformers model with a depth head.
+        process: its image processor; None prepares images as its `preprocessor` fields say.
+        preprocessor: the fields of its preprocessor_config.json.
+        kind: what its numbers mean.
+        name: for `DepthMap.source`.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        process: Any | None,
+        preprocessor: Mapping[str, Any],
+        kind: Kind,
+        name: str,
+    ) -> None:
+        self.kind: Kind = kind
+        self.name = name
+        self._model = model.eval()
+        self._process = process
+        self._preprocessor = preprocessor
+        self._maps: LRUCache[str, DepthMap] = LRUCache(CACHED_BYTES)
+
+    def __call__(self, image: Image) -> DepthMap:
+        """The depth of every pixel of `image`.
+
+        Raises:
+            BadDepth: the model finds the same depth everywhere, or none.
+        """
+        known = self._maps.get(image.id)
+        if known is None:
+            known = depth_map(self._estimate(image).numpy(), self.kind, self.name)
+            self._maps.put(image.id, known, known.values.nbytes + known.valid.nbytes)
+        return known
+
+    def _estimate(self, image: Image) -> torch.Tensor:
+        """(H, W), float32, as transformers' own pipeline gives it."""
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._model(pixel_values=self._pixels(image))
+        size = (image.size[1], image.size[0])
+        depth = outputs.predicted_depth.float()
+        if self._model.config.model_type == "zoedepth":
+            depth = _unpadded(depth, size, self._preprocessor.get("do_pad", True))
+        elif self._model.config.model_type == "depth_pro":
+            depth = _metres(depth, getattr(outputs, "field_of_view", None), size)
+        else:
+            depth = _resized(depth, size)
+        return depth.cpu()
+
+    def _pixels(self, image: Image) -> torch.Tensor:
+        device = next(self._model.parameters()).device
+        if self._process is None:
+            return _prepared(image, self._preprocessor).to(device)
+        return self._process(images=image.pixels, return_tensors="pt").pixel_values.to(device)
+
+
+def load_depth_model(name: str, *, kind: Kind | None = None, device: str = "cpu") -> DepthModel:
+    """The depth-estimation checkpoint in a folder, or of a hub id.
+
+    Args:
+        kind: what its numbers mean; needed for a class that nobody listed.
+
+    Raises:
+        ModelUnavailable: it cannot be loaded, has no depth head, or its kind is not known.
+    """
+    from transformers import AutoConfig, AutoModelForDepthEstimation
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_DEPTH_ESTIMATION_MAPPING_NAMES as SUPPORTED,
+    )
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type not in SUPPORTED:
+            raise ModelUnavailable(
+                f"{name}: model type {config.model_type!r} estimates no depth; it must be one of "
+                f"{', '.join(SUPPORTED)}"
+            )
+        found = kind or kind_of(config)
+        if found is None:
+            raise ModelUnavailable(
+                f"{name}: whether a larger number of {config.model_type!r} is nearer or farther is "
+                "not known: say it, metric, relative or inverse"
+            )
+        model = AutoModelForDepthEstimation.from_pretrained(name).to(device)
+        return DepthModel(model, _processor(name), _fields(name), found, name)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelUnavailable(f"depth model {name}: {first_line(error)}") from error
+
+
+def kind_of(config: Any) -> Kind | None:
+    """What the numbers of a depth model mean; None where nobody knows."""
+    said = getattr(config, "depth_estimation_type", None)
+    if said is not None:  # Depth Anything: "relative" is disparity, up to scale and shift
+        return "metric" if said == "metric" else "inverse"
+    return KIND_OF_TYPE.get(config.model_type)
+
+
+def _processor(name: str) -> Any | None:
+    """The checkpoint's image processor where it has one that needs no torchvision."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(name, backend="pil")
+    except (ImportError, ValueError):
+        return None
+
+
+def _fields(name: str) -> Mapping[str, Any]:
+    import json
+
+    from transformers.utils.hub import cached_file
+
+    path = cached_file(
+        name, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False
+    )
+    return json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+
+
+def _prepared(image: Image, fields: Mapping[str, Any]) -> torch.Tensor:
+    """(1, 3, H, W): normalised, then resized, as Depth Pro's processor does it."""
+    import numpy as np
+    import torch
+
+    pixels = torch.from_numpy(np.asarray(image.pixels).copy()).permute(2, 0, 1).float()
+    pixels = pixels * fields.get("rescale_factor", 1 / 255)
+    mean = torch.tensor(fields.get("image_mean", [0.5] * 3))[:, None, None]
+    spread = torch.tensor(fields.get("image_std", [0.5] * 3))[:, None, None]
+    size = fields.get("size", {"height": 1536, "width": 1536})
+    return torch.nn.functional.interpolate(
+        ((pixels - mean) / spread)[None],
+        size=(size["height"], size["width"]),
+        mode="bilinear",
+        align_corners=False,
+    )
+
+
+def _resized(depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """`depth` (1, h, w) at `size` (height, width)."""
+    import torch
+
+    return torch.nn.functional.interpolate(
+        depth[:, None], size=size, mode="bicubic", align_corners=False
+    )[0, 0]
+
+
+def _unpadded(depth: torch.Tensor, size: tuple[int, int], padded: bool) -> torch.Tensor:
+    """ZoeDepth's map without the border that its processor adds: 3 * sqrt(side / 2) pixels."""
+    rows, columns = (int(math.sqrt(side / 2) * _ZOE_PADDING) if padded else 0 for side in size)
+    whole = _resized(depth, (size[0] + 2 * rows, size[1] + 2 * columns))
+    return whole[rows : rows + size[0], columns : columns + size[1]]
+
+
+def _metres(
+    inverse: torch.Tensor, field_of_view: torch.Tensor | None, size: tuple[int, int]
+) -> torch.Tensor:
+    """Depth Pro's metres from its canonical inverse depth and the angle of view, in degrees."""
+    import torch
+
+    if field_of_view is not None:
+        angle = torch.deg2rad(field_of_view.float()).reshape(-1, 1, 1)
+        inverse = inverse * 2 * torch.tan(angle / 2)  # width / focal length
+    shown = torch.nn.functional.interpolate(
+        inverse[:, None], size=size, mode="bilinear", align_corners=False
+    )[0, 0]
+    return 1 / shown.clamp(1e-4, 1e4)
