@@ -105,10 +105,12 @@ def _read(objects: Any, images: Sequence[Image]) -> tuple[list[str], list[tuple[
         raise ValueError(f"expected 'objects' with 'ref' and 'bbox', found {brief(objects)}")
     refuse_keys(objects, ("ref", "bbox", "bbox_type", "image_id"), "'objects'")
     names, boxes = objects.get("ref") or [], objects.get("bbox") or []
-    kind, at = objects.get("bbox_type") or "real", objects.get("image_id") or [0] * len(boxes)
+    kind = objects.get("bbox_type") or "real"
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not known or not isinstance(boxes, list) or kind not in ("real", "norm1"):
-        raise ValueError(f"expected 'ref', 'bbox' and 'bbox_type' real or norm1, found {objects}")
+        found = brief(dict(objects))
+        raise ValueError(f"expected 'ref', 'bbox' and 'bbox_type' real or norm1, found {found}")
+    at = objects.get("image_id") or 0
     at = [at] * len(boxes) if isinstance(at, int) else at
     if not isinstance(at, list) or len(at) != len(boxes):
         raise ValueError(f"expected an 'image_id' for each box, found {brief(at)}")

@@ -52,8 +52,10 @@ def convert(data: DataSet, dialect: str, out: Path) -> int:
 def _converted(data: DataSet, dialect: str, out: Path) -> Iterator[Native]:
     for record in data.records:
         try:
-            yield from_native(_native(data, record, out), dialect)
-        except (ValueError, RecursionError) as error:
+            native = _native(data, record, out)
+            _meaning(native)  # a row that says nothing is named here, not as one that changes
+            yield from_native(native, dialect)
+        except ValueError as error:
             raise BadData(f"{data.path}, row {record.number}: {error}") from None
 
 
@@ -116,6 +118,8 @@ def _meaning(native: Native) -> dict[str, Any]:
             found[key] = str(found[key]).strip()
     if "choices" in found:
         found["choices"] = _choices(found["choices"])
+    if isinstance(native.get("objects"), str):
+        found["objects"] = json.loads(native["objects"])
     if "tools" in native:
         found["tools"] = [_tool(tool) for tool in listed_tools(native["tools"])]
     for key, column in _TALK.items():

@@ -181,8 +181,8 @@ def _last_reply(messages: Sequence[Native], *, alone: bool) -> int:
     at = len(messages)
     while at and not _replies(messages[at - 1]):
         at -= 1
-    if alone:
-        return max(at - 1, 0)
+    if alone or not at:
+        return at - 1 if at else len(messages)
     while at and messages[at - 1]["role"] != "user":
         at -= 1
     return at

@@ -7,6 +7,7 @@ from typing import Any
 
 from .conversations import read_conversation
 from .declaration import Fields, Native
+from .tags import has_tags
 
 
 def read_openai(fields: Fields) -> Native:
@@ -30,7 +31,8 @@ def write_openai(native: Native) -> Native:
 
 
 def _content(parts: list[Native], images: Iterator[Any]) -> list[Native] | str:
-    if len(parts) == 1 and parts[0]["type"] == "text":
+    plain = len(parts) == 1 and parts[0]["type"] == "text"
+    if plain and not has_tags(parts[0]["text"]):  # in a string it would be read as one
         return parts[0]["text"]
     return [_url(next(images)) if part["type"] == "image" else part for part in parts]
 
