@@ -1,0 +1,129 @@
+"""`mm data check` agrees with the trainers: it asks of each row what they ask."""
+
+import json
+
+import pytest
+from row_files import data_of, make_images, reply, text, user
+from typer.testing import CliRunner
+
+from app.cli.data import builder_of, data
+from training.data import BadData
+from training.evaluation.questions import truth
+from training.finetune.setup import linked
+from training.trainers.lengths import LENGTHS, purpose_of
+
+IMAGE = {"type": "image"}
+ASKED = user([IMAGE, text("Which?")])
+PAIR = {"prompt": [ASKED], "chosen": "good", "rejected": "bad", "images": ["red.png"]}
+QUESTION = {"prompt": [ASKED], "images": ["red.png"], "answer": "a"}
+TALK = {"messages": [ASKED, reply("a")], "images": ["red.png"]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_images(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def builder():
+    return builder_of("tiny")
+
+
+def check(folder, *rows, flags=()):
+    path = data_of(folder, *rows).path
+    return CliRunner().invoke(data, ["check", str(path), *flags])
+
+
+@pytest.mark.parametrize(
+    ("row", "purpose"),
+    [(PAIR, "dpo"), (QUESTION, "grpo"), (TALK, "sft")],
+    ids=["dpo", "grpo", "sft"],
+)
+def test_rows_are_checked_for_what_they_are_for(folder, row, purpose):
+    done = check(folder, row, row)
+    assert done.stdout == f"2 of 2 rows are good for {purpose}\n"
+
+
+@pytest.mark.parametrize(
+    ("row", "purpose", "good"),
+    [
+        (PAIR, "dpo", True),
+        (PAIR, "sft", False),
+        (PAIR, "grpo", True),
+        (QUESTION, "grpo", True),
+        (QUESTION, "sft", False),
+        (QUESTION, "dpo", False),
+        (TALK, "sft", True),
+        (TALK, "grpo", True),
+        (TALK, "dpo", False),
+    ],
+)
+def test_the_check_agrees_with_the_trainer(folder, builder, row, purpose, good):
+    """`LENGTHS` is what the trainers measure rows by before the first step."""
+    done = check(folder, row, flags=["--for", purpose])
+    assert done.exit_code == (0 if good else 1)
+    (found,) = data_of(folder, row).shown_to(builder).each(LENGTHS[purpose](builder))
+    assert isinstance(found, BadData) != good
+
+
+def test_a_prompts_own_replies_do_not_make_it_a_talk(folder):
+    row = data_of(folder, {**QUESTION, "prompt": [ASKED, reply("b"), user("c")]})[0]
+    assert purpose_of(row) == "grpo"
+
+
+@pytest.mark.parametrize("purpose", LENGTHS)
+def test_a_row_longer_than_the_models_positions_is_bad(folder, builder, purpose):
+    long = user([IMAGE, text("word " * (builder.positions + 10))])
+    row = {"prompt": [long], "images": ["red.png"], "answer": "a"}
+    sides = {"sft": {"completion": "a"}, "dpo": {"chosen": "b", "rejected": "c"}, "grpo": {}}
+    row |= sides[purpose]
+    (found,) = data_of(folder, row).each(LENGTHS[purpose](builder))
+    assert f"at most {builder.positions:,} tokens" in str(found)
+
+
+def test_columns_may_be_ignored(folder):
+    row = {**TALK, "videos": ["a.mp4"]}
+    assert "column 'videos' would be lost" in check(folder, row).stdout
+    assert check(folder, row, flags=["--ignore", "videos, x"]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("seen", "groups"),
+    [
+        ([["a"], ["b"], ["a"]], [0, 1, 0]),
+        ([["a", "b"], ["c"], ["b", "c"], ["d"]], [0, 0, 0, 1]),
+        ([["a"], ["b"], ["c"], ["b", "c"], ["a", "b"]], [0] * 5),
+        ([[f"{n}", f"{n + 1}"] for n in range(5000)], [0] * 5000),
+    ],
+    ids=["same", "second hand", "joined late", "a chain"],
+)
+def test_rows_that_share_an_image_are_held_out_together(seen, groups):
+    found = linked(seen)
+    names = list(dict.fromkeys(found))
+    assert [names.index(name) for name in found] == groups
+
+
+def test_a_long_reply_is_a_truth(folder):
+    """As LLaVA's rows have it: fifty words that mark no answer."""
+    long = " ".join(f"word{n}" for n in range(50))
+    row = data_of(folder, {"messages": [ASKED, reply(long)], "images": ["red.png"]})[0]
+    assert truth(row) == long
+
+
+def test_inspect_and_stats_read_objects_as_the_model_writes_them(folder):
+    row = {
+        "messages": [user("<image>Find <ref-object>"), reply("<bbox>")],
+        "images": ["red.png"],
+        "objects": {"ref": ["a dog"], "bbox": [[8, 6, 40, 30]]},
+    }
+    path = data_of(folder, row).path
+    assert "[100, 100, 500, 500]" in CliRunner().invoke(data, ["inspect", str(path)]).stdout
+    assert CliRunner().invoke(data, ["stats", str(path)]).exit_code == 0
+
+
+def test_convert_carries_rows_from_format_to_format(folder):
+    path = data_of(folder, PAIR).path
+    out = folder / "out.jsonl"
+    done = CliRunner().invoke(data, ["convert", str(path), "--to", "sharegpt", "--out", str(out)])
+    assert done.stdout == f"1 rows: {out}\n"
+    assert json.loads(out.read_text())["chosen"] == {"from": "gpt", "value": "good"}
