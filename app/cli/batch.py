@@ -1,6 +1,7 @@
-"""`mm ask --batch`: one question a row, over many pictures; what is answered stays answered.
+"""`mm ask --batch`: one question a row, over many images; what is answered stays answered.
 
-A row is `{"id"?, "image" | "images", "question"}`, its paths relative to the rows file. An answer
+A row is `{"id"?, "image" | "images", "question"}`: paths relative to the rows file, data URIs or
+bare base64; what else it has is refused by name unless it is known to be harmless. An answer
 is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom. Answers
 stand in the order of the rows; one that has an "error" is asked for again by the next run.
 """
@@ -31,7 +32,7 @@ from .ask import How, keep
 
 Answer = dict[str, Any]
 
-READ = frozenset({"id", "question", "choices", "answer", *IMAGES})
+READ = frozenset({"id", "question", "answer", *IMAGES})
 """The columns of a row; `answer` is for whoever compares."""
 
 ANYWHERE = Access(absolute_paths=True)
@@ -205,17 +206,8 @@ def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
     except ValueError as error:
         raise UserError(f"row {row.number}: {error}") from None
     id = row.fields.get("id")
-    return mm.question(
-        question, *images, id=None if id is None else str(id), choices=_choices(row) or how.choices
-    )
-
-
-def _choices(row: Row) -> list[str]:
-    value = (row.fields or {}).get("choices") or []
-    choices = value.split("|") if isinstance(value, str) else value
-    if not isinstance(choices, list) or not all(isinstance(c, str) for c in choices):
-        raise UserError(f'row {row.number} needs "choices" as texts, got {brief(value)}')
-    return [choice.strip() for choice in choices]
+    named_id = None if id is None else str(id)
+    return mm.question(question, *images, id=named_id, choices=how.choices)
 
 
 def _refuse_unread(row: Row) -> None:
@@ -223,4 +215,5 @@ def _refuse_unread(row: Row) -> None:
     for key, value in (row.fields or {}).items():
         if key not in READ | HARMLESS and not is_empty(value):
             why = reason_of(key) or f"rows have {', '.join(sorted(READ))}"
+            why = "give --choices" if key == "choices" else why
             raise UserError(f"row {row.number}: {key[:60]!r} would be lost: {why}")

@@ -12,7 +12,7 @@ from typing import Any
 from .dataset import DataSet
 from .formats import from_native, to_native
 from .formats.declaration import HARMLESS, Native, is_empty, source_of
-from .native import conversation, listed_tools
+from .native import choices_of, conversation, listed_tools
 from .readers import BadData, Record, read_records
 
 _IMAGES = ("images", "chosen_images", "rejected_images")
@@ -117,7 +117,7 @@ def _meaning(native: Native) -> dict[str, Any]:
         if key in found:
             found[key] = str(found[key]).strip()
     if "choices" in found:
-        found["choices"] = _choices(found["choices"])
+        found["choices"] = choices_of(native)
     if isinstance(native.get("objects"), str):
         found["objects"] = json.loads(native["objects"])
     if "tools" in native:
@@ -130,11 +130,6 @@ def _meaning(native: Native) -> dict[str, Any]:
             side = "prompt" if key == "messages" and not any(muted) else key
             found[side] = (said, muted if side == "messages" else None)
     return found
-
-
-def _choices(value: Any) -> list[str]:
-    choices = value.split("|") if isinstance(value, str) else value
-    return [str(each).strip() for each in choices]
 
 
 def _tool(value: Any) -> Any:
@@ -197,7 +192,7 @@ def _uniform(row: Native) -> Native:
         if key in found:
             found[key] = str(found[key])
     if "choices" in found:
-        found["choices"] = _choices(found["choices"])
+        found["choices"] = list(choices_of(row))
     return {k: _described(v) if k in HARMLESS else v for k, v in found.items()}
 
 

@@ -25,8 +25,10 @@ MAX_PATH = 4096
 _PATIENCE_S = 20
 _URL = re.compile(r"(?:[a-z][a-z0-9+.-]+://)", re.IGNORECASE)
 _DATA = re.compile(r"data:(?:image/[\w.+-]+|application/octet-stream)?;base64,", re.IGNORECASE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{256,}={0,2}\s*")
-"""Base64 that is longer than any file's name may be."""
+_BASE64 = re.compile(
+    r"(?:(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/\s]{40,}|[A-Za-z0-9+/\s]{256,})={0,2}\s*"
+)
+"""Base64 that begins as images do, or is longer than any file's name may be."""
 
 
 @dataclass(frozen=True)

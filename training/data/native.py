@@ -61,7 +61,7 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
     if good and good == bad:
         raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
     offered = _offered(native)
-    choices = _choices(native)
+    choices = choices_of(native)
     return Row(
         str(native.get("id", name)),
         offered + asked,
@@ -188,7 +188,12 @@ def _answer(native: Fields, choices: Sequence[str]) -> str | None:
     return answer
 
 
-def _choices(native: Fields) -> tuple[str, ...]:
+def choices_of(native: Fields) -> tuple[str, ...]:
+    """The answers to choose from, a list or a string with | between; () where there are none.
+
+    Raises:
+        ValueError: they are something else.
+    """
     value = native.get("choices", [])
     choices = value.split("|") if isinstance(value, str) else value
     if not isinstance(choices, list) or not all(map(_is_choice, choices)):

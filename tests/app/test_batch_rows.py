@@ -1,0 +1,58 @@
+"""What a row of `mm ask --batch` may name, and how what it may not is said."""
+
+import base64
+
+import pytest
+from row_files import make_images
+
+from app.cli.ask import How
+from app.cli.batch import Row, _sample
+from mm.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_images(tmp_path)
+
+
+def sample(folder, **fields):
+    return _sample(Row(1, {"question": "?", **fields}), folder, How())
+
+
+def encoded(folder) -> str:
+    return base64.b64encode((folder / "red.png").read_bytes()).decode()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(lambda folder: "red.png", id="a path"),
+        pytest.param(lambda folder: str(folder / "red.png"), id="an absolute path"),
+        pytest.param(lambda folder: f"data:image/png;base64,{encoded(folder)}", id="a data URI"),
+        pytest.param(lambda folder: {"path": "red.png"}, id="wrapped"),
+        pytest.param(lambda folder: encoded(folder), id="bare base64"),
+    ],
+)
+def test_an_image_is_opened_as_rows_that_train_open_it(folder, image):
+    assert [each.size for each in sample(folder, image=image(folder)).images] == [(80, 60)]
+    assert len(sample(folder, images=[image(folder), "blue.png"]).images) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        pytest.param({"image": "https://a.b/c.png"}, "'https://a.b/c.png'", id="a URL, whole"),
+        pytest.param({"image": "A" * 170_000}, "an image, found that", id="base64 of none"),
+        pytest.param({"image": "A-" * 90_000}, "at most 4096 characters", id="no path"),
+        pytest.param({"image": "a.png", "images": ["b.png"]}, "one column of images", id="two"),
+        pytest.param({}, 'expected "image" (a path)', id="none"),
+        pytest.param({"image": "red.png", "videos": ["a"]}, "'videos' would be lost", id="videos"),
+        pytest.param({"image": "red.png", "choices": ["a"]}, "give --choices", id="choices"),
+        pytest.param({"image": "red.png", "hint": "left"}, "rows have answer, id", id="unknown"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_told_in_a_short_line(folder, fields, complaint):
+    with pytest.raises(UserError) as caught:
+        sample(folder, **fields)
+    assert complaint in str(caught.value)
+    assert len(str(caught.value)) < 300
