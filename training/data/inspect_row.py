@@ -1,4 +1,4 @@
-"""A row as a model sees it: which words train, which are only read, and what images cost."""
+"""A row as a model sees it: which text trains, which is only read, and what images cost."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ class Piece:
     """Tokens in a row that have the same fate.
 
     Attributes:
-        text: the words; "" for an image.
+        text: what they say; "" for an image.
         tokens: how many they are.
         trained: the model learns to write them.
-        picture: what stands there instead of words.
+        image: what stands there instead of text.
     """
 
     text: str
     tokens: int
     trained: bool = False
-    picture: Image | None = None
+    image: Image | None = None
 
 
 def pieces(builder: TokenBuilder, conversation: Conversation, row: Row) -> list[Piece]:
@@ -48,10 +48,10 @@ def pieces(builder: TokenBuilder, conversation: Conversation, row: Row) -> list[
     found: list[Piece] = []
     at = 0
     for start in [*sorted(spans), len(tokens.ids)]:
-        found += _words(builder, tokens.ids[at:start], tokens.trained[at:start])
+        found += _spans(builder, tokens.ids[at:start], tokens.trained[at:start])
         at = start
         if span := spans.get(start):
-            found.append(Piece("", span.stop - start, picture=span.image))
+            found.append(Piece("", span.stop - start, image=span.image))
             at = span.stop
     return found
 
@@ -69,14 +69,14 @@ def as_text(found: Sequence[Piece]) -> Text:
     """For a terminal: what trains is bold green, what is read is grey, images in blocks."""
     out = Text()
     for piece in found:
-        if piece.picture:
-            width, height = piece.picture.size
-            out.append(f"\n[picture {width}x{height}: {piece.tokens} visual tokens]\n", "cyan")
-            out.append_text(_blocks(piece.picture))
+        if piece.image:
+            width, height = piece.image.size
+            out.append(f"\n[image {width}x{height}: {piece.tokens} visual tokens]\n", "cyan")
+            out.append_text(_blocks(piece.image))
         else:
             out.append(piece.text, "bold green" if piece.trained else "bright_black")
     trained = sum(p.tokens for p in found if p.trained)
-    seen = sum(p.tokens for p in found if p.picture)
+    seen = sum(p.tokens for p in found if p.image)
     total = sum(p.tokens for p in found)
     out.append(f"\n{total} tokens: {trained} trained, {seen} visual\n", "cyan")
     return out
@@ -96,7 +96,7 @@ def as_html(titled: Sequence[tuple[str, Sequence[Piece]]]) -> str:
     )
 
 
-def _words(builder: TokenBuilder, ids: Sequence[int], trained: Sequence[bool]) -> Iterator[Piece]:
+def _spans(builder: TokenBuilder, ids: Sequence[int], trained: Sequence[bool]) -> Iterator[Piece]:
     for fate, run in groupby(zip(ids, trained, strict=True), key=lambda pair: pair[1]):
         some = [id for id, _ in run]
         yield Piece(builder.tokenizer.decode(some, skip_special_tokens=False), len(some), fate)
@@ -122,14 +122,14 @@ def _hex(colour: object) -> str:
 
 
 def _html(piece: Piece) -> str:
-    if piece.picture is None:
+    if piece.image is None:
         kind = "t" if piece.trained else "m"
         return f"<span class={kind}>{html.escape(piece.text)}</span>"
-    small = piece.picture.pixels.copy()
+    small = piece.image.pixels.copy()
     small.thumbnail((THUMB, THUMB))
     file = io.BytesIO()
     small.save(file, "PNG")
     data = base64.b64encode(file.getvalue()).decode()
-    width, height = piece.picture.size
+    width, height = piece.image.size
     about = f"{width}x{height}, {piece.tokens} visual tokens"
     return f'<img src="data:image/png;base64,{data}" title="{about}"> <small>{about}</small>'

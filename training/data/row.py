@@ -14,13 +14,13 @@ class Row:
 
     Attributes:
         id: unique in its file; an error about the row begins with it.
-        messages: the whole conversation where it is learnt by heart (SFT); the prompt, up to what
+        messages: the whole conversation where it is supervised (SFT); the prompt, up to what
             is asked, where there is a pair (DPO) or only an answer (GRPO, evaluation).
         untrained: indices of `messages` that do not train although the assistant wrote them.
         chosen: how `messages` goes on well; empty where there is no pair. Its turns may hold
             images and tools' observations of its own.
         rejected: how it goes on badly.
-        answer: what is right, for rewards and evaluation; None where only the words are known.
+        answer: what is right, for rewards and evaluation; None where only a reply is known.
         choices: the answers to choose from.
         regions: where in the first image the answer is to be seen.
         source: names the set it came from, for a router of rewards.

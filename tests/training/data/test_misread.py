@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pandas
 import pyarrow
@@ -73,6 +74,7 @@ def test_a_pair_is_a_prompt_and_two_sides(folder, row):
             "both sides to train whole",
             id="a weight in a side",
         ),
+        pytest.param({"chosen": "a", "rejected": "b"}, "a question before both", id="no prompt"),
         pytest.param(
             {"messages": [ASK], "rejected_response": "bad"}, "a good reply in 'messages'", id="half"
         ),
@@ -167,7 +169,6 @@ def write_box(region, image):
 )
 def test_objects_are_written_as_the_model_writes_boxes(folder, changes):
     """ms-swift's <ref-object> and <bbox> (ms-swift#2342, #3732)."""
-    from dataclasses import replace
 
     data = replace(data_of(folder, objects(**changes)), write_box=write_box)
     assert said(data[0].messages) == [
@@ -189,11 +190,23 @@ def test_objects_are_written_as_the_model_writes_boxes(folder, changes):
     ],
 )
 def test_objects_that_do_not_fit_are_refused(folder, changes, complaint):
-    from dataclasses import replace
 
     data = replace(data_of(folder, objects(**changes)), write_box=write_box)
     with pytest.raises(BadData, match=complaint):
         data[0]
+
+
+def test_sides_may_differ_by_their_boxes_alone(folder):
+    """Both say <bbox> (ms-swift#5934)."""
+    row = {
+        "messages": [user("<image>Where?"), reply("<bbox>")],
+        "rejected_response": "<bbox>",
+        "images": ["red.png"],
+        "objects": {"ref": [], "bbox": [[8, 6, 40, 30], [0, 0, 80, 60]]},
+    }
+    found = replace(data_of(folder, row), write_box=write_box)[0]
+    assert said(found.chosen) == [("assistant", "[100, 100, 500, 500]")]
+    assert said(found.rejected) == [("assistant", "[0, 0, 1000, 1000]")]
 
 
 def test_objects_need_a_model(folder):

@@ -125,6 +125,8 @@ def _sided(
 ) -> Native:
     if any("loss" in m for side in sides for m in side):
         raise ValueError("expected both sides to train whole, found a message with 'loss' 0")
+    if not any(m["role"] == "user" for m in asked):
+        raise ValueError("expected a question before both sides, found none: give a 'prompt'")
     good, bad = sides
     return {
         **kept(fields),
