@@ -102,10 +102,10 @@ def _check_complete(adapter: str, missing: list[str], unexpected: list[str]) -> 
     """Refuse an adapter of which a part is missing or would be left out."""
     # an adapter on the embeddings or the head brings a copy of the base's own weights
     left_out = [key for key in unexpected if ".base_layer." not in key]
-    told = [
+    faults = [
         f"{len(keys)} weights {what}, such as {min(keys)}"
         for keys, what in ((left_out, "have no place in it"), (missing, "are missing"))
         if keys
     ]
-    if told:
-        raise ModelUnavailable(f"{adapter} does not fit the model: {'; '.join(told)}")
+    if faults:
+        raise ModelUnavailable(f"{adapter} does not fit the model: {'; '.join(faults)}")

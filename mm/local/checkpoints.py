@@ -208,7 +208,7 @@ def _downloaded(name: str, wanted: Mapping[str, Any]) -> Path:
     )
 
     try:
-        # asked first, for a download retries half a minute where nobody can be reached
+        # asked first, because a download retries for half a minute where no hub can be reached
         siblings = HfApi().model_info(name, timeout=_PATIENCE_S).siblings or ()
         if not any(s.rfilename.endswith(".safetensors") for s in siblings):
             raise ModelUnavailable(f"{name} has no safetensors weights; choose another checkpoint")

@@ -1,8 +1,8 @@
 """Vision towers of the Qwen family, faster: the same numbers in fewer and larger steps.
 
-They cut patches first and then run a convolution over each, whose kernel is the whole patch: on a
-CPU that takes half of a training step, the matrix product it amounts to a fiftieth of one. And they
-attend within one picture after the other, where pictures of one size can be done together.
+transformers cuts patches first and then runs a convolution over each, whose kernel is the whole
+patch: on a CPU that takes half of a training step, the matrix product it amounts to a fiftieth of
+one. And it attends within one image after the other, where images of one size can be batched.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TOGETHER = "flash_together"
-"""transformers passes all pictures at once to an attention that has "flash" in its name."""
+"""transformers passes all images at once to an attention that has "flash" in its name."""
 
 _SLOW = ("eager", "sdpa")
 
@@ -58,7 +58,7 @@ def _together(
     cu_seq_lens_q: Tensor,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each picture, equal ones in a row at once; (1, H, N, D) to (1, N, H, D)."""
+    """Attention within each image, equal neighbours at once; (1, H, N, D) to (1, N, H, D)."""
     import torch
 
     lengths = cu_seq_lens_q.diff().tolist()
@@ -72,7 +72,7 @@ def _together(
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """(H, pictures, length, D)"""
+    """(H, images, length, D)"""
     from torch.nn import functional
 
     if query.requires_grad and query.device.type == "cpu":  # sdpa's backward in bfloat16 is slow

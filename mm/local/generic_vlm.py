@@ -105,9 +105,9 @@ class GenericVLM:
     def _visual_tokens(self, size: Size) -> int:
         import PIL.Image
 
-        picture = Image(PIL.Image.new("RGB", size))
+        blank = Image(PIL.Image.new("RGB", size))
         with_it, without = (
-            self._inputs((Message("user", (*shown, Text("?"))),)) for shown in ((picture,), ())
+            self._inputs((Message("user", (*shown, Text("?"))),)) for shown in ((blank,), ())
         )
         return with_it["input_ids"].shape[1] - without["input_ids"].shape[1]
 

@@ -28,7 +28,7 @@ class HFVLM:
 
     Args:
         adapter: name of the adapter in `engine` to answer with; None is the weights alone.
-        priority: requests of a larger one go first; below 0 are jobs that nobody watches.
+        priority: requests of a larger one go first; below 0 are background jobs.
         deadline: seconds after which a request fails with `DeadlineExceeded`; None waits for as
             long as it takes.
     """
@@ -111,7 +111,7 @@ class HFVLM:
         query: Query = "last",
         gradient: bool = False,
     ) -> AttentionMaps:
-        """How the conversation's next word attends to its pictures."""
+        """How the conversation's next token attends to its images."""
         tokens = self._tokens(conversation)
         return self.engine.attention(
             tokens, layers, query=query, gradient=gradient, adapter=self.adapter

@@ -1,4 +1,4 @@
-"""Requests to an OpenAI-compatible server: from any thread, retried, in time, cancelled at once."""
+"""Requests to an OpenAI-compatible server: thread-safe, retried, timed, cancelled at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 Hear = Callable[[int, Json], bool]
 """Takes the next chunk of the reply to body number n; True once no more of it is wanted."""
 
-_TICK_S = 0.05  # between two looks at whether the asker still wants an answer
+_TICK_S = 0.05  # between two checks for a cancellation or the deadline
 _LONGEST_WAIT_S = 30.0
 
 
@@ -38,7 +38,7 @@ class RetryPolicy:
 
     Attributes:
         connect_s: for a connection.
-        silence_s: for its next word; a long queue or a long prompt may come before the first.
+        silence_s: for the next piece of its reply; a long queue may come before the first.
         retries: how often a request is sent again that found the server busy or gone.
         backoff_s: before the first of them; each waits twice as long as the one before.
     """
@@ -52,8 +52,8 @@ class RetryPolicy:
 class Client:
     """A server at `base_url`, such as http://localhost:8000/v1.
 
-    A request is sent again while the server is busy or cannot be reached, but never once a word of
-    its reply was heard. All of them live on one thread; who asks waits on its own.
+    A request is sent again while the server is busy or cannot be reached, but never once a piece of
+    its reply was heard. All requests run on one thread; callers wait on their own.
 
     Raises:
         ModelUnavailable: `base_url` is no address.
@@ -75,7 +75,7 @@ class Client:
         """The JSON at `path`, asked for once.
 
         Raises:
-            ModelUnavailable: the server cannot be reached, or lets nobody in without a key.
+            ModelUnavailable: the server cannot be reached, or wants a key.
             ModelError: it answers anything else.
         """
         return self._wait(self._once("GET", path))
@@ -206,10 +206,10 @@ class Client:
         await sleep(self._pause(attempt, error))
 
     def _fail(self, error: Exception) -> NoReturn:
-        told = failure(error, self.base_url, self._patience.silence_s)
-        if told is None:
+        known = failure(error, self.base_url, self._patience.silence_s)
+        if known is None:
             raise error
-        raise told from error
+        raise known from error
 
     def _pause(self, attempt: int, error: Exception) -> float:
         """Seconds before the next attempt: what the server asks for, else longer each time.
@@ -224,7 +224,7 @@ class Client:
         return f"{self.base_url}/{path}"
 
     def _open(self) -> AsyncClient:
-        """The connections; made on the thread that keeps them."""
+        """The connections; made on the thread that uses them."""
         if self._http is None:
             from httpx2 import AsyncClient, Limits, Timeout
 

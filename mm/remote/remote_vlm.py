@@ -1,6 +1,6 @@
 """A model behind an OpenAI-compatible server: vLLM, SGLang, transformers serve and others.
 
-The way to many GPUs. Turns are only ever added to a conversation, and what was sent once is sent
+Turns are only ever added to a conversation, and what was sent once is sent
 again byte for byte, so that a server's prefix cache computes only what is new.
 """
 
@@ -201,9 +201,9 @@ class RemoteVLM:
 
     def _accommodates(self, refusal: Refused) -> bool:
         """Whether the next requests differ: they leave out what the server just refused."""
-        told = str(refusal)
-        named = {field for field in _OPTIONAL if field in told}
-        if "max_completion_tokens" in told:
+        reason = str(refusal)
+        named = {field for field in _OPTIONAL if field in reason}
+        if "max_completion_tokens" in reason:
             named.add("max_tokens")
         new = named - self._refused
         if "seed" in new:
@@ -225,8 +225,8 @@ class RemoteVLM:
         return body
 
     def _score(self, asked: Sequence[Token], conversation: Conversation, text: str) -> list[float]:
-        told = self._read((*conversation, assistant(text)), closed=True)
-        logprobs = continuation(asked, told)
+        answered = self._read((*conversation, assistant(text)), closed=True)
+        logprobs = continuation(asked, answered)
         if logprobs is None:
             raise ModelError(
                 f"{self.name} cannot score {text!r}: its server writes the conversation before it "

@@ -1,0 +1,318 @@
+"""Requests: cancelled, late, many at once, and every way they can go wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import PIL.Image
+import pytest
+from scripted_server import QWEN, Serve, Server, reply, said
+
+import mm
+from mm.remote.connect import connect
+from mm.remote.http_client import RetryPolicy
+from mm.types import (
+    Conversation,
+    Sampling,
+    user,
+)
+
+PICTURE = mm.Image(PIL.Image.new("RGB", (200, 100), "red"))
+
+
+JSON, EVENTS = ({"content-type": kind} for kind in ("application/json", "text/event-stream"))
+
+
+ASKED: Conversation = (user(PICTURE, "What letter?"),)
+
+
+WHOLE = {"choices": [{"message": {"content": "It is K."}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"body": WHOLE, "headers": JSON}, id="a server that ignores stream"),
+        pytest.param({"body": WHOLE}, id="and does not say what it sends"),
+        pytest.param(
+            {
+                "body": f"data: {json.dumps(said('It is K.'))}\n\ndata: [DONE]\n\n",
+                "headers": {"content-type": "text/plain"},
+            },
+            id="events under another name",
+        ),
+        pytest.param({"chunks": [said("It is K."), "", "[DONE]"]}, id="an empty event"),
+    ],
+)
+def test_a_reply_is_read_in_whatever_form_it_comes(serve: Serve, answer: dict[str, Any]) -> None:
+    server, pieces = serve(answer), []
+    (got,) = server.model().generate([ASKED], Sampling(), on_token=pieces.append)
+    assert (got.message.text, got.finish, pieces) == ("It is K.", "stop", ["It is K."])
+    assert len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("refusals", "gone", "come"),
+    [
+        pytest.param(['Unknown name "seed": Cannot find field.'], {"seed"}, set(), id="seed"),
+        pytest.param(
+            ["'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."],
+            {"max_tokens"},
+            {"max_completion_tokens"},
+            id="max_tokens",
+        ),
+        pytest.param(
+            ["stream_options: Extra inputs are not permitted", "logprobs is not supported"],
+            {"stream_options", "logprobs"},
+            set(),
+            id="one after the other",
+        ),
+    ],
+)
+def test_a_server_is_asked_without_what_it_refuses(
+    serve: Serve, refusals: list[str], gone: set[str], come: set[str]
+) -> None:
+    refused = [{"status": 400, "body": {"error": {"message": told}}} for told in refusals]
+    server = serve(*refused, reply("K"))
+    vlm = server.model()
+    for _ in range(2):
+        (got,) = vlm.generate([ASKED], Sampling())
+        assert got.message.text == "K"
+    first, *_, last = server.bodies
+    assert len(server.bodies) == len(refusals) + 2
+    assert (first.keys() - last.keys(), last.keys() - first.keys()) == (gone, come)
+
+
+def test_a_request_that_runs_out_of_time_without_a_deadline_is_one_line(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(*_: object, **__: object) -> None:
+        raise TimeoutError
+
+    vlm = serve(reply("K")).model()
+    monkeypatch.setattr(vlm.client._open(), "request", late)
+    with pytest.raises(mm.ModelError, match=r"broke off its reply: TimeoutError$"):
+        vlm.client.get("models")
+
+
+def test_a_stopped_reply_closes_its_connection(serve: Serve) -> None:
+    server = serve(reply(*["word "] * 200, pause_s=0.02))
+    (got,) = server.model().generate([ASKED], Sampling(stop=("d w",)))
+    assert (got.message.text, got.finish) == ("word w", "stop")
+    assert gone(server)
+
+
+def gone(server: Server) -> bool:
+    """Whether the server notices soon that nobody listens any more."""
+    ends = time.monotonic() + 3
+    while time.monotonic() < ends:
+        if any("gone" in s for s in server.seen):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_cancelling_closes_the_connection_and_keeps_what_was_said(serve: Serve) -> None:
+    server = serve(reply(*["word "] * 200, pause_s=0.02))
+    heard: list[str] = []
+    (got,) = server.model().generate(
+        [ASKED], Sampling(), on_token=heard.append, cancel=lambda: len(heard) >= 3
+    )
+    assert (got.finish, got.message.text) == ("cancelled", "word " * 3)
+    assert gone(server)
+
+
+def test_a_silent_server_can_be_cancelled(serve: Serve) -> None:
+    vlm = serve({"body": "", "pause_s": 4}).model()
+    begun = time.monotonic()
+    (got,) = vlm.generate([ASKED], Sampling(), cancel=lambda: time.monotonic() > begun + 0.2)
+    assert (got.finish, got.message.parts) == ("cancelled", ())
+    assert time.monotonic() - begun < 2
+
+
+def test_a_late_answer_is_an_error(serve: Serve) -> None:
+    server = serve(reply(*["word "] * 200, pause_s=0.02))
+    with pytest.raises(mm.errors.DeadlineExceeded, match=r"no answer within 0\.3 s"):
+        server.model().asking(deadline=0.3).generate([ASKED], Sampling())
+    assert gone(server)
+
+
+def test_conversations_are_asked_at_once(serve: Serve) -> None:
+    vlm = serve(reply("a", pause_s=0.1)).model()
+    begun = time.monotonic()
+    got = vlm.generate([ASKED] * 8, Sampling())
+    assert [g.message.text for g in got] == ["a"] * 8
+    assert time.monotonic() - begun < 1.6  # one after the other they take 3.2
+
+
+def test_any_number_of_threads_may_ask(serve: Serve) -> None:
+    vlm = serve({"echo": True}).model()
+    samples = [mm.question(f"What is {n}?", PICTURE) for n in range(40)]
+    traces = list(mm.run_many(mm.direct, samples, vlm, threads=16))
+    assert [(t.answer, t.error) for t in traces] == [(f"What is {n}?", None) for n in range(40)]
+
+
+BUSY = {"status": 503, "body": {"error": {"message": "loading"}}}
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param(BUSY, id="503"),
+        pytest.param(
+            {"status": 429, "headers": {"retry-after": "0.01"}, "body": "slow down"}, id="429"
+        ),
+    ],
+)
+def test_a_busy_server_is_asked_again(serve: Serve, trouble: dict[str, Any]) -> None:
+    server = serve(trouble, trouble, reply("K"))
+    (got,) = server.model().generate([ASKED], Sampling())
+    assert got.message.text == "K"
+    first, *others = server.bodies
+    assert others == [first, first]
+
+
+def test_retry_after_is_honoured(serve: Serve) -> None:
+    server = serve({"status": 429, "headers": {"retry-after": "0.2"}, "body": ""}, reply("K"))
+    begun = time.monotonic()
+    server.model().generate([ASKED], Sampling())
+    assert time.monotonic() - begun > 0.2
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "match", "requests"),
+    [
+        pytest.param(BUSY, mm.ModelError, r"answered 503: loading$", 3, id="always busy"),
+        pytest.param(
+            {"status": 400, "body": {"error": {"message": "too long:\n 9 > 8"}}},
+            mm.ModelError,
+            r"answered 400: too long: 9 > 8$",
+            1,
+            id="bad request",
+        ),
+        pytest.param(
+            {"status": 422, "body": {"detail": "Unexpected fields"}},
+            mm.ModelError,
+            "answered 422: Unexpected fields$",
+            1,
+            id="FastAPI's form",
+        ),
+        pytest.param(
+            {"status": 401, "body": {"error": "Unauthorized"}},
+            mm.ModelUnavailable,
+            "lets nobody in without its key.*set OPENAI_API_KEY",
+            1,
+            id="no key",
+        ),
+        pytest.param(
+            {"status": 404, "body": {"error": {"message": "The model does not exist."}}},
+            mm.ModelUnavailable,
+            "no model 'Qwen.*does not exist",
+            1,
+            id="no such model",
+        ),
+        pytest.param(
+            {"chunks": [said("a"), {"error": "out of memory"}]},
+            mm.ModelError,
+            "failed: out of memory$",
+            1,
+            id="error in the stream",
+        ),
+        pytest.param(
+            {"chunks": [said("a"), '{"error": "it"s"}']},
+            mm.ModelError,
+            "sent no JSON",
+            1,
+            id="error that is no JSON",
+        ),
+        pytest.param(
+            {"chunks": [said("a")]}, mm.ModelError, "in the middle$", 1, id="ends in the middle"
+        ),
+        pytest.param(
+            {"chunks": [said("a"), {"object": "error", "message": "too many", "code": 400}]},
+            mm.ModelError,
+            "failed: too many$",
+            1,
+            id="object error in the stream",
+        ),
+        pytest.param(
+            {"body": {"object": "error", "message": "too many"}, "headers": JSON},
+            mm.ModelError,
+            "failed: too many$",
+            1,
+            id="object error in place of a stream",
+        ),
+        pytest.param(
+            {"body": 'event: error\ndata: {"message": "out of slots"}\n\n', "headers": EVENTS},
+            mm.ModelError,
+            "failed: out of slots$",
+            1,
+            id="an error event",
+        ),
+        pytest.param(
+            {"chunks": ["Number of choices must be greater than 0."]},
+            mm.ModelError,
+            "sent no JSON: Number of choices must be greater than 0.$",
+            1,
+            id="bare words in the stream",
+        ),
+        pytest.param(
+            {"status": 400, "body": [{"error": {"code": 400, "message": "Bad image"}}]},
+            mm.ModelError,
+            "answered 400: Bad image$",
+            1,
+            id="Gemini's list",
+        ),
+        pytest.param(
+            {"status": 308, "body": "", "headers": {"location": "https://there/v1"}},
+            mm.ModelError,
+            "moved to https://there/v1; give that address$",
+            1,
+            id="moved",
+        ),
+        pytest.param(
+            {"body": "short", "headers": {**EVENTS, "content-encoding": "gzip"}},
+            mm.ModelError,
+            "broke off its reply",
+            1,
+            id="not the encoding it says",
+        ),
+        pytest.param(
+            {"body": "<html>", "headers": {"content-type": "text/html"}},
+            mm.ModelError,
+            r"text/html in place of a reply.*ends in /v1 \(<html>\)$",
+            1,
+            id="a web page",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_one_clear_line(
+    serve: Serve, answer: dict[str, Any], kind: type[mm.ModelError], match: str, requests: int
+) -> None:
+    server = serve(answer)
+    with pytest.raises(kind, match=match) as caught:
+        server.model().generate([ASKED], Sampling())
+    assert "\n" not in str(caught.value)
+    assert len(server.bodies) == requests
+
+
+def test_a_server_that_falls_silent_is_given_up(serve: Serve) -> None:
+    server = serve({"chunks": [said("a"), said("b")], "pause_s": 3})
+    vlm = server.model(patience=RetryPolicy(silence_s=0.3, retries=2, backoff_s=0.01))
+    with pytest.raises(mm.ModelError, match=r"said nothing for 0\.3 s"):
+        vlm.generate([ASKED], Sampling())
+    assert len(server.bodies) == 1  # words that were heard are not asked for again
+
+
+@pytest.mark.parametrize(
+    ("address", "match"),
+    [
+        pytest.param("http://127.0.0.1:9/v1", "cannot reach .*is the server running", id="nobody"),
+        pytest.param("localhost:8000", "is no server's address", id="no scheme"),
+    ],
+)
+def test_a_server_that_is_not_there_is_said_at_once(address: str, match: str) -> None:
+    with pytest.raises(mm.ModelUnavailable, match=match):
+        connect(QWEN, base_url=address)

@@ -1,0 +1,241 @@
+"""A model behind a server: how it is found, what is sent, what is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+from scripted_server import QWEN, Serve, reply, said
+from tiny_models import FAMILIES
+
+import mm
+from app.cli.main import run
+from mm.remote.connect import connect, family_named
+from mm.remote.openai_format import data_uri
+from mm.types import (
+    Conversation,
+    Sampling,
+    assistant,
+    user,
+)
+from vision import attend, replay
+
+PICTURE = mm.Image(PIL.Image.new("RGB", (200, 100), "red"))
+
+
+ASKED: Conversation = (user(PICTURE, "What letter?"),)
+
+
+def test_a_question_is_sent_and_its_answer_read(serve: Serve) -> None:
+    server = serve(reply("It is ", "K."))
+    pieces: list[str] = []
+    sampling = Sampling(max_tokens=9, temperature=0.5, top_p=0.9, seed=7)
+    (got,) = server.model().generate([ASKED], sampling, on_token=pieces.append)
+    assert (got.message, got.finish, pieces) == (assistant("It is K."), "stop", ["It is ", "K."])
+    assert got.cost.computed_tokens == 6
+    assert (got.cost.reused_tokens, got.cost.generated_tokens, got.cost.calls) == (4, 2, 1)
+    (body,) = server.bodies
+    wanted = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "seed": 7, "model": QWEN}
+    assert wanted.items() <= body.items()
+    assert body["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": data_uri(PICTURE)}},
+                {"type": "text", "text": "What letter?"},
+            ],
+        }
+    ]
+
+
+def test_log_probabilities_are_kept_where_a_server_gives_them(serve: Serve) -> None:
+    entries = [{"token": "K", "logprob": -0.5}]
+    server = serve({"chunks": [said("K", "stop", logprobs={"content": entries}), "[DONE]"]})
+    (got,) = server.model().generate([ASKED], Sampling())
+    assert got.logprobs == (-0.5,)
+
+
+def test_a_server_without_log_probabilities_is_asked_without_them(serve: Serve) -> None:
+    refusal = {"status": 400, "body": {"error": {"message": "logprobs is not supported"}}}
+    server = serve(refusal, reply("K"), reply("K"))
+    vlm = server.model()
+    for _ in range(2):
+        (got,) = vlm.generate([ASKED], Sampling())
+        assert got.message.text == "K"
+    assert ["logprobs" in body for body in server.bodies] == [True, False, False]
+
+
+BOX = {"bbox_2d": [0, 0, 500, 500], "label": "it"}
+
+
+def test_the_key_comes_from_the_environment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    server = serve(reply("K"))
+    connect(QWEN, base_url=server.base_url).generate([ASKED], Sampling())
+    assert {s["key"] for s in server.seen} == {"Bearer secret"}
+
+
+LISTED = {"body": {"data": [{"id": "mine", "root": "Qwen/Qwen2.5-VL-7B-Instruct"}]}}
+
+
+def test_the_only_model_needs_no_name_and_is_known_by_what_it_was_loaded_from(
+    serve: Serve,
+) -> None:
+    vlm = serve(models=LISTED).model(name="")
+    assert vlm.name == "mine"
+    assert vlm.family
+    assert vlm.family.name == "Qwen2.5-VL"
+    assert vlm.traits.box_format.frame is None
+
+
+def test_a_name_that_is_not_listed_is_tried_before_it_is_refused(serve: Serve) -> None:
+    there = serve(reply("Hi"), models=LISTED)
+    assert there.model(name="adapter").name == "adapter"
+    missing = serve({"status": 404, "body": {"detail": "Not Found"}}, models=LISTED)
+    with pytest.raises(mm.ModelUnavailable, match=r"no model 'other' there.*it lists mine"):
+        missing.model(name="other")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        pytest.param("Qwen/Qwen3-VL-235B-A22B-Instruct-FP8", "Qwen3-VL", id="Qwen3-VL"),
+        pytest.param("qwen2.5-vl-7b", "Qwen2.5-VL", id="lower case"),
+        pytest.param("llava-hf/llava-v1.6-mistral-7b-hf", "LLaVA-NeXT", id="LLaVA 1.6"),
+        pytest.param("llava-hf/llava-onevision-qwen2-7b-ov-hf", "LLaVA-OneVision", id="OneVision"),
+        pytest.param("OpenGVLab/InternVL3-8B-hf", "InternVL", id="InternVL"),
+        pytest.param("google/gemma-3-4b-it", "Gemma 3", id="Gemma"),
+        pytest.param("HuggingFaceTB/SmolVLM2-2.2B-Instruct", "Idefics3", id="SmolVLM"),
+        pytest.param("gpt-4o", None, id="nobody's"),
+    ],
+)
+def test_the_name_tells_the_family(name: str, family: str | None) -> None:
+    found = family_named(name)
+    assert (found.name if found else None) == family
+
+
+@pytest.mark.parametrize("strategy", [attend, replay])
+def test_strategies_that_need_the_weights_are_refused_by_name(
+    serve: Serve, strategy: mm.Strategy
+) -> None:
+    trace = mm.run(strategy, mm.question("What letter?", PICTURE), serve(reply("K")).model())
+    assert trace.error
+    assert QWEN in trace.error
+
+
+def test_sizes_come_from_a_processor_or_are_refused(serve: Serve, tmp_path: Path) -> None:
+    tiny = FAMILIES["qwen2_5_vl"]()
+    tiny.model.config.save_pretrained(tmp_path)
+    tiny.builder.tokenizer.save_pretrained(tmp_path)
+    tiny.builder.image_processor.save_pretrained(tmp_path)
+    server = serve(reply("K"), models=LISTED)
+    bare, whole = server.model(name=""), server.model(name="", processor=str(tmp_path))
+    with pytest.raises(mm.ModelError, match=r"mine writes boxes in pixels.*`processor`"):
+        bare.seen_size((200, 100))
+    with pytest.raises(mm.ModelError, match=r"what an image costs.*`processor`"):
+        bare.visual_tokens((200, 100))
+    assert whole.seen_size((200, 100)) == tiny.builder.seen_size((200, 100))
+    assert whole.visual_tokens((200, 100)) == tiny.builder.visual_tokens((200, 100))
+    (got,) = whole.generate([ASKED], Sampling())
+    assert got.cost.visual_tokens == tiny.builder.visual_tokens(PICTURE.size)
+    again = (*ASKED, got.message, user("And now?"))
+    assert whole.generate([again], Sampling())[0].cost.visual_tokens == 0
+
+
+def prompt_of(*tokens: tuple[int, str, float]) -> dict[str, Any]:
+    """What vLLM answers to `prompt_logprobs`; it has none for the first token."""
+    entries = [{str(i): {"logprob": p, "decoded_token": t}} for i, t, p in tokens]
+    return {"body": {"choices": [], "prompt_logprobs": [None, *entries[1:]]}}
+
+
+BEFORE = [(1, "<s>", 0.0), (2, "ask", -9.0), (3, "assistant", -8.0)]
+
+
+def test_score_reads_the_prompts_log_probabilities(serve: Serve) -> None:
+    ended = [(9, "<|im_end|>", -0.25), (10, "\n", -5.0)]
+    server = serve(
+        prompt_of(*BEFORE),
+        prompt_of(*BEFORE, (4, "K", -0.5), *ended),
+        prompt_of(*BEFORE, (5, "R", -1.5), (6, "S", -2.5), *ended),
+    )
+    scores = server.model().score(ASKED, ["K", "RS"])
+    assert scores == [[-0.5, -0.25], [-1.5, -2.5, -0.25]]
+    assert server.bodies[1]["messages"][-1] == {"role": "assistant", "content": "K"}
+
+
+@pytest.mark.parametrize(
+    ("replies", "match"),
+    [
+        pytest.param(
+            [{"body": {"choices": []}}], "gives log-probabilities of prompts, as vLLM", id="ignored"
+        ),
+        pytest.param(
+            [{"status": 422, "body": {"detail": "Unexpected"}}], "as vLLM does", id="refused"
+        ),
+        pytest.param(
+            [prompt_of(*BEFORE), prompt_of(BEFORE[0], (7, "other", -1.0), *BEFORE[2:])],
+            "differently once it is answered",
+            id="a template that writes the past anew",
+        ),
+    ],
+)
+def test_score_is_refused_by_name_where_it_cannot_be_had(
+    serve: Serve, replies: Sequence[dict[str, Any]], match: str
+) -> None:
+    with pytest.raises(mm.ModelError, match=f"{QWEN} cannot score.*{match}"):
+        serve(*replies).model().score(ASKED, ["K"])
+
+
+def test_ask_in_a_shell(serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server, picture = serve(reply("It is K.")), tmp_path / "a.png"
+    PICTURE.pixels.save(picture)
+    there = ["--backend", "openai", "--base-url", server.base_url, "--model", QWEN]
+    assert run(["ask", str(picture), "What letter?", *there]) == 0
+    assert "It is K." in capsys.readouterr().out
+
+
+def test_eval_in_a_shell(serve: Serve, tmp_path: Path) -> None:
+    server, out = serve(reply("red")), tmp_path / "out.json"
+    there = ["--backend", "openai", "--base-url", server.base_url, "--model", QWEN]
+    asked = ["eval", "tabletop", "--task", "colour", "--limit", "3", "--out", str(out)]
+    assert run([*asked, "--strategy", "direct,zoom", *there]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(r["strategy"], r["n"], r["failures"]) for r in rows] == [
+        ("direct", 3, 0),
+        ("zoom", 3, 0),
+    ]
+
+
+def test_info_says_what_is_known(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:
+    server = serve(reply("K"), models=LISTED)
+    there = ["--backend", "openai", "--base-url", server.base_url, "--model", "mine"]
+    assert run(["info", *there]) == 0
+    told = capsys.readouterr().out
+    for words in (server.base_url, "Qwen2.5-VL", "pixels as the model saw it", "--processor"):
+        assert words in told
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        pytest.param(["--base-url", "http://a/v1"], "--base-url: only with", id="no backend"),
+        pytest.param(["--backend", "openai", "--device", "cpu"], "--device: with", id="device"),
+        pytest.param(
+            ["--backend", "openai", "--base-url", "http://127.0.0.1:9/v1"],
+            "cannot reach http://127.0.0.1:9/v1",
+            id="nobody there",
+        ),
+    ],
+)
+def test_mistakes_in_a_shell_are_one_line(
+    flags: list[str], match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    PICTURE.pixels.save(tmp_path / "a.png")
+    assert run(["ask", str(tmp_path / "a.png"), "What letter?", *flags]) == 2
+    told = capsys.readouterr().err
+    assert match in told
+    assert told.count("\n") == 1
