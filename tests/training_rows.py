@@ -10,8 +10,10 @@ import PIL.Image
 from images import plain
 
 from mm.types import assistant, user
+from training.batching.built_rows import Build, BuiltRows, facts_of
 from training.batching.collator import forward_inputs
 from training.data import DataSet, Row
+from training.trainers.course import Rows
 
 
 class Given(DataSet):
@@ -22,6 +24,13 @@ class Given(DataSet):
 
     def __getitem__(self, index):
         return self.records[index]
+
+
+def given(rows: list[Row], build: Build) -> Rows:
+    """`rows` to train on, built by `build`."""
+    facts = [facts_of(build(row)) for row in rows]
+    built = BuiltRows(Given(rows), build, 10**8)
+    return Rows(built, range(len(rows)), [each[0] for each in facts], [each[1] for each in facts])
 
 
 TEXT = [

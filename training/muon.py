@@ -57,7 +57,7 @@ class Muon(torch.optim.Muon):
         mean = state["momentum_buffer"]
         mean.lerp_(gradient, 1 - momentum)
         update = gradient.lerp(mean, momentum) if group["nesterov"] else mean
-        dtype = self._dtype or fast_dtype(parameter.device)
+        dtype = self._dtype = self._dtype or fast_dtype(parameter.device)
         parameter.mul_(1 - rate * group["weight_decay"])
         parameter.add_(
             orthogonalised(update, dtype), alpha=-rate * 0.2 * math.sqrt(max(parameter.shape))

@@ -74,14 +74,16 @@ def check(
 ) -> None:
     """Read every row and image, and name each that cannot be trained on."""
     from training.data import BadData
-    from training.finetune.setup import shown
-    from training.trainers.lengths import LENGTHS
+    from training.finetune.setup import with_progress_bar
+    from training.trainers.row_builders import ROW_BUILDERS
 
     builder = builder_of(model)
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls).shown_to(builder)
     purpose = purpose or _guessed(rows)
     bad = 0
-    for found in shown(rows.each(LENGTHS[purpose](builder)), len(rows), "checking"):
+    for found in with_progress_bar(
+        rows.each(ROW_BUILDERS[purpose](builder)), len(rows), "checking"
+    ):
         if isinstance(found, BadData):
             print(found)
             bad += 1
@@ -92,7 +94,7 @@ def check(
 
 def _guessed(rows: DataSet) -> Purpose:
     from training.data import BadData
-    from training.trainers.lengths import purpose_of
+    from training.trainers.row_builders import purpose_of
 
     for found in rows.each(purpose_of, threads=1):
         if not isinstance(found, BadData):
@@ -131,12 +133,12 @@ def stats(
     """How long rows are, what images they have, and which answers."""
     from training.data import refuse
     from training.data import stats as made
-    from training.finetune.setup import shown
+    from training.finetune.setup import with_progress_bar
 
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
     builder = builder_of(model)
     each = partial(made.facts_of, builder)
-    found = list(shown(rows.shown_to(builder).each(each), len(rows), "reading"))
+    found = list(with_progress_bar(rows.shown_to(builder).each(each), len(rows), "reading"))
     refuse(found)
     facts = [each for each in found if isinstance(each, made.Facts)]
     for name, value in made.table(facts):

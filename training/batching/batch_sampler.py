@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 WINDOW = 50
 """Rows are sorted by length within windows of so many batches, so that epochs differ."""
 
-ALIKE = 1.5
+LENGTH_CLASS = 1.5
 """Rows are sorted into classes of lengths within this factor, whose edges are drawn anew for each
 row: were they sorted to the token, a batch would hold one kind of question only, and the model
 would learn the kinds in turns."""
@@ -19,8 +19,8 @@ class TokenBatches:
     """Indices of rows, batch by batch, for a `DataLoader`.
 
     A batch's padded size, its rows times its longest, is at most `budget` tokens; a row longer than
-    that is a batch of its own. `together` batches in a row, those of a step, have as many rows
-    each, so that a mean over them is one over rows; a few rows are given twice for that.
+    that is a batch of its own. The `together` consecutive batches of a step have the same number
+    of rows, so that a mean over them is a mean over rows; a few rows are repeated for that.
 
     Args:
         lengths: of each row, in tokens.
@@ -54,7 +54,7 @@ class TokenBatches:
         return self._count
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of `epoch` from now on."""
+        """Use the order of `epoch` from now on."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -76,12 +76,14 @@ class TokenBatches:
     def _grouped(self, order: list[int], rng: random.Random) -> list[int]:
         mean = max(sum(self.lengths) // max(len(order), 1), 1)
         size = max(WINDOW * min(self.budget // mean, self.rows), 1)
-        classes = [math.floor(math.log(max(n, 1), ALIKE) + rng.random()) for n in self.lengths]
+        classes = [
+            math.floor(math.log(max(n, 1), LENGTH_CLASS) + rng.random()) for n in self.lengths
+        ]
         windows = (order[at : at + size] for at in range(0, len(order), size))
         return [i for window in windows for i in sorted(window, key=classes.__getitem__)]
 
     def _cut(self, order: Sequence[int]) -> Iterator[list[list[int]]]:
-        """The batches of each step, which take a row each in turn."""
+        """The batches of each step, rows dealt to them in turn."""
         step: list[int] = []
         longest = 0
         for at in range(0, len(order), self.together):
@@ -99,6 +101,6 @@ class TokenBatches:
         return [list(step[at :: self.together]) for at in range(self.together)]
 
     def _even(self, batches: list[list[int]]) -> list[list[int]]:
-        """As many each epoch."""
+        """The same number of batches each epoch."""
         count = getattr(self, "_count", len(batches))
         return [batches[at % len(batches)] for at in range(count)]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mm.lru_cache import LRUCache
 from mm.tokens.sequence import Tokens
+from mm.types import Drawn, Image
 from training.data import DataSet, Row
 
 Sides = Sequence[Tokens]
@@ -39,20 +40,31 @@ class BuiltRows:
             ValueError: it cannot be built.
         """
         cached = self._cache.get(index)
-        return self.add(index, self._build(self.data[index])) if cached is None else cached
-
-    def add(self, index: int, built: Sides) -> Sides:
-        """Cache what was built of row `index` elsewhere."""
-        self._cache.put(index, built, sum(map(_size, built)))
+        if cached is not None:
+            return cached
+        built = self._build(self.data[index])
+        self.add(index, built, facts_of(built)[2])
         return built
 
+    def add(self, index: int, built: Sides, size: int) -> None:
+        """Cache what was built of row `index` elsewhere, and takes `size` bytes."""
+        self._cache.put(index, built, size)
 
-def padded_length(sides: Sides) -> int:
-    """How many tokens a row takes in a batch: its sides, padded to the longest."""
-    return len(sides) * max(len(tokens.ids) for tokens in sides)
+
+def facts_of(sides: Sides) -> tuple[int, tuple[str, ...], int]:
+    """What must be known of a row before it is batched.
+
+    Returns:
+        How many tokens it takes, its sides padded to the longest; names of its images; and the
+        bytes of its ids and pixels, 3 a pixel.
+    """
+    images = [span.image for tokens in sides for span in tokens.images]
+    names = {_name_of(image): image.pixels.width * image.pixels.height for image in images}
+    ids = sum(len(tokens.ids) for tokens in sides)
+    length = len(sides) * max(len(tokens.ids) for tokens in sides)
+    return length, tuple(names), ID_BYTES * ids + 3 * sum(names.values())
 
 
-def _size(tokens: Tokens) -> int:
-    """Bytes of its ids and of its images' pixels, 3 a pixel."""
-    images = {id(span.image): span.image.size for span in tokens.images}
-    return ID_BYTES * len(tokens.ids) + sum(3 * w * h for w, h in images.values())
+def _name_of(image: Image) -> str:
+    """What names an image, also where a grey one is shown instead."""
+    return image.origin.parent if isinstance(image.origin, Drawn) else image.id

@@ -12,7 +12,8 @@ from mm.tokens.sequence import ImageSpan, Tokens
 from mm.types import Features
 from training.data import Row
 
-from .image_features import See, see
+from .built_rows import Sides
+from .image_features import EncodeImages, encode_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
 class Trainable(Protocol):
-    """What a row must tell to be trained on."""
+    """What a row must have to be trained on."""
 
     @property
     def id(self) -> str: ...
@@ -37,7 +38,7 @@ class Trainable(Protocol):
 
 @dataclass(frozen=True)
 class Pointed:
-    """A region that a reply points at: the last token that says so is (`row`, `at`)."""
+    """A region that a completion points at; its last token is at (`row`, `at`) of the batch."""
 
     row: int
     at: int
@@ -52,13 +53,13 @@ class Batch:
         inputs: (rows, length) integer tensors for the model's forward: `input_ids`,
             `attention_mask` and, where the family asks for it, which ids are placeholders.
         labels: (rows, length) ids to predict, `IGNORED` where nothing is learnt.
-        pictures: in the order of their placeholders; their tensors are made when asked for.
-        pointed: the regions that replies ask to have replayed.
+        images: in the order of their placeholders; their tensors are made when asked for.
+        pointed: the regions that completions ask to have replayed.
     """
 
     inputs: Mapping[str, Tensor]
     labels: Tensor
-    pictures: tuple[ImageSpan, ...]
+    images: tuple[ImageSpan, ...]
     pointed: tuple[Pointed, ...] = ()
 
 
@@ -77,7 +78,41 @@ class Collator:
         """
         if not rows:
             raise ValueError("0 rows: a batch takes at least one")
-        return self.join([self._built(row) for row in rows])
+        return self.join([self.tokens(row) for row in rows])
+
+    def build(self, row: Trainable) -> Sides:
+        """`row` as the one sequence that it is.
+
+        Raises:
+            ValueError: as `tokens`.
+        """
+        return (self.tokens(row),)
+
+    def tokens(self, row: Trainable) -> Tokens:
+        """`row` as a model reads it.
+
+        Raises:
+            ValueError: it cannot be built, or nothing of it trains; the message begins with its id.
+        """
+        try:
+            built = self.builder.build(row.messages, open_turn=False, exclude=row.untrained)
+        except ValueError as error:
+            raise ValueError(f"{row.id}: {error}") from error
+        if not any(built.trained):
+            raise ValueError(f"{row.id}: 0 trained tokens; an assistant's message must train")
+        return built
+
+    def length(self, row: Trainable) -> int:
+        """How many tokens `row` takes.
+
+        Raises:
+            ValueError: as `tokens`.
+        """
+        return len(self.tokens(row).ids)
+
+    def join_sides(self, rows: Sequence[Sides]) -> Batch:
+        """The batch of built rows; of pairs, all first sides stand before all second ones."""
+        return self.join([side for sides in zip(*rows, strict=True) for side in sides])
 
     def join(self, built: Sequence[Tokens]) -> Batch:
         """The batch of conversations that are built already."""
@@ -85,9 +120,9 @@ class Collator:
 
         length = max(len(tokens.ids) for tokens in built)
         ids = [self._padded(tokens.ids, length, self._pad) for tokens in built]
-        kept = [self._padded([1] * len(tokens.ids), length, 0) for tokens in built]
+        mask = [self._padded([1] * len(tokens.ids), length, 0) for tokens in built]
         labels = [self._padded(_labels(tokens), length, IGNORED) for tokens in built]
-        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(kept)}
+        inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
         return Batch(
             {**inputs, **self._types(inputs["input_ids"])},
             torch.tensor(labels),
@@ -96,7 +131,7 @@ class Collator:
         )
 
     def _pointed(self, built: Sequence[Tokens], length: int) -> Iterator[Pointed]:
-        """What is replayed right behind words that train; only a picture's markers lie between."""
+        """What is replayed right behind trained text; only an image's own tokens lie between."""
         for row, tokens in enumerate(built):
             shift = length - len(tokens.ids) if self.side == "left" else 0
             for span in tokens.images:
@@ -111,23 +146,6 @@ class Collator:
         own = self.builder.tokenizer.pad_token_id
         return min(self.builder.end_ids) if own is None else own
 
-    def length(self, row: Trainable) -> int:
-        """How many tokens `row` takes.
-
-        Raises:
-            ValueError: it cannot be built, or nothing of it trains.
-        """
-        return len(self._built(row).ids)
-
-    def _built(self, row: Trainable) -> Tokens:
-        try:
-            built = self.builder.build(row.messages, open_turn=False, exclude=row.untrained)
-        except ValueError as error:
-            raise ValueError(f"{row.id}: {error}") from error
-        if not any(built.trained):
-            raise ValueError(f"{row.id}: 0 trained tokens; an assistant's message must train")
-        return built
-
     def _padded(self, values: Sequence[int], length: int, filler: int) -> list[int]:
         padding = [filler] * (length - len(values))
         return [*padding, *values] if self.side == "left" else [*values, *padding]
@@ -140,7 +158,7 @@ class Collator:
 
 
 class PairCollator:
-    """Makes batches of pairs: all good sides, then all bad ones, what was asked untrained."""
+    """Makes batches of pairs: all chosen sides, then all rejected ones; the prompt never trains."""
 
     def __init__(self, collator: Collator) -> None:
         self._collator = collator
@@ -151,35 +169,35 @@ class PairCollator:
         Raises:
             ValueError: as `Collator`, or a row is no pair.
         """
-        return self._collator(
-            [side for sides in zip(*map(_sides, rows), strict=True) for side in sides]
-        )
+        return self._collator.join_sides([self.build(row) for row in rows])
 
-    def length(self, row: Row) -> int:
-        """How many tokens both sides take, padded to the longer one.
+    def build(self, row: Row) -> Sides:
+        """The chosen and the rejected side of `row`, each with the prompt.
 
         Raises:
-            ValueError: one of them cannot be built, or nothing of it trains.
+            ValueError: one of them cannot be built, nothing of it trains, or `row` is no pair.
         """
-        return 2 * max(self._collator.length(side) for side in _sides(row))
+        return tuple(self._collator.tokens(side) for side in _sides(row))
 
 
 def _sides(row: Row) -> tuple[Row, Row]:
-    """Both ways the row goes on, each with what was asked."""
+    """Both ways the row goes on, each with the prompt."""
     if not row.chosen or not row.rejected:
         raise ValueError("expected 'chosen' and 'rejected', found no pair")
-    asked = row.untrained | frozenset(range(len(row.messages)))
-    good, bad = (
-        replace(row, messages=row.messages + side, untrained=asked)
+    prompt = row.untrained | frozenset(range(len(row.messages)))
+    chosen, rejected = (
+        replace(row, messages=row.messages + side, untrained=prompt)
         for side in (row.chosen, row.rejected)
     )
-    return good, bad
+    return chosen, rejected
 
 
-def forward_inputs(model: Any, batch: Batch, see: See = see) -> dict[str, Any]:
-    """Everything `model(**...)` takes, its pictures as `see` encodes them."""
-    seen = see(model, batch.pictures) if batch.pictures else {}
-    return {**batch.inputs, "labels": batch.labels, **seen}
+def forward_inputs(
+    model: Any, batch: Batch, encode: EncodeImages = encode_images
+) -> dict[str, Any]:
+    """Everything `model(**...)` takes, its images as `encode` encodes them."""
+    features = encode(model, batch.images) if batch.images else {}
+    return {**batch.inputs, "labels": batch.labels, **features}
 
 
 def _labels(tokens: Tokens) -> list[int]:

@@ -1,4 +1,4 @@
-"""What a model in training sees: pictures encoded anew each time, or once where the tower rests."""
+"""Image features: recomputed each step, or cached while the vision tower is frozen."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from mm.tokens.sequence import ImageSpan
 if TYPE_CHECKING:
     from torch import Tensor
 
-See = Callable[[Any, Sequence[ImageSpan]], Mapping[str, Any]]
-"""From a model and the pictures of a batch, in order, to what `model(**...)` takes for them."""
+EncodeImages = Callable[[Any, Sequence[ImageSpan]], Mapping[str, Any]]
+"""From a model and the images of a batch, in order, to what `model(**...)` takes for them."""
 
-Seen = tuple[Any, "Tensor | None"]
-"""The encoder's output for one picture, or the layers of a memory; and a picture's grid, where
+Encoded = tuple[Any, "Tensor | None"]
+"""The encoder's output for one image, or the layers of a memory; and an image's grid, where
 positions are counted from it."""
 
 _GRID = "image_grid_thw"  # positions are counted from it
 
 
-def see(model: Any, pictures: Sequence[ImageSpan]) -> dict[str, Any]:
+def encode_images(model: Any, images: Sequence[ImageSpan]) -> dict[str, Any]:
     """Encode all of them, with gradients to the vision tower."""
     import torch
 
-    spans = {span.key: span for span in pictures}
-    if len(spans) < len(pictures) or any(span.block for span in pictures):
-        return _joined(model, pictures, _encoded(model, spans))
-    tensors = [span.tensors for span in pictures]
+    keys = [span.key for span in images]
+    spans = dict(zip(keys, images, strict=True))
+    if len(spans) < len(images) or any(span.block for span in images):
+        return _joined(model, images, keys, _encoded(model, spans))
+    tensors = [span.tensors for span in images]
     found: dict[str, Any] = {"mm_encoder_outputs": {"image": encode_all(model, tensors)}}
     if _GRID in tensors[0]:
         found[_GRID] = torch.cat([each[_GRID] for each in tensors]).to(model.device)
@@ -39,36 +40,37 @@ def see(model: Any, pictures: Sequence[ImageSpan]) -> dict[str, Any]:
 
 
 class FrozenFeatureCache:
-    """Encodes a picture when it first comes, and keeps that: a tower that rests gives the same.
+    """Encodes an image once: a frozen vision tower gives the same features each time.
 
     Args:
-        budget: bytes that may be kept.
+        budget: bytes of features that may be cached.
     """
 
     def __init__(self, budget: int) -> None:
-        self._kept: LRUCache[str, Seen] = LRUCache(budget)
+        self._cache: LRUCache[str, Encoded] = LRUCache(budget)
 
-    def __call__(self, model: Any, pictures: Sequence[ImageSpan]) -> dict[str, Any]:
-        seen = self._seen(model, {span.key: span for span in pictures})
-        return _joined(model, pictures, seen)
+    def __call__(self, model: Any, images: Sequence[ImageSpan]) -> dict[str, Any]:
+        keys = [span.key for span in images]
+        encoded = self._encoded(model, dict(zip(keys, images, strict=True)))
+        return _joined(model, images, keys, encoded)
 
-    def _seen(self, model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
+    def _encoded(self, model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Encoded]:
         import torch
 
-        found = {key: kept for key in spans if (kept := self._kept.get(key)) is not None}
+        found = {key: hit for key in spans if (hit := self._cache.get(key)) is not None}
         new = {key: span for key, span in spans.items() if key not in found}
         if new:
             # in the weights' own precision: rounded to bfloat16, each would have to go alone
             with torch.no_grad(), torch.autocast(model.device.type, enabled=False):
                 encoded = _encoded_alike(model, new)
-            for key, seen in encoded.items():
-                self._kept.put(key, seen, _size(seen[0]))
+            for key, each in encoded.items():
+                self._cache.put(key, each, _size(each[0]))
             found |= encoded
         return found
 
 
-def _encoded_alike(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
-    """The same for a picture whoever comes with it, so that a resumed training sees the same.
+def _encoded_alike(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Encoded]:
+    """The same for an image whatever it is batched with, so that a resumed training sees the same.
 
     In 16 bits the rounding depends on how many are encoded together: there each goes alone.
     """
@@ -77,11 +79,11 @@ def _encoded_alike(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen
     return {key: _encoded(model, {key: span})[key] for key, span in spans.items()}
 
 
-def _encoded(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
-    """All of `spans`, pictures in one pass where they can share one."""
+def _encoded(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Encoded]:
+    """All of `spans`, images in one pass where they can share one."""
     tensors = {key: span.tensors for key, span in spans.items() if not span.block}
     outputs = encode_each(model, list(tensors.values())) if tensors else []
-    found: dict[str, Seen] = {}
+    found: dict[str, Encoded] = {}
     for (key, each), output in zip(tensors.items(), outputs, strict=True):
         found[key] = (output, each[_GRID].to(model.device) if _GRID in each else None)
     for key, span in spans.items():
@@ -91,21 +93,23 @@ def _encoded(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Seen]:
 
 
 def _memory(model: Any, span: ImageSpan, block: Block) -> tuple[Tensor, ...]:
-    """All that a picture is remembered by, whichever block is meant: a tensor for each layer."""
+    """All of an image's memory, whichever block is meant: a tensor for each layer."""
     family = family_of(model.config.model_type)
-    assert family
-    assert family.recall, "the token builder gives no blocks of such a family"
+    if family is None or family.recall is None:
+        raise ValueError(f"{model.config.model_type} has no visual memory, got a block of one")
     layers = family.recall.encode(model, span.tensors)
     return tuple(block.grid.join(layer) for layer in layers)
 
 
-def _joined(model: Any, pictures: Sequence[ImageSpan], seen: Mapping[str, Seen]) -> dict[str, Any]:
-    """What `model(**...)` takes for `pictures`, in their order."""
+def _joined(
+    model: Any, images: Sequence[ImageSpan], keys: Sequence[str], encoded: Mapping[str, Encoded]
+) -> dict[str, Any]:
+    """What `model(**...)` takes for `images`, in their order."""
     import torch
 
     ordered = [
-        _part(model, seen[span.key][0], span.block) if span.block else seen[span.key]
-        for span in pictures
+        _part(model, encoded[key][0], span.block) if span.block else encoded[key]
+        for key, span in zip(keys, images, strict=True)
     ]
     found: dict[str, Any] = {"mm_encoder_outputs": {"image": join([out for out, _ in ordered])}}
     if ordered[0][1] is not None:
@@ -113,8 +117,8 @@ def _joined(model: Any, pictures: Sequence[ImageSpan], seen: Mapping[str, Seen])
     return found
 
 
-def _part(model: Any, memory: Sequence[Tensor], block: Block) -> Seen:
-    """A block of `memory`, as if it were a picture."""
+def _part(model: Any, memory: Sequence[Tensor], block: Block) -> Encoded:
+    """A block of `memory`, as if it were an image."""
     import torch
 
     made = _output([block.of(layer) for layer in memory])
@@ -137,9 +141,9 @@ def _output(layers: Sequence[Tensor]) -> Any:
     return made
 
 
-def _size(seen: Any) -> int:
+def _size(encoded: Any) -> int:
     """Bytes of all tensors in an encoder's output, or of a memory."""
-    if hasattr(seen, "nbytes"):
-        return seen.nbytes
-    inner = seen.values() if isinstance(seen, Mapping) else seen
+    if hasattr(encoded, "nbytes"):
+        return encoded.nbytes
+    inner = encoded.values() if isinstance(encoded, Mapping) else encoded
     return sum(map(_size, inner)) if isinstance(inner, Iterable) else 0

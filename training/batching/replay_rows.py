@@ -1,4 +1,4 @@
-"""Rows that point at regions with VGR's signals, as a model reads them that replays what it saw."""
+"""Rows that point at regions with VGR's signals, as a model with a visual memory reads them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PIECE = re.compile(f"(?<={re.escape(EOT)})")
 
 
 def memory_of(builder: TokenBuilder) -> Memory:
-    """How the builder's model remembers pictures.
+    """The visual memory of the builder's model.
 
     Raises:
-        BadData: it does not.
+        BadData: it has none.
     """
     if builder.traits.memory is None:
         families = " and ".join(RECALLING)
@@ -33,9 +33,10 @@ def memory_of(builder: TokenBuilder) -> Memory:
 def replayed(builder: TokenBuilder, row: Row) -> Row:
     """`row` as the model meets it when it answers by `vision.replay`'s own protocol.
 
-    An overview stands for each picture that is asked about; after each `<sot>[x0, y0, x1, y1]<eot>`
-    of a reply stands that region of the first one, from memory. A signal that cannot be read, or
-    was shown before, is followed by nothing. Who asks says how to point, unless the row does.
+    An overview stands for each image of the prompt; each `<sot>[x0, y0, x1, y1]<eot>` of a
+    completion is followed by that region of the first image, from memory. A signal that cannot be
+    read, or whose region was shown before, is followed by nothing. The prompt gets the instruction
+    how to point, unless the row has one.
     """
     shown = [image for message in row.messages for image in message.images]
     points = [_points(message) for message in row.messages]
@@ -59,14 +60,14 @@ def replayed(builder: TokenBuilder, row: Row) -> Row:
 
 
 def _points(message: Message) -> bool:
-    words = [part for part in message.parts if not isinstance(part, Visual)]
-    return message.role == "assistant" and EOT in render_parts(words)
+    text = [part for part in message.parts if not isinstance(part, Visual)]
+    return message.role == "assistant" and EOT in render_parts(text)
 
 
 def _answered(
     builder: TokenBuilder, message: Message, image: Image, known: list[Features]
 ) -> Message:
-    """`message` with each region that it points at behind its signal; adds them to `known`."""
+    """`message` with each region that it points at after its signal; adds them to `known`."""
     parts: list[Part] = []
     for seen, run in groupby(message.parts, key=lambda part: isinstance(part, Visual)):
         if seen:

@@ -31,12 +31,13 @@ from trl.trainer.sft_config import SFTConfig
 
 import mm
 from mm.local.hf_vlm import HFVLM
+from training.batching.built_rows import BuiltRows
 from training.batching.collator import Collator
-from training.batching.image_features import FrozenFeatureCache, see
+from training.batching.image_features import FrozenFeatureCache, encode_images
 from training.data import read_data
 from training.finetune.plan import Plan, cores, make_plan, prepare_model
 from training.finetune.recipe import Recipe
-from training.finetune.setup import arguments
+from training.finetune.setup import training_arguments
 from training.tabletop.render import render
 from training.tabletop.scene import Scene, make_scene
 from training.tabletop.traces import caption
@@ -193,35 +194,34 @@ class Watch(TrainerCallback):
 
 
 def _ours(vlm: HFVLM, load: Load, folder: Path, batch: int) -> Any:
-    recipe = load.recipe
-    plan = make_plan(recipe, vlm.engine.model)
+    plan = make_plan(load.recipe, vlm.engine.model)
     collator = Collator(vlm.builder)
     data = read_data(load.rows)
     lengths = [collator.length(row) for row in data]
     course = Course(
-        train=Rows(data, range(len(data)), lengths, [""] * len(data)),
+        train=Rows(BuiltRows(data, collator.build), range(len(data)), lengths, [()] * len(data)),
         held_out=None,
-        collate=collator,
-        see=see if load.vision else FrozenFeatureCache(plan.memory // 8),
+        collator=collator,
+        encode=encode_images if load.vision else FrozenFeatureCache(plan.memory // 8),
         pace=Pace(),
         budget=plan.batch_tokens,
     )
-    model = prepare_model(vlm.engine.model, recipe, plan)
-    args = _arguments(load, plan, folder, dataset_kwargs={"skip_prepare_dataset": True})
+    model = prepare_model(vlm.engine.model, plan)
+    args = _arguments(plan, folder, dataset_kwargs={"skip_prepare_dataset": True})
     return SFT(model, args, course, vlm.builder.tokenizer)
 
 
 def _theirs(vlm: HFVLM, load: Load, folder: Path, batch: int) -> Any:
     plan = make_plan(load.recipe, vlm.engine.model)
-    model = prepare_model(vlm.engine.model, load.recipe, plan)
+    model = prepare_model(vlm.engine.model, plan)
     more = {"per_device_train_batch_size": batch, "assistant_only_loss": True}
-    args = _arguments(load, plan, folder, **more)
+    args = _arguments(plan, folder, **more)
     return stock_trainer(model, args, load.rows, vlm.builder)
 
 
-def _arguments(load: Load, plan: Plan, folder: Path, **more: Any) -> Any:
+def _arguments(plan: Plan, folder: Path, **more: Any) -> Any:
     more = {"max_length": None, **more}
-    args = arguments(SFTConfig, load.recipe, plan, folder, best=None, **more)
+    args = training_arguments(SFTConfig, plan, folder, best_metric=None, **more)
     args.save_strategy = SaveStrategy.NO
     return args
 

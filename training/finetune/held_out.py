@@ -1,69 +1,83 @@
-"""How good a model in training is: the share it answers rightly, by the judge of `mm eval`."""
+"""How good a model in training is: its accuracy on held-out questions, judged as by `mm eval`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from mm.local.hf_vlm import HFVLM
 from mm.session import Strategy, name_of, run
-from mm.strategies.single import direct
 from mm.types import Sampling
+from training.data import Row
 from training.evaluation.controls import Condition
 from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import Interval, wilson
-from training.evaluation.questions import Questions
+from training.evaluation.questions import Questions, truth
 from training.trainers.course import Rows
-from vision import replay, zoom
 
-from .recipe import Looks
+from .plan import Plan
+from .setup import change_of
 
-ASKED: Mapping[Looks | None, Strategy] = {
-    None: direct,
-    "tool": partial(zoom, offer=False),
-    "inline": partial(zoom, layout="inline", offer=False),
-    "replay": partial(replay, protocol="sot"),
-}
-"""How questions are asked of a model whose replies look again in some way."""
-
-SHOWN = Sampling(max_tokens=64)
-"""A sample is printed on one line; a model that has learnt nothing yet may not know how to end."""
+SAMPLE_SAMPLING = Sampling(max_tokens=64)
+"""A sample reply is printed on one line; an untrained model may not know how to end."""
 
 THREADS = 16
 """Questions asked at a time: the engine answers them in one batch."""
 
+MOST = 500
+"""The most held-out questions that are asked."""
 
-def questions_of(rows: Rows, *, most: int = 500) -> Questions | None:
-    """At most so many of `rows` as questions; None where they do not say what is right."""
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out rows that can be asked and judged, as questions.
+
+    Attributes:
+        unjudged: how many rows have no answer that could be judged: text without a short answer.
+    """
+
+    questions: Questions
+    unjudged: int = 0
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+
+def held_out_questions(plan: Plan, rows: Rows, *, most: int = MOST) -> HeldOut:
+    """At most so many of `rows` as questions, without those that cannot be judged."""
+    data = replace(rows.data, change=change_of(plan.recipe, None))
     thinned = rows.thinned(most)
-    try:
-        questions = Questions(thinned.data, tuple(thinned.chosen))
-        next(iter(questions))
-    except ValueError:
-        return None
-    return questions
+    judged = [at for at in thinned.chosen if _can_be_judged(data[at])]
+    return HeldOut(Questions(data, tuple(judged)), len(thinned) - len(judged))
 
 
-def judge(vlm: HFVLM, questions: Questions, strategy: Strategy = direct) -> Interval:
-    """The share of `questions` that `vlm` answers rightly by `strategy`."""
+def accuracy(vlm: HFVLM, held_out: HeldOut, strategy: Strategy) -> Interval:
+    """The share of the questions that `vlm` answers rightly by `strategy`."""
     vlm.engine.model.eval()
     vlm.engine.forget()
-    outcomes = list(
-        evaluate(Condition(name_of(strategy), strategy), questions, vlm, threads=THREADS)
-    )
+    condition = Condition(name_of(strategy), strategy)
+    outcomes = list(evaluate(condition, held_out.questions, vlm, threads=THREADS))
     return wilson(sum(o.correct for o in outcomes), len(outcomes))
 
 
-def samples(
-    vlm: HFVLM, questions: Questions, strategy: Strategy = direct, count: int = 3
+def sample_replies(
+    vlm: HFVLM, held_out: HeldOut, strategy: Strategy, count: int = 3
 ) -> Sequence[str]:
-    """What `vlm` says now to the first few of `questions`, and what is right."""
+    """A line for each of the first few questions: the question, what `vlm` replies, the answer."""
     vlm.engine.forget()
     lines = []
-    for item in islice(questions, count):
-        trace = run(strategy, item.sample, vlm, sampling=SHOWN)
+    for item in islice(held_out.questions, count):
+        trace = run(strategy, item.sample, vlm, sampling=SAMPLE_SAMPLING)
         asked = " ".join(m.text.strip() for m in item.sample.prompt if m.role == "user")
-        said = trace.best.messages[-1].text.strip()
-        lines.append(f"  {asked[:70]}  ->  {said[:70]}  ({item.sample.target})")
+        reply = trace.best.messages[-1].text.strip()
+        lines.append(f"  {asked[:70]}  ->  {reply[:70]}  ({item.sample.target})")
     return lines
+
+
+def _can_be_judged(row: Row) -> bool:
+    try:
+        truth(row)
+    except ValueError:
+        return False
+    return True

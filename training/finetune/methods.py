@@ -1,4 +1,7 @@
-"""How each method trains: TRL's trainer over our rows, and the arguments that are its own."""
+"""How each method trains: TRL's trainer over our rows, and the arguments that are its own.
+
+A method's modules are imported where it is chosen.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,28 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate import PartialState
-from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.sft_config import SFTConfig
 
 from mm.local.hf_vlm import HFVLM
 from mm.session import Strategy, name_of
-from mm.types import Sampling
-from training.batching.collator import Collator, PairCollator
-from training.data import BadData, Row
-from training.rewards.presets import read_mixes
+from mm.strategies.single import direct
+from training.batching.built_rows import Build
+from training.data import BadData
 from training.trainers.course import Rows
-from training.trainers.dpo import DPO
-from training.trainers.grpo import GRPO, LOSSES, Clip
-from training.trainers.lengths import length_of_pair, length_of_reply
-from training.trainers.rollouts import Explorer
-from training.trainers.sft import SFT
+from training.trainers.row_builders import build_pair, build_reply
 
 from .plan import Plan
 from .recipe import Looks, Recipe
 
-LOSS_WORDS: Mapping[str, str] = {"loss": "loss", "eval_loss": "held-out loss"}
-"""What a line of progress says, by the log's keys."""
+if TYPE_CHECKING:
+    from training.trainers.rollouts import Explorer
 
-REWARD_WORDS: Mapping[str, str] = {
+LOSS_LABELS: Mapping[str, str] = {"loss": "loss", "eval_loss": "held-out loss"}
+"""What a line of progress shows: labels by the log's keys."""
+
+REWARD_LABELS: Mapping[str, str] = {
     "reward": "reward",
     "accuracy": "right",
     "looks": "looks",
@@ -48,7 +46,7 @@ _LAYOUTS: Mapping[Looks | None, Mapping[str, str]] = {
     "inline": {"layout": "inline"},
     "replay": {"protocol": "sot"},
 }
-"""What a way to look again is called by `zoom`, and by `replay`."""
+"""The options of `zoom` and of `replay` for each way to look again."""
 
 
 @dataclass(frozen=True)
@@ -57,40 +55,78 @@ class Method:
 
     Attributes:
         trainer: TRL's trainer over a course, and `config` the class of its arguments.
-        collate: makes a batch of rows; `length` is how many tokens a row takes of one.
+        build: makes the token sequences of a row.
+        strategy: how held-out questions are answered.
         options: arguments that only this method has.
-        words: what a line of progress says.
-        best: the log's key by which the best checkpoint is chosen.
+        labels: what a line of progress shows.
+        best_metric: the log's key by which the best checkpoint is chosen.
     """
 
-    trainer: Any
+    trainer: Callable[..., Any]
     config: Any
-    collate: Any
-    length: Callable[[Row], int]
-    options: Callable[[Recipe, Plan, Rows], Mapping[str, Any]]
-    words: Mapping[str, str]
-    best: str = "eval_loss"
+    build: Build
+    strategy: Strategy
+    options: Callable[[Plan, Rows], Mapping[str, Any]]
+    labels: Mapping[str, str]
+    best_metric: str = "eval_loss"
 
 
-def method_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Method:
-    """The way of the recipe's method; GRPO samples its answers by `strategy`.
+def method_of(plan: Plan, vlm: HFVLM, strategy: Strategy) -> Method:
+    """The method of the plan's recipe; GRPO samples its answers by `strategy`.
 
     Raises:
         BadData: the recipe asks for what its method cannot do.
     """
-    collator = Collator(vlm.builder)
-    if recipe.method == "sft":
-        length = length_of_reply(vlm.builder)
-        return Method(SFT, SFTConfig, collator, length, _sft_options, LOSS_WORDS)
-    if recipe.method == "dpo":
-        pairs = PairCollator(collator)
-        length = length_of_pair(vlm.builder)
-        return Method(DPO, DPOConfig, pairs, length, _dpo_options, LOSS_WORDS)
+    if plan.recipe.method == "grpo":
+        return _grpo(plan.recipe, vlm, strategy)
+    return _dpo(plan.recipe, vlm) if plan.recipe.method == "dpo" else _sft(plan.recipe, vlm)
+
+
+def _sft(recipe: Recipe, vlm: HFVLM) -> Method:
+    from trl.trainer.sft_config import SFTConfig
+
+    from training.trainers.sft import SFT
+
+    build = build_reply(vlm.builder)
+    return Method(SFT, SFTConfig, build, taught_strategy(recipe.looks), _sft_options, LOSS_LABELS)
+
+
+def _dpo(recipe: Recipe, vlm: HFVLM) -> Method:
+    from trl.trainer.dpo_config import DPOConfig
+
+    from training.trainers.dpo import DPO
+
+    build = build_pair(vlm.builder)
+    return Method(DPO, DPOConfig, build, taught_strategy(recipe.looks), _dpo_options, LOSS_LABELS)
+
+
+def _grpo(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Method:
+    from trl.trainer.grpo_config import GRPOConfig
+
+    from training.trainers.grpo import GRPO, Clip
+
     explorer = explorer_of(recipe, vlm, strategy)
     clip = Clip(recipe.clip_low, recipe.clip_high, gradients=recipe.loss == "gppo")
-    trainer = partial(GRPO, explorer=explorer, clip=clip)
-    best = "eval_reward"
-    return Method(trainer, GRPOConfig, collator, explorer.length, _grpo_options, REWARD_WORDS, best)
+    return Method(
+        partial(GRPO, explorer=explorer, clip=clip),
+        GRPOConfig,
+        explorer.build,
+        explorer.strategy,
+        _grpo_options,
+        REWARD_LABELS,
+        "eval_reward",
+    )
+
+
+def taught_strategy(looks: Looks | None) -> Strategy:
+    """The strategy of a model whose completions were taught to look again in some way."""
+    if looks is None:
+        return direct
+    from vision import replay, zoom
+
+    if looks == "replay":
+        return partial(replay, **_LAYOUTS[looks])
+    return partial(zoom, layout=looks, offer=False)
 
 
 def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
@@ -99,12 +135,14 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
     Raises:
         BadData: its rewards are none, or its loss cannot have what it asks for.
     """
+    from mm.types import Sampling
+    from training.rewards.presets import read_mixes
+    from training.trainers.rollouts import Explorer
+
     if recipe.loss == "gppo" and recipe.beta:
         raise BadData("gppo: clipped tokens keep their gradients, which KL would weigh: no --beta")
     if recipe.accumulate != 1:
         raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
-    if recipe.group < 2:
-        raise BadData(f"grpo: --group must be at least 2, to compare with, got {recipe.group}")
     sampling = Sampling(recipe.max_tokens, temperature=recipe.temperature, seed=recipe.seed)
     mixes = read_mixes(recipe.rewards, recipe.rewards_by_source)
     return Explorer(vlm, bound(strategy, recipe), mixes, sampling)
@@ -114,7 +152,7 @@ def bound(strategy: Strategy, recipe: Recipe) -> Strategy:
     """`strategy` with those of the recipe's options that it has.
 
     Raises:
-        BadData: the recipe says how to look again, which is none of the strategy's ways.
+        BadData: the strategy cannot look again in the way that the recipe says.
     """
     has = inspect.signature(strategy).parameters
     layout = {key: value for key, value in _LAYOUTS[recipe.looks].items() if key in has}
@@ -124,21 +162,24 @@ def bound(strategy: Strategy, recipe: Recipe) -> Strategy:
     return partial(strategy, **given) if given else strategy
 
 
-def _sft_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
+def _sft_options(plan: Plan, rows: Rows) -> Mapping[str, Any]:
     return {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}}
 
 
-def _dpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
-    return {"max_length": None, "beta": 0.1 if recipe.beta is None else recipe.beta}
+def _dpo_options(plan: Plan, rows: Rows) -> Mapping[str, Any]:
+    return {"max_length": None, "beta": 0.1 if plan.recipe.beta is None else plan.recipe.beta}
 
 
-def _grpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
-    answers = _questions(recipe) * recipe.group
+def _grpo_options(plan: Plan, rows: Rows) -> Mapping[str, Any]:
+    from training.trainers.grpo import LOSSES
+
+    recipe = plan.recipe
+    answers = _prompts_per_process(recipe) * recipe.group
     parts = parts_of(answers, max(rows.lengths) + recipe.max_tokens, plan.batch_tokens)
     return {
         **LOSSES[recipe.loss],
         "beta": recipe.beta or 0.0,
-        "use_bias_correction_kl": False,  # KL as GRPO's paper has it
+        "use_bias_correction_kl": False,  # KL as in GRPO's paper
         "epsilon": recipe.clip_low,
         "epsilon_high": recipe.clip_high,
         "temperature": recipe.temperature,
@@ -151,12 +192,11 @@ def _grpo_options(recipe: Recipe, plan: Plan, rows: Rows) -> Mapping[str, Any]:
     }
 
 
-def _questions(recipe: Recipe) -> int:
-    """Questions that each process asks in a step."""
+def _prompts_per_process(recipe: Recipe) -> int:
     processes = PartialState().num_processes
     if recipe.prompts % processes:
         raise BadData(
-            f"--prompts {recipe.prompts}: not to be shared out among {processes} processes"
+            f"--prompts {recipe.prompts}: cannot be divided evenly among {processes} processes"
         )
     return recipe.prompts // processes
 

@@ -12,9 +12,9 @@ import torch
 
 from mm.local.checkpoints import find
 from training.data import BadData
-from training.trainers.fsdp import is_sharded
 from training.trainers.model_parts import bare
 
+from .plan import Plan
 from .recipe import Recipe
 
 CHECKPOINTS = "checkpoints"
@@ -45,19 +45,20 @@ def spent_before(folder: Path) -> float:
     return max((row["seconds"] for row in rows), default=0.0)
 
 
-def save_model(trainer: Any, recipe: Recipe, folder: Path) -> None:
+def save_model(trainer: Any, plan: Plan, folder: Path) -> None:
     """Write the trained model, or its adapter, with all that a checkpoint needs beside it.
 
-    All processes must come here, the first one writes.
+    All processes must call it; the first one writes.
     """
+    name = plan.recipe.model
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
-    bare(model)._modules.pop("box_head", None)  # it has done its part: boxes are read from words
-    source = find(recipe.model)
-    weights = trainer.accelerator.get_state_dict(trainer.model) if is_sharded() else None
+    bare(model)._modules.pop("box_head", None)  # of training alone: boxes are read from the text
+    source = find(name)
+    weights = trainer.accelerator.get_state_dict(trainer.model) if plan.sharded else None
     if not trainer.accelerator.is_main_process:
         return
     if hasattr(model, "peft_config"):
-        base = recipe.model if not Path(recipe.model).exists() else str(source.resolve())
+        base = name if not Path(name).exists() else str(source.resolve())
         model.active_peft_config.base_model_name_or_path = base
         model.save_pretrained(folder, state_dict=weights)
         return

@@ -1,4 +1,7 @@
-"""What the toolkit chooses where a recipe leaves it a choice, from the model and the memory."""
+"""What the toolkit chooses where a recipe leaves it a choice, from the model and the memory.
+
+A plan is made once and holds the recipe; whatever comes after reads the plan.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,7 @@ from mm.local.precision import fast_dtype
 from training.data import BadData
 from training.trainers.compile import WORTH_IT_S, compile_blocks, why_not_compiled
 from training.trainers.course import Rows
-from training.trainers.fsdp import is_sharded
-from training.trainers.model_parts import bare, is_tower
+from training.trainers.model_parts import bare, is_sharded, set_tower_trainable
 
 from .recipe import Recipe
 
@@ -27,8 +29,8 @@ SMALL = 50_000_000
 
 _RATES = (2e-4, 7e-4, 1e-5)
 _SAMPLED_RATES = (2e-5, 1e-4, 1e-6)
-"""Learning rates of adapters, of all weights of small models, and of others: from rows that are
-learnt by heart, and from answers that are sampled."""
+"""Learning rates of adapters, of all weights of small models, and of others: supervised, and from
+answers that are sampled."""
 
 _LORA_TARGET = (
     r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -38,7 +40,7 @@ _LORA_TARGET = (
 
 @dataclass(frozen=True)
 class Plan:
-    """Choices, made.
+    """A recipe, and every choice that it leaves.
 
     Attributes:
         lora: an adapter trains; else all weights.
@@ -46,11 +48,13 @@ class Plan:
         autocast: forward passes in bfloat16.
         checkpointing: activations are computed twice, to save memory.
         compiled: the decoder's blocks are compiled.
-        muon: Muon where it can, else AdamW alone.
-        answers: grpo: questions in a step, and answers to each; else None.
-        needed, memory: bytes for all weights and their optimiser, and what the device has.
+        muon: Muon for the matrices that it fits, else AdamW alone.
+        sharded: FSDP shards the weights among processes.
+        needed, memory: bytes for all weights and their optimizer, and what the device has.
+        row_bytes: of built rows that may be cached by each process; 0 in grpo, which asks anew.
     """
 
+    recipe: Recipe
     lora: bool
     vision: bool
     learning_rate: float
@@ -61,12 +65,13 @@ class Plan:
     checkpointing: bool
     compiled: bool
     muon: bool
-    answers: tuple[int, int] | None
+    sharded: bool
     needed: int
     memory: int
+    row_bytes: int
 
     def lines(self, train: Rows, held_out: Rows | None) -> list[str]:
-        """What a person may want to know, or to overrule, before it begins."""
+        """What a person may want to know, or to overrule, before the training begins."""
         share = f"{self.needed / 2**30:.1f} of {self.memory / 2**30:.1f} GiB"
         held = f"{len(held_out)} held out" if held_out else "none held out"
         mean = sum(train.lengths) // len(train)
@@ -82,10 +87,10 @@ class Plan:
         ]
 
     def _steps(self, train: Rows) -> str:
-        if self.answers is None:
+        if self.recipe.method != "grpo":
             steps = -(-sum(train.lengths) // self.batch_tokens)
             return f"{steps:,} steps an epoch of {self.batch_tokens:,} tokens (--batch-tokens)"
-        questions, group = self.answers
+        questions, group = self.recipe.prompts, self.recipe.group
         steps = max(len(train) // questions, 1)
         return (
             f"{steps:,} steps an epoch of {questions} questions with {group} answers each "
@@ -96,25 +101,25 @@ class Plan:
 def make_plan(recipe: Recipe, model: Any) -> Plan:
     """The plan for `model` on the device that it is on.
 
-    All weights train where they and the optimiser, or what FSDP leaves a process of them, fit in a
-    quarter of the memory; else an adapter of the language model. The vision tower rests unless the
+    All weights train where they and the optimizer, or a process's shard of them, fit in a quarter
+    of the memory; else an adapter of the language model. The vision tower is frozen unless the
     recipe says otherwise: what it has learnt is worth more than what a small data set can teach it,
-    and a picture is then encoded once.
+    and an image is then encoded once.
 
     Raises:
         BadData: the recipe asks for what its method cannot do.
     """
     if recipe.method == "dpo" and recipe.vision:
-        raise BadData("dpo: policy and reference share what they see: leave --vision out")
+        raise BadData("dpo: policy and reference share image features: leave --vision out")
     if recipe.box_loss and (recipe.method != "sft" or recipe.looks != "replay"):
         raise BadData("box_loss is for sft on rows that are replayed: --looks replay")
     if recipe.report_to and find_spec(recipe.report_to) is None:
         raise BadData(f"--report-to {recipe.report_to}: pip install {recipe.report_to}")
     if recipe.quantize and recipe.lora is False:
-        raise BadData("--quantize is for an adapter on weights that rest: leave --full out")
+        raise BadData("--quantize is for an adapter on frozen weights: leave --full out")
     plan = _chosen(recipe, model)
-    if is_sharded():
-        _check_sharded(recipe, plan)
+    if plan.sharded:
+        _check_sharded(plan)
     if plan.lora and recipe.box_loss:
         raise BadData("an adapter holds no box head: --full, or --box-loss 0")
     if plan.lora and plan.vision:
@@ -122,13 +127,13 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
     return plan
 
 
-def _check_sharded(recipe: Recipe, plan: Plan) -> None:
-    """What can be trained with weights that processes share."""
+def _check_sharded(plan: Plan) -> None:
+    """Refuse what cannot be trained with sharded weights."""
     refused = {
-        "--vision: the tower rests": plan.vision,
-        "--quantize: weights of a few bits are not taken apart": recipe.quantize,
+        "--vision: the tower is frozen": plan.vision,
+        "--quantize: quantized weights are not sharded": plan.recipe.quantize,
         "--optimizer muon: it needs whole matrices": plan.muon,
-        "--box-loss: some batches would give its head no gradient": recipe.box_loss,
+        "--box-loss: some batches would give its head no gradient": plan.recipe.box_loss,
     }
     for what, asked in refused.items():
         if asked:
@@ -136,12 +141,12 @@ def _check_sharded(recipe: Recipe, plan: Plan) -> None:
 
 
 def _chosen(recipe: Recipe, model: Any) -> Plan:
-    """Every choice, made."""
     import torch
 
+    sharded, processes = is_sharded(), PartialState().num_processes
     count = sum(p.numel() for p in model.parameters())
     memory = memory_of(model.device)
-    needed = count * FULL_BYTES // (PartialState().num_processes if is_sharded() else 1)
+    needed = count * FULL_BYTES // (processes if sharded else 1)
     fits = needed <= memory // 4
     lora = (not fits) if recipe.lora is None else recipe.lora
     lora = lora or recipe.quantize is not None
@@ -149,6 +154,7 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
     sampled = recipe.method == "grpo"
     rates = _SAMPLED_RATES if sampled else _RATES
     return Plan(
+        recipe=recipe,
         lora=lora,
         vision=bool(recipe.vision),
         learning_rate=recipe.learning_rate or rates[0 if lora else 1 if small else 2],
@@ -158,18 +164,19 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
         autocast=fast_dtype(model.device) == torch.bfloat16,
         checkpointing=not small,
         compiled=_pays(recipe, small and model.device.type == "cpu"),
-        muon=_by_muon(recipe, small and not lora),
-        answers=(recipe.prompts, recipe.group) if sampled else None,
+        muon=_uses_muon(recipe, small and not lora and not sharded),
+        sharded=sharded,
         needed=needed,
         memory=memory,
+        row_bytes=0 if sampled else memory_of(torch.device("cpu")) // 16 // processes,
     )
 
 
-def _by_muon(recipe: Recipe, small: bool) -> bool:
-    """As the recipe says, else where all weights of a small model learn rows by heart: a batch
-    teaches them more than by AdamW, and takes longer, but for less."""
+def _uses_muon(recipe: Recipe, small: bool) -> bool:
+    """As the recipe says, else where all weights of a small model train in sft: there a batch
+    teaches more than by AdamW, and takes less than as much longer."""
     if recipe.optimizer is None:
-        return small and recipe.method == "sft" and not is_sharded()
+        return small and recipe.method == "sft"
     return recipe.optimizer == "muon"
 
 
@@ -186,8 +193,8 @@ def _pays(recipe: Recipe, overhead: bool) -> bool:
     return recipe.compile
 
 
-def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
-    """`model` with what shall train wanting gradients, in float32."""
+def prepare_model(model: Any, plan: Plan) -> Any:
+    """`model` as the plan trains it: trainable weights in float32, all others frozen."""
     import torch
 
     torch.set_num_threads(cores())
@@ -196,12 +203,10 @@ def prepare_model(model: Any, recipe: Recipe, plan: Plan) -> Any:
         speed_up(model)
     model.requires_grad_(not plan.lora)
     if plan.lora:
-        model = _adapted(model, recipe)
+        model = _adapted(model, plan.recipe)
     else:
         model.float()
-    for name, weights in model.named_parameters():
-        if is_tower(name):
-            weights.requires_grad_(plan.vision)
+    set_tower_trainable(model, plan.vision)
     if plan.compiled:
         compile_blocks(bare(model))
     return model
@@ -218,7 +223,7 @@ def memory_of(device: Any) -> int:
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,16 +1,17 @@
-"""What a person sees of a training: a line now and then, a picture of the losses, the best kept."""
+"""What a person sees of a training: a line now and then, a plot of the losses, the best kept."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
-from training.trainers.fsdp import whole
+from training.trainers.model_parts import is_sharded
 from training.trainers.schedule import Pace
 
 EVERY_S = 10.0
@@ -21,13 +22,13 @@ CHECKS = 10
 
 
 class Progress(TrainerCallback):
-    """Prints how it goes, keeps it in `log`, and says when to check and when to stop.
+    """Prints progress, appends it to `log`, and says when to evaluate, to save and to stop.
 
     Args:
-        samples: rows in an epoch, to tell how many have been seen.
-        checks: whether there is something to check on.
-        told: lines about what the model says now, for each check.
-        words: what a line says, by the log's keys.
+        samples: rows in an epoch, to count how many have been seen.
+        checks: whether rows are held out to evaluate on.
+        replies: makes lines about what the model says now, for each evaluation.
+        labels: what a line shows, by the log's keys.
         every: only after a multiple of so many steps may a checkpoint be written.
     """
 
@@ -37,16 +38,16 @@ class Progress(TrainerCallback):
         log: Path,
         samples: int,
         checks: bool,
-        told: Callable[[], Sequence[str]] | None = None,
+        replies: Callable[[], Sequence[str]] | None = None,
         *,
-        words: Mapping[str, str],
+        labels: Mapping[str, str],
         every: int = 1,
     ) -> None:
         self._pace = pace
         self._samples = samples
         self._checks = checks
-        self._told = told
-        self._words = words
+        self._replies = replies
+        self._labels = labels
         self._every = every
         self._log = log
         self._checked = 0
@@ -80,16 +81,16 @@ class Progress(TrainerCallback):
         row = {"step": state.global_step, "seconds": round(self._pace.spent_s, 1), **logs}
         with self._log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        if any(key in logs for key in self._words):
+        if any(key in logs for key in self._labels):
             print(self._line(state, logs), file=sys.stderr, flush=True)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """Print what the held-out check has to say."""
-        if not self._told:
+        """Print what the model replies now."""
+        if not self._replies:
             return
-        with whole(kw["model"]):
+        with gathered_if_sharded(kw["model"]):
             if state.is_world_process_zero:
-                print(*self._told(), sep="\n", file=sys.stderr, flush=True)
+                print(*self._replies(), sep="\n", file=sys.stderr, flush=True)
 
     def _due(self) -> bool:
         if self._pace.spent_s - self._shown_s < EVERY_S:
@@ -103,18 +104,27 @@ class Progress(TrainerCallback):
         speed = (seen - self._began[0] * self._samples) / since if since else 0.0
         left = self._pace.left_s(state.global_step, state.max_steps)
         parts = [f"step {state.global_step}", f"{seen:,.0f} samples ({speed:.0f}/s)"]
-        said = {said: logs[key] for key, said in self._words.items() if logs.get(key) is not None}
-        parts += [f"{word} {value:.4f}" for word, value in said.items()]
+        known = {key: logs[key] for key in self._labels if logs.get(key) is not None}
+        parts += [f"{self._labels[key]} {value:.4f}" for key, value in known.items()]
         parts.append(f"{clock(left)} left" if left is not None else "")
         return "  ".join(filter(None, parts))
 
 
+def gathered_if_sharded(model: Any) -> AbstractContextManager[None]:
+    """Meanwhile each process holds all weights of `model`; all processes must enter."""
+    if not is_sharded():
+        return nullcontext()
+    from training.trainers.fsdp import gathered
+
+    return gathered(model)
+
+
 def clock(seconds: float) -> str:
     """Minutes and seconds, or hours and minutes: "4:07", "3 h 12 min"."""
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 60}:{whole % 60:02d}"
+    rounded = round(seconds)
+    if rounded >= 3600:
+        return f"{rounded // 3600} h {rounded % 3600 // 60} min"
+    return f"{rounded // 60}:{rounded % 60:02d}"
 
 
 def plot_losses(log: Path, out: Path) -> None:

@@ -1,186 +1,123 @@
-"""What is to be trained, on what and how: a YAML file, and flags that override it."""
+"""What is to be trained, on what and how; the one place that says which keys there are."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
 
-from training.data import BadData
+from .recipe_keys import MethodName, check_values, key, keys_of
 
-MethodName = Literal["sft", "dpo", "grpo"]
 Loss = Literal["grpo", "dapo", "dr_grpo", "gspo", "gppo"]
 Looks = Literal["tool", "inline", "replay"]
 
-SHIPPED = Path(__file__).parent.parent / "recipes"
+SEEDS = 2**32 - 1
+"""The largest seed that all libraries take."""
+
+ONLY_GRPO = ("grpo",)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A training. None leaves a choice to the toolkit, which prints it.
 
-    Attributes:
-        data: rows to learn from.
-        eval_data: rows held out: for the loss that chooses the best checkpoint, and for the final
-            accuracy. None holds out a share of `data`, if that has enough rows.
-        output: the folder for the trained model; a folder named checkpoints stands in it meanwhile.
-        epochs: how often each row is seen; None for 3, or for as often as `max_minutes` allow.
-        max_minutes: stop then, at the end of the learning rate's fall, with everything saved.
-        learning_rate: at its highest.
-        batch_tokens: padded tokens in a step's batch, visual ones too.
-        accumulate: batches that a step adds up.
-        optimizer: "muon" learns small models, all of whose weights train, in fewer steps; None
-            for that where it is so, in sft.
-        quantize: the language model's weights in "4bit" or "8bit" under an adapter (QLoRA), through
-            bitsandbytes.
-        lora: train an adapter of `lora_rank`; else all weights.
-        vision: train the vision tower too.
-        compile: compile the decoder's blocks; None for where that pays.
-        blind: show grey pictures, as a control of what is learnt from the words alone.
-        beta: how close to stay to where it began; None for 0.1 (dpo), or 0, no reference (grpo).
-        strategy: grpo: how an answer is sampled.
-        rewards: grpo: a name, a sum of terms, or a mapping, see mixes.py; for rows from a source
-            that `rewards_by_source` names, what stands there.
-        prompts, group: grpo: questions in a step, and answers to each.
-        iterations: grpo: how often a step's answers are learnt from.
-        temperature: grpo: of the answers.
-        max_looks, max_tokens: grpo: in an answer, and in each of its replies.
-        loss, clip_low, clip_high: grpo: see grpo.py.
-        report_to: log to that too, besides log.jsonl.
-        format: how the rows are written; "auto" tells by their columns.
-        ignore: columns of the rows to leave unread, names between commas.
-        looks: how replies look again, in rows, in answers that are sampled, and to held-out
-            questions: "tool" calls, VLM-R3's crops "inline", or "replay": what VGR's signals point
-            at follows them. None: by the strategy's own way.
-        box_loss: sft: the weight of VGR's box loss, for rows that are replayed.
+    Raises:
+        BadData: a value that its key does not take.
     """
 
     method: MethodName = "sft"
-    data: str = ""
-    eval_data: str | None = None
-    model: str = "tiny"
-    output: str = ""
-    epochs: float | None = None
-    max_minutes: float | None = None
-    max_steps: int | None = None
-    learning_rate: float | None = None
-    batch_tokens: int | None = None
-    accumulate: int = 1
-    optimizer: Literal["adamw", "muon"] | None = None
-    quantize: Literal["4bit", "8bit"] | None = None
-    lora: bool | None = None
-    lora_rank: int = 16
-    vision: bool | None = None
-    compile: bool | None = None
-    blind: bool = False
-    beta: float | None = None
-    strategy: str = "zoom"
-    rewards: str | dict | None = "accuracy"
-    rewards_by_source: dict | None = None
-    prompts: int = 8
-    group: int = 8
-    iterations: int = 1
-    temperature: float = 1.0
-    max_looks: int = 6
-    max_tokens: int = 512
-    loss: Loss = "grpo"
-    clip_low: float = 0.2
-    clip_high: float = 0.2
-    seed: int = 0
-    device: str | None = None
-    report_to: Literal["tensorboard", "trackio"] | None = None
-    format: str = "auto"
-    ignore: str | None = None
-    looks: Looks | None = None
-    box_loss: float = 0.0
-    allow_absolute_paths: bool = False
-    allow_urls: bool = False
+    data: str = key("", "Rows to learn from.")
+    eval_data: str | None = key(
+        None, "Rows held out; where none are named, a share of many `data` is."
+    )
+    model: str = key("tiny", "`tiny`, a hub id, or a local folder.")
+    output: str = key("", "Folder for the trained model, and for its checkpoints meanwhile.")
+    max_minutes: float | None = key(
+        None, "Be done by then, at the end of the learning rate's fall.", above=0
+    )
+    max_steps: int | None = key(None, "Be done by then.", at_least=1)
+    epochs: float | None = key(
+        None, "How often to see each row; 3, or what minutes or steps allow.", above=0
+    )
+    learning_rate: float | None = key(None, "At its highest.", above=0)
+    batch_tokens: int | None = key(
+        None, "Padded tokens in a batch, visual ones included.", at_least=1
+    )
+    optimizer: Literal["adamw", "muon"] | None = key(
+        None, "adamw or muon; by default muon for small models, all of whose weights train in sft."
+    )
+    quantize: Literal["4bit", "8bit"] | None = key(
+        None, "4bit or 8bit weights under an adapter (QLoRA), through bitsandbytes."
+    )
+    lora: bool | None = key(None, "An adapter, or all weights.", flag="--lora/--full")
+    lora_rank: int = key(16, "Of the adapter.", at_least=1)
+    vision: bool | None = key(
+        None, "Train the vision tower too, or freeze it.", flag="--vision/--no-vision"
+    )
+    compile: bool | None = key(
+        None, "Compile the decoder; by default where that pays.", flag="--compile/--no-compile"
+    )
+    blind: bool = key(False, "Show grey images: a control.", flag="--blind")
+    looks: Looks | None = key(
+        None,
+        "How completions look again, in rows and in answers: tool calls, VLM-R3's crops inline, "
+        "or replay of what VGR's signals point at.",
+    )
+    seed: int = key(0, "Of the order of rows, and of answers.", at_least=0, at_most=SEEDS)
+    report_to: Literal["tensorboard", "trackio"] | None = key(
+        None, "Log to tensorboard or trackio too."
+    )
+    device: str | None = key(None, "cpu, cuda, cuda:1, mps; the best there is by default.")
+    format: str = key("auto", "How rows are written; auto finds out from their columns.")
+    ignore: str | None = key(None, "Columns to leave unread, names between commas.")
+    allow_absolute_paths: bool = key(
+        False, "Rows may name images outside their folder.", flag="--allow-absolute-paths"
+    )
+    allow_urls: bool = key(
+        False, "Rows may name images on the web: downloaded.", flag="--allow-urls"
+    )
+    accumulate: int = key(
+        1, "Batches whose gradients a step sums.", at_least=1, methods=("sft", "dpo")
+    )
+    box_loss: float = key(
+        0.0, "With --looks replay: the weight of VGR's box loss.", at_least=0, methods=("sft",)
+    )
+    beta: float | None = key(
+        None,
+        "How close to stay to the start; 0.1 in dpo, 0 in grpo by default.",
+        at_least=0,
+        methods=("dpo", "grpo"),
+    )
+    strategy: str = key("zoom", "How answers are sampled; zoom by default.", methods=ONLY_GRPO)
+    rewards: str | dict | None = key(
+        "accuracy",
+        "Such as r-grpo, or accuracy + 0.5*looked@accuracy.",
+        flag="--reward",
+        methods=ONLY_GRPO,
+    )
+    rewards_by_source: dict | None = key(
+        None, "Other rewards for the rows of some sources.", flag="", methods=ONLY_GRPO
+    )
+    prompts: int = key(8, "Questions in a step.", at_least=1, methods=ONLY_GRPO)
+    group: int = key(8, "Answers to each.", at_least=2, methods=ONLY_GRPO)
+    iterations: int = key(1, "How often each answer is learnt from.", at_least=1, methods=ONLY_GRPO)
+    temperature: float = key(1.0, "Of answers.", above=0, methods=ONLY_GRPO)
+    max_looks: int = key(6, "In an answer.", at_least=0, methods=ONLY_GRPO)
+    max_tokens: int = key(512, "In a turn of an answer.", at_least=1, methods=ONLY_GRPO)
+    loss: Loss = key("grpo", "grpo, dapo, dr_grpo, gspo or gppo.", methods=ONLY_GRPO)
+    clip_low: float = key(
+        0.2, "How far a probability may fall; 0.2 by default.", at_least=0, methods=ONLY_GRPO
+    )
+    clip_high: float = key(
+        0.2, "How far it may rise; 0.2 by default.", at_least=0, methods=ONLY_GRPO
+    )
+
+    def __post_init__(self) -> None:
+        check_values(Recipe, vars(self))
 
 
-def shipped() -> dict[str, str]:
-    """The recipes that come along: their names, and what each says of itself first."""
-    return {
-        path.stem: path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        for path in sorted(SHIPPED.glob("*.yaml"))
-    }
+KEYS = keys_of(Recipe)
+"""What each key means and takes: flags, checks and tables are made from these."""
 
-
-def find_recipe(name: Path) -> Path:
-    """The file `name`, or the shipped recipe of that name.
-
-    Raises:
-        BadData: there is neither.
-    """
-    ours = SHIPPED / f"{name}.yaml"
-    if not name.is_file() and not ours.is_file():
-        raise BadData(f"{name}: no such file, and none of the recipes {', '.join(shipped())}")
-    return name if name.is_file() else ours
-
-
-def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe in the YAML file `path`, or shipped under that name, if one is given, under those
-    `overrides` that are given.
-
-    Paths in the file are relative to where the command runs, as flags are.
-
-    Raises:
-        BadData: the file cannot be read, or a key or value in it is none of a recipe's.
-    """
-    written = _read(find_recipe(path)) if path else {}
-    given = {
-        key: _checked(f"--{key.replace('_', '-')}", key, value)
-        for key, value in overrides.items()
-        if value is not None
-    }
-    method = written.get("method")
-    if method and given.get("method", method) != method:
-        raise BadData(f"{path} is a recipe for {method}: mm train {method} {path}")
-    recipe = replace(Recipe(), **{**written, **given})
-    for needed in ("data", "output"):
-        if not getattr(recipe, needed):
-            raise BadData(f"give --{needed}: what to learn from, and the folder for the result")
-    return recipe
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadData(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise BadData(f"{path}: expected keys and values, found {found!r}")
-    return {key: _checked(str(path), key, value) for key, value in found.items()}
-
-
-def _checked(place: str, key: Any, value: Any) -> Any:
-    types = get_type_hints(Recipe)
-    if key not in types:
-        near = difflib.get_close_matches(str(key), types, 1) or [", ".join(types)]
-        raise BadData(f"{place}: expected a recipe's key, found {key!r}; is it {near[0]}?")
-    if not _fits(value, types[key]):
-        raise BadData(f"{place}: expected {key} to be {_said(types[key])}, found {value!r}")
-    return value
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    kinds = [each for each in _parts(kind) if isinstance(each, type)]
-    words = [each for each in _parts(kind) if isinstance(each, str)]
-    if isinstance(value, bool):
-        return bool in kinds
-    return value in words or isinstance(value, (*kinds, *([int] if float in kinds else [])))
-
-
-def _parts(kind: Any) -> list[Any]:
-    """The types, and the words of literals, that `kind` allows."""
-    inner = get_args(kind)
-    return [part for each in inner for part in _parts(each)] if inner else [kind]
-
-
-def _said(kind: Any) -> str:
-    names = {type(None): "empty", str: "text", bool: "true or false", int: "int", float: "number"}
-    names[dict] = "a mapping"
-    return " or ".join(names.get(part, str(part)) for part in _parts(kind))
+Recipe.__doc__ = f"{Recipe.__doc__}\n    Attributes:\n" + "\n".join(
+    f"        {name}: {known.help}" for name, known in KEYS.items()
+)

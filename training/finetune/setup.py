@@ -1,4 +1,4 @@
-"""What every training begins with: the model, the rows, and the arguments of its trainer."""
+"""What every training starts from: the model, the rows, and the arguments of its trainer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ import mm
 from mm.errors import ModelUnavailable
 from mm.local.hf_vlm import HFVLM
 from mm.tokens.builder import TokenBuilder
-from mm.types import Drawn, Image
-from training.batching.replay_rows import memory_of, replayed
+from training.batching.built_rows import Build, BuiltRows, Sides, facts_of
 from training.data import Access, BadData, Row, read_data, refuse, split_names
-from training.evaluation.controls import greyed
 from training.trainers.course import Rows
-from training.trainers.fsdp import is_sharded
+from training.trainers.model_parts import is_sharded
 
 from .plan import Plan, cores
 from .recipe import Recipe
@@ -37,14 +35,14 @@ WITHOUT_FSDP = (DistributedType.NO, DistributedType.MULTI_CPU)
 """Where accelerate does not turn FSDP on, though it is launched with it."""
 
 ENOUGH = 200
-"""Rows from which on some are held out."""
+"""At least so many rows before some are held out."""
 
 
 def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     """The recipe's model on its device, or on that of this one of several processes.
 
     Raises:
-        BadData: the launcher would take weights apart that could not be put together.
+        BadData: the launcher would shard weights in a way that cannot be gathered.
         ModelUnavailable: it cannot be loaded, or is of a family that the token builder lacks.
     """
     _check_launcher(processes)
@@ -59,7 +57,7 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
 def _check_launcher(processes: PartialState) -> None:
     if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
         raise BadData(
-            "ZeRO-3: questions are answered by whole weights, which FSDP can put together: "
+            "ZeRO-3: questions are answered by all weights, which FSDP can gather: "
             "training/recipes/accelerate/fsdp.yaml"
         )
     if is_sharded() and os.environ.get("FSDP_VERSION") != "2":
@@ -70,40 +68,45 @@ def _check_launcher(processes: PartialState) -> None:
         )
 
 
-def read_rows(recipe: Recipe, path: str, vlm: HFVLM, measure: Callable[[Row], int]) -> Rows:
-    """The rows of `path`, each read, built and measured once before anything is trained.
+def read_rows(plan: Plan, path: str, vlm: HFVLM, build: Build) -> Rows:
+    """The rows of `path`, each read and built once before anything is trained.
 
     Raises:
         BadData: with a line for each row that cannot be learnt from.
     """
+    recipe = plan.recipe
     data = read_data(
         Path(path),
         dialect=recipe.format,
         access=Access(recipe.allow_absolute_paths, recipe.allow_urls),
         ignore=split_names(recipe.ignore),
     ).shown_to(vlm.builder)
-    data = replace(data, change=_change(recipe, vlm))
-    found = list(shown(data.each(partial(_measured, measure)), len(data), f"reading {path}"))
-    refuse(found)
-    sound = [each for each in found if not isinstance(each, BadData)]
-    lengths, seen = zip(*sound, strict=True)
-    return Rows(data, range(len(data)), lengths, linked(seen))
-
-
-def asked(recipe: Recipe, rows: Rows) -> Rows:
-    """`rows` as questions: what a strategy brings is left out of them."""
-    return replace(rows, data=replace(rows.data, change=_blind if recipe.blind else None))
+    data = replace(data, change=change_of(recipe, vlm.builder))
+    rows = BuiltRows(data, build, plan.row_bytes)
+    bad, lengths, images = [], [], []
+    results = with_progress_bar(data.each(partial(_built, build)), len(data), f"reading {path}")
+    for index, found in enumerate(results):
+        if isinstance(found, BadData):
+            bad.append(found)
+            continue
+        sides, (length, of_row, size) = found
+        rows.add(index, sides, size)
+        lengths.append(length)
+        images.append(of_row)
+    refuse(bad)
+    return Rows(rows, range(len(data)), lengths, images)
 
 
 def split(rows: Rows) -> tuple[Rows, Rows | None]:
     """Rows to train on and to hold out, no image among both; none are held out of a few."""
-    out = [zlib.crc32(key.encode()) % HELD_OUT == 0 for key in rows.keys]
+    keys = linked(rows.images)
+    out = [zlib.crc32(key.encode()) % HELD_OUT == 0 for key in keys]
     if len(rows) < ENOUGH or not any(out) or all(out):
         return rows, None
     return rows.some([not held for held in out]), rows.some(out)
 
 
-def shown(results: Iterable[T], total: int, doing: str) -> Iterator[T]:
+def with_progress_bar(results: Iterable[T], total: int, doing: str) -> Iterator[T]:
     """`results`, with a bar on a terminal."""
     if not sys.stderr.isatty():
         yield from results
@@ -115,13 +118,14 @@ def shown(results: Iterable[T], total: int, doing: str) -> Iterator[T]:
     yield from track(results, doing, total=total, console=console, transient=True)
 
 
-def arguments(
-    config: Any, recipe: Recipe, plan: Plan, folder: Path, *, best: str | None, **more: Any
+def training_arguments(
+    config: Any, plan: Plan, folder: Path, *, best_metric: str | None, **more: Any
 ) -> Any:
-    """Arguments of TRL's trainer in its class `config`; checks are asked for by our callback.
+    """Arguments of TRL's trainer in its class `config`; when to evaluate, our callback says.
 
-    `best` is the log's key that chooses the best checkpoint; None where nothing is held out.
+    `best_metric` is the log's key that chooses the best checkpoint; None where no row is held out.
     """
+    recipe = plan.recipe
     return config(
         output_dir=str(folder),
         num_train_epochs=plan.epochs,
@@ -137,10 +141,10 @@ def arguments(
         save_strategy="steps",
         save_steps=10**9,
         save_total_limit=2,
-        eval_strategy="steps" if best else "no",
+        eval_strategy="steps" if best_metric else "no",
         eval_steps=10**9,
-        load_best_model_at_end=best is not None,
-        metric_for_best_model=best,
+        load_best_model_at_end=best_metric is not None,
+        metric_for_best_model=best_metric,
         prediction_loss_only=True,
         disable_tqdm=True,
         report_to=[recipe.report_to] if recipe.report_to else [],
@@ -153,19 +157,30 @@ def arguments(
     )
 
 
-def _change(recipe: Recipe, vlm: HFVLM) -> Callable[[Row], Row] | None:
-    """What is made of each row before it trains."""
-    if recipe.looks == "replay":
-        memory_of(vlm.builder)
-        return partial(_replayed, recipe.blind, vlm.builder)
-    return _blind if recipe.blind else None
+def change_of(recipe: Recipe, builder: TokenBuilder | None) -> Callable[[Row], Row] | None:
+    """What is made of each row before it trains, for the model of `builder`; with None for it, of
+    each row before it is asked as a question, to which a strategy brings its own looks.
+
+    Raises:
+        BadData: rows are to be replayed, and the model has no visual memory.
+    """
+    if builder is not None and recipe.looks == "replay":
+        from training.batching.replay_rows import memory_of
+
+        memory_of(builder)
+        return partial(_replayed, recipe.blind, builder)
+    return _blinded if recipe.blind else None
 
 
 def _replayed(blind: bool, builder: TokenBuilder, row: Row) -> Row:
-    return replayed(builder, _blind(row) if blind else row)
+    from training.batching.replay_rows import replayed
+
+    return replayed(builder, _blinded(row) if blind else row)
 
 
-def _blind(row: Row) -> Row:
+def _blinded(row: Row) -> Row:
+    from training.evaluation.controls import greyed
+
     return replace(
         row,
         messages=greyed(row.messages),
@@ -174,18 +189,18 @@ def _blind(row: Row) -> Row:
     )
 
 
-def linked(seen: Sequence[Sequence[str]]) -> list[str]:
-    """A name for each row's group: rows that share an image, at first or second hand, are one."""
+def linked(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A name for each row's group: rows linked by images that they share, directly or not."""
     above: dict[str, str] = {}
-    for images in seen:
+    for images in rows:
         tops = {_top(above, each) for each in images}
         first = min(tops)
         above.update(dict.fromkeys(tops, first))
-    return [_top(above, images[0]) for images in seen]
+    return [_top(above, images[0]) for images in rows]
 
 
 def _top(above: dict[str, str], name: str) -> str:
-    """The one that stands for the group of `name`; what lies between is shortened."""
+    """The root of the group of `name`; shortens the path to it."""
     path = []
     while (higher := above.setdefault(name, name)) != name:
         path.append(name)
@@ -194,13 +209,8 @@ def _top(above: dict[str, str], name: str) -> str:
     return name
 
 
-def _measured(measure: Callable[[Row], int], row: Row) -> tuple[int, tuple[str, ...]]:
-    """A row's length, and what names its images, those of a pair's sides too."""
-    said = (*row.messages, *row.chosen, *row.rejected)
-    seen = dict.fromkeys(_name_of(each.source) for message in said for each in message.visuals)
-    return measure(row), tuple(seen) or (row.id,)
-
-
-def _name_of(image: Image) -> str:
-    """What names an image, also where a grey one is shown instead."""
-    return image.origin.parent if isinstance(image.origin, Drawn) else image.id
+def _built(build: Build, row: Row) -> tuple[Sides, tuple[int, tuple[str, ...], int]]:
+    """A row's token sequences, and what must be known of them."""
+    sides = build(row)
+    length, images, size = facts_of(sides)
+    return sides, (length, images or (row.id,), size)

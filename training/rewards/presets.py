@@ -1,7 +1,8 @@
-"""Rewards by name, as recipes and flags write them."""
+"""Rewards by name, as recipes and flags write them: sums of terms with weights and gates."""
 
 from __future__ import annotations
 
+import math
 import pkgutil
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +24,7 @@ from .terms import (
 ANSWER_ONLY: Mix = (Weighted("accuracy", accuracy),)
 
 NO_GATE: Mix = (*R_GRPO[:-1], Weighted("region", looked, weight=0.5))
-"""R_GRPO that pays for looking whatever comes of it: a control."""
+"""R_GRPO that pays for looking even where the answer is wrong: a control."""
 
 REASON_RFT: Mix = (
     Weighted("accuracy", accuracy),
@@ -40,10 +41,11 @@ MIXES: Mapping[str, Mix] = {
 }
 
 _KEYS = {"term", "weight", "gate"}
+"""What a mapping may say of a term."""
 
 
 def read_mixes(rewards: object, by_source: Mapping[str, object] | None = None) -> dict[str, Mix]:
-    """Mixes by a row's source, `rewards` under "": that of all others.
+    """Mixes by a row's source, `rewards` under "" for all other sources.
 
     Raises:
         BadData: one of them is no mix.
@@ -56,40 +58,47 @@ def read_mixes(rewards: object, by_source: Mapping[str, object] | None = None) -
 def read_mix(written: object) -> Mix:
     """The mix that a recipe or a flag writes.
 
-    Either the name of one of `MIXES`; or a sum such as "accuracy + 0.5*looked@accuracy", whose gate
-    stands after the @; or a mapping from names to weights, or to mappings of `term` (the name
-    itself by default), `weight` and `gate`. A term is one of `TERMS` or `package.module:function`.
+    The name of one of `MIXES`; or a mapping from names to weights, or to mappings of `term` (the
+    name itself by default), `weight` and `gate`; or the same as a sum, such as
+    "accuracy + 0.5*looked@accuracy", whose gate stands after the @. A term is one of `TERMS` or
+    `package.module:function`.
 
     Raises:
-        BadData: it is none of these; what was found, and what there is.
+        BadData: it is none of these; the message says what was found, and what there is.
     """
-    if isinstance(written, Mapping):
-        mix = tuple(_entry(str(name), value) for name, value in written.items())
-    elif written in MIXES:
-        mix = MIXES[str(written)]
-    else:
-        mix = tuple(_summand(each.strip()) for each in str(written).split("+"))
-    return _gated(mix)
+    if isinstance(written, str) and written in MIXES:
+        return MIXES[written]
+    terms = written if isinstance(written, Mapping) else _terms_of_sum(str(written))
+    return _gated(tuple(_weighted(str(name), value) for name, value in terms.items()))
 
 
-def _entry(name: str, value: Any) -> Weighted:
+def _terms_of_sum(text: str) -> dict[str, dict[str, Any]]:
+    """A sum as the mapping that it stands for."""
+    terms: dict[str, dict[str, Any]] = {}
+    for summand in text.split("+"):
+        product, _, gate = summand.partition("@")
+        weight, star, name = product.rpartition("*")
+        if name.strip() in terms:
+            raise BadData(f"rewards {text!r}: {name.strip()} stands twice; give one weight to each")
+        terms[name.strip()] = {"weight": weight if star else 1.0, "gate": gate.strip() or None}
+    return terms
+
+
+def _weighted(name: str, value: Any) -> Weighted:
     if isinstance(value, Mapping) and set(value) <= _KEYS:
         term = _term(str(value.get("term", name)))
         return Weighted(name, term, _weight(value.get("weight", 1.0)), value.get("gate"))
     return Weighted(name, _term(name), _weight(value))
 
 
-def _summand(text: str) -> Weighted:
-    text, _, gate = text.partition("@")
-    weight, star, name = text.rpartition("*")
-    return Weighted(name.strip(), _term(name.strip()), _weight(weight if star else 1), gate or None)
-
-
 def _weight(value: Any) -> float:
     try:
-        return float(value)
+        weight = float(value)
     except (TypeError, ValueError):
         raise BadData(f"expected a reward's weight as a number, found {value!r}") from None
+    if not math.isfinite(weight):
+        raise BadData(f"expected a reward's weight as a finite number, found {value!r}")
+    return weight
 
 
 def _term(name: str) -> Term:

@@ -1,6 +1,6 @@
 """Rewards as named terms with weights and gates, and a router that picks them by a row's source.
 
-A term weighs one attempt at a row; the judge of right and wrong is the one that tables use.
+A term scores one attempt at a row; right and wrong are judged as in tables of results.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.data import Row
 
 @dataclass(frozen=True)
 class Attempt:
-    """One answer, the row it answers, and whether the limit of tokens ended it."""
+    """One answer, the row it answers, and whether the token limit ended it."""
 
     branch: Branch
     row: Row
@@ -29,9 +29,9 @@ class Attempt:
 
     @property
     def written(self) -> str:
-        """All that the policy wrote, with thoughts and calls, observations left out."""
+        """All that the policy wrote, thoughts and calls included, observations left out."""
         sampled = [step.message for step in self.branch.steps if step.sampled]
-        return "".join(render_parts([p for p in m.parts if _is_words(p)]) for m in sampled)
+        return "".join(render_parts([p for p in m.parts if _is_text(p)]) for m in sampled)
 
 
 Term = Callable[[Attempt], float]
@@ -42,7 +42,7 @@ class Weighted:
     """A term of a sum.
 
     Attributes:
-        gate: the name of an earlier term; where that is below 1 this one counts nothing.
+        gate: the name of an earlier term; where that is below 1, this one is 0.
     """
 
     name: str
@@ -91,16 +91,10 @@ def accuracy(attempt: Attempt) -> float:
     return float(judge(attempt.branch.text, row.answer, choices=row.choices) is True)
 
 
-def semantic(attempt: Attempt, *, similar: Callable[[str, str], float]) -> float:
-    """How close in meaning, from 0 to 1, the answer is to what is right, as `similar` says."""
-    said, right = attempt.branch.answer, attempt.row.answer
-    return similar(said, right) if said and right else 0.0
-
-
 def tolerance(attempt: Attempt, *, full: float = 0.05, none: float = 0.2) -> float:
-    """1 for a number within `full` of the right one, as a share of it, down to 0 from `none` on.
+    """1 for a number within `full` of the right one, as a share of it, falling to 0 at `none`.
 
-    Reason-RFT (2503.20752); where the right number is 0 only 0 is right, which its code gives 0.
+    Reason-RFT (2503.20752); where the right number is 0, only 0 is right, which its code scores 0.
     """
     said = parse_number(attempt.branch.answer or "")
     right = parse_number(attempt.row.answer or "")
@@ -120,7 +114,7 @@ _ANSWERED = re.compile(r".*<answer>.*?</answer>\s*", re.DOTALL)
 
 
 def thought_and_answer(attempt: Attempt) -> float:
-    """1 where all that was written is one thought, then one answer (Reason-RFT, VideoRFT)."""
+    """1 where one thought, then one answer, is all that was written (Reason-RFT, VideoRFT)."""
     return float(_THOUGHT.fullmatch(attempt.written) is not None)
 
 
@@ -135,7 +129,7 @@ def looked(attempt: Attempt) -> float:
 
 
 def box_iou(attempt: Attempt) -> float:
-    """The mean, over the regions that one must look at, of the best overlap with what was shown."""
+    """The mean, over the regions to look at, of the best IoU with a region that was shown."""
     shown = _regions(attempt.branch)
     if not attempt.row.regions:
         return 0.0
@@ -146,7 +140,7 @@ def box_iou(attempt: Attempt) -> float:
 
 
 def length(attempt: Attempt, *, per_character: float = 0.001, most: float = 0.25) -> float:
-    """VLM-R3's length term (paper): a little for each character, up to `most`."""
+    """VLM-R3's length term (paper): `per_character` for each character, up to `most`."""
     return min(most, per_character * len(attempt.written))
 
 
@@ -156,16 +150,16 @@ _TAG = re.compile(r"<[^<>]*>")
 
 
 def readable_boxes(attempt: Attempt) -> float:
-    """1 where a box was written and all that were can be read: VLM-R3's region term (code)."""
+    """1 where boxes were written and all can be read: VLM-R3's region term (code)."""
     written = _NAMES_A_BOX.findall(attempt.written)
     return float(bool(written) and all(map(_is_box, written)))
 
 
-def words_around_looks(attempt: Attempt) -> float:
-    """VLM-R3's length term (code): 0.01 a character of the shortest piece around boxes, to 0.1.
+def text_around_looks(attempt: Attempt) -> float:
+    """VLM-R3's length term (code): 0.01 a character of the shortest text around boxes, to 0.1.
 
-    The pieces are what stands before, between and after the boxes, up to the answer; empty ones
-    between boxes do not count.
+    The texts stand before, between and after the boxes, up to the answer; empty ones between boxes
+    do not count.
     """
     before = attempt.written.split("<answer>")[0]
     pieces = [" ".join(_TAG.sub("", piece).split()) for piece in _BOX.split(before)]
@@ -182,7 +176,7 @@ def _is_box(text: str) -> bool:
 
 
 def tail_loop(attempt: Attempt, *, repeats: int = 2, span: int = 400) -> float:
-    """-1 where an attempt that ran out of tokens ends in a phrase said `repeats` times in a row."""
+    """-1 where an attempt cut off by the token limit ends in a phrase repeated `repeats` times."""
     if not attempt.cut_off:
         return 0.0
     words = attempt.written.split()[-span:]
@@ -202,7 +196,7 @@ TERMS: Mapping[str, Term] = {
     "readable_boxes": readable_boxes,
     "box_iou": box_iou,
     "length": length,
-    "words_around_looks": words_around_looks,
+    "text_around_looks": text_around_looks,
     "tail_loop": tail_loop,
 }
 
@@ -212,19 +206,19 @@ R_GRPO: Mix = (
     Weighted("length", length),
     Weighted("region", looked, weight=0.5, gate="accuracy"),
 )
-"""VLM-R3's rewards as its paper sums them: looking pays only where the answer is right."""
+"""VLM-R3's rewards as summed in its paper: looking pays only where the answer is right."""
 
 R_GRPO_CODE: Mix = (
     Weighted("accuracy", accuracy),
     Weighted("format", ends_with_answer, weight=0.5),
-    Weighted("length", words_around_looks),
+    Weighted("length", text_around_looks),
     Weighted("region", readable_boxes, weight=0.5, gate="accuracy"),
 )
-"""The same as its released code sums them."""
+"""The same as summed in its released code."""
 
 
 def _regions(branch: Branch) -> list[Region]:
-    """The parts of pictures that were shown again."""
+    """The regions of images that were shown again."""
     return [region for seen in branch.looks if (region := _region(seen)) is not None]
 
 
@@ -234,5 +228,5 @@ def _region(seen: Image | Features) -> Region | None:
     return seen.origin.region if isinstance(seen.origin, Cropped) else None
 
 
-def _is_words(part: object) -> bool:
+def _is_text(part: object) -> bool:
     return not isinstance(part, Visual)

@@ -1,6 +1,6 @@
 """VGR's auxiliary loss: a box regressed from the hidden state where a signal ends.
 
-It is a training signal alone: at inference the box is read from the words. The paper (section 3.2)
+It is a training signal alone: at inference the box is read from the text. The paper (section 3.2)
 gives neither the regressor's shape nor the loss's weight; here two hidden layers and a sigmoid give
 centre and size, and the weight is the caller's.
 """
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.batching.collator import Pointed
 
 BETA = 2.0
-"""The weight of the overlap's part against the distance's."""
+"""The weight of the overlap's term against the distance's."""
 
 
 class BoxHead(nn.Module):
@@ -37,7 +37,7 @@ class BoxHead(nn.Module):
 class BoxTerm:
     """The box loss of what a model's forwards point at; adds its head to `model`, as `box_head`.
 
-    It is computed within the forward, so that several processes' gradients of the head are shared.
+    It is computed within the forward, so that the head's gradients are summed over processes.
 
     Attributes:
         pointed: what the next batch points at, to be set before each forward.
@@ -60,7 +60,8 @@ class BoxTerm:
         self.loss = None
         if not self.pointed:
             return
-        assert self._hidden is not None
+        if self._hidden is None:
+            raise RuntimeError("the box loss reads hidden states, and this forward gave none")
         rows, ends = zip(*((p.row, p.at) for p in self.pointed), strict=True)
         truth = [(p.region.x0, p.region.y0, p.region.x1, p.region.y1) for p in self.pointed]
         hidden = self._hidden[list(rows), list(ends)].float()

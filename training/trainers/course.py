@@ -1,4 +1,4 @@
-"""What every trainer trains on: rows by token budget, a rate that knows the clock."""
+"""What every trainer trains on: rows by token budget, a learning rate that knows the clock."""
 
 from __future__ import annotations
 
@@ -6,56 +6,57 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from datasets import Dataset
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
+from transformers import Trainer
 
 from training.batching.batch_sampler import TokenBatches
-from training.batching.collator import Batch, forward_inputs
-from training.batching.image_features import See
-from training.data import DataSet, Row
+from training.batching.built_rows import BuiltRows
+from training.batching.collator import Batch, Collator, forward_inputs
+from training.batching.image_features import EncodeImages
+from training.data import DataSet
 from training.muon import muon
 
 from .model_parts import bare
 from .schedule import Pace, rate_share
 
-PICTURES, POINTED = "pictures", "pointed"
-
-
-class Collates(Protocol):
-    """Makes a batch of rows."""
-
-    def __call__(self, rows: Sequence[Row]) -> Batch: ...
+IMAGES, POINTED = "images", "pointed"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to train on, or to be judged by.
+    """Rows to train on, or held out.
 
     Attributes:
-        chosen: indices of those of `data` that are meant.
-        lengths: tokens that each takes.
-        keys: what names the picture of each.
+        built: all rows of the data set.
+        chosen: indices of those of them that are meant.
+        lengths: tokens that each takes, padded within its row.
+        images: the ids of the images of each.
     """
 
-    data: DataSet
+    built: BuiltRows
     chosen: Sequence[int]
     lengths: Sequence[int]
-    keys: Sequence[str]
+    images: Sequence[Sequence[str]]
 
     def __len__(self) -> int:
         return len(self.chosen)
 
+    @property
+    def data(self) -> DataSet:
+        return self.built.data
+
     def some(self, wanted: Sequence[bool]) -> Rows:
         """Those that are `wanted`."""
         return Rows(
-            self.data,
+            self.built,
             list(compress(self.chosen, wanted)),
             list(compress(self.lengths, wanted)),
-            list(compress(self.keys, wanted)),
+            list(compress(self.images, wanted)),
         )
 
     def thinned(self, most: int) -> Rows:
@@ -65,7 +66,7 @@ class Rows:
 
     @property
     def dataset(self) -> Dataset:
-        """Indices alone: TRL wants a data set, the rows are read by the collator."""
+        """Indices alone: TRL wants a data set, the rows are read when they are collated."""
         return Dataset.from_dict({"index": list(self.chosen)})
 
 
@@ -74,110 +75,104 @@ class Course:
     """What a trainer trains on, and how fast.
 
     Attributes:
-        collate: makes a batch of rows.
-        see: encodes a batch's pictures.
+        collator: makes batches of built rows.
+        encode: encodes the images of a batch.
         budget: padded tokens in a batch.
-        muon: Muon where it can, else AdamW alone.
-        box_loss: the weight of VGR's box loss, where replies point at regions; 0 for none.
+        muon: Muon for the matrices that it fits, else AdamW alone.
+        box_loss: the weight of VGR's box loss, where completions point at regions; 0 for none.
     """
 
     train: Rows
     held_out: Rows | None
-    collate: Collates
-    see: See
+    collator: Collator
+    encode: EncodeImages
     pace: Pace
     budget: int
     muon: bool = False
     box_loss: float = 0.0
 
 
-class OnCourse:
-    """A trainer of transformers that goes by a `Course`."""
+class CourseTrainer(Trainer):
+    """A trainer of transformers that follows a `Course`; a subclass takes TRL's as its second base.
+
+    Its loaders, optimizer and schedule are the course's, in place of TRL's.
+    """
 
     course: Course
 
-    def get_train_dataloader(self: Any) -> DataLoader[Any]:
-        return _loader(self, self.course.train, shuffle=True)
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.course.train, shuffle=True)
 
-    def get_eval_dataloader(self: Any, eval_dataset: Any = None) -> DataLoader[Any]:
-        return _loader(self, self.course.held_out, shuffle=False)
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
+        if self.course.held_out is None:
+            raise ValueError("evaluation needs held-out rows, found none")
+        return self._loader(self.course.held_out, shuffle=False)
 
-    def create_optimizer(self: Any, model: Any = None) -> Any:
+    def create_optimizer(self, model: Any = None) -> Optimizer:
         if self.optimizer is None and self.course.muon:
-            of = model or self.model
-            self.optimizer = muon(of, self.args.learning_rate, self.args.weight_decay)
-        return super().create_optimizer(model)  # type: ignore[misc]
+            trained: Any = model or self.model
+            self.optimizer = muon(trained, self.args.learning_rate, self.args.weight_decay)
+        return super().create_optimizer(model)
 
-    def create_scheduler(self: Any, num_training_steps: int, optimizer: Any = None) -> Any:
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: Optimizer | None = None
+    ) -> LRScheduler:
         """A rate that falls with the steps or with the time, whichever runs out first."""
         if self.lr_scheduler is None:
-            share = partial(_share, self.course.pace, num_training_steps)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, share)
+            share = partial(_rate_share, self.course.pace, num_training_steps)
+            scheduled: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(scheduled, share)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As transformers does, which looks whether the best checkpoint's folder is there before a
-        sharded one is written into it."""
-        if output_dir:
-            Path(output_dir).mkdir(parents=True, exist_ok=True)
-        super().save_model(output_dir, _internal_call)  # type: ignore[misc]
-
-    def inputs(self: Any, model: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What `model` takes for a batch, its pictures encoded."""
+    def model_inputs(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """What `model` takes for a batch that `as_mapping` made, its images encoded."""
+        tensors = {k: v for k, v in batch.items() if k not in (IMAGES, POINTED, "labels")}
+        built = Batch(tensors, batch["labels"], tuple(batch[IMAGES]))
         with self.accelerator.autocast():  # they are encoded here, not in the forward
-            return prepared(model, inputs, self.course.see)
+            return forward_inputs(bare(model), built, self.course.encode)
+
+    def _loader(self, rows: Rows, *, shuffle: bool) -> DataLoader[Any]:
+        args = self.args
+        together = args.world_size * (args.gradient_accumulation_steps if shuffle else 1)
+        batches = TokenBatches(
+            rows.lengths, self.course.budget, shuffle=shuffle, seed=args.seed, together=together
+        )
+        indices: Any = rows.dataset
+        loader = DataLoader(
+            indices,
+            batch_sampler=batches,
+            collate_fn=partial(collate, rows.built, self.course.collator),
+        )
+        return self.accelerator.prepare(loader)
 
 
 def collate(
-    data: DataSet, collates: Collates, examples: Sequence[Mapping[str, int]]
+    rows: BuiltRows, collator: Collator, examples: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
-    """The batch of the rows of `data` that `examples` name by index, as one mapping."""
-    return collated(collates([data[example["index"]] for example in examples]))
+    """The batch of the `rows` that `examples` name by index, as one mapping."""
+    return as_mapping(collator.join_sides([rows[example["index"]] for example in examples]))
 
 
-def collated(batch: Batch) -> dict[str, Any]:
+def as_mapping(batch: Batch) -> dict[str, Any]:
     """`batch` as one mapping, as TRL's trainers hand it on."""
     return {
         **batch.inputs,
         "labels": batch.labels,
-        PICTURES: list(batch.pictures),
+        IMAGES: list(batch.images),
         POINTED: batch.pointed,
     }
 
 
-def prepared(model: Any, inputs: Mapping[str, Any], see: See) -> dict[str, Any]:
-    """What `model` takes for a batch that `collate` made."""
-    rest = {k: v for k, v in inputs.items() if k not in (PICTURES, POINTED, "labels")}
-    batch = Batch(rest, inputs["labels"], tuple(inputs[PICTURES]))
-    return forward_inputs(bare(model), batch, see)
-
-
 def trainer_data(course: Course, tokenizer: Any) -> dict[str, Any]:
-    """What TRL must be told of the data, which our loaders read."""
+    """What TRL must be given of the data, which our loaders read."""
     return {
-        "data_collator": partial(collate, course.train.data, course.collate),
+        "data_collator": partial(collate, course.train.built, course.collator),
         "train_dataset": course.train.dataset,
         "eval_dataset": course.held_out.dataset if course.held_out else None,
         "processing_class": tokenizer,
     }
 
 
-def _loader(trainer: Any, rows: Rows | None, *, shuffle: bool) -> DataLoader[Any]:
-    assert rows, "there are no held-out rows"
-    args, course = trainer.args, trainer.course
-    together = args.world_size * (args.gradient_accumulation_steps if shuffle else 1)
-    batches = TokenBatches(
-        rows.lengths, course.budget, shuffle=shuffle, seed=args.seed, together=together
-    )
-    indices: Any = rows.dataset
-    loader = DataLoader(
-        indices,
-        batch_sampler=batches,
-        collate_fn=partial(collate, rows.data, course.collate),
-    )
-    return trainer.accelerator.prepare(loader)
-
-
-def _share(pace: Pace, steps: int, step: int) -> float:
+def _rate_share(pace: Pace, steps: int, step: int) -> float:
     return rate_share(pace.done(step, steps))

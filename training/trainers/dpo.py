@@ -9,33 +9,37 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from training.batching.collator import IGNORED
 
-from .course import Course, OnCourse, trainer_data
-from .fsdp import is_sharded, shard
+from .course import Course, CourseTrainer, trainer_data
+from .model_parts import is_sharded
 
 
-class DPO(OnCourse, DPOTrainer):
-    """Direct preference optimisation: each row's good side over its bad one.
+class DPO(CourseTrainer, DPOTrainer):
+    """Direct preference optimisation: each row's chosen side over its rejected one.
 
-    A batch holds all good sides, then all bad ones, each with its own pictures. The vision tower
-    must rest: policy and reference are given the same features.
+    A batch holds all chosen sides, then all rejected ones, each with its own images. The vision
+    tower must be frozen: policy and reference are given the same features.
     """
 
     def __init__(self, model: Any, args: Any, course: Course, tokenizer: Any, **kw: Any) -> None:
         self.course = course
         peft = hasattr(model, "peft_config")
-        reference = None if peft else copied(model, args)
+        reference = None if peft else reference_of(model, args)
         super().__init__(model, reference, args, **trainer_data(course, tokenizer), **kw)
 
     def _prepare_dataset(self, dataset: Any, *args: Any, **kw: Any) -> Any:
-        return dataset  # rows are read by the collator
+        return dataset  # rows are read when they are collated
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
-        made = self.inputs(model, inputs)
+        made = self.model_inputs(model, inputs)
         made["completion_mask"] = (made.pop("labels") != IGNORED).long()
         return super()._compute_loss(model, made, return_outputs)
 
 
-def copied(model: Any, args: Any) -> Any:
-    """A copy of `model` that stays as it is, shared out as the model will be."""
+def reference_of(model: Any, args: Any) -> Any:
+    """A frozen copy of `model`, sharded as the model will be."""
     reference = copy.deepcopy(model).requires_grad_(False).eval()
-    return shard(reference, bf16=args.bf16) if is_sharded() else reference
+    if not is_sharded():
+        return reference
+    from .fsdp import shard
+
+    return shard(reference, bf16=args.bf16)

@@ -1,13 +1,11 @@
-"""Weights shared out among processes by FSDP 2: each keeps a part, and has a layer whole while it
-runs.
+"""Weights sharded among processes by FSDP 2: each holds a shard, and gathers a layer while it runs.
 
-accelerate would share out the vision tower too, which runs outside of the model's forward, where
-nothing puts it together. So that is done here, and accelerate goes on with what it finds.
+accelerate would shard the vision tower too, which runs outside of the model's forward, where
+nothing gathers it. So sharding is done here, and accelerate goes on with what it finds.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -25,16 +23,11 @@ from torch.distributed.fsdp import (
 from .model_parts import bare, is_tower
 
 
-def is_sharded() -> bool:
-    """Whether this process was launched to share out weights."""
-    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
-
-
 def shard(model: Any, *, bf16: bool) -> Any:
-    """Share out all weights of `model`, in place, but those of its vision tower, which must rest.
+    """Shard all weights of `model`, in place, but those of its vision tower, which must be frozen.
 
-    Each decoder layer is put together when it runs, the rest for the whole forward; `bf16`: in
-    bfloat16, while what is kept and trained stays in its own precision. Gradients are summed in
+    Each decoder layer is all-gathered when it runs, the rest for the whole forward; `bf16`: in
+    bfloat16, while the shards that train stay in their own precision. Gradients are summed in
     float32.
     """
     policy = MixedPrecisionPolicy(
@@ -51,10 +44,10 @@ def shard(model: Any, *, bf16: bool) -> Any:
 
 
 @contextmanager
-def whole(model: Any) -> Iterator[None]:
-    """Each process has all weights of `model` meanwhile: what a question is answered with.
+def gathered(model: Any) -> Iterator[None]:
+    """Each process holds all weights of `model` meanwhile, to answer questions with.
 
-    Where they are shared out, all processes must come here; what each then does is its own affair.
+    Where they are sharded, all processes must enter; each may then do something else.
     """
     units = [module for module in model.modules() if isinstance(module, FSDPModule)]
     for unit in units:

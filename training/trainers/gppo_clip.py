@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def keep_gradients(
     logps: Tensor, old: Tensor, advantages: Tensor, *, low: float, high: float, dual: float = 3.0
 ) -> Tensor:
-    """Log-probabilities (B, T) whose ratio to `old` is clipped, but whose gradient is not lost.
+    """Log-probabilities (B, T) whose ratio to `old` is clipped, but whose gradient is kept.
 
     Where PPO's pessimistic bound would clip a token, -A * exp(this - old) is the clipped loss, and
     its gradient that of -A * (1 +/- bound) * log p instead of none. Under a negative advantage a

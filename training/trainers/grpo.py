@@ -2,8 +2,9 @@
 
 TRL's are the loss, the advantages, the buffering of rollouts over several steps, and the metrics.
 Ours are the rollouts, and what the model takes for them: TRL's own would need a processor, render
-every prompt anew each turn, and lose the pictures of a batch whose counts do not match
-(`_generate_and_score_completions`, trl 1.16).
+every prompt anew each turn, and lose the images of a batch whose counts do not match
+(`_generate_and_score_completions`, trl 1.16). Private methods of TRL are overridden for that, so
+its minor version is pinned.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from trl.trainer.utils import add_fused_lm_head
 from training.batching.batch_sampler import TokenBatches
 from training.batching.collator import Collator
 
-from .course import Course, OnCourse, collated
-from .dpo import copied
-from .fsdp import whole
+from .course import Course, CourseTrainer, as_mapping
+from .dpo import reference_of
+from .fsdp import gathered
 from .gppo_clip import keep_gradients
 from .rollouts import Explorer, Rollout, means
 
@@ -38,7 +39,7 @@ LOSSES: Mapping[str, Mapping[str, Any]] = {
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
     "gppo": {"loss_type": "dapo"},
 }
-"""Losses by name, as TRL's arguments. GPPO is DAPO's, clipped by `clipping.keep_gradients`."""
+"""Losses by name, as TRL's arguments. GPPO is DAPO's, clipped by `gppo_clip.keep_gradients`."""
 
 ROLLOUTS = "rollouts"
 _NEVER = 1e9  # a bound that no ratio reaches
@@ -46,9 +47,9 @@ _NEVER = 1e9  # a bound that no ratio reaches
 
 @dataclass(frozen=True)
 class Clip:
-    """How far a token's probability may move from where it was sampled: [1 - low, 1 + high].
+    """How far a token's probability may move from that of its sampling: [1 - low, 1 + high].
 
-    `gradients`: what is clipped goes on learning (GPPO).
+    `gradients`: clipped tokens keep their gradients (GPPO).
     """
 
     low: float = 0.2
@@ -70,8 +71,8 @@ class Column:
         return [rewards.get(self.term) for rewards in completions]
 
 
-class GRPO(OnCourse, GRPOTrainer):
-    """Group-relative policy optimisation: siblings of one question, compared with each other.
+class GRPO(CourseTrainer, GRPOTrainer):
+    """Group-relative policy optimisation: siblings of one prompt, compared with each other.
 
     A step's rollouts are trained on in batches of equal count. In TRL's terms a row's prompt is its
     first token, its completion all the rest, and `tool_mask` says what was sampled.
@@ -95,7 +96,7 @@ class GRPO(OnCourse, GRPOTrainer):
         self._clipped: tuple[Tensor, Tensor] | None = None
         beta, args.beta = args.beta, 0.0  # TRL would load a reference from the model's hub id
         peft = hasattr(model, "peft_config")
-        reference = copied(model, args) if beta and not peft else None
+        reference = reference_of(model, args) if beta and not peft else None
         held_out = course.held_out.dataset if course.held_out else None
         columns: Any = [Column(name) for name in explorer.terms]
         super().__init__(
@@ -123,13 +124,13 @@ class GRPO(OnCourse, GRPOTrainer):
         return self.accelerator.prepare(loader)
 
     def evaluate(self, *args: Any, **kw: Any) -> dict[str, float]:
-        """What the policy's greedy answers to the held-out rows are worth."""
+        """The mean rewards of the policy's greedy answers to the held-out rows."""
         held_out, model = self.course.held_out, self.model
-        assert held_out
-        assert model
+        if held_out is None or model is None:
+            raise ValueError("evaluation needs held-out rows and a model, found none")
         mode = model.training
         rows = [held_out.data[at] for at in held_out.chosen]
-        with whole(model):
+        with gathered(model):
             rollouts = self.explorer.explore(rows, step=0, greedy=True)
         found = means(rollout.measures for rollout in rollouts)
         metrics = {f"eval_{name}": value for name, value in found.items()}
@@ -149,8 +150,8 @@ class GRPO(OnCourse, GRPOTrainer):
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         known = {index: self.course.train.data[index] for index in set(prompts)}
         rows = [known[index] for index in prompts]
-        before = self.args.process_index * len(rows)  # what other processes answer stands first
-        with whole(self.model):
+        before = self.args.process_index * len(rows)  # rows of other processes stand first
+        with gathered(self.model):
             rollouts = self.explorer.explore(rows, step=self.state.global_step, first=before)
         self._current = rollouts
         self._note(rollouts)
@@ -161,7 +162,7 @@ class GRPO(OnCourse, GRPOTrainer):
         return first, rest, masks, rewards, None, {}, None, None
 
     def _note(self, rollouts: Sequence[Rollout]) -> None:
-        """Log what the rollouts of all processes were like."""
+        """Log the measures of the rollouts of all processes."""
         found = means(gather_object([rollout.measures for rollout in rollouts]))
         found.pop("reward")  # TRL's own
         for name, value in found.items():
@@ -186,12 +187,13 @@ class GRPO(OnCourse, GRPOTrainer):
         batch_size: int | None = None,
         compute_entropy: bool = False,
         compute_aux_loss: bool = False,
-        **pictures: Any,
+        **images: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities and entropies (B, T - 1) of the current rollouts; 0 where none trains.
 
-        `input_ids` are theirs, but their pictures and positions are made here. Of a step's answers
-        nobody knows beforehand how long they will be, so here they are cut to the course's budget.
+        `input_ids` are theirs, but their images and positions are made here. How long a step's
+        answers are is unknown beforehand, so they are split here into batches of the course's
+        budget.
         """
         batches = self._batches()
         once = len(batches) == 1
@@ -208,18 +210,18 @@ class GRPO(OnCourse, GRPOTrainer):
         return logps, entropies, aux
 
     def _batches(self) -> list[list[int]]:
-        """Places of the current rollouts, those of about one length together."""
+        """Indices of the current rollouts, those of about one length in a batch."""
         lengths = [len(rollout.tokens.ids) for rollout in self._current]
         if self.args.world_size > 1:  # gradients are shared in one backward of one forward
             return [list(range(len(lengths)))]
         return list(TokenBatches(lengths, self.course.budget, shuffle=False))
 
     def _passed(self, model: Any, places: Sequence[int], routed: bool, *, once: bool) -> Any:
-        """What `model` makes of some rollouts; kept for the backward only where it is all `once`,
-        else computed again there."""
+        """The output of `model` for some rollouts; its activations are kept for the backward where
+        all rollouts pass at `once`, else recomputed there."""
         batch = self._collator.join([self._current[at].tokens for at in places])
-        moved: Any = self._prepare_input(collated(batch))
-        made = {**self.inputs(model, moved), "fused_lm_head": True}
+        moved: Any = self._prepare_input(as_mapping(batch))
+        made = {**self.model_inputs(model, moved), "fused_lm_head": True}
         if routed:
             made["output_router_logits"] = True
         with self.accelerator.autocast():
@@ -251,7 +253,7 @@ class Groups:
         return self._rounds * self.repeats * self.processes
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the order of `epoch` from now on."""
+        """Use the order of `epoch` from now on."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -269,7 +271,7 @@ class Groups:
 
     @property
     def _rounds(self) -> int:
-        """Those of an epoch: what is over is left for another one; a few rows are one round."""
+        """Rounds in an epoch: rows left over are dropped; fewer rows than a round asks are one."""
         return max(self.count // (self.questions * self.processes), 1)
 
 

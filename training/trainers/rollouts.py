@@ -1,7 +1,7 @@
 """Rollouts: answers that the policy samples by a strategy, through the engine, and their rewards.
 
-The engine writes with the very weights that train. A rollout keeps the ids that were sampled; what
-trains is exactly these, and neither pictures nor what was said to the policy.
+The engine samples with the very weights that train. A rollout keeps the ids that were sampled;
+exactly these train, and neither images nor what was said to the policy.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mm.tokens.builder import TokenBuilder
 from mm.tokens.sequence import Tokens
 from mm.trace import Branch, Sample, Trace
 from mm.types import Conversation, Sampling
+from training.batching.built_rows import Sides
 from training.data import Row
 from training.evaluation.grade import MIN_IOU
 from training.evaluation.questions import truth
@@ -28,10 +29,10 @@ from training.rewards.terms import Attempt, Mix, accuracy, route
 from vision.grounding import parse_boxes
 from vision.look_stats import looks
 
-from .lengths import length_of_question
+from .row_builders import build_question
 
 THREADS = 32
-"""Rollouts in progress: as many as the engine writes in one batch."""
+"""Rollouts in progress: as many as the engine decodes in one batch."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Rollout:
     Attributes:
         tokens: the whole conversation; `trained` marks what was sampled.
         rewards: what each term adds; {} where the model failed, which counts for nothing.
-        asked: the boxes that the policy wrote, in the row's first picture.
+        asked: the boxes that the policy wrote, in the row's first image.
     """
 
     attempt: Attempt
@@ -105,29 +106,29 @@ class Explorer:
         """The names of all rewards, each once."""
         return list(dict.fromkeys(each.name for mix in self.mixes.values() for each in mix))
 
-    def length(self, row: Row) -> int:
-        """How many tokens the question of `row` takes.
+    def build(self, row: Row) -> Sides:
+        """The prompt of `row`, whose answers are sampled.
 
         Raises:
             ValueError: it asks nothing, or does not say what is right; or no rewards are for it.
         """
-        length = length_of_question(self.vlm.builder)(row)
+        sides = build_question(self.vlm.builder)(row)
         if not any(key in self.mixes for key in (row.source, "")):
             raise ValueError(f"expected rewards for source {row.source!r}, found none")
-        return length
+        return sides
 
     def explore(
         self, rows: Sequence[Row], *, step: int, first: int = 0, greedy: bool = False
     ) -> list[Rollout]:
-        """A rollout of each of `rows`, of which the same one may come several times.
+        """A rollout of each of `rows`, of which one may occur several times.
 
-        What is drawn follows from the training's seed, from `step` and from the place in `rows`,
+        What is sampled follows from the training's seed, from `step` and from the place in `rows`,
         counted from `first`.
         """
         places = range(first, first + len(rows))
         seeds = [zlib.crc32(f"{self.sampling.seed} {step} {at}".encode()) for at in places]
-        heat = 0.0 if greedy else self.sampling.temperature
-        drawn = [replace(self.sampling, seed=seed, temperature=heat) for seed in seeds]
+        temperature = 0.0 if greedy else self.sampling.temperature
+        drawn = [replace(self.sampling, seed=seed, temperature=temperature) for seed in seeds]
         with _answering(self.vlm), ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(self._explore, rows, drawn))
 
@@ -135,7 +136,7 @@ class Explorer:
         row = replace(row, answer=truth(row))
         sample = Sample(row.id, row.prompt, row.answer, row.choices)
         trace = run(self.strategy, sample, self.vlm, sampling=sampling)
-        branch = _whole(trace)
+        branch = _chosen(trace)
         attempt = Attempt(branch, row, _cut_off(branch, self.vlm.builder, sampling))
         rewards = {} if trace.error else route(self.mixes, attempt)
         tokens = tokens_of(branch, self.vlm.builder)
@@ -151,7 +152,7 @@ class Explorer:
 
 
 def tokens_of(branch: Branch, builder: TokenBuilder) -> Tokens:
-    """The ids of `branch`, of which those train that were sampled."""
+    """The ids of `branch`; those that were sampled train."""
     sampled = _sampled(branch)
     exclude = frozenset(at for at, own in enumerate(sampled) if not own)
     return builder.build(branch.messages, open_turn=False, exclude=exclude)
@@ -168,7 +169,7 @@ def means(measures: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 @contextmanager
 def _answering(vlm: HFVLM) -> Iterator[None]:
-    """The model as it answers, nothing kept from before its weights moved."""
+    """The model in eval mode, nothing cached from before its weights moved."""
     model = vlm.engine.model
     training = model.training
     vlm.engine.forget()
@@ -179,8 +180,8 @@ def _answering(vlm: HFVLM) -> Iterator[None]:
         model.train(training)
 
 
-def _whole(trace: Trace) -> Branch:
-    """What is stood by; of a failure, the question alone: nothing of it trains."""
+def _chosen(trace: Trace) -> Branch:
+    """The chosen branch; for a failed trace the bare prompt, which has no trainable token."""
     return trace.branch(None) if trace.error else trace.best
 
 

@@ -1,4 +1,4 @@
-"""How far a training has come, and its learning rate there, by steps and by the clock."""
+"""How much of a training is done, by steps and by the clock, and its learning rate there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pace:
         self._began -= seconds
 
     def agree(self) -> None:
-        """Where there are several processes, go by the first one's clock until the next call.
+        """Where there are several processes, use the first one's clock until the next call.
 
         Else they would log, check and stop at different steps, and wait for each other for ever.
         """
@@ -43,20 +43,20 @@ class Pace:
         return live if self._agreed_s is None else self._agreed_s
 
     def done(self, step: int, steps: int) -> float:
-        """0 at the beginning, 1 at the end."""
+        """The share of the training that is done: 0 at its start, 1 at its end."""
         by_steps = step / steps if steps > 0 else 1.0
         by_time = self.spent_s / self.limit_s if self.limit_s else 0.0
         return min(max(by_steps, by_time), 1.0)
 
     def left_s(self, step: int, steps: int) -> float | None:
-        """Seconds until the end at this pace; None before anything is done."""
+        """Seconds until the end at this pace; None before the first step."""
         done = self.done(step, steps)
         return self.spent_s * (1 - done) / done if done else None
 
 
 def rate_share(done: float) -> float:
-    """The share of the full learning rate when `done` of the training is: up, then half a cosine
-    down to a hundredth."""
+    """The share of the full learning rate when a share `done` of the training is: a linear warmup,
+    then half a cosine down to a hundredth."""
     if done < WARMUP:
         return max(done / WARMUP, 0.01)
     return max(0.5 * (1 + math.cos(math.pi * (done - WARMUP) / (1 - WARMUP))), 0.01)

@@ -32,7 +32,7 @@ def test_an_adapter_learns_on_a_quantised_decoder(bits: Literal["4bit", "8bit"])
     vlm = mm.load("tiny", device="cpu", quantize=bits)
     assert isinstance(vlm, HFVLM)
     recipe = Recipe(data="x", output="y", quantize=bits, device="cpu")
-    model = prepare_model(vlm.engine.model, recipe, make_plan(recipe, vlm.engine.model))
+    model = prepare_model(vlm.engine.model, make_plan(recipe, vlm.engine.model))
     batch = Collator(vlm.builder)([Row("a", (user("And?"), assistant("No.")))])
     model(**forward_inputs(bare(model), batch)).loss.backward()
     learning = {name for name, weights in model.named_parameters() if weights.grad is not None}

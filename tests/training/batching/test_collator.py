@@ -47,10 +47,10 @@ def by_hand(family: str) -> torch.Tensor:
         batch = Collator(tiny.builder)([row])
         inputs = dict(forward_inputs(tiny.model, batch))
         del inputs["labels"]
-        if family.startswith("qwen") and batch.pictures:  # the stock way, pixels and all
+        if family.startswith("qwen") and batch.images:  # the stock way, pixels and all
             del inputs["mm_encoder_outputs"], inputs["image_grid_thw"]
-            for name in batch.pictures[0].tensors:
-                inputs[name] = torch.cat([span.tensors[name] for span in batch.pictures])
+            for name in batch.images[0].tensors:
+                inputs[name] = torch.cat([span.tensors[name] for span in batch.images])
         scores = tiny.model(**inputs).logits.log_softmax(-1)[0, :-1]
         tokens = tiny.builder.build(row.messages, open_turn=False)
         losses += [-scores[at - 1, tokens.ids[at]] for at, t in enumerate(tokens.trained) if t]
@@ -115,7 +115,7 @@ def test_a_tower_that_rests_sees_each_picture_once(
 def test_in_16_bits_a_tower_that_rests_sees_a_picture_the_same_in_any_company(family: str) -> None:
     tiny = FAMILIES[family]()
     model = copy.deepcopy(tiny.model).to(torch.bfloat16)
-    pictures = Collator(tiny.builder)(ROWS).pictures
+    pictures = Collator(tiny.builder)(ROWS).images
     together = FrozenFeatureCache(10**9)
     together(model, pictures)
     for span in pictures:

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from tiny_models import FAMILIES
-from training_rows import Given
+from training_rows import given
 from trl.trainer.sft_config import SFTConfig
 
 from mm.engine.model_runner import ModelRunner
@@ -20,11 +20,11 @@ from mm.session import run
 from mm.trace import Sample
 from mm.types import Features, Image, Text, Thinking, assistant, user
 from training.batching.collator import IGNORED, Collator, forward_inputs
-from training.batching.image_features import FrozenFeatureCache, see
+from training.batching.image_features import FrozenFeatureCache, encode_images
 from training.batching.replay_rows import memory_of, replayed
 from training.data import BadData, Row
 from training.trainers.box_loss import box_loss, centres
-from training.trainers.course import Course, Rows
+from training.trainers.course import Course
 from training.trainers.schedule import Pace
 from training.trainers.sft import SFT
 from vision.replay import INSTRUCTION, replay
@@ -102,7 +102,7 @@ def test_the_loss_of_a_replayed_row_is_what_the_engine_computes(family):
         ]
         embeds, extra = weights.inputs(tokens.ids, 0, parts)
         wanted = weights.logits(weights.forward(embeds, weights.positions(tokens), None, **extra))
-        for way in (see, FrozenFeatureCache(10**8)):
+        for way in (encode_images, FrozenFeatureCache(10**8)):
             logits = tiny.model(**forward_inputs(tiny.model, batch, way)).logits
             torch.testing.assert_close(logits[:1, : len(tokens.ids)], wanted, atol=1e-4, rtol=0)
 
@@ -126,9 +126,9 @@ def test_the_box_loss_is_added_in_training_and_only_there(tmp_path):
     tiny = FAMILIES["qwen3_vl"]()
     rows = [replayed(tiny.builder, ROW), *TEXT]
     collator = Collator(tiny.builder)
-    lengths, keys = [collator.length(row) for row in rows], [row.id for row in rows]
-    some = Rows(Given(rows), range(2), lengths, keys)
-    course = Course(some, None, collator, see, Pace(), 4096, box_loss=0.5)
+    course = Course(
+        given(rows, collator.build), None, collator, encode_images, Pace(), 4096, box_loss=0.5
+    )
     args = SFTConfig(
         str(tmp_path), bf16=False, use_cpu=True, report_to=[], remove_unused_columns=False,
         max_length=None, gradient_checkpointing=False,

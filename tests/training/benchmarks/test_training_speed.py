@@ -29,7 +29,7 @@ def test_both_sides_train_the_same_tokens_of_the_same_rows(tmp_path):
     for key in ("input_ids", "attention_mask", "mm_token_type_ids"):
         torch.testing.assert_close(batch[key], ours.inputs[key], check_dtype=False)
     torch.testing.assert_close(batch["labels"], ours.labels)
-    pixels = torch.cat([span.tensors["pixel_values"] for span in ours.pictures])
+    pixels = torch.cat([span.tensors["pixel_values"] for span in ours.images])
     torch.testing.assert_close(batch["pixel_values"], pixels)
 
 

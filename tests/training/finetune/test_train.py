@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +14,25 @@ import pytest
 import torch
 from tiny_models import FAMILIES
 from torch.nn import functional
-from training_rows import PAIRS, SEEN, TEXT, Given, gradients, pairs_of
-from training_runs import in_two, killed, logged, mm
+from training_rows import PAIRS, SEEN, TEXT, Given, given, gradients, pairs_of
+from training_runs import environment, in_two, killed, logged, mm
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
-from typer.main import get_command
 
 from app.cli.main import run
-from app.cli.train import train
 from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
 from mm.strategies.single import direct
+from training.batching.built_rows import BuiltRows
 from training.batching.collator import IGNORED, Collator, PairCollator, forward_inputs
-from training.batching.image_features import FrozenFeatureCache, see
+from training.batching.image_features import FrozenFeatureCache, encode_images
 from training.data import BadData, Row
 from training.finetune.methods import method_of
 from training.finetune.plan import make_plan, prepare_model
-from training.finetune.recipe import Recipe, load_recipe, shipped
+from training.finetune.recipe import Recipe
+from training.finetune.recipe_file import load_recipe, shipped
 from training.trainers.compile import compile_blocks, why_not_compiled
-from training.trainers.course import Course, Rows
+from training.trainers.course import Course
 from training.trainers.model_parts import bare
 from training.trainers.schedule import Pace, rate_share
 
@@ -38,17 +40,11 @@ ROOT = Path(__file__).parents[3]
 
 
 def trainer_for(method, rows: list[Row], tmp_path, model, builder, **options):
-    recipe = Recipe(method)
-    way = method_of(recipe, HFVLM(Engine(model, builder)), direct)
-    some = Rows(
-        Given(rows),
-        range(len(rows)),
-        [way.length(row) for row in rows],
-        [row.id for row in rows],
-    )
-    course = Course(
-        some, None, way.collate, FrozenFeatureCache(10**8) if method == "dpo" else see, Pace(), 4096
-    )
+    plan = make_plan(Recipe(method), model)
+    way = method_of(plan, HFVLM(Engine(model, builder)), direct)
+    some = given(rows, way.build)
+    encode = FrozenFeatureCache(10**8) if method == "dpo" else encode_images
+    course = Course(some, None, Collator(builder), encode, Pace(), 4096)
     args = way.config(
         output_dir=str(tmp_path),
         bf16=False,
@@ -56,7 +52,7 @@ def trainer_for(method, rows: list[Row], tmp_path, model, builder, **options):
         report_to=[],
         remove_unused_columns=False,
         gradient_checkpointing=False,
-        **{**way.options(recipe, make_plan(recipe, model), some), **options},
+        **{**way.options(plan, some), **options},
     )
     return way.trainer(model, args, course, builder.tokenizer)
 
@@ -159,7 +155,7 @@ def test_dpo_is_the_formula_with_each_sides_pictures(family, tmp_path):
 def test_a_row_that_is_no_pair_is_named():
     collator = PairCollator(Collator(FAMILIES["qwen3_vl"]().builder))
     with pytest.raises(ValueError, match="found no pair"):
-        collator.length(TEXT[0])
+        collator.build(TEXT[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -169,9 +165,9 @@ def test_what_shall_train_is_what_learns(family, lora, vision):
     tiny = FAMILIES[family]()
     recipe = Recipe(data="x", output="y", lora=lora, vision=vision, device="cpu")
     model = copy.deepcopy(tiny.model)
-    model = prepare_model(model, recipe, make_plan(recipe, model))
+    model = prepare_model(model, make_plan(recipe, model))
     batch = Collator(tiny.builder)(SEEN)
-    seen = see if vision else FrozenFeatureCache(10**8)
+    seen = encode_images if vision else FrozenFeatureCache(10**8)
     model(**forward_inputs(bare(model), batch, seen)).loss.backward()
     wanting = {n for n, p in model.named_parameters() if p.requires_grad}
     learning = {n for n, p in model.named_parameters() if p.grad is not None}
@@ -292,14 +288,6 @@ def test_flags_override_a_recipe(tmp_path):
     assert (recipe.epochs, recipe.lora, recipe.data, recipe.model) == (5.0, False, "a.csv", "tiny")
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
-def test_every_flag_is_a_recipes_key(method):
-    """A flag of another name would be refused whenever it is given."""
-    group: Any = get_command(train)
-    flags = {flag.name for flag in group.commands[method].params}
-    assert flags - {"recipe", "dry_run", "resume"} <= Recipe.__dataclass_fields__.keys()
-
-
 def test_every_bad_row_is_named_before_the_first_step(tmp_path, capsys):
     path = new_domain.write(tmp_path, "train", pictures=3, questions=1, seed=0)
     (tmp_path / "train" / "1.png").unlink()
@@ -360,3 +348,49 @@ def test_two_processes_learn_what_one_does(tmp_path, method):
     losses = [logged(tmp_path / name, "loss") for name in ("one", "two")]
     assert losses[0].keys() == losses[1].keys()
     assert list(losses[0].values()) == pytest.approx(list(losses[1].values()), rel=1e-3)
+
+
+def test_a_failed_step_leaves_nothing_behind_for_the_engine(tmp_path):
+    """The hook that selects trained tokens is shared with the engine's forwards."""
+    tiny = FAMILIES["qwen3_vl"]()
+    model = copy.deepcopy(tiny.model)
+    trainer = trainer_for("sft", TEXT, tmp_path, model, tiny.builder)
+    (batch,) = list(trainer.get_train_dataloader())
+    inputs = forward_inputs(model, Collator(tiny.builder)(TEXT))
+    inputs.pop("labels")
+    wanted = model(**inputs).logits.shape
+
+    def fails(*args: Any, **kw: Any) -> None:
+        raise MemoryError
+
+    hook = bare(model).base_model.register_forward_pre_hook(fails)
+    with pytest.raises(MemoryError):
+        trainer.compute_loss(trainer.model, batch)
+    hook.remove()
+    assert model(**inputs).logits.shape == wanted
+
+
+def test_rows_are_read_once_while_they_fit():
+    read = []
+
+    class Counted(Given):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    build = Collator(FAMILIES["qwen3_vl"]().builder).build
+    for budget, times in ((10**8, [0]), (0, [0, 0])):
+        rows = BuiltRows(Counted(SEEN), build, budget)
+        assert rows[0][0].ids == rows[0][0].ids
+        assert read == times
+        read.clear()
+
+
+def test_a_small_training_imports_no_other_method(tmp_path):
+    """SFT needs neither GRPO, nor the tables of evaluation, nor what draws scenes."""
+    code = "import sys; from training.finetune.run import train; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    unneeded = {"training.trainers.grpo", "training.evaluation", "training.tabletop"}
+    assert not unneeded & set(done.stdout.split())

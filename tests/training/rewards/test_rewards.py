@@ -19,10 +19,10 @@ from training.rewards.terms import (
     readable_boxes,
     route,
     tail_loop,
+    text_around_looks,
     thought_and_answer,
     tolerance,
     weigh,
-    words_around_looks,
 )
 
 CORNER = Region(0.0, 0.0, 0.5, 0.5)
@@ -104,7 +104,7 @@ def test_thought_and_answer(said, reward):
     ],
 )
 def test_length_as_the_released_code_has_it(written, reward):
-    assert words_around_looks(attempt(*written)) == pytest.approx(reward)
+    assert text_around_looks(attempt(*written)) == pytest.approx(reward)
 
 
 def test_length_as_the_paper_has_it():

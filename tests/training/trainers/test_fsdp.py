@@ -27,7 +27,7 @@ from training.data import BadData
 from training.finetune.plan import make_plan
 from training.finetune.recipe import Recipe
 from training.finetune.setup import load_trainable
-from training.trainers.fsdp import shard, whole
+from training.trainers.fsdp import gathered, shard
 from training.trainers.model_parts import is_tower
 
 ROOT = Path(__file__).parents[3]
@@ -52,7 +52,7 @@ def test_what_is_shared_out_learns_and_answers_the_same(family, alone):
     model = shard(copy.deepcopy(plain), bf16=False)
     wanted = gradients(plain, batch)
     inputs = forward_inputs(plain, batch, FrozenFeatureCache(10**8))
-    with whole(model), torch.no_grad():  # before any forward of its own, as GRPO does
+    with gathered(model), torch.no_grad():  # before any forward of its own, as GRPO does
         assert not any(isinstance(weights, DTensor) for weights in model.parameters())
         torch.testing.assert_close(model(**inputs).logits, plain(**inputs).logits)
     apart = {n for n, weights in model.named_parameters() if isinstance(weights, DTensor)}
@@ -66,7 +66,7 @@ def test_what_is_shared_out_learns_and_answers_the_same(family, alone):
 def test_weights_that_are_whole_are_left_alone():
     model = torch.nn.Linear(2, 2)
     before = dict(model.named_parameters())
-    with whole(model):
+    with gathered(model):
         assert all(model.get_parameter(name) is weights for name, weights in before.items())
 
 
