@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import mm
 from mm.errors import UserError
+from mm.strategies import length, likelihood
 from vision import attend, replay, zoom
 
 from .errors import one_of
-from .strategy_options import check_options, parse_call, split_outside_brackets
+from .strategy_options import parse_call, read_options, split_outside_brackets
 
 STRATEGIES: dict[str, mm.Strategy] = {
     "direct": mm.direct,
@@ -22,7 +24,11 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "zoom": zoom,
     "attend": attend,
     "replay": replay,
+    "vote": mm.vote,
+    "best_of": mm.best_of,
 }
+
+VERIFIERS: dict[str, mm.Verifier] = {"likelihood": likelihood, "length": length}
 
 
 def strategies_named(text: str) -> dict[str, mm.Strategy]:
@@ -35,34 +41,48 @@ def strategies_named(text: str) -> dict[str, mm.Strategy]:
 
 
 def strategy_named(text: str) -> mm.Strategy:
-    """The strategy that `text` means, such as `zoom` or `zoom(max_looks=3, layout=inline)`.
+    """The strategy that `text` means: `zoom`, `zoom(max_looks=3)`, `vote(strategy=think, n=5)`.
 
     Its name is one of `STRATEGIES`, or `package.module:function`, whose module may lie in the
-    current folder. An error inside a module is its author's, and stays one.
+    current folder. An error inside a module is its author's, and stays one. An option that is a
+    strategy or a verifier is named in the same way.
 
     Raises:
         UserError: there is no such strategy, module, function or option, or a value does not fit.
     """
+    return _bound(text, STRATEGIES, "strategy")
+
+
+def verifier_named(text: str) -> mm.Verifier:
+    """The verifier that `text` means: one of `VERIFIERS`, or `package.module:function`.
+
+    Raises:
+        UserError: as `strategy_named` does.
+    """
+    return _bound(text, VERIFIERS, "verifier")
+
+
+def _bound(text: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any:
     name, options = parse_call(text)
-    strategy = STRATEGIES.get(name) or _by_module(name)
-    check_options(name, strategy, options)
-    return partial(strategy, **options) if options else strategy
+    function = known.get(name) or _by_module(name, [*known], what)
+    read = read_options(name, function, options, _READERS)
+    return partial(function, **read) if read else function
 
 
-def _by_module(name: str) -> mm.Strategy:
+def _by_module(name: str, known: Sequence[str], what: str) -> Callable[..., Any]:
     module, colon, function = name.partition(":")
     if not colon or not all(part.isidentifier() for part in [*module.split("."), function]):
-        known = one_of([*STRATEGIES, "package.module:function"])
-        raise UserError(f"no strategy {name!r}: give {known}")
+        there_is = one_of([*known, "package.module:function"])
+        raise UserError(f"no {what} {name!r}: give {there_is}")
     return _function(module, function)
 
 
-def _function(module: str, function: str) -> mm.Strategy:
+def _function(module: str, function: str) -> Callable[..., Any]:
     found: Any = getattr(_module(module), function, None)
     if not callable(found):
         what = "holds no" if found is None else "holds something that cannot be called as"
         raise UserError(f"module {module!r} {what} {function!r}, wanted by --strategy")
-    return cast(mm.Strategy, found)
+    return found
 
 
 def _module(name: str) -> ModuleType:
@@ -78,3 +98,6 @@ def _module(name: str) -> ModuleType:
             f"no module {error.name!r} for --strategy {name!r}: it must be installed, "
             "or lie in the current folder"
         ) from None
+
+
+_READERS = ((mm.Strategy, strategy_named), (mm.Verifier, verifier_named))

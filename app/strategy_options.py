@@ -5,11 +5,14 @@ from __future__ import annotations
 import ast
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mm.errors import UserError
+
+Readers = Collection[tuple[Any, Callable[[str], Any]]]
+"""For options whose values are functions: the type, and how its name is read."""
 
 _WORD = re.compile(r"[\w.:/+-]+(\(.*\))?", re.DOTALL)
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -78,33 +81,55 @@ def _value(written: str, text: str) -> Any:
 
 def settable(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of those keyword-only parameters of `function` whose values text can express."""
+    return {name: kind for name, kind in _keywords(function).items() if _plain(kind)}
+
+
+def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the keyword-only parameters of `function`; Any where none is known."""
     try:
         hints = get_type_hints(function)
     except NameError:  # a type that its module imports for checkers alone
         hints = {}
-    named = inspect.signature(function).parameters.values()
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _named(function: Callable[..., Any], readers: Readers) -> dict[str, Callable[[str], Any]]:
+    """How to read those parameters whose values are functions, given by name."""
     return {
-        p.name: hints.get(p.name, Any)
-        for p in named
-        if p.kind is p.KEYWORD_ONLY and _plain(hints.get(p.name, Any))
+        name: read
+        for name, kind in _keywords(function).items()
+        for known, read in readers
+        if kind == known
     }
 
 
-def check_options(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Check `options` against the keyword-only parameters of `function`.
+def read_options(
+    name: str,
+    function: Callable[..., Any],
+    options: Mapping[str, Any],
+    readers: Readers = (),
+) -> dict[str, Any]:
+    """`options`, checked against the keyword-only parameters of `function`, for binding to it.
 
     Raises:
         UserError: there is no such option, or a value is of another kind; it names what there is.
     """
-    known = settable(function)
+    known, named = settable(function), _named(function, readers)
+    read = {}
     for key, value in options.items():
+        if key in named:
+            read[key] = named[key](str(value))
+            continue
         if key not in known:
-            there_is = ", ".join(known) or "no options"
+            there_is = ", ".join([*named, *known]) or "no options"
             raise UserError(f"{name} has no option {key!r}: it has {there_is}")
         if not _fits(value, known[key]):
             raise UserError(
                 f"{name}({key}={value!r}): expected {_said(known[key])}, found {value!r}"
             )
+        read[key] = value
+    return read
 
 
 def _alternatives(kind: Any) -> tuple[Any, ...]:

@@ -10,7 +10,9 @@ from .remote.connect import connect
 from .samples import question
 from .scripted import ScriptedVLM
 from .session import Event, Session, Strategy, Verifier, run, run_many, stream
+from .strategies.best_of import best_of
 from .strategies.single import direct, insist, think
+from .strategies.voting import vote
 from .trace import Branch, Sample, Step, Trace
 from .trace_store import load_traces, save_traces
 from .types import (

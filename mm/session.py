@@ -158,12 +158,13 @@ class Session:
             seeds=self._seeds,
         )
 
-    def score(self, name: str, value: float | None) -> None:
-        """Write a verifier's verdict on the branch's leaf."""
-        if self._leaf is None:
+    def score(self, name: str, value: float | None, *, leaf: int | None = None) -> None:
+        """Write a verifier's verdict on step `leaf` of the trace; None is the branch's own leaf."""
+        index = self._leaf if leaf is None else leaf
+        if index is None:
             raise ValueError("nothing to score: the branch has no step yet")
-        self.trace.score(self._leaf, name, value)
-        self._emit(Event("verdict", text=f"{name}: {value}", index=self._leaf))
+        self.trace.score(index, name, value)
+        self._emit(Event("verdict", text=f"{name}: {value}", index=index))
 
     def _seeded(self, sampling: Sampling) -> Sampling:
         """`sampling` with a seed of its own for each reply: two with one seed would be drawn by the

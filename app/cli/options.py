@@ -53,8 +53,8 @@ Urls = Annotated[
 Strategy = Annotated[
     str,
     typer.Option(
-        help="direct, think, zoom, replay, attend, or your own as package.module:function; "
-        "options in brackets: zoom(max_looks=3)."
+        help="direct, think, zoom, replay, attend, vote, best_of, or your own as "
+        "package.module:function; options in brackets: zoom(max_looks=3)."
     ),
 ]
 

@@ -183,16 +183,19 @@ class Handlers:
             yield view.mistake(str(error)), None, [], ""
             return
         yield view.writing("looking"), view.shown(sample.images[0]), [], ""
-        with closing(mm.stream(function, sample, self.vlm, sampling=self.sampling)) as events:
-            yield from _views(sample, events)
+        try:
+            with closing(mm.stream(function, sample, self.vlm, sampling=self.sampling)) as events:
+                yield from _views(sample, events)
+        except UserError as error:  # an option that the strategy needs
+            yield view.mistake(str(error)), gr.skip(), gr.skip(), gr.skip()
 
     def ask(self, picture: dict, question: str, strategy: str = "zoom") -> dict:
         """Ask `question` about an uploaded `picture`: {"answer", "regions", "cost", "error"}."""
         try:
             sample, function = _sample(picture, question), _strategy(strategy)
+            return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))
         except UserError as error:
             raise gr.Error(str(error)) from None
-        return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))
 
 
 def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:

@@ -122,6 +122,11 @@ class Endless(mm.ScriptedVLM):
         return [mm.Generation(said, finish="cancelled")]
 
 
+def test_strategies_that_draw_are_refused_without_a_temperature(upload):
+    *_, last = Handlers(mm.ScriptedVLM([])).show(upload, "What?", "vote")
+    assert "temperature must be over 0" in last[0]
+
+
 def test_closing_the_view_stops_the_model(upload):
     vlm = Endless()
     views = Handlers(vlm).show(upload, "What?", "direct")

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mm
 from app.strategies import STRATEGIES, strategies_named, strategy_named
 from app.strategy_options import parse_call, settable, split_outside_brackets
 from mm.errors import UserError
+from mm.strategies import length
 from vision import zoom
 
 
@@ -66,6 +68,10 @@ def test_calls_are_read(text, name, options):
         pytest.param("zoom(cut=crop)", "zoom has no option 'cut'", id="not text"),
         pytest.param("zoom(layout=a b)", "found 'a b'", id="two words"),
         pytest.param("zom(max_looks=3)", "no strategy 'zom'", id="name"),
+        pytest.param("vote(strategy=zom)", "no strategy 'zom'", id="nested name"),
+        pytest.param("vote(strategy=zoom(looks=3))", "zoom has no option 'looks'", id="nested"),
+        pytest.param("vote(m=3)", "vote has no option 'm': it has strategy, n", id="functions too"),
+        pytest.param("best_of(verifier=nice)", "no verifier 'nice': give likeli", id="verifier"),
     ],
 )
 def test_what_cannot_be_understood_is_one_line(text, complaint):
@@ -80,6 +86,14 @@ def test_options_are_bound():
     bound = made["zoom(max_looks=3, layout=inline)"]
     assert isinstance(bound, partial)
     assert (bound.func, bound.keywords) == (zoom, {"max_looks": 3, "layout": "inline"})
+
+
+def test_strategies_and_verifiers_are_options_too():
+    made = strategy_named("best_of(strategy=zoom(max_looks=3), verifier=length, n=2)")
+    assert isinstance(made, partial)
+    inner = made.keywords["strategy"]
+    assert (inner.func, inner.keywords) == (zoom, {"max_looks": 3})
+    assert (made.func, made.keywords["verifier"], made.keywords["n"]) == (mm.best_of, length, 2)
 
 
 def test_every_strategy_has_readable_options():
