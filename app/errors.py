@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import atexit
 import os
+import stat
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import typer
 
 import mm
-from mm.errors import UserError
+from mm.errors import UserError, first_line, quote
 
 EXPECTED = (UserError, mm.ModelError, typer.TyperException)
 """What is told in a line; anything else is a bug and keeps its traceback."""
@@ -29,6 +31,27 @@ def needs_train(command: str) -> Iterator[None]:
             raise
         remedy = "pip install 'multimodal-reasoning[train]'"
         raise UserError(f"{command} needs {error.name}: {remedy}") from None
+
+
+def check_file(flag: str, file: Path | None) -> None:
+    """Refuse a file that `flag` could not write to, before anything is done for it.
+
+    Raises:
+        UserError: its folder does not exist, it is a folder itself, or its name is none.
+    """
+    if file is None:
+        return
+    if not os.path.isdir(file.parent):  # unlike Path.is_dir, no error for a name that is too long
+        raise UserError(f"{flag}: there is no folder {quote(str(file.parent))}")
+    try:
+        folder = stat.S_ISDIR(os.stat(file).st_mode)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{flag}: {quote(str(file))} cannot be written: {why}") from error
+    if folder:
+        raise UserError(f"{flag}: {quote(str(file))} is a folder: name a file in it")
 
 
 def tell(error: Exception) -> None:

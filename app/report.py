@@ -1,4 +1,4 @@
-"""An answer, told to a person or to a program."""
+"""A reply, told to a person or to a program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Pixels = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Look:
-    """Where the model looked: xyxy in pixels of the question's picture number `image`, from 0."""
+    """Where the model looked: xyxy in pixels of the question's image number `image`, from 0."""
 
     image: int
     xyxy: Pixels
@@ -22,30 +22,77 @@ def looks(trace: mm.Trace) -> list[Look]:
     """What the chosen answer looked at again, in order."""
     from vision import regions_of
 
-    sizes = [picture.size for picture in trace.sample.images]
+    sizes = [image.size for image in trace.sample.images]
     return [Look(i, region.to_pixels(sizes[i])) for i, region in regions_of(trace.best)]
 
 
+def error_of(trace: mm.Trace) -> str | None:
+    """Why there is no reply: the model failed, or wrote none; None where there is one."""
+    if trace.error or not trace.best.silence:
+        return trace.error
+    return f"no reply: {trace.best.silence}"
+
+
+def unclear(trace: mm.Trace) -> str | None:
+    """What was said in whose place the likeliest choice was taken; None where none was."""
+    last = trace.best.steps[-1:]
+    if not last or last[0].sampled or last[0].message.text not in trace.sample.choices:
+        return None
+    replaced = [branch for branch in trace.branches if branch.leaf != trace.chosen]
+    return replaced[-1].reply or replaced[-1].silence if replaced else None
+
+
 def as_json(trace: mm.Trace) -> dict[str, object]:
-    """The contract of `--json`: answer, regions, cost, error."""
+    """The contract of `--json`: what the model wrote, what of it is graded, where it looked.
+
+    `reply` is what a person is shown, whole; `answer` is what is graded, None where the reply marks
+    none and is long. `unclear` is the reply in whose place the likeliest choice was taken;
+    `thoughts` is what was written on the way. `finish` says how the reply ended: "stop", "length"
+    at the token limit, "cancelled", or None where nobody sampled it. `error` says why there is no
+    reply.
+    """
     return {
+        "reply": trace.reply or None,
         "answer": trace.answer,
+        "unclear": unclear(trace),
+        "thoughts": list(trace.best.thoughts),
+        "finish": trace.best.finish,
         "regions": [asdict(look) for look in looks(trace)],
         "cost": asdict(trace.cost),
-        "error": trace.error,
+        "error": error_of(trace),
     }
 
 
 def failure_json(error: Exception) -> dict[str, object]:
     """What `as_json` says when there was not even a trace."""
-    return {"answer": None, "regions": [], "cost": asdict(mm.Cost()), "error": str(error)}
+    return {**as_json(mm.Trace(mm.Sample("", ()))), "error": str(error)}
 
 
 def as_text(trace: mm.Trace, names: list[str]) -> str:
-    """The answer, where it looked (`names` are the pictures'), and what it cost, a line each."""
+    """The reply, then a line each for what is graded of it, what it leaves out, looks and cost.
+
+    `names` are those of the images.
+    """
+    reply = printable(trace.reply) or f"({error_of(trace)})"
     looked = [f"looked at  {names[look.image]} {list(look.xyxy)}" for look in looks(trace)]
-    answer = printable(trace.answer or "") or "(no answer)"
-    return "\n".join([answer, "", *looked, f"cost       {cost_line(trace.cost)}"])
+    notes = [f"{name:<11}{said}" for name, said in notes_on(trace)]
+    return "\n".join([reply, "", *notes, *looked, f"cost       {cost_line(trace.cost)}"])
+
+
+def notes_on(trace: mm.Trace) -> list[tuple[str, str]]:
+    """What is told beside a reply: what of it is graded, that it was cut, what is left out."""
+    best, notes = trace.best, []
+    answer = " ".join(printable(best.answer or "").split())
+    if answer and answer != " ".join(best.reply.split()):
+        notes.append(("answer", f"{answer}  (for grading)"))
+    if instead := unclear(trace):
+        quoted = " ".join(printable(instead).split())
+        notes.append(("chosen", f"the likeliest choice, for the reply named none: {quoted}"))
+    if best.reply and best.finish == "length":
+        notes.append(("cut", "at the token limit; --max-tokens allows more"))
+    if words := sum(len(thought.split()) for thought in best.thoughts):
+        notes.append(("thoughts", f"{words} words, left out here; --json shows them"))
+    return notes
 
 
 def cost_line(cost: mm.Cost) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(ValueError):
     """Something was asked for that cannot be done; a line for each fault, with its remedy."""
@@ -21,6 +24,35 @@ class ModelUnavailable(ModelError):
 
 class DeadlineExceeded(ModelError):
     """No answer came before the request's deadline."""
+
+
+class BadTrace(UserError):
+    """A folder of traces that cannot be read or written; one line that names it and the remedy."""
+
+
+@contextmanager
+def door(thing: str, raises: type[UserError], remedy: str = "") -> Iterator[None]:
+    """Around work on data from elsewhere: what goes wrong there comes out as one line.
+
+    The line names `thing` and says the `remedy`; the error itself is its `__cause__`. What is
+    already meant for people passes as it is.
+
+    Raises:
+        UserError: of the kind `raises`.
+    """
+    try:
+        yield
+    except (UserError, ModelError):
+        raise
+    except Exception as error:
+        why = f"lacks {error}" if isinstance(error, KeyError) else first_line(error)
+        raise raises(f"{thing}: {why}" + (f": {remedy}" if remedy else "")) from error
+
+
+def quote(value: object, most: int = 80) -> str:
+    """`value` as Python writes it, cut to `most` characters: for messages, which are short."""
+    quoted = repr(value)
+    return quoted if len(quoted) <= most else quoted[:most] + "..."
 
 
 def first_line(error: Exception) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .types import Part, Text, Thinking, ToolCall
 
+_GAP = re.compile(r"[\s,]*")
 _PIECE = re.compile(
     r"<think>(?P<thought>.*?)</think>"
     r"|<think>(?P<unfinished>.*?)(?=\n?<tool_call>|\Z)"
@@ -30,9 +31,9 @@ def parse_parts(text: str) -> tuple[Part, ...]:
     """The parts of an assistant's `text`, in order.
 
     A thought that nobody closed lasts until a tool call or the end. One that nobody opened (the
-    template had) starts at the beginning. A call that is neither a JSON object with a name and
-    arguments nor Qwen3.5's XML stays text, tags and all. Whitespace alone between tags is layout
-    and is dropped, and so is the line break before a call.
+    template had) starts at the beginning. A call that is neither JSON, an object with a name and
+    arguments or several of them, nor Qwen3.5's XML stays text, tags and all. Whitespace alone
+    between tags is layout and is dropped, and so is the line break before a call.
     """
     opened, closed = text.find("<think>"), text.find("</think>")
     if closed >= 0 and not 0 <= opened < closed:
@@ -69,8 +70,8 @@ def _render(part: Part) -> str:
     match part:
         case Text(text):
             return text
-        case Thinking(text):
-            return f"<think>{text}</think>"
+        case Thinking(text, closed):
+            return f"<think>{text}{'</think>' if closed else ''}"
         case ToolCall():
             return render_call(part)
     raise ValueError(f"only words and calls render as text, got {type(part).__name__}")
@@ -82,22 +83,48 @@ def _pieces(text: str) -> Iterator[Part]:
         if found.start() > at:
             yield Text(text[at : found.start()])
         at = found.end()
-        if found["call"] is None:
-            yield Thinking(found["thought"] or found["unfinished"] or "")
+        if found["call"] is not None:
+            yield from parse_calls(found["call"]) or (Text(found[0]),)
+        elif found["thought"] is not None:
+            yield Thinking(found["thought"])
         else:
-            yield parse_call(found["call"]) or Text(found[0])
+            yield Thinking(found["unfinished"], closed=False)
     if at < len(text):
         yield Text(text[at:])
 
 
-def parse_call(body: str) -> ToolCall | None:
-    """The call that `body` makes, in JSON or in Qwen3.5's XML; None when it makes none."""
+def parse_calls(body: str) -> tuple[ToolCall, ...]:
+    """The calls that `body` makes, in JSON or in Qwen3.5's XML; () where it makes none.
+
+    JSON objects may follow each other with or without commas, or stand in a list. A raw line break
+    in a string is read as one.
+    """
     if found := _FUNCTION.fullmatch(body):
-        return ToolCall(found["name"], dict(map(_argument, _PARAMETER.finditer(found["body"]))))
+        arguments = dict(map(_argument, _PARAMETER.finditer(found["body"])))
+        return (ToolCall(found["name"], arguments),)
     try:
-        return read_call(json.loads(body))
+        values = read_values(body)
     except (ValueError, RecursionError):
-        return None
+        return ()
+    objects = values[0] if len(values) == 1 and isinstance(values[0], list) else values
+    calls = [call for each in objects if (call := read_call(each))]
+    return tuple(calls) if len(calls) == len(objects) else ()
+
+
+def read_values(text: str) -> list[Any]:
+    """The JSON values in `text`, which follow each other with or without commas.
+
+    Raises:
+        ValueError: there is something else.
+    """
+    decoder, values, at = json.JSONDecoder(strict=False), [], 0
+    while True:
+        gap = _GAP.match(text, at)
+        at = gap.end() if gap else at
+        if at == len(text):
+            return values
+        value, at = decoder.raw_decode(text, at)
+        values.append(value)
 
 
 def _argument(found: re.Match[str]) -> tuple[str, Any]:

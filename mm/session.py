@@ -116,6 +116,7 @@ class Session:
                 sampled=True,
                 logprobs=generation.logprobs,
                 cost=generation.cost,
+                finish=generation.finish,
             )
         )
         return generation

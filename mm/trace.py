@@ -6,15 +6,28 @@ that a verifier separates; a plain chat is the tree with one branch. What is der
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
+from itertools import groupby, takewhile
 
-from mm.answers.extraction import extract_answer
+from mm.answers.extraction import extract_answer, shown_reply
 
-from .types import Conversation, Cost, Features, Image, Message
+from .types import (
+    Conversation,
+    Cost,
+    Features,
+    Finish,
+    Image,
+    Message,
+    Text,
+    Thinking,
+    ToolCall,
+)
 
+_END_OF_THOUGHT = re.compile(r"</think>|(?=<answer>)")
 _writing = threading.Lock()  # paths of one trace may grow in several threads
 
 
@@ -35,11 +48,14 @@ class Sample:
     def images(self) -> tuple[Image, ...]:
         """The pictures asked about, whether shown as pixels or from memory."""
         found: list[Image] = []
+        features: list[Features] = []  # those of the last image; the same again is another copy
         for seen in (seen for m in self.prompt for seen in m.visuals):
             if isinstance(seen, Image):
-                found.append(seen)
-            elif seen.image not in found:
-                found.append(seen.image)
+                found, features = [*found, seen], []
+            elif found and seen.image == found[-1] and seen not in features:
+                features.append(seen)
+            else:
+                found, features = [*found, seen.image], [seen]
         return tuple(found)
 
 
@@ -47,7 +63,8 @@ class Sample:
 class Step:
     """One message of the tree. `parent` is the index of the step before it, None at the root.
 
-    `sampled` marks what the policy wrote: exactly the tokens of these messages train.
+    `sampled` marks what the policy wrote: exactly the tokens of these messages train. `finish` says
+    how that ended; None where it is not known, or nobody sampled.
     """
 
     message: Message
@@ -56,6 +73,7 @@ class Step:
     logprobs: tuple[float, ...] = field(default=(), repr=False)
     scores: Mapping[str, float | None] = field(default_factory=dict)
     cost: Cost = Cost()
+    finish: Finish | None = None
 
 
 @dataclass(frozen=True)
@@ -74,19 +92,70 @@ class Branch:
         return (*system, *self.sample.prompt, *(m for m in said if m.role != "system"))
 
     @property
+    def turn(self) -> Conversation:
+        """The assistant's messages since anybody else spoke last."""
+        return tuple(step.message for step in self._turn)
+
+    @property
     def text(self) -> str:
         """What the assistant said since anybody else spoke last, thinking and calls left out."""
-        spoken: list[str] = []
-        for step in reversed(self.steps):
-            if step.message.role != "assistant":
-                break
-            spoken.append(step.message.text)
-        return "".join(reversed(spoken)).strip()
+        said = (text for _, thought, text in _utterances(self._turn) if not thought)
+        return "".join(said).strip()
+
+    @property
+    def reply(self) -> str:
+        """What a person is shown: `text`, without the tags around its answer."""
+        return shown_reply(self.text)
 
     @property
     def answer(self) -> str | None:
-        """The answer in the branch's last reply; None where it gives none."""
+        """What is graded: the answer that `text` marks, or all of a short one."""
         return extract_answer(self.text)
+
+    @property
+    def finish(self) -> Finish | None:
+        """How the last text that the model wrote ended."""
+        last = self._last_sampled
+        return last.finish if last else None
+
+    @property
+    def silence(self) -> str | None:
+        """Why there is no reply; None where there is one."""
+        last = self._last_sampled
+        if self.reply:
+            return None
+        if last is None:
+            return "the model was not asked"
+        if last.finish == "cancelled":
+            return "stopped before the model replied"
+        if last.finish == "length":
+            inside = last.message.parts and isinstance(last.message.parts[-1], Thinking)
+            where = " in its thought" if inside else ""
+            return f"cut at {last.cost.generated_tokens} tokens{where}: allow more (max_tokens)"
+        if last.message.tool_calls or self.steps[-1].message.role == "tool":
+            return "the model asked to look once more instead of replying"
+        return "the model stopped after its thought" if self.thoughts else "the model wrote nothing"
+
+    @property
+    def thoughts(self) -> tuple[str, ...]:
+        """What the model wrote on the way to its reply, in order: thoughts, words before looks."""
+        last = self._turn
+        turns = groupby(
+            self.steps[: len(self.steps) - len(last)], key=lambda s: s.message.role == "assistant"
+        )
+        before = [each for own, turn in turns if own for each in _utterances(turn)]
+        found = [(step, text) for step, _, text in before]
+        found += [(step, text) for step, thought, text in _utterances(last) if thought]
+        return tuple(text.strip() for step, text in found if step.sampled and text.strip())
+
+    @property
+    def _turn(self) -> tuple[Step, ...]:
+        last = takewhile(lambda s: s.message.role == "assistant", reversed(self.steps))
+        return tuple(last)[::-1]
+
+    @property
+    def _last_sampled(self) -> Step | None:
+        return next((s for s in reversed(self.steps) if s.sampled), None)
 
     @property
     def images(self) -> tuple[Image, ...]:
@@ -149,6 +218,10 @@ class Trace:
         return self.branch(self.chosen)
 
     @property
+    def reply(self) -> str:
+        return self.best.reply
+
+    @property
     def answer(self) -> str | None:
         """The best branch's answer."""
         return self.best.answer
@@ -169,3 +242,28 @@ class Trace:
             path.append(leaf)
             leaf = self.steps[leaf].parent
         return path[::-1]
+
+
+def _divided(text: str) -> tuple[str, str]:
+    """What goes on with a thought, and what is said after its end."""
+    end = _END_OF_THOUGHT.search(text)
+    return (text[: end.start()], text[end.end() :]) if end else (text, "")
+
+
+def _utterances(steps: Iterable[Step]) -> Iterator[tuple[Step, bool, str]]:
+    """The texts of one turn in order, each with its step and whether it is thought.
+
+    A thought that one message left open goes on in those that follow, up to its end or an answer.
+    """
+    thinking = False
+    for step, part in ((s, p) for s in steps for p in s.message.parts):
+        if isinstance(part, Thinking):
+            thinking = not part.closed
+            yield step, True, part.text
+        elif isinstance(part, ToolCall):
+            thinking = False
+        elif isinstance(part, Text):
+            thought, said = _divided(part.text) if thinking else ("", part.text)
+            thinking = thinking and not _END_OF_THOUGHT.search(part.text)
+            yield step, True, thought
+            yield step, False, said

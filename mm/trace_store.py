@@ -1,6 +1,6 @@
-"""Traces on disk: a JSON line each in `traces.jsonl`, and every picture as `images/ID.png`.
+"""Traces on disk: a JSON line each in `traces.jsonl`, and every image as `images/ID.png`.
 
-A line is written in one piece after its pictures, so a program that dies while writing leaves at
+A line is written in one piece after its images, so a program that dies while writing leaves at
 most one line cut off at the end. Reading warns and leaves it out; the next append removes it.
 """
 
@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from .errors import BadTrace, door, first_line, quote
 from .geometry import Region
 from .trace import Sample, Step, Trace
 from .types import Cost, Features, Image, Message, Origin, Part, Text, Thinking, ToolCall, ToolSpec
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
 FILE = "traces.jsonl"
+_REMEDY = "give a folder that `save_traces` or --save-trace wrote"
 _ORIGINS = {kind.__name__: kind for kind in get_args(Origin)}
 
 
@@ -30,50 +34,76 @@ def save_traces(traces: Iterable[Trace], folder: str | Path) -> None:
     """Write `traces` to `folder`, in place of those it held.
 
     Raises:
-        ValueError: a trace holds something that JSON has no word for.
+        BadTrace: a trace holds something that JSON has no word for, or it cannot be written.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = folder / f"{FILE}.part"
-    with unfinished.open("wb") as file:
-        for trace in traces:
-            _save_images(trace, folder)
-            file.write(_line(trace))
-    os.replace(unfinished, folder / FILE)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / f"{FILE}.part"
+        with unfinished.open("wb") as file:
+            for trace in traces:
+                line = _line(trace)
+                _save_images(trace, folder)
+                file.write(line)
+        os.replace(unfinished, folder / FILE)
 
 
 def append_trace(trace: Trace, folder: str | Path) -> None:
     """Add `trace` to those in `folder`, one program at a time; a cut-off last line goes first.
 
     Raises:
-        ValueError: as for `save_traces`.
+        BadTrace: as for `save_traces`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    line = _line(trace)
-    _save_images(trace, folder)
-    _mend(folder / FILE)
-    with (folder / FILE).open("ab", buffering=0) as file:
-        file.write(line)
+    folder, line = Path(folder), _line(trace)
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _save_images(trace, folder)
+        _mend(folder / FILE)
+        with (folder / FILE).open("ab", buffering=0) as file:
+            file.write(line)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that no trace could be written to, before anything is done for one.
+
+    Raises:
+        BadTrace: it is a file, or its name is none.
+    """
+    with _writing(Path(folder)):
+        try:
+            mode = os.stat(folder).st_mode
+        except FileNotFoundError:
+            return
+    if not stat.S_ISDIR(mode):
+        raise BadTrace(f"traces go to a folder, and {quote(str(folder))} is a file")
 
 
 def load_traces(folder: str | Path) -> list[Trace]:
-    """The traces in `folder`, in the order they were written. Pictures they share are read once.
+    """The traces in `folder`, in the order they were written. Images they share are read once.
 
     Raises:
-        FileNotFoundError: there is no `traces.jsonl`.
-        ValueError: a line is no trace, or a picture is not the one that was saved; says which.
+        BadTrace: there is no `traces.jsonl`, a line is no trace, or an image is not the one that
+            was saved; says which.
     """
     file = Path(folder) / FILE
-    pictures = _Pictures(Path(folder))
+    images = _Images(Path(folder))
     traces = []
-    for number, line in _lines(file):
-        try:
-            traces.append(_read_trace(json.loads(line), pictures))
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-            raise ValueError(f"{file}, line {number}: {what}") from error
+    with door(f"cannot read {quote(str(file), 200)}", BadTrace, _REMEDY):
+        for number, line in _lines(file):
+            with door(f"{file}, line {number}", BadTrace):
+                traces.append(_read_trace(json.loads(line), images))
     return traces
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, BadTrace):
+            raise
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise BadTrace(f"cannot write traces to {quote(str(folder))}: {why}") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
@@ -93,9 +123,11 @@ def _mend(file: Path) -> None:
     if not file.exists() or not file.stat().st_size:
         return
     with file.open("r+b") as lines:
-        *_, last = lines
-        if last.endswith(b"\n"):
+        lines.seek(-1, os.SEEK_END)
+        if lines.read() == b"\n":
             return
+        lines.seek(0)
+        *_, last = lines
         if _is_json(last):
             lines.write(b"\n")
         else:
@@ -105,7 +137,7 @@ def _mend(file: Path) -> None:
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 
@@ -127,18 +159,18 @@ def _line(trace: Trace) -> bytes:
     try:
         return json.dumps(row).encode() + b"\n"
     except TypeError as error:
-        raise ValueError(f"trace of {trace.sample.id!r} cannot be saved: {error}") from None
+        raise BadTrace(f"trace of {quote(trace.sample.id)} cannot be saved: {error}") from None
 
 
-def _read_trace(row: dict[str, Any], pictures: _Pictures) -> Trace:
+def _read_trace(row: dict[str, Any], images: _Images) -> Trace:
     sample = row["sample"]
-    prompt = tuple(_read_message(m, pictures) for m in sample["prompt"])
+    prompt = tuple(_read_message(m, images) for m in sample["prompt"])
     sample = Sample(
         sample["id"], prompt, sample["target"], tuple(sample["choices"]), sample["tags"]
     )
     trace = Trace(sample, row["strategy"], chosen=row["chosen"], error=row["error"])
     for step in row["steps"]:
-        trace.add(_read_step(step, pictures))
+        trace.add(_read_step(step, images))
     if trace.chosen is not None and not 0 <= trace.chosen < len(trace.steps):
         raise ValueError(f"chosen {trace.chosen} is not one of {len(trace.steps)} steps")
     return trace
@@ -152,17 +184,19 @@ def _step(step: Step) -> dict[str, Any]:
         "logprobs": step.logprobs,
         "scores": dict(step.scores),
         "cost": asdict(step.cost),
+        "finish": step.finish,
     }
 
 
-def _read_step(row: dict[str, Any], pictures: _Pictures) -> Step:
+def _read_step(row: dict[str, Any], images: _Images) -> Step:
     return Step(
-        _read_message(row["message"], pictures),
+        _read_message(row["message"], images),
         row["parent"],
         sampled=row["sampled"],
         logprobs=tuple(row["logprobs"]),
         scores=row["scores"],
         cost=Cost(**row["cost"]),
+        finish=row.get("finish"),
     )
 
 
@@ -171,9 +205,9 @@ def _message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "parts": parts, "tokens": message.tokens}
 
 
-def _read_message(row: dict[str, Any], pictures: _Pictures) -> Message:
+def _read_message(row: dict[str, Any], images: _Images) -> Message:
     tokens = row["tokens"]
-    parts = tuple(_read_part(part, pictures) for part in row["parts"])
+    parts = tuple(_read_part(part, images) for part in row["parts"])
     return Message(row["role"], parts, None if tokens is None else tuple(tokens))
 
 
@@ -183,11 +217,12 @@ def _part(part: Part) -> dict[str, Any]:
             return {"image": part.id, "origin": _origin(part)}
         case Features():
             of = {"region": asdict(part.region), "pool": part.pool, "snapshot": part.snapshot}
+            of = {**of, "copy": part.copy}
             return {"features": part.image.id, "origin": _origin(part.image), **of}
         case Text(text):
             return {"text": text}
-        case Thinking(text):
-            return {"thinking": text}
+        case Thinking(text, closed):
+            return {"thinking": text} if closed else {"thinking": text, "closed": False}
         case ToolCall(name, arguments):
             return {"call": name, "arguments": dict(arguments)}
         case ToolSpec(name, description, parameters):
@@ -198,17 +233,17 @@ def _origin(image: Image) -> dict[str, Any]:
     return {"kind": type(image.origin).__name__, **asdict(image.origin)}
 
 
-def _read_part(row: dict[str, Any], pictures: _Pictures) -> Part:
+def _read_part(row: dict[str, Any], images: _Images) -> Part:
     match row:
         case {"image": id, "origin": origin}:
-            return Image(pictures.open(id), _read_origin(origin))
+            return Image(images.open(id), _read_origin(origin))
         case {"features": id, "origin": origin, "region": region, "pool": p, "snapshot": snapshot}:
-            image = Image(pictures.open(id), _read_origin(origin))
-            return Features(image, Region(**region), p, snapshot)
+            image = Image(images.open(id), _read_origin(origin))
+            return Features(image, Region(**region), p, snapshot, row.get("copy", 0))
         case {"text": text}:
             return Text(text)
         case {"thinking": text}:
-            return Thinking(text)
+            return Thinking(text, row.get("closed", True))
         case {"call": name, "arguments": arguments}:
             return ToolCall(name, arguments)
         case {"tool": name, "description": description, "parameters": parameters}:
@@ -236,8 +271,8 @@ def _save_images(trace: Trace, folder: Path) -> None:
             os.replace(unfinished, file)
 
 
-class _Pictures:
-    """The pictures of a folder, each read and checked once."""
+class _Images:
+    """The images of a folder, each read and checked once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -257,8 +292,8 @@ class _Pictures:
         try:
             with pil.open(file, formats=["PNG"]) as pixels:
                 pixels.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ValueError(f"{file} cannot be read: {error}") from None
+        except Exception as error:  # Pillow's readers raise anything on bad bytes
+            raise ValueError(f"{file} cannot be read: {first_line(error)}") from error
         if (found := Image(pixels).id) != id:
             raise ValueError(f"{file} was changed: its pixels have the id {found}")
         return pixels

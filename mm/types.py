@@ -25,11 +25,15 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Cropped:
-    """Cut from image `parent` (its id) at `region`, then resized to `size`."""
+    """Cut from image `parent` (its id) at `region`, then resized to `size`.
+
+    `copy` counts, from 0, the images of the same pixels that one prompt shows.
+    """
 
     parent: str
     region: Region
     size: Size
+    copy: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Thinking:
-    """Reasoning, written between <think> and </think>: scored, shown and stripped on its own."""
+    """Reasoning, written between <think> and </think>: scored, shown and stripped on its own.
+
+    `closed` is False where the model stopped before it wrote </think>.
+    """
 
     text: str
+    closed: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -139,12 +147,14 @@ class Features:
 
     Attributes:
         pool: each square of `pool` x `pool` visual tokens is averaged to one.
+        copy: which of the images of the same pixels that one prompt shows, from 0.
     """
 
     image: Image
     region: Region = WHOLE
     pool: int = 1
     snapshot: bool = False
+    copy: int = 0
 
     @property
     def key(self) -> str:

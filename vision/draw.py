@@ -100,9 +100,11 @@ def sheet(
 def _numbered(image: Image, looked: Branch | Sequence[Region]) -> list[tuple[str, Region]]:
     if not isinstance(looked, Branch):
         return [(str(at), region) for at, region in enumerate(looked, start=1)]
-    ids = [picture.id for picture in looked.sample.images]
+    prompt = [*enumerate(looked.sample.images)]
+    same = [at for at, other in prompt if other is image]  # one of several with the same pixels
+    mine = same or [at for at, other in prompt if other.id == image.id]
     found = enumerate(regions_of(looked), start=1)
-    return [(str(at), region) for at, (index, region) in found if ids[index] == image.id]
+    return [(str(at), region) for at, (index, region) in found if index in mine]
 
 
 def _readable(pixels: Pixels) -> Pixels:

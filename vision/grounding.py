@@ -80,6 +80,6 @@ def _label(text: str, box: re.Match[str]) -> str:
     after = re.split(r"[{}]", text[box.end() :], maxsplit=1)[0]
     label = _LABEL.search(after) or _LABEL.search(before.rpartition("}")[2])
     try:
-        return json.loads(label[1]) if label else ""
+        return json.loads(label[1], strict=False) if label else ""
     except ValueError:  # an escape that JSON does not know
         return ""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mm.session import Session
+from mm.strategies.forced_answer import force_answer, open_answer
 from mm.trace import Branch
-from mm.types import Generation, Message, Sampling, Text, Visual, message, user
+from mm.types import Generation, Message, Text, Visual, message
 from mm.vlm import tokens_of
 
 Request = TypeVar("Request")
@@ -20,8 +21,11 @@ Observe = Callable[[Session, Request], Message | None]
 """What the policy gets for a request: a picture, or a text that says what was wrong with it; None
 for nothing at all."""
 
-Close = Callable[[Message | None], Message]
+Close = Callable[[Session, Message | None], Message]
 """The last observation, with the word that no more follow; for None, that word alone."""
+
+Write = Callable[[Session], Generation]
+"""Lets the policy write its next reply, in the manner of its layout."""
 
 NO_MORE = "There are no more looks. Answer now."
 REFUSED = message("tool", "There are no more looks.")
@@ -44,10 +48,10 @@ class Limits:
         return looks < self.looks and (self.look_tokens is None or spent < self.look_tokens)
 
 
-def tell(observation: Message | None) -> Message:
-    """Closes in words: the tool's own where it has just answered, else a user's."""
+def tell(session: Session, observation: Message | None) -> Message:
+    """Closes in words: the tool's own where it has just answered, else the model's."""
     if observation is None:
-        return user(NO_MORE)
+        return open_answer(session.branch)
     return Message(observation.role, (*observation.parts, Text("\n" + NO_MORE)))
 
 
@@ -58,26 +62,26 @@ def look(
     observe: Observe[Request],
     close: Close = tell,
     limits: Limits = Limits(),
-    sampling: Sampling | None = None,
+    write: Write = Session.generate,
 ) -> Branch:
     """Let the policy look until it answers.
 
-    When the limits are reached, or a reply ran into the token limit with neither request nor
-    answer, one last reply must be the answer. If it makes requests they are refused, and the
-    branch, which then ends with the refusal, has no answer.
+    A reply that says nothing, or that the token limit cut off before its answer, is opened for its
+    answer once. When the limits are reached, one last reply must be the answer. If that makes
+    requests they are refused, and the branch, which then ends with the refusal, has no reply.
 
     Raises:
         ModelError: the model failed.
     """
     looks = tokens = 0
     while limits.allow(looks, tokens):
-        reply = session.generate(sampling)
+        reply = write(session)
         requests = parse(session, reply)
-        if reply.finish == "cancelled" or not (requests or _cut_off(session, reply)):
+        if reply.finish == "cancelled" or not (requests or _unanswered(session, reply)):
             return session.branch
         if not requests:
-            session.say(close(None))
-            break
+            session.say(close(session, None))
+            return _last_reply(session, parse, write)
         for request in requests:
             if not limits.allow(looks, tokens):
                 session.say(REFUSED)
@@ -87,22 +91,24 @@ def look(
             if limits.look_tokens is not None:  # not every model can tell
                 tokens += sum(tokens_of(session.vlm, seen) for seen in _seen(observation))
             if not limits.allow(looks, tokens):
-                observation = close(observation)
+                observation = close(session, observation)
             if observation:
                 session.say(observation)
-    return _last_reply(session, parse, sampling)
+    _last_reply(session, parse, write)
+    return force_answer(session, write)
 
 
 def _seen(observation: Message | None) -> Sequence[Visual]:
     return observation.visuals if observation else ()
 
 
-def _last_reply(session: Session, parse: Parse[Request], sampling: Sampling | None) -> Branch:
-    reply = session.generate(sampling)
+def _last_reply(session: Session, parse: Parse[Request], write: Write) -> Branch:
+    reply = write(session)
     for _ in parse(session, reply):
         session.say(REFUSED)
     return session.branch
 
 
-def _cut_off(session: Session, reply: Generation) -> bool:
-    return reply.finish == "length" and session.branch.answer is None
+def _unanswered(session: Session, reply: Generation) -> bool:
+    branch = session.branch
+    return bool(branch.silence) or (reply.finish == "length" and branch.answer is None)

@@ -8,12 +8,13 @@ from itertools import pairwise
 
 from mm.answers.extraction import before_answer
 from mm.geometry import Region, iou
+from mm.strategies.forced_answer import opens_answer
 from mm.trace import Branch, Step
 from mm.types import Message, Text, Thinking
 
 from .ask_region import NOT_SHOWN
 from .regions import regions_of
-from .zoom import ANSWER
+from .replay import ANSWER
 
 MIN_SHOWN_IOU = 0.3
 """From this intersection over union on, a place counts as shown.
@@ -81,4 +82,5 @@ def _observes(step: Step) -> bool:
     message = step.message
     if message.role == "user":
         return bool(message.visuals) or message == NOT_SHOWN
-    return message.role == "tool" or (message.role == "assistant" and message != ANSWER)
+    opening = opens_answer(message) or message.parts == (Text(ANSWER),)
+    return message.role == "tool" or (message.role == "assistant" and not opening)

@@ -29,19 +29,27 @@ def original(
     return original(images, parent, outer, rule)
 
 
+def copy_of(images: Sequence[Image], index: int) -> int:
+    """Which of the prompt's images of the same pixels `images[index]` is, or was cropped from."""
+    image = images[index]
+    if isinstance(image.origin, Cropped) and _parent(images, image):
+        return image.origin.copy
+    return sum(other.id == image.id for other in images[:index])
+
+
 def regions_of(branch: Branch) -> list[tuple[int, Region]]:
     """What was looked at again, in order: the index of a picture of the prompt, and the part of it.
 
     Pictures that are not crops of a prompt's picture (a depth map, a frame) are left out.
     """
     prompt = branch.sample.images
-    ids = [image.id for image in prompt]
     found = []
     for seen in branch.looks:
         source, region = _traced((*prompt, *branch.images), seen)
-        cut = isinstance(seen, Features) or isinstance(seen.origin, Cropped)
-        if source.id in ids and cut:
-            found.append((ids.index(source.id), region))
+        cut = seen if isinstance(seen, Features) else seen.origin
+        same = [index for index, image in enumerate(prompt) if image.id == source.id]
+        if same and isinstance(cut, Features | Cropped):
+            found.append((same[min(cut.copy, len(same) - 1)], region))
     return found
 
 

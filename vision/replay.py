@@ -15,6 +15,7 @@ from typing import Literal
 from mm.errors import ModelError
 from mm.geometry import WHOLE, BoxFormat, Region
 from mm.session import Session
+from mm.strategies.single import direct
 from mm.trace import Branch
 from mm.types import (
     Conversation,
@@ -32,6 +33,7 @@ from mm.vlm import Memory, tokens_of
 
 from .ask_region import Ground, ask_where
 from .look_loop import Limits, look
+from .regions import copy_of
 from .zoom import ChooseRegion, Shoot, by_calls, two_steps
 from .zoom_tool import BadCall, Target
 
@@ -80,7 +82,9 @@ class Recollection:
         if self.choose_region:
             region = self.choose_region(session.sample, region)
         pool = self.pool or memory_of(session).replay
-        found = Features(session.sample.images[target.index], region, pool)
+        images = session.sample.images
+        copy = copy_of(images, target.index)
+        found = Features(images[target.index], region, pool, copy=copy)
         found = within(found, self.max_tokens, partial(tokens_of, session.vlm))
         if found in session.branch.looks:
             raise BadCall("This region was already shown above. Choose another, or answer.")
@@ -118,8 +122,7 @@ def replay(
     if session.sample.images:
         session.reword(remembered(session.sample.prompt, memory, full=full))
     if full or not session.sample.images:
-        session.generate()
-        return session.branch
+        return direct(session)
     recall = Recollection(pool, max_tokens, choose_region).recall
     limits = Limits(max_looks, look_tokens)
     if protocol == "sot":
@@ -177,13 +180,14 @@ def _shown(part: Part, show: partial[tuple[Part, ...]]) -> tuple[Part, ...]:
 
 def _by_signals(session: Session, recall: Shoot, limits: Limits) -> Branch:
     session.say(user(INSTRUCTION))
+    sampling = replace(session.sampling, stop=(*session.sampling.stop, EOT))
     return look(
         session,
         parse=signals,
         observe=partial(_answer_signal, recall=recall),
         close=_open_answer,
         limits=limits,
-        sampling=replace(session.sampling, stop=(*session.sampling.stop, EOT)),
+        write=partial(Session.generate, sampling=sampling),
     )
 
 
@@ -219,5 +223,5 @@ def _answer_signal(session: Session, region: Region | None, *, recall: Shoot) ->
         return None
 
 
-def _open_answer(observation: Message | None) -> Message:
+def _open_answer(session: Session, observation: Message | None) -> Message:
     return Message("assistant", (*(observation.parts if observation else ()), Text(ANSWER)))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from mm.geometry import Region
 from mm.session import Session
+from mm.strategies.forced_answer import force_answer
 from mm.trace import Branch
 from mm.types import Cost, Image, ToolCall, assistant, message
 
@@ -49,7 +50,7 @@ def answer(session: Session) -> Branch:
         for _ in calls:
             session.say(REFUSED)
         session.generate()
-    return session.branch
+    return force_answer(session)
 
 
 def _coarse(region: Region) -> Region:

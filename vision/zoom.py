@@ -7,11 +7,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 from typing import Any, Literal, Protocol
 
 from mm.geometry import Region, Size
 from mm.markup import render_parts
 from mm.session import Session
+from mm.strategies.forced_answer import open_answer
+from mm.strategies.single import direct
 from mm.trace import Branch, Sample
 from mm.types import (
     Cropped,
@@ -31,7 +34,7 @@ from mm.vlm import CropRule
 from .ask_region import NOT_SHOWN, Ground, ask_where, show
 from .crop import crop
 from .look_loop import Limits, look
-from .regions import original
+from .regions import copy_of, original
 from .zoom_tool import BadCall, Target, read_call, read_target, tool_calls, zoom_tool
 
 Layout = Literal["tool", "inline"]
@@ -39,12 +42,11 @@ Layout = Literal["tool", "inline"]
 ChooseRegion = Callable[[Sample, Region], Region]
 """The region really shown for the one asked for; both are regions of the original picture."""
 
-STOPS = ("]}", "]\n}", "] }", "</answer>")
-"""Where VLM-R3's policy pauses for a crop, or is done."""
+PAUSES = ("]}", "]\n}", "] }")
+"""Where VLM-R3's policy may ask for a crop."""
 
-ANSWER = assistant("\n<answer>")
-"""Put into the model's mouth, inline, when it may look no more."""
-
+STOPS = (*PAUSES, "</answer>")
+"""Where VLM-R3's policy pauses, or is done."""
 
 Shoot = Callable[[Session, Target], Image | Features]
 """What is shown of a target; raises `BadCall` where nothing can be."""
@@ -83,10 +85,17 @@ class Camera:
             raise BadCall("The box lies outside the picture. Choose another.") from None
         if self.choose_region:
             region = self.choose_region(session.sample, region)
-        made = self.cut(source, region, rule=rule)
+        made = _copied(self.cut(source, region, rule=rule), copy_of(images, target.index))
         if any(_alike(made, image, source.size) for image in images):
             raise BadCall("This region was already shown above. Choose another, or answer.")
         return made
+
+
+def _copied(made: Image, copy: int) -> Image:
+    """`made`, cut from that copy of several images of the same pixels."""
+    if not copy or not isinstance(made.origin, Cropped):
+        return made
+    return replace(made, origin=replace(made.origin, copy=copy))
 
 
 def _alike(a: Image, b: Image, size: Size) -> bool:
@@ -94,8 +103,10 @@ def _alike(a: Image, b: Image, size: Size) -> bool:
     which a crop of a whole crop grows."""
     if not (isinstance(a.origin, Cropped) and isinstance(b.origin, Cropped)):
         return False
+    if (a.origin.parent, a.origin.copy) != (b.origin.parent, b.origin.copy):
+        return False
     edges = zip(a.origin.region.to_pixels(size), b.origin.region.to_pixels(size), strict=True)
-    return a.origin.parent == b.origin.parent and all(abs(x - y) <= 1 for x, y in edges)
+    return all(abs(x - y) <= 1 for x, y in edges)
 
 
 def zoom(
@@ -151,8 +162,7 @@ def two_steps(session: Session, shoot: Shoot, ground: Ground = ask_where) -> Bra
     if session.images:
         target = ground(session)
         session.say(NOT_SHOWN if target is None else _shown(session, shoot, target))
-    session.generate()
-    return session.branch
+    return direct(session)
 
 
 def offer_zoom(session: Session) -> None:
@@ -187,28 +197,58 @@ def _shown(session: Session, shoot: Shoot, target: Target) -> Message:
 def _inline(session: Session, camera: Camera, limits: Limits, offer: bool) -> Branch:
     if offer:
         session.say(user(inline_instruction(session.vlm.traits.box_format.key)))
-    stops = (*session.sampling.stop, *STOPS)
     return look(
         session,
         parse=_inline_boxes,
         observe=partial(_answer_inline, camera=camera),
-        close=_open_answer,
+        close=_open_inline,
         limits=limits,
-        sampling=replace(session.sampling, stop=stops),
+        write=_write_inline,
     )
 
 
-def _inline_boxes(session: Session, reply: Generation) -> tuple[Mapping[str, Any] | None, ...]:
-    """The last JSON object of a reply that names a box; None when it cannot be read."""
+def _write_inline(session: Session) -> Generation:
+    """The policy's text up to a box, its answer or its end.
+
+    A pause that asks for nothing is gone on with, within the tokens of one reply.
+    """
+    sampling = session.sampling
+    stops, left = (*sampling.stop, *STOPS), sampling.max_tokens
+    while True:
+        reply = session.generate(replace(sampling, stop=stops, max_tokens=left))
+        left -= max(reply.cost.generated_tokens, 1)
+        if not _paused_for_nothing(session, reply):
+            return reply
+        if left <= 0:
+            return replace(reply, finish="length")
+
+
+def _paused_for_nothing(session: Session, reply: Generation) -> bool:
     text = render_parts(reply.message.parts)
-    if f'"{session.vlm.traits.box_format.key}"' not in text or "<answer>" in _turn(session):
+    paused = reply.finish == "stop" and text.endswith(PAUSES)
+    wanted = any(text.endswith(stop) for stop in session.sampling.stop)
+    return paused and not wanted and not _inline_boxes(session, reply)
+
+
+def _inline_boxes(session: Session, reply: Generation) -> tuple[Mapping[str, Any] | None, ...]:
+    """The last JSON object since the last look that names a box; None when it cannot be read."""
+    key = f'"{session.vlm.traits.box_format.key}"'
+    written = takewhile(lambda step: step.sampled, reversed(session.branch.steps))
+    text = "".join(reversed([render_parts(step.message.parts) for step in written]))
+    if key not in text or "<answer>" in _turn(session):
         return ()
-    objects = re.findall(r"\{[^{}]*\}", text)
+    objects = [*re.finditer(r"\{[^{}]*\}", text)]
+    if named := [found[0] for found in objects if key in found[0]]:
+        return (_read_object(named[-1]),)
+    mentioned = objects and objects[-1].start() > text.rindex(key)
+    return () if mentioned else (None,)
+
+
+def _read_object(text: str) -> Mapping[str, Any] | None:
     try:
-        arguments = json.loads(objects[-1]) if objects else None
+        return json.loads(text, strict=False)  # a raw line break in a label can be read
     except (ValueError, RecursionError):
-        return (None,)
-    return (arguments,)
+        return None
 
 
 def _turn(session: Session) -> str:
@@ -233,7 +273,8 @@ def _answer_inline(
         return assistant(f"\n{error}\n")
 
 
-def _open_answer(observation: Message | None) -> Message:
+def _open_inline(session: Session, observation: Message | None) -> Message:
+    opened = open_answer(session.branch)
     if observation is None:
-        return ANSWER
-    return Message("assistant", (*observation.parts, Text("<answer>")))
+        return opened
+    return Message("assistant", (*observation.parts, *opened.parts))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mm.errors import quote
 from mm.geometry import XYXY, BoxFormat, Region, Size
 from mm.session import Session
 from mm.types import Generation, Image, Text, ToolCall, ToolSpec
@@ -73,7 +74,7 @@ def read_call(call: ToolCall | None, images: Sequence[Image], vlm: VLM) -> Targe
     if call is None:
         raise BadCall('A call must be one JSON object with "name" and "arguments".')
     if call.name != ZOOM:
-        raise BadCall(f"There is no tool {_quote(call.name)}; the tool is {ZOOM!r}.")
+        raise BadCall(f"There is no tool {quote(call.name)}; the tool is {ZOOM!r}.")
     return read_target(call.arguments, images, vlm)
 
 
@@ -94,7 +95,7 @@ def _index(value: object, count: int) -> int:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
         raise BadCall(
-            f'"img_idx" must be a whole number from 0 to {count - 1}, got {_quote(value)}.'
+            f'"img_idx" must be a whole number from 0 to {count - 1}, got {quote(value)}.'
         )
     return value
 
@@ -102,11 +103,11 @@ def _index(value: object, count: int) -> int:
 def _numbers(value: object, box_format: BoxFormat) -> XYXY:
     rule = f'"{box_format.key}" must be four numbers [{", ".join(_names(box_format))}]'
     if not isinstance(value, list | tuple) or len(value) != 4:
-        raise BadCall(f"{rule}, got {_quote(value)}.")
+        raise BadCall(f"{rule}, got {quote(value)}.")
     if any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
-        raise BadCall(f"{rule}, got {_quote(value)}.")
+        raise BadCall(f"{rule}, got {quote(value)}.")
     if any(abs(v) > 1e9 or math.isnan(v) for v in value):
-        raise BadCall(f'"{box_format.key}" must be finite numbers, got {_quote(value)}.')
+        raise BadCall(f'"{box_format.key}" must be finite numbers, got {quote(value)}.')
     a, b, c, d = value
     return a, b, c, d
 
@@ -116,22 +117,17 @@ def _region(numbers: XYXY, box_format: BoxFormat, seen: Size) -> Region:
     if not (a < c and b < d):
         first, second, third, fourth = _names(box_format)
         rule = f"{first} < {third} and {second} < {fourth}"
-        raise BadCall(f'"{box_format.key}" must have {rule}, got {_quote(list(numbers))}.')
+        raise BadCall(f'"{box_format.key}" must have {rule}, got {quote(list(numbers))}.')
     try:
         return box_format.read(numbers, seen)
     except ValueError:
         width, height = box_format.frame or seen
         rule = f"lie inside the image, 0 to {width} across and 0 to {height} down"
-        raise BadCall(f'"{box_format.key}" must {rule}, got {_quote(list(numbers))}.') from None
+        raise BadCall(f'"{box_format.key}" must {rule}, got {quote(list(numbers))}.') from None
 
 
 def _names(box_format: BoxFormat) -> tuple[str, str, str, str]:
     return ("x0", "y0", "x1", "y1") if box_format.order == "xyxy" else ("y0", "x0", "y1", "x1")
-
-
-def _quote(value: object, most: int = 80) -> str:
-    quoted = repr(value)
-    return quoted if len(quoted) <= most else quoted[:most] + "..."
 
 
 ZOOM_TOOL = zoom_tool(BoxFormat())

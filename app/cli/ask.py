@@ -1,18 +1,21 @@
-"""`mm ask`: one question about one picture or several."""
+"""`mm ask`: one question about one image or several."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mm
+from app.errors import check_file
 from app.model_choice import ModelChoice
-from app.report import as_json, as_text, failure_json
+from app.report import as_json, as_text, error_of, failure_json
 from app.strategies import strategy_named
 from app.terminal import spinner
-from mm.errors import UserError
+from mm.errors import UserError, quote
 from mm.local.load import no_collecting
+from mm.trace_store import append_trace, check_folder
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,23 @@ class How:
     choices: tuple[str, ...] = ()
     save_trace: Path | None = None
 
+    @property
+    def facts(self) -> dict[str, object]:
+        """What an answer depends on besides its question, for answers that are continued."""
+        model, sampling = self.model, self.sampling
+        return {
+            "model": model.name,
+            "backend": model.backend,
+            "adapter": model.adapter,
+            "quantize": model.quantize,
+            "dtype": model.dtype,
+            "strategy": self.strategy,
+            "choices": list(self.choices),
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "seed": sampling.seed,
+        }
+
     def function(self) -> mm.Strategy:
         """The strategy; with choices, it always gives one of them."""
         strategy = strategy_named(self.strategy)
@@ -32,13 +52,13 @@ class How:
 
 
 def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | None = None) -> int:
-    """Ask the last of `words` about the pictures before it, print what comes back; the exit code.
+    """Ask the last of `words` about the images before it, print what comes back; the exit code.
 
     As a program, a failure is printed as JSON too.
 
     Raises:
-        UserError: the words, the strategy or an output path cannot be used.
-        BadImage, ModelError: the picture or the model cannot.
+        UserError: the words, an image, the strategy or an output path cannot be used.
+        ModelError: the model cannot.
     """
     try:
         with no_collecting():
@@ -51,7 +71,7 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
     if trace.error and not as_program:
         raise mm.ModelError(trace.error)
     print(json.dumps(as_json(trace)) if as_program else as_text(trace, words))
-    return 2 if trace.error else 0
+    return 2 if error_of(trace) else 0
 
 
 def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm.Trace:
@@ -70,37 +90,37 @@ def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm
 
 
 def keep(trace: mm.Trace, folder: Path | None) -> None:
-    """Save `trace` in `folder`, where one is wanted."""
-    if folder is None:
-        return
-    try:
-        mm.save_traces([trace], folder)
-    except OSError as error:
-        raise UserError(f"cannot write the trace to {str(folder)!r}: {error.strerror}") from None
+    """Add `trace` to those in `folder`, where one is wanted.
+
+    Raises:
+        BadTrace: it cannot be written.
+    """
+    if folder is not None:
+        append_trace(trace, folder)
 
 
 def _split(words: list[str]) -> tuple[list[str], str]:
     if not words:
-        raise UserError('what about? give a picture and a question: mm ask FILE... "question"')
+        raise UserError('what about? give an image and a question: mm ask FILE... "question"')
     *files, question = words
-    if Path(question).is_file():
-        raise UserError(f"{question!r} is a file: end with the question, in quotes")
+    if os.path.isfile(question):  # Path.is_file raises on a long question
+        raise UserError(f"{quote(question)} is a file: end with the question, in quotes")
     if not files:
-        raise UserError(f'no picture before the question {question!r}: mm ask FILE... "question"')
+        asked = quote(question)
+        raise UserError(f'no image before the question {asked}: mm ask FILE... "question"')
     if not question.strip():
         raise UserError("the question is empty")
     return files, question
 
 
 def _check_outputs(save_trace: Path | None, draw: Path | None) -> None:
-    if save_trace and save_trace.exists() and not save_trace.is_dir():
-        raise UserError(f"--save-trace takes a folder, and {str(save_trace)!r} is a file")
+    if save_trace:
+        check_folder(save_trace)
     if draw is None:
         return
     if draw.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--draw writes .png, .jpg or .webp, not {draw.name!r}")
-    if not draw.parent.is_dir():
-        raise UserError(f"--draw: there is no folder {str(draw.parent)!r}")
+        raise UserError(f"--draw writes .png, .jpg or .webp, not {quote(draw.name)}")
+    check_file("--draw", draw)
 
 
 def _draw(trace: mm.Trace, path: Path) -> None:
@@ -109,4 +129,4 @@ def _draw(trace: mm.Trace, path: Path) -> None:
     try:
         looked_at(trace).save(path)
     except OSError as error:
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        raise UserError(f"cannot write {quote(str(path))}: {error.strerror}") from None

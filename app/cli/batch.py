@@ -1,9 +1,10 @@
 """`mm ask --batch`: one question a row, over many images; what is answered stays answered.
 
 A row is `{"id"?, "image" | "images", "question"}`: paths relative to the rows file, data URIs or
-bare base64; what else it has is refused by name unless it is known to be harmless. An answer
-is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom. Answers
-stand in the order of the rows; one that has an "error" is asked for again by the next run.
+bare base64; what else it has is refused by name unless it is known to be harmless. An answer is the
+JSON of `mm ask --json` with the row's number and id, and what was asked of whom and how. Answers
+stand in the order of the rows; one with an "error", which a row without a reply has too, is asked
+for again by the next run.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import mm
+from app.errors import check_file
 from app.report import as_json, failure_json
+from app.strategies import strategy_named
 from app.terminal import progress, spinner
-from mm.errors import UserError
+from mm.errors import UserError, quote
 from mm.parallel import in_order
+from mm.trace_store import check_folder
 from training.data import Access
 from training.data.formats.declaration import HARMLESS, IMAGES, images_of, is_empty, reason_of
 from training.data.images import open_row_image
@@ -60,30 +64,42 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> None:
         UserError: a file cannot be used, two rows share an id, or `out` answers other questions.
         ModelUnavailable: the model cannot be loaded.
     """
-    strategy = how.function()
+    strategy = strategy_named(how.strategy)
     rows = read_rows(rows_path)
+    if how.save_trace:
+        check_folder(how.save_trace)
     done = _resume(out, rows, how)
     todo = [row for row in rows if row.key not in done]
     failed = 0
     if todo:
-        with spinner(f"loading {how.model.name}"):
-            vlm = how.model.load()
-        answer = partial(_answer, rows_path.parent, strategy, vlm, how)
-        with (
-            out.open("a", encoding="utf-8") as lines,
-            closing(in_order(answer, todo, threads)) as answered,
-        ):
-            for said, trace in progress(answered, "asking", len(todo)):
-                if trace:
-                    keep(trace, how.save_trace)
-                failed += said["error"] is not None
-                lines.write(_line(said))
-                lines.flush()
+        with _opened(out) as lines:
+            with spinner(f"loading {how.model.name}"):
+                vlm = how.model.load()
+            answer = partial(_answer, rows_path.parent, strategy, vlm, how)
+            with closing(in_order(answer, todo, threads)) as answered:
+                for said, trace in progress(answered, "asking", len(todo)):
+                    failed += _kept(said, trace, lines, how)
     print(
         f'{len(todo) - failed} answered, {failed} failed (see "error"), '
         f"{len(done)} answered before: {out}",
         file=sys.stderr,
     )
+
+
+def _kept(said: Answer, trace: mm.Trace | None, lines: TextIO, how: How) -> bool:
+    """Write an answer, and its trace where it has one; whether it failed."""
+    if trace:
+        keep(trace, how.save_trace)
+    lines.write(_line(said))
+    lines.flush()
+    return said["error"] is not None
+
+
+def _opened(out: Path) -> TextIO:
+    try:
+        return out.open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {quote(str(out))} cannot be written: {error.strerror}") from error
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -123,9 +139,8 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _resume(out: Path, rows: list[Row], how: How) -> set[str]:
     """The keys that `out` answers. A line cut off by a kill, and failures, leave the file."""
-    if not out.parent.is_dir():
-        raise UserError(f"--out: there is no folder {str(out.parent)!r}")
-    if not out.exists():
+    check_file("--out", out)
+    if not os.path.exists(out):
         return set()
     kept = _answers(out)
     _refuse_others(kept, {row.key: row for row in rows}, out, how)
@@ -155,7 +170,8 @@ def _refuse_others(kept: dict[str, Answer], rows: dict[str, Row], out: Path, how
             if name != "row" and kept[key].get(name) != wanted:
                 was = f"{name} {kept[key].get(name)!r}"
                 raise UserError(
-                    f"{str(out)!r} answers {key} with {was}, not {wanted!r}: give another --out"
+                    f"{quote(str(out))} answers {key} with {was}, not {wanted!r}:"
+                    " give another --out"
                 )
 
 
@@ -166,8 +182,7 @@ def _asked(row: Row, how: How) -> Answer:
         "id": fields.get("id"),
         "images": fields.get("images", fields.get("image")),
         "question": fields.get("question"),
-        "model": how.model.name,
-        "strategy": how.strategy,
+        **how.facts,
     }
 
 
@@ -183,6 +198,7 @@ def _answer(
         sample = _sample(row, folder, how)
     except UserError as error:
         return {**_asked(row, how), **failure_json(error)}, None
+    strategy = mm.insist(strategy) if sample.choices else strategy
     trace = mm.run(strategy, sample, vlm, sampling=how.sampling, cancel=cancelled)
     return {**_asked(row, how), **as_json(trace)}, trace
 

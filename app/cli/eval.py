@@ -1,15 +1,18 @@
-"""`mm eval`: from the options to the table."""
+"""`mm eval`: from what a person asked for to the table."""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from app.errors import check_file
+from mm.errors import quote
 from mm.session import Strategy
 from mm.vlm import VLM
 from training.data import SUFFIXES, Access, is_data
@@ -24,103 +27,123 @@ from training.evaluation.tasks import BadTarget, Suite, level_named, tabletop_su
 INTERRUPTED = 130
 
 
-def run_cli(
-    target: str,
-    *,
-    tasks: list[str],
-    strategies: list[str],
-    controls: bool,
-    limit: int,
-    seed: int,
-    model: str,
-    adapter: str | None,
-    load: Callable[[], VLM],
-    level: int | str | None,
-    out: Path | None,
-    show_errors: Path | None,
-    threads: int,
-    strategy_lookup: Callable[[str], Strategy],
-    access: Access = Access(),
-    ignore: Sequence[str] = (),
-) -> None:
-    """Measure `strategies` on `target`, print the table, and write it to `out`.
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured, of whom, and where the table goes.
 
-    Until then answers are kept in `out`.part, so that the same command goes on after a stop; not
-    with `show_errors`, whose pictures are not kept.
-
-    Args:
+    Attributes:
         target: "tabletop", or a file of questions.
-        model, adapter: what `load` loads, as the person called it.
-        strategy_lookup: the strategy that a name means; raises for a name that means none.
+        strategies: those to compare, by the names they are given in the table.
+        model, adapter: as the person called them.
+        controls: add what each strategy is worth without its looks.
+        limit: questions per task.
+        seed: which test stream.
+        level: of Tabletop's scenes; None for the level that is measured by default.
         access: what a file may name besides images in its own folder.
         ignore: columns of a file that are left unread.
+        out: the table as JSON.
+        show_errors: ten wrong answers as one PNG.
+    """
+
+    target: str
+    strategies: Mapping[str, Strategy]
+    model: str = "tiny"
+    adapter: str | None = None
+    tasks: tuple[str, ...] = ()
+    controls: bool = False
+    limit: int = 500
+    seed: int = 0
+    level: int | str | None = None
+    access: Access = Access()
+    ignore: tuple[str, ...] = ()
+    out: Path | None = None
+    show_errors: Path | None = None
+    threads: int = 8
+
+    def suites(self) -> list[Suite]:
+        """The questions.
+
+        Raises:
+            UserError: there are none such.
+        """
+        if self.target == "tabletop":
+            level = self.hardness
+            return tabletop_suites(self.tasks, seed=self.seed, limit=self.limit, level=level)
+        path = Path(self.target)
+        if not is_data(path):
+            known = ", ".join(SUFFIXES)
+            raise BadTarget(f"no target {quote(self.target)}: give tabletop, or a file ({known})")
+        if self.tasks:
+            raise BadTarget(
+                f"a file is one task, its name: leave --task {','.join(self.tasks)} out"
+            )
+        questions = read_questions(path, limit=self.limit, access=self.access, ignore=self.ignore)
+        return [Suite(path.stem, partial(iter, questions), len(questions), looking=True)]
+
+    @property
+    def hardness(self) -> int:
+        """The level as a number.
+
+        Raises:
+            BadTarget: there is no such level.
+        """
+        return level_named(self.level, DEFAULT_LEVEL)
+
+    def about(self, vlm: VLM) -> dict[str, Any]:
+        """What the table depends on."""
+        asked = {"seed": self.seed, "limit": self.limit, "model": self.model}
+        level = {"level": self.hardness} if self.target == "tabletop" else {}
+        return {**asked, "adapter": self.adapter, **place_of(vlm), **level}
+
+
+def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:
+    """Measure, print the table, and write it; the exit code, 130 after Ctrl-C.
+
+    Until then answers are kept in `out`.part, so that the same command goes on after a stop; not
+    with `show_errors`, whose images are not kept.
 
     Raises:
         UserError: something cannot be measured.
-        SystemExit: 130 on Ctrl-C, after printing and writing what is done.
         ModelUnavailable: the model cannot be loaded.
     """
-    found = [(name, strategy_lookup(name)) for name in dict.fromkeys(strategies)]
-    hardness = level_named(level, DEFAULT_LEVEL)
-    suites = _suites(target, tasks, limit, seed, hardness, access, ignore)
-    _check_writable(out, show_errors)
+    suites = asked.suites()
+    check_file("--out", asked.out)
+    check_file("--show-errors", asked.show_errors)
     vlm = load()
-    about = {"seed": seed, "limit": limit, "model": model, "adapter": adapter, **place_of(vlm)}
-    if target == "tabletop":
-        about["level"] = hardness
-    mistakes = ErrorSheet()
-    watch = mistakes.watch if show_errors else None
-    plan = [
-        (suite, condition)
-        for suite in suites
-        for condition in conditions_of(suite, found, controls=controls)
-    ]
-    part = result_log(out, target, about, vlm) if out and not show_errors else None
+    about, sheet = asked.about(vlm), ErrorSheet()
+    resumes = asked.out and not asked.show_errors
+    part = result_log(asked.out, asked.target, about, vlm) if resumes and asked.out else None
     measured = Measured(part=part)
-    done = measure(plan, vlm, measured, seed=seed, threads=threads, watch=watch)
-    _report(target, about, measured, out)
+    done = _measure(asked, suites, vlm, measured, sheet)
+    _report(asked, about, measured)
     if part:
         part.close(done=done)
         if not done:
             print("mm: stopped; the same command goes on from here", file=sys.stderr)
-    if show_errors and not mistakes.save(show_errors, vlm):
-        print(f"nothing wrong to show: {show_errors} is not written", file=sys.stderr)
-    if not done:
-        raise SystemExit(INTERRUPTED)
+    if asked.show_errors and not sheet.save(asked.show_errors, vlm):
+        print(f"nothing wrong to show: {asked.show_errors} is not written", file=sys.stderr)
+    return 0 if done else INTERRUPTED
 
 
-def _suites(
-    target: str,
-    tasks: list[str],
-    limit: int,
-    seed: int,
-    level: int,
-    access: Access,
-    ignore: Sequence[str],
-) -> list[Suite]:
-    if target == "tabletop":
-        return tabletop_suites(tasks, seed=seed, limit=limit, level=level)
-    path = Path(target)
-    if not is_data(path):
-        raise BadTarget(f"no target {target!r}: give tabletop, or a file ({', '.join(SUFFIXES)})")
-    if tasks:
-        raise BadTarget(f"a file is one task, its name: leave --task {','.join(tasks)} out")
-    questions = read_questions(path, limit=limit, access=access, ignore=ignore)
-    return [Suite(path.stem, partial(iter, questions), len(questions), looking=True)]
+def _measure(
+    asked: Evaluation, suites: list[Suite], vlm: VLM, measured: Measured, sheet: ErrorSheet
+) -> bool:
+    """Every strategy, with its controls where they are wanted, on every suite; False if stopped."""
+    strategies = list(asked.strategies.items())
+    plan = [
+        (suite, condition)
+        for suite in suites
+        for condition in conditions_of(suite, strategies, controls=asked.controls)
+    ]
+    watch = sheet.watch if asked.show_errors else None
+    return measure(plan, vlm, measured, seed=asked.seed, threads=asked.threads, watch=watch)
 
 
-def _check_writable(*files: Path | None) -> None:
-    for file in files:
-        if file and not file.parent.is_dir():
-            raise BadTarget(f"cannot write {file}: there is no folder {file.parent}")
-
-
-def _report(target: str, about: dict[str, Any], measured: Measured, out: Path | None) -> None:
-    rows, pairs = measured.rows, measured.pairs
+def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> None:
     level = f"level {about['level']}, seed {about['seed']}, " if "level" in about else ""
-    title = f"{Path(target).name}: {level}model {about['model']}, greedy"
-    print_table(title, rows, pairs)
-    if out:
+    title = f"{Path(asked.target).name}: {level}model {about['model']}, greedy"
+    print_table(title, measured.rows, measured.pairs)
+    if asked.out:
         command = shlex.join(["mm", *sys.argv[1:]])
-        table = envelope(rows, pairs, command=command, **about)
-        out.write_text(json.dumps(table, indent=1) + "\n")
+        table = envelope(measured.rows, measured.pairs, command=command, **about)
+        asked.out.write_text(json.dumps(table, indent=1) + "\n")

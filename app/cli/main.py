@@ -14,6 +14,7 @@ import typer
 import mm
 from app.errors import EXPECTED, hush, leave, tell
 from app.model_choice import ModelChoice
+from app.strategies import strategies_named
 from mm.errors import UserError
 
 from .bench import bench
@@ -190,27 +191,25 @@ def evaluate(
     threads: Threads = 8,
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
-    from app.cli.eval import run_cli
-    from app.strategies import strategy_named
-    from app.strategy_options import split_outside_brackets
     from training.data import Access
 
+    from .eval import Evaluation, run_eval
+
     choice = ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize)
-    run_cli(
+    asked = Evaluation(
         target,
-        tasks=split(task),
-        strategies=split_outside_brackets(strategy),
+        strategies_named(strategy),
+        model=model,
+        adapter=adapter,
+        tasks=tuple(split(task)),
         controls=controls,
         limit=limit,
         seed=seed,
-        model=model,
-        adapter=adapter,
-        load=choice.load,
         level=level,
+        access=Access(allow_absolute_paths, allow_urls),
+        ignore=tuple(split(ignore)),
         out=out,
         show_errors=show_errors,
         threads=threads,
-        strategy_lookup=strategy_named,
-        access=Access(allow_absolute_paths, allow_urls),
-        ignore=split(ignore),
     )
+    raise typer.Exit(run_eval(asked, choice.load))

@@ -190,7 +190,7 @@ class Handlers:
             yield view.mistake(str(error)), gr.skip(), gr.skip(), gr.skip()
 
     def ask(self, picture: dict, question: str, strategy: str = "zoom") -> dict:
-        """Ask `question` about an uploaded `picture`: {"answer", "regions", "cost", "error"}."""
+        """Ask `question` about an uploaded `picture`: what `mm ask --json` prints."""
         try:
             sample, function = _sample(picture, question), _strategy(strategy)
             return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))

@@ -7,10 +7,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import mm
-from app.report import cost_line
+from app.report import cost_line, error_of
+from mm.answers.extraction import is_short
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
+
+CUT = "Cut at the token limit."
 
 SHOWN = 1024
 """The longest side, in pixels, of a picture on the page."""
@@ -82,17 +85,24 @@ def writing(text: str) -> str:
 
 
 def answered(trace: mm.Trace) -> str:
-    """HTML of the answer with the thought before it, or of what went wrong."""
+    """HTML of the reply with the thoughts before it, or of what went wrong.
+
+    What is graded of the reply stands below it, where that is not all of it.
+    """
     if trace.error:
         return mistake(trace.error)
-    thoughts = [
-        part.text.strip()
-        for step in trace.best.steps
-        for part in step.message.parts
-        if isinstance(part, mm.Thinking)
-    ]
-    thought = "".join(f'<div class="thought">{escape(t)}</div>' for t in thoughts if t)
-    return f'{thought}<div class="answer">{escape(trace.answer or "(no answer)")}</div>'
+    best = trace.best
+    thought = "".join(f'<div class="thought">{escape(text)}</div>' for text in best.thoughts)
+    if missing := error_of(trace):
+        return thought + mistake(missing)
+    kind = "answer" if is_short(best.reply) else "reply"
+    reply = f'<div class="{kind}">{escape(best.reply)}</div>'
+    graded = hint(f"Answer for grading: {best.answer}") if _is_part(best) else ""
+    return thought + reply + graded + (hint(CUT) if best.finish == "length" else "")
+
+
+def _is_part(branch: mm.Branch) -> bool:
+    return branch.answer is not None and branch.answer.split() != branch.reply.split()
 
 
 def mistake(words: str) -> str:

@@ -9,22 +9,24 @@ from mm.session import Session, Strategy
 from mm.trace import Branch
 from mm.types import message
 
+from .forced_answer import force_answer
+
 THINK = (
     "Think first between <think> and </think>, then give the answer between <answer> and </answer>."
 )
 
 
 def direct(session: Session) -> Branch:
-    """Ask once."""
+    """Ask once; a reply that says nothing is opened for its answer."""
     session.generate()
-    return session.branch
+    return force_answer(session)
 
 
 def think(session: Session, *, instruction: str = THINK) -> Branch:
     """Ask once, reasoning before the answer."""
     session.say(message("system", instruction))
     session.generate()
-    return session.branch
+    return force_answer(session)
 
 
 def _insist(session: Session, *, strategy: Strategy) -> Branch:

@@ -99,8 +99,8 @@ def test_bad_picture_is_json_for_a_program(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        pytest.param(["ask"], "give a picture and a question", id="nothing"),
-        pytest.param(["ask", "What?"], "no picture before the question", id="no picture"),
+        pytest.param(["ask"], "give an image and a question", id="nothing"),
+        pytest.param(["ask", "What?"], "no image before the question", id="no picture"),
         pytest.param(["ask", "PICTURE"], "end with the question", id="no question"),
         pytest.param(["ask", "PICTURE", " "], "question is empty", id="blank question"),
         pytest.param(["ask", "PICTURE", "What?", "--zoom"], "No such option", id="bad flag"),
@@ -159,7 +159,17 @@ def test_json_says_exactly_the_contract(scripted, picture, capsys):
     scripted(CALL, "<answer>K</answer>")
     assert run(["ask", str(picture), "What letter?", "--strategy", "zoom", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert list(said) == ["answer", "regions", "cost", "error"]
+    assert list(said) == [
+        "reply",
+        "answer",
+        "unclear",
+        "thoughts",
+        "finish",
+        "regions",
+        "cost",
+        "error",
+    ]
+    assert (said["reply"], said["finish"]) == ("K", "stop")
     assert said["answer"] == "K"
     assert said["regions"] == [{"image": 0, "xyxy": [16, 12, 44, 40]}]
     assert said["cost"]["calls"] == 2
@@ -192,11 +202,146 @@ def test_several_pictures_in_one_question(scripted, picture, tmp_path):
     assert asked[-1].text == "Are they the same?"
 
 
-def test_choices_always_give_one_of_them(scripted, picture, capsys):
-    vlm = scripted("I cannot tell.")
+def test_choices_always_give_one_of_them_and_say_in_whose_place(scripted, picture, capsys):
+    vlm = scripted("I cannot tell.", "I cannot tell.")
     vlm.scores = {"blue": -1.0}
-    assert run(["ask", str(picture), "Which colour?", "--choices", "red, blue"]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "blue"
+    asked = ["ask", str(picture), "Which colour?", "--choices", "red, blue"]
+    assert run(asked) == 0
+    first, _, chosen, _ = capsys.readouterr().out.splitlines()
+    assert first == "blue"
+    assert chosen.endswith("the reply named none: I cannot tell.")
+    assert run([*asked, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["answer"], said["unclear"]) == ("blue", "I cannot tell.")
+
+
+LONG = "The image shows a table with\n- a red square\n- a blue circle\n" + "and much more " * 20
+
+
+class TestReply:
+    """What people are shown is the reply; what is graded of it stands beside it."""
+
+    def asked(self, picture, capsys, *flags: str) -> tuple[int, str]:
+        code = run(["ask", str(picture), "Describe this picture.", *flags])
+        return code, capsys.readouterr().out
+
+    def test_a_long_reply_is_shown_whole(self, scripted, picture, capsys):
+        scripted(LONG, LONG)
+        code, out = self.asked(picture, capsys)
+        assert code == 0
+        assert out.startswith(LONG.strip() + "\n\ncost")
+        code, out = self.asked(picture, capsys, "--json")
+        said = json.loads(out)
+        assert code == 0
+        assert (said["reply"], said["answer"], said["error"]) == (LONG.strip(), None, None)
+
+    def test_what_is_graded_of_it_is_marked_so(self, scripted, picture, capsys):
+        text = "Page 3\nQuestion: 6 x 7\nAnswer: 42\nQuestion: 2 x 3"
+        scripted(text, text)
+        _, out = self.asked(picture, capsys)
+        assert out.startswith(text + "\n\nanswer     42  (for grading)\n")
+        said = json.loads(self.asked(picture, capsys, "--json")[1])
+        assert (said["reply"], said["answer"]) == (text, "42")
+
+    def test_a_cut_is_said(self, scripted, picture, capsys):
+        scripted(LONG, LONG)
+        _, out = self.asked(picture, capsys, "--max-tokens", "20")
+        assert "cut        at the token limit" in out
+        said = json.loads(self.asked(picture, capsys, "--max-tokens", "20", "--json")[1])
+        assert (said["reply"], said["finish"]) == (LONG[:20].strip(), "length")
+
+    def test_thoughts_are_said_to_be_left_out(self, scripted, picture, capsys):
+        scripted("<think>It is red.</think>Red.", "<think>It is red.</think>Red.")
+        _, out = self.asked(picture, capsys)
+        assert out.startswith("Red.\n\nthoughts   3 words")
+        assert json.loads(self.asked(picture, capsys, "--json")[1])["thoughts"] == ["It is red."]
+
+    @pytest.mark.parametrize(
+        ("replies", "limit", "why"),
+        [
+            pytest.param(["<think>K</think>", ""], "9", "cut at 9 tokens in its thought", id="cut"),
+            pytest.param(["<think>K</think>", ""], "99", "stopped after its thought", id="thought"),
+            pytest.param(["", ""], "99", "the model wrote nothing", id="nothing"),
+        ],
+    )
+    def test_no_reply_says_why(self, scripted, picture, capsys, replies, limit, why):
+        scripted(*replies, *replies)
+        code, out = self.asked(picture, capsys, "--max-tokens", limit)
+        assert code == 2
+        assert out.startswith("(no reply: ")
+        code, out = self.asked(picture, capsys, "--max-tokens", limit, "--json")
+        said = json.loads(out)
+        assert (code, said["reply"], said["answer"]) == (2, None, None)
+        assert said["error"].startswith("no reply: ")
+        if limit != "9":
+            assert why in said["error"]
+
+    def test_a_thought_and_nothing_after_it_still_answers(self, scripted, picture, capsys):
+        scripted("<think>It is K.</think>", "K</answer>")
+        code, out = self.asked(picture, capsys)
+        assert (code, out.splitlines()[0]) == (0, "K")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["ask", "PICTURE", "\u56fe" * 99], id="question of 297 bytes"),
+        pytest.param(["ask", "PICTURE", "\u56fe" * 9999], id="question of 30 kB"),
+    ],
+)
+def test_long_questions_are_asked(scripted, picture, arguments):
+    vlm = scripted("red")
+    assert run([str(picture) if a == "PICTURE" else a for a in arguments]) == 0
+    assert vlm.conversations[0][-1].text == arguments[-1]
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        pytest.param(["--model", "x" * 300], id="model"),
+        pytest.param(["--adapter", "x" * 300], id="adapter"),
+        pytest.param(["--save-trace", "x" * 300], id="save-trace"),
+        pytest.param(["--draw", "x" * 300 + ".png"], id="draw"),
+        pytest.param(["--draw", "x" * 300 + "/a.png"], id="folder to draw in"),
+        pytest.param(["--strategy", "x" * 300], id="strategy"),
+        pytest.param(["--backend", "openai", "--base-url", "x" * 300], id="base-url"),
+    ],
+)
+def test_a_long_name_is_one_line_and_json(picture, capsys, flags):
+    assert run(["ask", str(picture), "What?", *flags]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, len(printed.err.splitlines())) == ("", 1)
+    assert run(["ask", str(picture), "What?", *flags, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["ask", "--batch", "x" * 300, "--out", "b"], id="batch"),
+        pytest.param(["ask", "--batch", "ROWS", "--out", "x" * 300], id="out"),
+        pytest.param(["ask", "--batch", "ROWS", "--out", "x" * 300 + "/b"], id="folder of out"),
+        pytest.param(["eval", "x" * 300], id="eval target"),
+        pytest.param(["eval", "tabletop", "--out", "x" * 300 + "/t.json"], id="eval out"),
+        pytest.param(["eval", "tabletop", "--show-errors", "x" * 300 + "/t.png"], id="errors"),
+        pytest.param(["info", "--model", "x" * 300], id="info"),
+    ],
+)
+def test_long_names_elsewhere_are_one_line(scripted, picture, tmp_path, capsys, arguments):
+    scripted()
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"image": "table.png", "question": "?"}\n')
+    assert run([str(rows) if a == "ROWS" else a for a in arguments]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, len(printed.err.splitlines())) == ("", 1)
+
+
+def test_traces_are_added_to_a_folder(scripted, picture, tmp_path):
+    scripted("one", "two")
+    flags = ["--save-trace", str(tmp_path / "traces")]
+    assert run(["ask", str(picture), "First?", *flags]) == 0
+    assert run(["ask", str(picture), "Second?", *flags]) == 0
+    assert [t.reply for t in mm.load_traces(tmp_path / "traces")] == ["one", "two"]
 
 
 def test_flags_reach_the_model(scripted, picture):
@@ -234,7 +379,7 @@ def test_strategy_of_ones_own_from_the_current_folder(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    vlm = scripted("one", "<answer>two</answer>")
+    vlm = scripted("", "<answer>two</answer>")
     assert run(["ask", str(picture), "What?", "--strategy", "my_strategies:twice"]) == 0
     assert capsys.readouterr().out.startswith("two\n")
     assert len(vlm.conversations) == 2
@@ -352,6 +497,12 @@ class TestBatch:
         [
             pytest.param(["--strategy", "think"], id="another strategy"),
             pytest.param(["--model", "big"], id="another model"),
+            pytest.param(["--adapter", "/x"], id="another adapter"),
+            pytest.param(["--temperature", "1"], id="another temperature"),
+            pytest.param(["--seed", "1"], id="another seed"),
+            pytest.param(["--max-tokens", "9"], id="another limit"),
+            pytest.param(["--choices", "1,2,3"], id="choices"),
+            pytest.param(["--quantize", "4bit"], id="fewer bits"),
         ],
     )
     def test_does_not_mix_answers(self, scripted, rows, tmp_path, capsys, flags):
@@ -379,6 +530,33 @@ class TestBatch:
         (tmp_path / "out.jsonl").write_text(content)
         assert self.ask(rows) == 2
         assert (tmp_path / "out.jsonl").read_text() == content
+
+    def test_every_row_leaves_its_trace(self, scripted, rows, tmp_path):
+        scripted(*[self.number] * 3)
+        assert self.ask(rows, "--save-trace", str(tmp_path / "traces")) == 0
+        traces = mm.load_traces(tmp_path / "traces")
+        assert [t.sample.id for t in traces] == ["a", "b", "c"]
+
+    def test_a_row_without_a_reply_has_failed_and_a_long_one_has_not(
+        self, scripted, rows, tmp_path, capsys
+    ):
+        thought = "<think>Hm.</think>"
+        replies = {"a": [LONG], "b": [thought, ""], "c": [LONG]}
+
+        def reply(conversation) -> str:
+            asked = next(m for m in conversation if m.role == "user").text
+            return replies[asked].pop(0)
+
+        scripted(*[reply] * 4)
+        assert self.ask(rows) == 0
+        answers = self.read(tmp_path / "out.jsonl")
+        assert [answers[i]["reply"] for i in "abc"] == [LONG.strip(), None, LONG.strip()]
+        assert answers["b"]["error"] == "no reply: the model stopped after its thought"
+        assert "2 answered, 1 failed" in capsys.readouterr().err
+        replies["b"] = ["now"]
+        scripted(reply)
+        assert self.ask(rows) == 0
+        assert "1 answered, 0 failed" in capsys.readouterr().err
 
     def test_two_rows_may_not_share_an_id(self, picture, tmp_path, capsys):
         rows = self.write(tmp_path, [{"id": 1, "image": "table.png", "question": "?"}] * 2)

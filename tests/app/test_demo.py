@@ -56,7 +56,8 @@ def test_shows_words_regions_crops_and_cost_as_they_come(upload, monkeypatch):
     said = [v[0] for v in views if isinstance(v[0], str)]
     assert said[0] == '<div class="writing">looking</div>'
     assert any("tool_call" in words for words in said[1:-1])
-    assert said[-1].endswith('<div class="answer">K</div>')
+    assert '<div class="answer">It says K</div>' in said[-1]
+    assert "Answer for grading: K" in said[-1]
     assert "The &lt;b&gt;sign&lt;/b&gt; is small." in said[-1]
     galleries = [v[2] for v in views if isinstance(v[2], list)]
     assert [len(g) for g in galleries] == [0, 1, 1]
@@ -101,6 +102,25 @@ def test_what_cannot_be_asked_is_said_on_the_page(
 def test_failure_of_the_model_is_said_on_the_page(upload):
     *_, last = Handlers(mm.ScriptedVLM([])).show(upload, "What?", "direct")
     assert last[0].startswith('<div class="mistake">the script has')
+
+
+@pytest.mark.parametrize(
+    ("replies", "shown"),
+    [
+        pytest.param(["word " * 59], '<div class="reply">word word', id="a long reply, whole"),
+        pytest.param(["<think>K</think>", ""], "the model stopped after its thought", id="none"),
+        pytest.param(
+            ["<think>K</think>", "K</answer>"], '<div class="answer">K</div>', id="opened"
+        ),
+        pytest.param(
+            ["a\nAnswer: 42\nb"], '<div class="answer">a\nAnswer: 42\nb</div>', id="lines"
+        ),
+        pytest.param(["word " * 599], "Cut at the token limit.", id="cut"),
+    ],
+)
+def test_the_reply_is_shown_or_why_there_is_none(upload, replies, shown):
+    *_, last = Handlers(mm.ScriptedVLM(replies)).show(upload, "What?", "direct")
+    assert shown in last[0]
 
 
 class Endless(mm.ScriptedVLM):
@@ -158,8 +178,7 @@ def test_programs_may_only_ask(served, tmp_path):
     assert isinstance(offered, dict)
     assert list(offered["named_endpoints"]) == ["/ask"]
     said = client.predict(handle_file(path), "What letter?", "zoom", api_name="/ask")
-    assert list(said) == ["answer", "regions", "cost", "error"]
-    assert said["answer"] == "K"
+    assert (said["reply"], said["answer"], said["error"]) == ("K", "K", None)
     assert said["regions"] == [{"image": 0, "xyxy": [16, 12, 44, 40]}]
     with pytest.raises(Exception, match="uploaded"):
         client.predict({"path": str(path)}, "What letter?", "zoom", api_name="/ask")

@@ -10,27 +10,18 @@ import pytest
 from evaluation_items import GRADIENT, look_at
 
 import mm
-from app.cli.eval import run_cli
+from app.cli.eval import Evaluation, run_eval
 from mm.errors import UserError
 from training import tabletop
 from training.evaluation import run as evaluation_run
 from vision.zoom import zoom
 
-OPTIONS = {
-    "tasks": [],
-    "strategies": ["direct", "zoom"],
-    "controls": False,
-    "limit": 3,
-    "seed": 0,
-    "model": "tiny",
-    "adapter": None,
-    "load": lambda: mm.load("tiny"),
-    "level": None,
-    "out": None,
-    "show_errors": None,
-    "threads": 1,
-    "strategy_lookup": {"direct": mm.direct, "zoom": zoom}.__getitem__,
-}
+STRATEGIES = {"direct": mm.direct, "zoom": zoom}
+
+
+def measured(target, **changes) -> int:
+    asked = Evaluation(str(target), STRATEGIES, **{"limit": 3, "threads": 1, **changes})
+    return run_eval(asked, lambda: mm.load("tiny"))
 
 
 @pytest.fixture
@@ -50,7 +41,7 @@ def scripted(monkeypatch, replies):
 def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
     scripted(monkeypatch, ["K", "R", "R", "K", look_at(0, 0, 500, 500), "K", "what?"])
     out = questions.parent / "out.json"
-    run_cli(str(questions), **{**OPTIONS, "out": out})
+    measured(questions, out=out)
     written = json.loads(out.read_text())
     assert {"command", "seed", "model", "versions", "device", "dtype"} <= set(written)
     got = [
@@ -77,9 +68,7 @@ def test_ctrl_c_reports_what_is_done(monkeypatch, questions, capsys):
 
     scripted(monkeypatch, ["K", "K", "K", "K", interrupt, "K"])
     out = questions.parent / "out.json"
-    with pytest.raises(SystemExit) as caught:
-        run_cli(str(questions), **{**OPTIONS, "out": out})
-    assert caught.value.code == 130
+    assert measured(questions, out=out) == 130
     assert [(r["strategy"], r["n"]) for r in json.loads(out.read_text())["rows"]] == [
         ("direct", 3),
         ("zoom", 1),
@@ -97,10 +86,10 @@ def test_a_stopped_table_goes_on_where_it_was(monkeypatch, questions, capsys):
     out, part = questions.parent / "out.json", questions.parent / "out.json.part"
     scripted(monkeypatch, ["K", "R", "R", "K", kill])
     with pytest.raises(SystemExit, match="9"):
-        run_cli(str(questions), **{**OPTIONS, "out": out})
+        measured(questions, out=out)
     part.write_text(part.read_text() + '{"task": "mine", "ar')  # the kill came while writing
     vlm = scripted(monkeypatch, ["R", "R"])
-    run_cli(str(questions), **{**OPTIONS, "out": out})
+    measured(questions, out=out)
     assert len(vlm.conversations) == 2
     rows = json.loads(out.read_text())["rows"]
     assert [(r["strategy"], r["n"], r["accuracy"]) for r in rows] == [
@@ -114,10 +103,10 @@ def test_answers_to_something_else_are_refused(monkeypatch, questions, capsys):
     out = questions.parent / "out.json"
     scripted(monkeypatch, ["K", kill])
     with pytest.raises(SystemExit, match="9"):
-        run_cli(str(questions), **{**OPTIONS, "out": out})
+        measured(questions, out=out)
     told = "holds answers that differ in seed: remove it, or give another --out"
     with pytest.raises(UserError, match=told):
-        run_cli(str(questions), **{**OPTIONS, "out": out, "seed": 7})
+        measured(questions, out=out, seed=7)
 
 
 @pytest.mark.parametrize(
@@ -125,8 +114,8 @@ def test_answers_to_something_else_are_refused(monkeypatch, questions, capsys):
     [
         pytest.param("nothing", {}, "no target 'nothing'", id="target"),
         pytest.param("none.csv", {}, "none.csv cannot be read", id="no file"),
-        pytest.param("a.csv", {"tasks": ["read"]}, "a file is one task", id="task of a file"),
-        pytest.param("tabletop", {"tasks": ["write"]}, "no task 'write'", id="task"),
+        pytest.param("a.csv", {"tasks": ("read",)}, "a file is one task", id="task of a file"),
+        pytest.param("tabletop", {"tasks": ("write",)}, "no task 'write'", id="task"),
         pytest.param("tabletop", {"level": "9"}, "no level '9'", id="level"),
         pytest.param("tabletop", {"seed": -1}, "must not be negative, got -1", id="seed"),
     ],
@@ -136,12 +125,12 @@ def test_what_cannot_be_measured_is_told_before_a_model_loads(
 ):
     monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(UserError, match=complaint):
-        run_cli(target, **{**OPTIONS, **changes})
+        measured(target, **changes)
 
 
 def test_all_tasks_of_tabletop_run(monkeypatch, capsys):
     scripted(monkeypatch, ["K"] * 100)
-    run_cli("tabletop", **{**OPTIONS, "limit": 1})
+    measured("tabletop", limit=1)
     said = capsys.readouterr().out
     assert all(task in said for task in tabletop.TASKS)
     assert f"level {evaluation_run.DEFAULT_LEVEL}, seed 0" in said

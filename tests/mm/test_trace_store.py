@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image as pil
 
+from mm.errors import BadTrace
 from mm.geometry import Region
 from mm.trace import Sample, Step, Trace
 from mm.trace_store import append_trace, load_traces, save_traces
@@ -177,7 +178,7 @@ def test_a_line_that_is_no_trace(tmp_path, change, message):
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(BadTrace, match="give a folder that"):
         load_traces(tmp_path)
     save_traces([], tmp_path)
     assert load_traces(tmp_path) == []

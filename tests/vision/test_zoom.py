@@ -16,15 +16,16 @@ from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import run
 from mm.trace import Sample, Trace
-from mm.types import Cropped, Image, Sampling, ToolSpec
+from mm.types import Cropped, Image, Sampling, ToolSpec, assistant
 from mm.vlm import Traits
 from vision.ask_region import NOT_SHOWN
 from vision.controls import random_region, shown, true_region
 from vision.crop import crop
+from vision.draw import draw
 from vision.look_loop import NO_MORE, REFUSED
 from vision.look_stats import calls, looks, valid_calls
 from vision.regions import regions_of
-from vision.zoom import ANSWER, zoom
+from vision.zoom import zoom
 from vision.zoom_tool import ZOOM, ZOOM_TOOL, Target
 
 NOISE = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
@@ -35,6 +36,7 @@ ASKS = Traits(calls_tools=False)
 SQUARE = Traits(crop_rule="square")
 ENDLESS = "<think>" + "So. " * 20
 SHORT = Sampling(max_tokens=40)
+CLOSED_AND_OPENED = assistant("\n</think>\n<answer>")
 
 
 def call(box: object = (100, 200, 300, 400), **more: object) -> str:
@@ -276,7 +278,7 @@ def test_looking_ends_when_the_visual_tokens_are_spent() -> None:
 
 def test_a_reply_cut_off_while_thinking_is_asked_for_its_answer() -> None:
     trace = run(zoom, SAMPLE, ScriptedVLM([ENDLESS, "STOP"]), sampling=SHORT)
-    assert texts(trace)[2] == NO_MORE
+    assert trace.best.steps[2].message == CLOSED_AND_OPENED
     assert trace.answer == "STOP"
     assert calls(trace.best) == 0
 
@@ -341,7 +343,7 @@ def test_inline_names_a_picture_and_a_crop_of_it() -> None:
 
 def test_inline_last_look_opens_the_answer() -> None:
     good = '{"bbox_2d": [100, 200, 300, 400]}'
-    vlm = ScriptedVLM([good, '{"bbox_2d": [1, 2, 3, 4]}</answer>'])
+    vlm = ScriptedVLM([good, '{"bbox_2d": [1, 2, 3, 4]}', "</answer>"])
     trace = run(partial(zoom, layout="inline", max_looks=1), SAMPLE, vlm)
     assert trace.answer == '{"bbox_2d": [1, 2, 3, 4]}'
     assert calls(trace.best) == 1
@@ -350,15 +352,148 @@ def test_inline_last_look_opens_the_answer() -> None:
 def test_inline_reply_cut_off_is_forced_to_answer() -> None:
     vlm = ScriptedVLM([ENDLESS, "STOP</answer>"])
     trace = run(partial(zoom, layout="inline"), SAMPLE, vlm, sampling=SHORT)
-    assert trace.best.steps[2].message == ANSWER
+    assert trace.best.steps[2].message == CLOSED_AND_OPENED
     assert trace.answer == "STOP"
     assert calls(trace.best) == 0
 
 
 def test_inline_box_as_the_answer_is_no_call() -> None:
-    vlm = ScriptedVLM(['<answer>{"bbox_2d": [1, 2, 3, 4]}</answer>'])
+    vlm = ScriptedVLM(['<answer>{"bbox_2d": [1, 2, 3, 4]}', "</answer>"])
     trace = run(partial(zoom, layout="inline"), SAMPLE, vlm)
     assert trace.answer == '{"bbox_2d": [1, 2, 3, 4]}'
+
+
+LISTED = '<think>It carries {"letters": ["K", "L"]}'
+
+
+@pytest.mark.parametrize(
+    "replies",
+    [
+        pytest.param([LISTED, ", so K.</think><answer>K</answer>"], id="an object in a thought"),
+        pytest.param(
+            ['<think>A "bbox_2d"? {"a": [1]}', "</think><answer>K</answer>"],
+            id="a box's key before",
+        ),
+        pytest.param([LISTED, ' and {"n": [1]}', "</think><answer>K</answer>"], id="twice"),
+        pytest.param(['<answer>{"letters": ["K"]}', "</answer>"], id="in the answer"),
+    ],
+)
+def test_inline_goes_on_after_a_pause_that_asks_for_nothing(replies: list[str]) -> None:
+    vlm = ScriptedVLM(replies)
+    trace = run(partial(zoom, layout="inline"), SAMPLE, vlm)
+    assert trace.error is None
+    assert "K" in str(trace.answer)
+    assert len(vlm.conversations) == len(replies)
+    assert calls(trace.best) == 0
+
+
+def test_inline_pauses_share_the_tokens_of_one_reply() -> None:
+    vlm = ScriptedVLM([LISTED, LISTED, LISTED, "K</answer>"])
+    limit = Sampling(max_tokens=3 * len(LISTED))
+    trace = run(partial(zoom, layout="inline"), SAMPLE, vlm, sampling=limit)
+    assert [s.max_tokens for s in vlm.samplings[:3]] == [len(LISTED) * n for n in (3, 2, 1)]
+    assert trace.best.steps[-2].message == CLOSED_AND_OPENED
+    assert trace.answer == "K"
+
+
+def test_inline_thoughts_after_a_look_are_no_reply() -> None:
+    box = '<think>The sign. {"bbox_2d": [100, 200, 300, 400]}'
+    vlm = ScriptedVLM([box, "It says stop, I think.", "STOP</answer>"])
+    trace = run(partial(zoom, layout="inline"), SAMPLE, vlm)
+    assert (trace.reply, trace.answer) == ("STOP", "STOP")
+    assert trace.best.steps[-2].message == CLOSED_AND_OPENED
+
+
+SEVERAL = ["<answer>STOP</answer>"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(call() + call([500, 500, 700, 700]), id="two tags"),
+        pytest.param(
+            "<tool_call>\n"
+            + json.dumps({"name": ZOOM, "arguments": {"bbox_2d": [100, 200, 300, 400]}})
+            + "\n"
+            + json.dumps({"name": ZOOM, "arguments": {"bbox_2d": [500, 500, 700, 700]}})
+            + "\n</tool_call>",
+            id="two objects in one tag",
+        ),
+    ],
+)
+def test_two_calls_are_two_looks(reply: str) -> None:
+    trace = run(zoom, SAMPLE, ScriptedVLM([reply, *SEVERAL]))
+    assert (looks(trace.best), calls(trace.best), valid_calls(trace.best)) == (2, 2, 2)
+
+
+def test_a_raw_line_break_in_a_label_is_read() -> None:
+    trace = run(
+        zoom, SAMPLE, ScriptedVLM([call(label="the\x00sign").replace("\\u0000", "\n"), "S"])
+    )
+    assert (looks(trace.best), valid_calls(trace.best)) == (1, 1)
+    box = '<think>{"label": "the\nsign", "bbox_2d": [100, 200, 300, 400]}'
+    inline = ScriptedVLM([box, "</think><answer>S</answer>"])
+    trace = run(partial(zoom, layout="inline"), SAMPLE, inline)
+    assert (looks(trace.best), valid_calls(trace.best)) == (1, 1)
+
+
+# the same pixels twice in a prompt
+
+TWICE = question("Are they the same?", PICTURE, Image(PICTURE.pixels.copy()))
+
+
+def test_a_look_at_each_of_two_equal_images_is_its_own() -> None:
+    vlm = ScriptedVLM([call(img_idx=1), call(img_idx=0), call(img_idx=1), "yes"])
+    trace = run(zoom, TWICE, vlm)
+    assert [index for index, _ in regions_of(trace.best)] == [1, 0]
+    assert "already shown" in texts(trace)[6]
+
+
+def test_a_crop_of_a_crop_of_the_second_leads_back_to_it() -> None:
+    vlm = ScriptedVLM([call(img_idx=1), call([0, 0, 500, 500], img_idx=2), "yes"])
+    trace = run(zoom, TWICE, vlm)
+    assert [index for index, _ in regions_of(trace.best)] == [1, 1]
+
+
+def test_looks_are_drawn_on_the_image_that_was_looked_at() -> None:
+    trace = run(zoom, TWICE, ScriptedVLM([call(img_idx=1), "yes"]))
+    first, second = (draw(image, trace.best) for image in trace.sample.images)
+    assert first.tobytes() == PICTURE.pixels.tobytes()
+    assert second.tobytes() != PICTURE.pixels.tobytes()
+
+
+# replies that say nothing
+
+THOUGHT = "<think>It is K.</think>"
+
+
+@pytest.mark.parametrize("empty", ["", THOUGHT, "<think>It is K.", " \n"])
+@pytest.mark.parametrize("before", [[], [call()]], ids=["at once", "after a look"])
+def test_a_reply_that_says_nothing_is_opened_for_its_answer(before: list[str], empty: str) -> None:
+    trace = run(zoom, SAMPLE, ScriptedVLM([*before, empty, "K</answer>"]))
+    assert (trace.reply, trace.answer, trace.error) == ("K", "K", None)
+    assert calls(trace.best) == len(before)
+
+
+@pytest.mark.parametrize("strategy", [partial(zoom, max_looks=1), partial(zoom, max_looks=0)])
+def test_the_last_reply_is_opened_too(strategy) -> None:
+    before = [call()] * strategy.keywords["max_looks"]
+    trace = run(strategy, SAMPLE, ScriptedVLM([*before, THOUGHT, "K</answer>"]))
+    assert (trace.reply, trace.answer) == ("K", "K")
+
+
+def test_what_was_cut_before_its_answer_stays_in_the_reply() -> None:
+    words = "word " * 60
+    trace = run(zoom, SAMPLE, ScriptedVLM([words, "K</answer>"]), sampling=Sampling(max_tokens=299))
+    assert trace.reply.split() == [*words[:299].split(), "K"]
+    assert trace.answer == "K"
+
+
+@pytest.mark.parametrize("replies", [[THOUGHT], ['{"bbox_2d": [100, 200, 300, 400]}', THOUGHT]])
+def test_two_steps_open_the_answer_too(replies: list[str]) -> None:
+    asked = SAMPLE if len(replies) > 1 else question("Two and two?")
+    trace = run(zoom, asked, ScriptedVLM([*replies, "K</answer>"], traits=ASKS))
+    assert trace.answer == "K"
 
 
 # two steps, for models that call no tools

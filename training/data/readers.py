@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -70,7 +71,7 @@ class Arrow(Sequence[Record]):
 
 def is_data(path: Path) -> bool:
     """Whether `path` is named, or laid out, like something that holds rows."""
-    return path.suffix.lower() in SUFFIXES or (path / "dataset_info.json").is_file()
+    return path.suffix.lower() in SUFFIXES or os.path.isfile(path / "dataset_info.json")
 
 
 def read_records(path: Path) -> Sequence[Record]:

@@ -35,7 +35,8 @@ class WrongAnswer:
         """Who was asked what, what is true, and last, as it may be long, what was said."""
         sample = self.item.sample
         asked = " ".join(m.text for m in sample.prompt if m.role == "user")
-        said = self.trace.error or self.trace.answer or "nothing"
+        best = self.trace.best
+        said = self.trace.error or best.reply or f"nothing: {best.silence}"
         return f"{self.condition.name}: {asked} True: {sample.target}. Said: {said}."
 
     def image(self, vlm: VLM) -> Pixels | None:

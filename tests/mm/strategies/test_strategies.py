@@ -40,7 +40,7 @@ def test_think_instructs_and_keeps_the_thought_apart():
     ],
 )
 def test_insist(sample, reply, answer, branches):
-    trace = run(insist(direct), sample, ScriptedVLM([reply], scores=LIKES_BLUE))
+    trace = run(insist(direct), sample, ScriptedVLM([reply, ""], scores=LIKES_BLUE))
     assert trace.answer == answer
     assert len(trace.branches) == branches
     assert trace.steps[0].message.text == reply
