@@ -170,12 +170,12 @@ def _damaged(content: bytes, rng: random.Random) -> bytes:
     return content[: rng.randrange(len(content) + 1)] if rng.random() < 0.1 else content
 
 
-def main(seconds: float, rows: list[Any]) -> None:
-    """Break rows for `seconds`; the seed of a failure is printed with it."""
+def main(seconds: float, rows: list[Any], seed: int = 0) -> None:
+    """Break rows for `seconds`, from `seed` on; that of a failure is printed with it."""
     from row_files import make_images
 
     resource.setrlimit(resource.RLIMIT_DATA, (2 * 2**30, 2 * 2**30))
-    tried = read = slowest = seed = 0
+    tried = read = slowest = 0
     end = time.monotonic() + seconds
     with TemporaryDirectory() as name:
         folder = make_images(Path(name))
@@ -195,4 +195,5 @@ def main(seconds: float, rows: list[Any]) -> None:
 if __name__ == "__main__":
     from row_samples import SAMPLES
 
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 60, SAMPLES)
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60
+    main(seconds, SAMPLES, int(sys.argv[2]) if len(sys.argv) > 2 else 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from .dataset import DataSet
 from .formats import from_native, to_native
 from .formats.declaration import HARMLESS, Native, is_empty, source_of
 from .native import choices_of, conversation, listed_tools
-from .readers import BadData, Record, read_records
+from .readers import BadData, Record, parse_row, read_records
+
+BATCH = 256
+"""Rows that are written to parquet at a time."""
+
+Rows = Callable[[], Iterator[Native]]
+"""Makes rows anew, so that they need not be kept in memory."""
 
 _IMAGES = ("images", "chosen_images", "rejected_images")
 _TALK = {"messages": "images", "prompt": "images"} | {
@@ -39,8 +46,8 @@ def convert(data: DataSet, dialect: str, out: Path) -> int:
         raise BadData(f"{out} is there already: give another name")
     partial = out.with_name(f"{out.stem}.partial{out.suffix}")
     try:
-        write(partial, list(_converted(data, dialect, out)))
-        _compare(data, dialect, out, read_records(partial))
+        write(partial, lambda: _converted(data, dialect, out))
+        _compare(data, dialect, out, partial)
         partial.replace(out)
     except OSError as error:
         raise BadData(f"{out} cannot be written: {error.strerror or error}") from None
@@ -87,23 +94,29 @@ def _data_uri(content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _compare(data: DataSet, dialect: str, out: Path, written: Sequence[Record]) -> None:
-    """Read what was written again.
+def _compare(data: DataSet, dialect: str, out: Path, written: Path) -> None:
+    """Read what was written again, a row at a time.
 
     Raises:
         BadData: a row says something else than before.
     """
-    if len(written) != len(data):
-        raise BadData(f"{out}: expected {len(data)} rows, found {len(written)} written")
-    for record, again in zip(data.records, written, strict=True):
+    for record, again in zip(data.records, _read_again(written), strict=True):
         place = f"{data.path}, row {record.number}"
         before = _meaning(_native(data, record, out))
         try:
-            after = _meaning(to_native(again.fields))
+            after = _meaning(to_native(again))
         except ValueError as error:
             raise BadData(f"{place}: as {dialect} it could not be read: {error}") from None
         if changed := [k for k in sorted({*before, *after}) if before.get(k) != after.get(k)]:
             raise BadData(f"{place}: as {dialect} its {changed[0]!r} would say something else")
+
+
+def _read_again(path: Path) -> Iterator[Any]:
+    if path.suffix.lower() != ".jsonl":
+        yield from (record.fields for record in read_records(path))
+        return
+    with path.open("rb") as lines:
+        yield from map(parse_row, lines)
 
 
 def _meaning(native: Native) -> dict[str, Any]:
@@ -139,37 +152,47 @@ def _tool(value: Any) -> Any:
     return function
 
 
-def _write_jsonl(path: Path, rows: Sequence[Native]) -> None:
+def _write_jsonl(path: Path, rows: Rows) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows())
 
 
-def _write_json(path: Path, rows: Sequence[Native]) -> None:
-    text = json.dumps(rows, ensure_ascii=False, indent=1)
+def _write_json(path: Path, rows: Rows) -> None:
+    text = json.dumps(list(rows()), ensure_ascii=False, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _write_parquet(path: Path, rows: Sequence[Native]) -> None:
+def _write_parquet(path: Path, rows: Rows) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    found = [_uniform(row) for row in rows]
     try:
-        parquet.write_table(pyarrow.Table.from_pylist(found, schema=_schema(found)), path)
+        schema = pyarrow.unify_schemas(
+            [_table(some).schema for some in _batches(rows)], promote_options="permissive"
+        )
+        with parquet.ParquetWriter(path, schema) as file:
+            for some in _batches(rows):
+                file.write_table(_table(some, schema))
     except (pyarrow.ArrowException, OverflowError, TypeError) as error:
         why = str(error).partition("\n")[0]
-        raise BadData(
-            f"{path}: rows have no common type for parquet: {why}; .jsonl has none"
-        ) from None
+        raise BadData(f"{path}: rows have no common type, {why}: write .jsonl") from None
 
 
-def _schema(rows: Sequence[Native]) -> Any:
-    """One type for each column that any row has: by default the first row's keys alone count."""
+def _batches(rows: Rows) -> Iterator[list[Native]]:
+    """A few rows at a time: they may hold images."""
+    waiting = map(_uniform, rows())
+    while some := list(islice(waiting, BATCH)):
+        yield some
+
+
+def _table(rows: Sequence[Native], schema: Any = None) -> Any:
+    """`rows` with one type for each column that any of them has; from_pylist goes by the first."""
     import pyarrow
 
-    names = list(dict.fromkeys(key for row in rows for key in row))
-    columns = {name: pyarrow.array([row.get(name) for row in rows]) for name in names}
-    return pyarrow.schema([(name, column.type) for name, column in columns.items()])
+    if schema is not None:
+        return pyarrow.Table.from_pylist(list(rows), schema=schema)
+    names = dict.fromkeys(key for row in rows for key in row)
+    return pyarrow.table({name: pyarrow.array([row.get(name) for row in rows]) for name in names})
 
 
 def _uniform(row: Native) -> Native:

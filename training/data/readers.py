@@ -61,12 +61,20 @@ class Arrow(Sequence[Record]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
+        try:
+            return Record(index + 1, self._fields(index))
+        except UnicodeDecodeError as error:
+            found = f"byte {error.object[error.start]:#04x}"
+            return Record(index + 1, ValueError(f"expected UTF-8 text, found {found} in it"))
+        except ValueError as error:  # pyarrow's errors too
+            return Record(index + 1, ValueError(f"expected a row, found that {_line(error)}"))
+
+    def _fields(self, index: int) -> Any:
         (fields,) = self._table.slice(index, 1).to_pylist()
-        fields = {
-            key: as_whole(value) if key in self._whole else named(value, self._features.get(key))
-            for key, value in fields.items()
-        }
-        return Record(index + 1, without_nulls(fields))
+        return without_nulls({key: self._value(key, value) for key, value in fields.items()})
+
+    def _value(self, key: str, value: Any) -> Any:
+        return as_whole(value) if key in self._whole else named(value, self._features.get(key))
 
 
 def is_data(path: Path) -> bool:
@@ -129,12 +137,12 @@ def _header(path: Path, names: Sequence[str], header: str) -> list[str]:
 def _jsonl_records(path: Path) -> Sequence[Record]:
     lines = _bytes(path).removeprefix(b"\xef\xbb\xbf").split(b"\n")
     numbers = [n for n, line in enumerate(lines, start=1) if line.strip()]
-    rows = whole_numbers([_parse(lines[n - 1]) for n in numbers])
+    rows = whole_numbers([parse_row(lines[n - 1]) for n in numbers])
     return [Record(n, fields) for n, fields in zip(numbers, rows, strict=True)]
 
 
 def _json_records(path: Path) -> Sequence[Record]:
-    rows = _parse(_text(path).encode())
+    rows = parse_row(_text(path).encode())
     if not isinstance(rows, list):
         found = rows if isinstance(rows, ValueError) else brief(rows)
         raise BadData(f"{path}: expected a list of rows, found {found}; one row a line is .jsonl")
@@ -184,7 +192,7 @@ _READERS: Mapping[str, Callable[[Path], Sequence[Record]]] = {
 }
 
 
-def _parse(line: bytes) -> Any:
+def parse_row(line: bytes) -> Any:
     """The JSON in `line`; where there is none an error as a value."""
     try:
         text = line.decode("utf-8")

@@ -158,9 +158,11 @@ def test_short_rows_and_an_image_as_a_string(folder):
     assert json.loads(line)["messages"][0] == user("<image>?")
 
 
+@pytest.mark.parametrize("batch", [1, 256])
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_rows_of_several_kinds_in_one_file(folder, suffix):
+def test_rows_of_several_kinds_in_one_file(folder, suffix, batch, monkeypatch):
     """Columns that one row alone has, and numbers beside words, survive parquet too."""
+    monkeypatch.setattr("training.data.convert.BATCH", batch)
     mixed = [
         ROWS["looks"],
         ROWS["grpo"],

@@ -1,5 +1,6 @@
 """Values are what they were meant to be: pairs, classes, holes, boxes and answers."""
 
+import base64
 import csv
 import io
 import json
@@ -215,8 +216,6 @@ def test_objects_need_a_model(folder):
 
 
 def image_text() -> str:
-    import base64
-
     file = io.BytesIO()
     pil.effect_noise((400, 300), 80).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
@@ -261,6 +260,17 @@ def test_a_column_of_parquet_that_is_there_twice_is_named(folder):
     parquet.write_table(table, folder / "a.parquet")
     with pytest.raises(BadData, match=r"'answer' again|Multiple matches"):
         read_data(folder / "a.parquet")
+
+
+def test_text_of_parquet_that_is_none_is_named(folder):
+    broken = pyarrow.Array.from_buffers(
+        pyarrow.string(),
+        1,
+        [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"a\xff")],
+    )
+    parquet.write_table(pyarrow.table({"question": broken}), folder / "a.parquet")
+    with pytest.raises(BadData, match="row 1: expected UTF-8 text, found byte 0xff"):
+        read_data(folder / "a.parquet")[0]
 
 
 def test_parts_that_follow_each_other_are_one_text(folder):
