@@ -4,13 +4,13 @@ import json
 
 import pytest
 from row_files import data_of, make_images, reply, text, user
+from training.trainers.lengths import LENGTHS, purpose_of
 from typer.testing import CliRunner
 
 from app.cli.data import builder_of, data
 from training.data import BadData
 from training.evaluation.questions import truth
 from training.finetune.setup import linked
-from training.trainers.lengths import LENGTHS, purpose_of
 
 IMAGE = {"type": "image"}
 ASKED = user([IMAGE, text("Which?")])
