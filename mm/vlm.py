@@ -85,7 +85,9 @@ class Traits:
         calls_tools: whether it writes tool calls when a tool is on offer; else `zoom` asks where,
             then crops.
         aim: which attention tells where it looks; None for a model that shows none.
-        memory: how it remembers pictures; None for a model whose features are no grid.
+        memory: how it remembers images; None for a model whose features are no grid.
+        sampling: how its authors sample, by its generation config; None where that is silent. Only
+            a recommendation: `generate` samples as it is asked to.
     """
 
     box_format: BoxFormat = BoxFormat()
@@ -93,6 +95,7 @@ class Traits:
     calls_tools: bool = True
     aim: Aim | None = None
     memory: Memory | None = None
+    sampling: Sampling | None = None
 
 
 def check_on_token(on_token: OnToken | None, conversations: Sequence[Conversation]) -> None:

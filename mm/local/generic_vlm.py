@@ -21,7 +21,7 @@ from mm.families.registry import crop_rule_of
 from mm.geometry import BoxFormat, Size
 from mm.markup import parse_parts
 from mm.tokens.composed_processor import compose_processor
-from mm.tokens.processor_parts import ids_of, read_processor_parts
+from mm.tokens.processor_parts import ids_of, read_processor_parts, sampling_of
 from mm.types import Conversation, Cost, Generation, Image, Message, Sampling, Text
 from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
@@ -121,7 +121,8 @@ class GenericVLM:
         begun = time.perf_counter()
         inputs = self._inputs(conversation)
         stream = StreamDetokenizer(self._decode, sampling.stop, on_token)
-        picker = _TokenPicker(Sampler(sampling, self._banned), stream, self._end_ids, cancel)
+        sampler = Sampler(sampling, self._banned, prompt=inputs["input_ids"][0].tolist())
+        picker = _TokenPicker(sampler, stream, self._end_ids, cancel)
         with self._lock:
             self._write(inputs, picker, sampling.max_tokens)
         stream.end()
@@ -145,6 +146,7 @@ class GenericVLM:
                 max_new_tokens=limit,
                 do_sample=False,
                 num_beams=1,
+                repetition_penalty=1.0,  # the sampler's own, not the generation config's
                 logits_processor=LogitsProcessorList([picker.pick]),
                 stopping_criteria=StoppingCriteriaList([picker.stop]),
             )
@@ -249,6 +251,7 @@ def load_generic(
         _BOXES.get(model.config.model_type, BoxFormat()),
         crop_rule=crop_rule_of(model.config),
         calls_tools=calls_tools(_template(processor)),
+        sampling=sampling_of(model.generation_config.to_diff_dict()),
     )
     return GenericVLM(model, processor, name=name, traits=traits)
 

@@ -37,6 +37,9 @@ _CHAT = "chat/completions"
 _REMEMBERED = 4096  # replies whose exact text is known, where their parts render as another
 _OPTIONAL = ("logprobs", "seed", "stream_options", "top_p")
 """Fields of a request that a server may refuse, and that it is then asked without."""
+_EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+"""Options of sampling that are sent where they are not the usual ones: not every server has them"""
+_PLAIN = Sampling()
 
 
 class RemoteVLM:
@@ -195,6 +198,8 @@ class RemoteVLM:
             "stream_options": {"include_usage": True},
         }
         body["logprobs"] = True
+        changed = {k: v for k in _EXTENSIONS if (v := getattr(sampling, k)) != getattr(_PLAIN, k)}
+        body |= changed
         if "max_tokens" in self._refused:  # OpenAI's newer models know it by another name
             body["max_completion_tokens"] = body["max_tokens"]
         return {k: v for k, v in body.items() if k not in self._refused} | self._extra

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from mm.families.registry import Family, family_of
-from mm.types import user
+from mm.families.registry import Family, family_of, traits_of
+from mm.types import Sampling, user
 
 from .builder import TokenBuilder
 from .processor_parts import read_processor_parts
@@ -35,7 +36,12 @@ def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBu
     if family is None:
         raise ValueError(f"{folder_or_id}: no family is known for type {found.config.model_type!r}")
     builder = compose(
-        family, found.config, found.tokenizer, found.image_processor, end_ids=found.end_ids
+        family,
+        found.config,
+        found.tokenizer,
+        found.image_processor,
+        end_ids=found.end_ids,
+        sampling=found.sampling,
     )
     _check_sizes(builder)
     return builder
@@ -48,6 +54,7 @@ def compose(
     image_processor: Any,
     *,
     end_ids: Iterable[int] = (),
+    sampling: Sampling | None = None,
 ) -> TokenBuilder:
     """A builder from its parts, with the family's template that writes what the tokenizer's does.
 
@@ -61,6 +68,7 @@ def compose(
         tokenizer=tokenizer,
         image_processor=image_processor,
         end_ids=frozenset(end_ids),
+        traits=replace(traits_of(family, config), sampling=sampling),
         safe_tokenizer=SafeTokenizer(tokenizer, family.placeholder, family.markers),
     )
     if not tokenizer.chat_template:

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from mm.types import Sampling
 
 from .torchvision_compat import hide_broken_torchvision
 
 
 @dataclass(frozen=True)
 class ProcessorParts:
-    """What a token builder is composed of; `end_ids` are those of the generation config."""
+    """What a token builder is composed of.
+
+    Attributes:
+        end_ids: ids that end a reply, as the generation config has them.
+        sampling: how the checkpoint's authors sample, as far as the generation config says.
+    """
 
     config: Any
     tokenizer: Any
     image_processor: Any
     end_ids: frozenset[int] = frozenset()
+    sampling: Sampling | None = None
 
 
 def read_processor_parts(folder_or_id: str, *, config: Any = None, **kw: Any) -> ProcessorParts:
@@ -35,7 +43,9 @@ def read_processor_parts(folder_or_id: str, *, config: Any = None, **kw: Any) ->
     tokenizer.chat_template = tokenizer.chat_template or _older_template(folder_or_id, kw)
     processor = AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw)
     _name_edges(processor)
-    return ProcessorParts(config, tokenizer, processor, _generation_ends(folder_or_id, kw))
+    generation = _generation(folder_or_id, kw)
+    ends = ids_of(generation.get("eos_token_id"))
+    return ProcessorParts(config, tokenizer, processor, ends, sampling_of(generation))
 
 
 def ids_of(value: int | Sequence[int] | None) -> frozenset[int]:
@@ -67,10 +77,38 @@ def _older_template(folder_or_id: str, kw: dict[str, Any]) -> str | None:
     return json.loads(Path(found).read_text())["chat_template"] if found else None
 
 
-def _generation_ends(folder_or_id: str, kw: dict[str, Any]) -> frozenset[int]:
+def sampling_of(generation: Mapping[str, Any]) -> Sampling | None:
+    """The sampling that a generation config recommends; None where it says nothing of it.
+
+    Where it does not sample, that is greedy decoding, whatever temperature it names.
+    """
+    numbers = {
+        option.name: generation[option.name]
+        for option in fields(Sampling)
+        if option.name in _RECOMMENDED and _is_number(generation.get(option.name))
+    }
+    if not numbers and "do_sample" not in generation:
+        return None
+    if not generation.get("do_sample"):
+        numbers = {k: v for k, v in numbers.items() if "penalty" in k} | {"temperature": 0.0}
+    return replace(Sampling(temperature=1.0), **numbers)
+
+
+_RECOMMENDED = (
+    *("temperature", "top_p", "top_k", "min_p"),
+    *("repetition_penalty", "presence_penalty", "frequency_penalty"),
+)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _generation(folder_or_id: str, kw: dict[str, Any]) -> dict[str, Any]:
+    """What the generation config says; nothing where there is none."""
     from transformers import GenerationConfig
 
     try:
-        return ids_of(GenerationConfig.from_pretrained(folder_or_id, **kw).eos_token_id)
+        return GenerationConfig.from_pretrained(folder_or_id, **kw).to_diff_dict()
     except OSError:  # it has no such file
-        return frozenset()
+        return {}

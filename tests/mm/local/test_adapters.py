@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES
@@ -19,11 +19,11 @@ import mm
 from mm.engine.engine import Engine
 from mm.errors import ModelUnavailable
 from mm.local.adapters import ADAPTER, with_adapter
-from mm.types import Image, user
+from mm.types import user
 
 torch.set_num_threads(1)
 
-QUESTION = (user(Image(PIL.Image.effect_noise((96, 80), 60).convert("RGB")), "what is it?"),)
+QUESTION = (user(noise(1), "what is it?"),)
 DECODER = r".*language_model.*\.(q_proj|v_proj)"
 WITH_HEAD = r"(.*language_model.*\.(q_proj|v_proj))|lm_head"
 

@@ -2,15 +2,15 @@
 
 import copy
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from tiny_models import FAMILIES
 from torch import nn
 
 from mm.engine.vision_encoder import encode_all
 from mm.local.fast_vision_tower import speed_up
-from mm.types import Image, user
+from mm.types import user
 
 
 def loss(model, pictures) -> torch.Tensor:
@@ -29,7 +29,7 @@ def loss(model, pictures) -> torch.Tensor:
 )
 def test_a_tower_gives_what_it_gave(family, sizes):
     tiny = FAMILIES[family]()
-    seen = [Image(PIL.Image.effect_noise(size, 80).convert("RGB")) for size in sizes]
+    seen = [noise(number, size) for number, size in enumerate(sizes)]
     spans = tiny.builder.build([user(*seen, "?")]).images
     pictures = [span.tensors for span in spans]
     stock, fast = copy.deepcopy(tiny.model), speed_up(copy.deepcopy(tiny.model))

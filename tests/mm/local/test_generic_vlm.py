@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from tiny_models import TEXT, TOWER, bytes_tokenizer
 from transformers import (
     CLIPImageProcessorPil,
@@ -21,7 +21,7 @@ from mm.errors import ModelError, ModelUnavailable
 from mm.families.registry import family_of
 from mm.local.generic_vlm import GenericVLM, load_generic
 from mm.local.load import load
-from mm.types import Image, Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
+from mm.types import Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
 
 TEMPLATE = (
     "{% for m in messages %}"
@@ -32,7 +32,7 @@ TEMPLATE = (
     "{% if m.role == 'assistant' %}</s>{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}ASSISTANT: {% endif %}"
 )
-PICTURE = Image(PIL.Image.effect_noise((60, 40), 80).convert("RGB"))
+PICTURE = noise(1, (60, 40))
 
 
 @cache

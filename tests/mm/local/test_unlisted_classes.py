@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
-import PIL.Image
 import pytest
 import torch
+from images import noise
 from unlisted_models import IMAGE, PROMPTS, UNLISTED
 
 import mm
@@ -18,8 +18,8 @@ from mm.local.generic_vlm import GenericVLM
 from mm.types import Image, Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
 from vision import attend, zoom
 
-PICTURE = Image(PIL.Image.effect_noise((150, 100), 80).convert("RGB"))
-OTHER = Image(PIL.Image.effect_noise((64, 90), 60).convert("RGB"))
+PICTURE = noise(1, (150, 100))
+OTHER = noise(2, (64, 90))
 BETWEEN = {"minicpmv4_6": "\n"}  # its template writes parts apart by a line
 each = pytest.mark.parametrize("name", UNLISTED)
 
@@ -164,3 +164,15 @@ def test_half_precision_takes_images_too(name: str, tmp_path: Path) -> None:
     vlm = mm.load(str(UNLISTED[name]().save(tmp_path)), device="cpu", dtype="bfloat16", threads=1)
     (got,) = vlm.generate([(user(PICTURE, "What?"),)], Sampling(max_tokens=2))
     assert len(got.message.tokens or ()) == 2
+
+
+def test_penalties_count_the_prompt_and_the_reply() -> None:
+    vlm, said = loaded("glm4v"), (user(PICTURE, "What is it?"),)
+    plain, penalised = (
+        vlm.generate([said], Sampling(max_tokens=12, repetition_penalty=by))[0].message.tokens
+        for by in (1.0, 1e9)
+    )
+    prompt = set(vlm._inputs(said)["input_ids"][0].tolist())
+    assert plain != penalised
+    assert len(set(penalised or ())) == 12
+    assert not prompt & set(penalised or ())

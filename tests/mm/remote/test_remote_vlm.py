@@ -52,6 +52,17 @@ def test_a_question_is_sent_and_its_answer_read(serve: Serve) -> None:
     ]
 
 
+def test_only_unusual_options_of_sampling_are_sent(serve: Serve) -> None:
+    server = serve(reply("K"))
+    unusual = {"top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05, "presence_penalty": 1.5}
+    for options in ({}, unusual):
+        server.model().generate([ASKED], Sampling(**options))
+    plain, full = server.bodies
+    assert not unusual.keys() & plain.keys()
+    assert unusual.items() <= full.items()
+    assert "frequency_penalty" not in full
+
+
 def test_log_probabilities_are_kept_where_a_server_gives_them(serve: Serve) -> None:
     entries = [{"token": "K", "logprob": -0.5}]
     server = serve({"chunks": [said("K", "stop", logprobs={"content": entries}), "[DONE]"]})
