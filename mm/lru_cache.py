@@ -1,27 +1,58 @@
-"""Values under a budget of bytes; the least recently used is evicted first."""
+"""Values under a budget of bytes, which several caches and reservations may share."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class ByteBudget:
+    """Bytes that caches share with reservations, which go before them. For one thread."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.reserved = 0
+        self.caches: list[LRUCache[Any, Any]] = []
+
+    @property
+    def free(self) -> int:
+        """Bytes that are neither reserved nor cached; below 0 where caches must shrink."""
+        return self.total - self.reserved - sum(cache.bytes for cache in self.caches)
+
+    def reserve(self, size: int) -> bool:
+        """Reserve `size` bytes in place of what is reserved, evicting cached values for them.
+
+        False, and nothing changes, where there are fewer bytes in all.
+        """
+        if size > self.total:
+            return False
+        self.reserved = size
+        while self.free < 0:
+            max(self.caches, key=lambda cache: cache.bytes).evict()
+        return True
 
 
 class LRUCache(Generic[K, V]):
     """Values under a budget of bytes; the least recently used is evicted first. For one thread.
 
     Args:
+        budget: what its values may take.
+        shared: a budget that it shares with others besides.
         at_least: how many values stay, whatever their size.
     """
 
-    def __init__(self, budget: int, *, at_least: int = 0) -> None:
+    def __init__(self, budget: int, *, shared: ByteBudget | None = None, at_least: int = 0) -> None:
         self.budget = budget
         self.bytes = 0
+        self._shared = shared
         self._at_least = at_least
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        if shared:
+            shared.caches.append(self)
 
     def get(self, key: K) -> V | None:
         """The value under `key`, now the most recently used; None where there is none."""
@@ -38,7 +69,13 @@ class LRUCache(Generic[K, V]):
         self._values[key] = (value, size)
         self.bytes += size
         while self.bytes > self.budget and len(self) > self._at_least:
-            self.drop(next(iter(self._values)))
+            self.evict()
+        if self._shared:
+            self._shared.reserve(self._shared.reserved)
+
+    def evict(self) -> None:
+        """Drop the least recently used value."""
+        self.drop(next(iter(self._values)))
 
     def drop(self, key: K) -> None:
         """Forget `key`, if it is there."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from .errors import ModelError
 from .geometry import Size
 from .markup import parse_parts
-from .types import Conversation, Cost, Features, Finish, Generation, Message, Sampling
+from .types import Conversation, Cost, Features, Finish, Generation, Message, Sampling, Scores
 from .vlm import Cancelled, OnToken, Traits, tokens_of
 
 Reply = str | Callable[[Conversation], str]
@@ -59,8 +59,9 @@ class ScriptedVLM:
         """
         return [self._generate(c, sampling, on_token, cancel) for c in conversations]
 
-    def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
-        return [[self.scores.get(words, -100.0)] for words in continuations]
+    def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
+        logprobs = tuple((self.scores.get(text, -100.0),) for text in continuations)
+        return Scores(logprobs, Cost(calls=1))
 
     def seen_size(self, size: Size) -> Size:
         return size

@@ -103,9 +103,10 @@ class Session:
             ModelError: the model failed.
         """
         on_token = partial(self._emit_token) if self._observer else None
+        branch = self.branch
         (generation,) = self.vlm.generate(
-            [self.messages],
-            self._seeded(sampling or self.sampling),
+            [branch.messages],
+            _seeded(sampling or self.sampling, branch),
             on_token=on_token,
             cancel=self.cancel,
         )
@@ -133,9 +134,9 @@ class Session:
         if not choices:
             raise ValueError("nothing to choose from: choices is empty")
         scores = self.vlm.score(self.messages, choices)
-        means = [sum(s) / max(len(s), 1) for s in scores]
+        means = [sum(s) / max(len(s), 1) for s in scores.logprobs]
         best = choices[means.index(max(means))]
-        self._add(Step(assistant(best), self._leaf, cost=Cost(calls=1)))
+        self._add(Step(assistant(best), self._leaf, cost=scores.cost))
         return best
 
     @property
@@ -167,14 +168,6 @@ class Session:
         self.trace.score(index, name, value)
         self._emit(Event("verdict", text=f"{name}: {value}", index=index))
 
-    def _seeded(self, sampling: Sampling) -> Sampling:
-        """`sampling` with a seed of its own for each reply: two with one seed would be drawn by the
-        same random numbers."""
-        written = sum(step.sampled for step in self.branch.steps)
-        return (
-            replace(sampling, seed=sampling.seed + _NEXT_REPLY * written) if written else sampling
-        )
-
     def _add(self, step: Step) -> None:
         self._leaf = self.trace.add(step)
         self._emit(Event("step", index=self._leaf, message=step.message))
@@ -185,6 +178,13 @@ class Session:
 
     def _emit_token(self, piece: str) -> None:
         self._emit(Event("token", text=piece))
+
+
+def _seeded(sampling: Sampling, branch: Branch) -> Sampling:
+    """`sampling` with a seed of its own for each reply: two with one seed would be drawn by the
+    same random numbers."""
+    written = sum(step.sampled for step in branch.steps)
+    return replace(sampling, seed=sampling.seed + _NEXT_REPLY * written) if written else sampling
 
 
 Strategy = Callable[[Session], Branch]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -209,6 +209,12 @@ class Message:
 Conversation = tuple[Message, ...]
 
 
+def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:
+    """The messages after the last one that the model itself `wrote`."""
+    written = [i for i, message in enumerate(conversation) if wrote(message)]
+    return tuple(conversation[written[-1] + 1 :] if written else conversation)
+
+
 def message(role: Role, *parts: Part | str) -> Message:
     """A message; strings become `Text`."""
     return Message(role, tuple(Text(p) if isinstance(p, str) else p for p in parts))
@@ -276,6 +282,14 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(**{k: v + getattr(other, k) for k, v in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Log-probabilities of each token of each continuation, and what they cost."""
+
+    logprobs: tuple[tuple[float, ...], ...]
+    cost: Cost = Cost()
 
 
 Finish = Literal["stop", "length", "cancelled"]

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from .geometry import BoxFormat, Size
-from .types import Conversation, Cost, Features, Generation, Image, Message, Sampling, Visual
+from .types import (
+    Conversation,
+    Cost,
+    Features,
+    Generation,
+    Image,
+    Sampling,
+    Scores,
+    Visual,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,12 +117,6 @@ def check_on_token(on_token: OnToken | None, conversations: Sequence[Conversatio
         raise ValueError(f"on_token needs exactly one conversation, got {len(conversations)}")
 
 
-def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:
-    """The messages after the last one that the model itself `wrote`."""
-    written = [i for i, message in enumerate(conversation) if wrote(message)]
-    return tuple(conversation[written[-1] + 1 :] if written else conversation)
-
-
 class VLM(Protocol):
     """A conversation goes in, a generation comes out; reuse between calls is the model's business.
 
@@ -143,7 +146,7 @@ class VLM(Protocol):
         """
         ...
 
-    def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
+    def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
         """Log-probabilities of each continuation's tokens as the assistant's next words.
 
         Its end token is included.

@@ -1,3 +1,3 @@
 """One set of weights that serves any number of conversations at once."""
 
-from .engine import Engine
+from .engine import Engine, RequestOptions

@@ -1,7 +1,7 @@
-"""Where a model looks: attention of a prompt's words over the visual tokens of its pictures.
+"""Where a model looks: attention of a prompt's text over the visual tokens of its images.
 
 Only the rows of attention asked for are ever held (one for the last token, a few for a question's
-words), so memory grows with the layers asked for and the length of the prompt, not with its square.
+text), so memory grows with the layers asked for and the length of the prompt, not with its square.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Recorder:
     rows: dict[int, Tensor] = field(default_factory=dict)
 
 
-def glance(
+def attention_maps(
     model: Any,
     builder: TokenBuilder,
     tokens: Tokens,
@@ -45,11 +45,11 @@ def glance(
     query: Query = "last",
     gradient: bool = False,
 ) -> AttentionMaps:
-    """Attention over the pictures of `tokens`, mean over heads, in each of `layers`.
+    """Attention over the images of `tokens`, mean over heads, in each of `layers`.
 
     Args:
         model: a transformers model of a listed family; it is left as it was.
-        query: whose attention: the last token's, or that of all words after the last picture.
+        query: whose attention: the last token's, or that of all text after the last image.
         gradient: weigh each head's attention with the positive part of the gradient of the
             likeliest next token's log-probability (ViCrop's variant).
 
@@ -92,7 +92,7 @@ def _queries(builder: TokenBuilder, tokens: Tokens, query: Query) -> Sequence[in
 
 
 def _maps(builder: TokenBuilder, tokens: Tokens, row: Tensor) -> tuple[Any, ...]:
-    """`row` (T,) as one map (rows, columns) per picture, each covering its whole picture."""
+    """`row` (T,) as one map (rows, columns) per image, each covering its whole image."""
     maps = []
     for span in tokens.images:
         slots = [i for i in range(span.start, span.stop) if tokens.ids[i] == builder.placeholder_id]
@@ -109,8 +109,8 @@ def _inputs(model: Any, builder: TokenBuilder, tokens: Tokens) -> dict[str, Any]
     visual = ids == builder.placeholder_id
     inputs: dict[str, Any] = {"input_ids": ids}
     if tokens.images:
-        seen = encode_all(model, [span.tensors for span in tokens.images])
-        inputs["mm_encoder_outputs"] = {"image": seen}
+        encoded = encode_all(model, [span.tensors for span in tokens.images])
+        inputs["mm_encoder_outputs"] = {"image": encoded}
     if builder.family.mrope:
         inputs["mm_token_type_ids"] = visual.int()
         if tokens.images:

@@ -1,10 +1,11 @@
-"""Replies being written together: a forward computes the next token of every row."""
+"""Replies decoded in one batch: a forward computes the next token of every row."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mm.types import Cost, Finish, Sampling
@@ -18,6 +19,8 @@ from .sampler import Sampler, pick_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from .kv_slots import BatchedRows, SeparateRows
 
 
 @dataclass(frozen=True)
@@ -35,32 +38,37 @@ class Row:
     """A reply in progress.
 
     Attributes:
-        context: the prompt's.
+        prefix: the prompt's.
         position: the position of the next token to compute, which is the last one written.
-        room: how many tokens the reply may have.
+        text: None where nobody watches the text, and no stop string is looked for.
     """
 
     request: Request
-    context: PrefixKey
+    prefix: PrefixKey
     position: int
     cost: Cost
-    room: int
     sampler: Sampler
-    text: StreamDetokenizer
+    text: StreamDetokenizer | None
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+
+    @property
+    def most(self) -> int:
+        """The length that the row will not exceed, in tokens."""
+        return len(self.request.tokens.ids) + self.request.room
 
     def push(self, id: int, logprob: float, ends: frozenset[int]) -> Finish | None:
         """Take the next token; how the reply ended, if it did."""
         self.ids.append(id)
         self.logprobs.append(logprob)
-        if id in ends or self.text.push(id):
+        if id in ends or (self.text and self.text.push(id)):
             return "stop"
-        return "length" if len(self.ids) >= self.room else None
+        return "length" if len(self.ids) >= self.request.room else None
 
     def reply(self, finish: Finish) -> Reply:
         """What the row has written so far, with its cost; ends the stream of text."""
-        self.text.end()
+        if self.text:
+            self.text.end()
         seconds = time.perf_counter() - self.request.began
         cost = replace(self.cost, generated_tokens=len(self.ids), calls=1, seconds=seconds)
         return Reply(tuple(self.ids), tuple(self.logprobs), finish, cost)
@@ -70,51 +78,65 @@ class DecodeBatch:
     """The rows of one adapter.
 
     Args:
-        relieve: called with an error; where memory ran out it gives some back, and it returns the
-            error to tell.
+        on_error: called with an error; where memory ran out it gives some back. Returns the error
+            to report.
     """
 
     def __init__(
         self,
-        weights: ModelRunner,
+        runner: ModelRunner,
         adapter: str | None,
-        contexts: PrefixCache,
-        relieve: Callable[[Exception], Exception],
+        prefixes: PrefixCache,
+        on_error: Callable[[Exception], Exception],
     ) -> None:
         import torch
 
+        self.rows: list[Row] = []
+        self._runner = runner
+        self._adapter = adapter
+        self._prefixes = prefixes
+        self._on_error = on_error
+        self._banned = torch.tensor(sorted(runner.builder.banned_ids), device=runner.device)
+
+    @cached_property
+    def _kv(self) -> BatchedRows | SeparateRows:
         from .kv_slots import BatchedRows, SeparateRows
 
-        self.rows: list[Row] = []
-        self._weights = weights
-        self._adapter = adapter
-        self._contexts = contexts
-        self._relieve = relieve
-        self._store = BatchedRows(weights) if weights.batches else SeparateRows(weights)
-        self._banned = torch.tensor(sorted(weights.builder.banned_ids), device=weights.device)
+        return BatchedRows(self._runner) if self._runner.batches else SeparateRows(self._runner)
+
+    def bytes_with(self, lengths: Sequence[int]) -> int:
+        """Bytes of keys and values of the rows, and of new ones up to `lengths` tokens long.
+
+        What they take at most, padding included; no less than what the buffers take now.
+        """
+        lengths = [*(row.most for row in self.rows), *lengths]
+        if not lengths:
+            return 0
+        held = self._kv.nbytes if self.rows else 0
+        return max(self._runner.batch_bytes(lengths), held)
 
     def join(self, prompt: Prompt) -> None:
-        """Begin the replies to `prompt`: write their first tokens, and decode the rest from now."""
+        """Sample the first tokens of the replies to `prompt`; decode the rest from now on."""
         rows = [self._row(prompt, place) for place in range(len(prompt.requests))]
         picked = self._pick(rows, prompt.logits.expand(len(rows), -1))
         for row, pick in zip(rows, picked, strict=True):
             try:
-                if row.room <= 0:
+                if row.request.room <= 0:
                     row.request.answer(row.reply("length"))
-                elif finish := row.push(*pick, self._weights.builder.end_ids):
+                elif finish := row.push(*pick, self._runner.builder.end_ids):
                     row.request.answer(row.reply(finish))
                 else:
-                    self._store.add(prompt.layers)
+                    self._kv.add(prompt.layers, max(r.most for r in (row, *self.rows)))
                     self.rows.append(row)
             except Exception as error:
-                row.request.fail(self._relieve(error))
+                row.request.fail(self._on_error(error))
 
     def step(self) -> None:
         """Write one more token of every reply."""
-        self.leave_stopped()
+        self._remove_stopped()
         if not self.rows:
             return
-        with self._weights.using(self._adapter):
+        with self._runner.using(self._adapter):
             logits = self._logits()
         if logits is None:
             return
@@ -123,42 +145,39 @@ class DecodeBatch:
             row = self.rows[place]
             row.position += 1
             try:
-                finish = row.push(*picked[place], self._weights.builder.end_ids)
+                finish = row.push(*picked[place], self._runner.builder.end_ids)
             except Exception as error:
-                self.fail(place, error)
+                self._fail(place, error)
                 continue
             if finish:
                 self._finish(place, finish)
 
-    def leave_stopped(self) -> None:
-        """Let go the rows that were cancelled, and those whose deadline has passed."""
+    def _remove_stopped(self) -> None:
+        """Remove the rows that were cancelled, and those whose deadline has passed."""
         for place in reversed(range(len(self.rows))):
             try:
                 if self.rows[place].request.check():
                     self._finish(place, "cancelled")
             except Exception as error:
-                self.fail(place, error)
+                self._fail(place, error)
 
-    def fail(self, place: int, error: BaseException) -> None:
-        """Remove the row at `place`, whose request raises `error`."""
+    def _fail(self, place: int, error: BaseException) -> None:
         self._remove(place).request.fail(error)
 
     def _row(self, prompt: Prompt, place: int) -> Row:
         request = prompt.requests[place]
         sampling = request.sampling or Sampling()
-        length = len(prompt.tokens.ids)
+        watch = request.emit if request.options.on_text else None
+        text = None
+        if watch or sampling.stop:
+            text = StreamDetokenizer(self._runner.builder.decode, sampling.stop, watch)
         return Row(
             request,
-            prompt.context,
+            prompt.prefix,
             prompt.next_position,
             prompt.cost(place),
-            min(sampling.max_tokens, self._weights.limit - length),
             Sampler(sampling, prompt=prompt.tokens.ids),
-            StreamDetokenizer(
-                self._weights.builder.decode,
-                sampling.stop,
-                request.emit if request.streams else None,
-            ),
+            text,
         )
 
     def _pick(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[int, float]]:
@@ -174,11 +193,11 @@ class DecodeBatch:
         try:
             return self._compute(0, len(self.rows))
         except Exception as error:
-            self._relieve(error)
+            self._on_error(error)
         found = [self._attempt(place) for place in range(len(self.rows))]
         for place in reversed(range(len(found))):
             if isinstance(error := found[place], Exception):
-                self.fail(place, error)
+                self._fail(place, error)
                 found[place] = found[-1]  # as the last row took the failed one's place
                 found.pop()
         logits = [f for f in found if not isinstance(f, Exception)]
@@ -188,35 +207,35 @@ class DecodeBatch:
         try:
             return self._compute(place, place + 1)
         except Exception as error:
-            return self._relieve(error)
+            return self._on_error(error)
 
     def _compute(self, first: int, stop: int) -> Tensor:
         import torch
 
         rows = self.rows[first:stop]
-        device = self._weights.device
-        ids = torch.tensor([[row.ids[-1]] for row in rows], device=device)
-        positions = torch.tensor([[row.position] for row in rows], device=device)
-        return self._store.compute(ids, positions, first, stop)
+        device = self._runner.device
+        ids = torch.tensor([[row.ids[-1]] for row in rows], device=device)  # (B, 1)
+        positions = torch.tensor([[row.position] for row in rows], device=device)  # (B, 1)
+        return self._kv.compute(ids, positions, first, stop)
 
     def _finish(self, place: int, finish: Finish) -> None:
         row = self.rows[place]
         try:
-            self._keep(place)
+            self._cache(place)
         except Exception as error:
-            self._relieve(error)  # what is not kept is computed again
+            self._on_error(error)  # what is not cached is computed again
         self._remove(place)
         row.request.answer(row.reply(finish))
 
-    def _keep(self, place: int) -> None:
-        """Keep what was computed: the prompt and all but the last token of the reply."""
+    def _cache(self, place: int) -> None:
+        """Cache what was computed: the prompt and all but the last token of the reply."""
         row = self.rows[place]
-        context = replace(row.context, ids=(*row.context.ids, *row.ids[:-1]))
-        self._contexts.keep(context, self._store.read(place))
+        context = replace(row.prefix, ids=(*row.prefix.ids, *row.ids[:-1]))
+        self._prefixes.store(context, self._kv.read(place))
 
     def _remove(self, place: int) -> Row:
         row = self.rows[place]
         self.rows[place] = self.rows[-1]
         self.rows.pop()
-        self._store.remove(place)
+        self._kv.remove(place)
         return row

@@ -1,46 +1,56 @@
-"""Pictures on their way into prompts: encoded together, each once for as long as it is kept."""
+"""Encodes the images of prompts together, and caches their features."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
-from mm.lru_cache import LRUCache
+from mm.lru_cache import ByteBudget, LRUCache
 from mm.tokens.sequence import ImageSpan
 
 from .model_runner import ModelRunner
 from .prefix_cache import PrefixCache
+from .prompt import Prompt
 from .vision_encoder import ImageFeatures
 
-if TYPE_CHECKING:
-    from .prompt import Prompt
-
-Need = tuple["Prompt", list[ImageSpan]]
-"""A prompt, and those of its pictures that are to be encoded for it."""
+Need = tuple[Prompt, list[ImageSpan]]
+"""A prompt, and those of its images that are to be encoded for it."""
 
 
 class EncoderCache:
-    """Encodes pictures on `weights`; `features` keeps them by their key and the adapter."""
+    """Features of images, by an image's key and the adapter, under a budget of bytes.
+
+    Args:
+        prefixes: tells which images of a prompt need no features any more.
+    """
 
     def __init__(
         self,
-        weights: ModelRunner,
-        contexts: PrefixCache,
-        features: LRUCache[tuple[str, str | None], ImageFeatures],
+        runner: ModelRunner,
+        prefixes: PrefixCache,
+        budget: int,
+        shared: ByteBudget | None = None,
     ) -> None:
-        self._weights = weights
-        self._contexts = contexts
-        self._features = features
+        self._runner = runner
+        self._prefixes = prefixes
+        self._features: LRUCache[tuple[str, str | None], ImageFeatures]
+        self._features = LRUCache(budget, shared=shared)
 
-    def provide(
+    def holds(self, span: ImageSpan, adapter: str | None) -> bool:
+        """Whether an image's features are cached; any thread may ask."""
+        return (span.key, adapter) in self._features
+
+    def clear(self) -> None:
+        self._features.clear()
+
+    def encode(
         self, prompt: Prompt, start: int, stop: int, others: Iterable[Prompt], room: int
     ) -> None:
-        """Put what `prompt` shows in ids[start:stop] into its `seen`.
+        """Put the features of the images in ids[start:stop] into `prompt.features`.
 
-        Where something has to be encoded, the pictures that `others` will need, of up to `room`
-        visual tokens, share the pass; where that fails, they are left to fail alone.
+        Where one has to be encoded, the images that `others` will need, of up to `room` visual
+        tokens, share the pass; where that fails, they are left to fail alone.
         """
-        spans = self._unseen(prompt, start, stop)
+        spans = self._missing(prompt, start, stop)
         if not spans:
             return
         company = self._company(prompt, others, room)
@@ -51,23 +61,26 @@ class EncoderCache:
                 raise
             self._encode([(prompt, spans)])
 
-    def _unseen(self, prompt: Prompt, start: int, stop: int) -> list[ImageSpan]:
-        """The pictures in ids[start:stop] of which nothing is kept; of the others it takes that."""
-        unseen: dict[str, ImageSpan] = {}
+    def _missing(self, prompt: Prompt, start: int, stop: int) -> list[ImageSpan]:
+        """The images in ids[start:stop] without features; the prompt takes those that are cached.
+
+        An image that stands there twice is encoded once.
+        """
+        missing: dict[str, ImageSpan] = {}
         for span in prompt.tokens.images:
-            if not start <= span.start < stop or span.key in prompt.seen:
+            if not start <= span.start < stop or span.key in prompt.features:
                 continue
-            kept = self._features.get((span.key, prompt.context.adapter))
-            if kept is None:
-                unseen[span.key] = span
+            cached = self._features.get((span.key, prompt.prefix.adapter))
+            if cached is None:
+                missing[span.key] = span
             else:
-                prompt.seen[span.key] = kept
-        return list(unseen.values())
+                prompt.features[span.key] = cached
+        return list(missing.values())
 
     def _company(self, prompt: Prompt, others: Iterable[Prompt], room: int) -> list[Need]:
         found: list[Need] = []
         for other in others:
-            if other is prompt or other.context.adapter != prompt.context.adapter:
+            if other is prompt or other.prefix.adapter != prompt.prefix.adapter:
                 continue
             spans = self._ahead(other)
             room -= sum(span.stop - span.start for span in spans)
@@ -78,19 +91,20 @@ class EncoderCache:
         return found
 
     def _ahead(self, prompt: Prompt) -> list[ImageSpan]:
-        """The pictures that are still to be encoded for a prompt."""
+        """The images that are still to be encoded for a prompt."""
         length = len(prompt.tokens.ids)
         start = prompt.done
         if prompt.cache is None:
-            start = self._contexts.reach(prompt.context, length - 1)
-        return self._unseen(prompt, start, length)
+            start = self._prefixes.match_length(prompt.prefix, length - 1)
+        return self._missing(prompt, start, length)
 
     def _encode(self, needs: Sequence[Need]) -> None:
         spans = {span.key: span for _, mine in needs for span in mine}
-        encoded = dict(zip(spans, self._weights.see(list(spans.values())), strict=True))
+        encoded = dict(zip(spans, self._runner.encode_images(list(spans.values())), strict=True))
         for prompt, mine in needs:
             for span in mine:
-                seen = prompt.seen[span.key] = encoded[span.key]
+                features = prompt.features[span.key] = encoded[span.key]
                 if spans.pop(span.key, None):  # the first that needs it pays
                     prompt.patches += span.patches
-                    self._features.put((span.key, prompt.context.adapter), seen, seen.nbytes)
+                    key = (span.key, prompt.prefix.adapter)
+                    self._features.put(key, features, features.nbytes)

@@ -1,9 +1,10 @@
-"""The engine owns a model's weights: it computes contexts, keeps them, and writes replies.
+"""The engine owns a model's weights: it computes contexts, caches them, and generates replies.
 
 One thread does all work on the model, for any number of threads that ask. Requests share its
-forward passes: each prompt is computed on its own, in chunks, from the longest kept context that it
-begins with; then its reply is written in one batch with all others, a token of each per pass. Rows
-join and leave that batch between passes. What is kept is never written in place.
+forward passes: each prompt is computed in chunks, from its longest cached prefix; then its reply is
+decoded in one batch with all others, a token of each per pass. Rows join and leave that batch
+between passes. Requests are admitted while their keys and values fit a budget of bytes, which the
+caches share. What is cached is never written in place.
 """
 
 from __future__ import annotations
@@ -16,30 +17,31 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm.errors import ModelError
-from mm.lru_cache import LRUCache
+from mm.lru_cache import ByteBudget
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.sequence import Tokens
-from mm.types import Sampling
-from mm.vlm import AttentionMaps, Cancelled, OnToken, Query
+from mm.types import Sampling, Scores
+from mm.vlm import AttentionMaps, Query
 
 from .decode import Reply
+from .encoder_cache import EncoderCache
 from .loop import Loop
+from .memory import free_memory
 from .model_runner import ModelRunner
 from .prefix_cache import PrefixCache
-from .request import Request
+from .request import Request, RequestOptions
 from .request_queue import RequestQueue
-from .vision_encoder import ImageFeatures
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Engine", "Reply"]
+__all__ = ["Engine", "Reply", "RequestOptions"]
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_PATIENCE_S = 10.0
+_JOIN_S = 10.0
 _running: weakref.WeakKeyDictionary[threading.Thread, Callable[[], Loop | None]]
 _running = weakref.WeakKeyDictionary()
 
@@ -58,17 +60,19 @@ def _end_threads() -> None:
         if loop := of():
             loop.stop()
     for thread, _ in threads:
-        thread.join(_PATIENCE_S)
+        thread.join(_JOIN_S)
 
 
 class Engine:
     """Serves requests on `model`, whose tokens `builder` builds.
 
     Args:
-        context_budget, feature_budget: bytes that kept contexts and picture features may take.
+        budget: bytes that requests in progress and both caches may take together; None takes what
+            is free once the weights are loaded.
+        context_budget, feature_budget: bytes that cached contexts and image features may take.
         rows: how many requests are in progress at once.
         chunk: how many prompt ids are computed between two tokens of the replies in progress.
-        queue: how many requests may wait; who asks for more waits for room.
+        queue: how many requests may wait; a client that asks for more waits for room.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Engine:
         model: Any,
         builder: TokenBuilder,
         *,
+        budget: int | None = None,
         context_budget: int = 2**29,
         feature_budget: int = 2**27,
         rows: int = 32,
@@ -83,18 +88,21 @@ class Engine:
         queue: int = 1024,
     ) -> None:
         self.builder = builder
-        self.weights = ModelRunner(model, builder)
-        self.model = self.weights.model
-        if not self.weights.batches:
+        self.runner = ModelRunner(model, builder)
+        self.model = self.runner.model
+        if not self.runner.batches:
             log.warning(
-                "%s: its layers' masks differ; replies are written one by one", builder.family.name
+                "%s: its layers' masks differ; replies are decoded one by one", builder.family.name
             )
-        self._features: LRUCache[tuple[str, str | None], ImageFeatures] = LRUCache(feature_budget)
+        shared = ByteBudget(free_memory(self.runner.device) if budget is None else budget)
+        prefixes = PrefixCache(context_budget, shared)
+        self._encoder = EncoderCache(self.runner, prefixes, feature_budget, shared)
         self._loop = Loop(
-            self.weights,
-            PrefixCache(context_budget),
-            self._features,
+            self.runner,
+            prefixes,
+            self._encoder,
             RequestQueue(queue),
+            shared,
             rows=rows,
             chunk=chunk,
         )
@@ -106,76 +114,37 @@ class Engine:
     @property
     def limit(self) -> int:
         """The longest context, in tokens, that the model's positions reach."""
-        return self.weights.limit
+        return self.runner.limit
 
     def generate(
-        self,
-        tokens: Tokens,
-        sampling: Sampling,
-        *,
-        adapter: str | None = None,
-        on_text: OnToken | None = None,
-        cancel: Cancelled | None = None,
-        priority: int = 0,
-        deadline: float | None = None,
+        self, tokens: Tokens, sampling: Sampling, options: RequestOptions = RequestOptions()
     ) -> Reply:
         """Write the next tokens.
 
-        Args:
-            on_text: called, on the thread that asks, with each new piece of text.
-            cancel: asked between tokens, on the engine's thread.
-            priority: larger goes first; below 0 are jobs that nobody watches.
-            deadline: seconds from now after which no answer is wanted.
-
         Raises:
-            ModelError: the prompt is longer than the model's context, or memory ran out.
+            ModelError: the prompt is longer than the model's context or than memory holds, or
+                memory ran out.
             DeadlineExceeded: the deadline passed.
         """
-        (reply,) = self.generate_all(
-            [tokens],
-            sampling,
-            adapter=adapter,
-            on_text=on_text,
-            cancel=cancel,
-            priority=priority,
-            deadline=deadline,
-        )
-        return reply
+        return self.generate_all([tokens], sampling, options)[0]
 
     def generate_all(
         self,
         prompts: Sequence[Tokens],
         sampling: Sampling,
-        *,
-        adapter: str | None = None,
-        on_text: OnToken | None = None,
-        cancel: Cancelled | None = None,
-        priority: int = 0,
-        deadline: float | None = None,
+        options: RequestOptions = RequestOptions(),
     ) -> list[Reply]:
         """Write the next tokens of each prompt, as `generate` would of each alone.
 
         Raises:
             ModelError, DeadlineExceeded: as `generate`, for the first prompt that fails.
         """
-        asker = object()
-        requests = [
-            Request(
-                tokens,
-                adapter,
-                sampling,
-                cancel=cancel,
-                priority=priority,
-                deadline=deadline,
-                streams=on_text is not None,
-                asker=asker,
-            )
-            for tokens in prompts
-        ]
+        client = object()
+        requests = [Request(tokens, options, sampling, client=client) for tokens in prompts]
         try:
             for request in requests:
                 self._submit(request)
-            return [request.wait(self._check_alive, on_text) for request in requests]
+            return [request.wait(self._check_alive) for request in requests]
         finally:
             for request in requests:
                 request.abandoned = True
@@ -184,29 +153,24 @@ class Engine:
         self,
         tokens: Tokens,
         continuations: Sequence[Sequence[int]],
-        *,
-        adapter: str | None = None,
-        priority: int = 0,
-        deadline: float | None = None,
-    ) -> list[list[float]]:
+        options: RequestOptions = RequestOptions(),
+    ) -> Scores:
         """Log-probabilities of each continuation's ids after `tokens`.
 
         Raises:
             ModelError, DeadlineExceeded: as `generate`.
         """
-        request = Request(
-            tokens, adapter, continuations=continuations, priority=priority, deadline=deadline
-        )
+        request = Request(tokens, options, continuations=continuations)
         self._submit(request)
         return request.wait(self._check_alive)
 
     def next_logits(self, tokens: Tokens, *, adapter: str | None = None) -> Tensor:
-        """The logits (V,), in float32, of the token after `tokens`; the context is kept.
+        """The logits (V,), in float32, of the token after `tokens`; the context is cached.
 
         Raises:
             ModelError: as `generate`.
         """
-        request = Request(tokens, adapter)
+        request = Request(tokens, RequestOptions(adapter=adapter))
         self._submit(request)
         return request.wait(self._check_alive)
 
@@ -219,7 +183,7 @@ class Engine:
         gradient: bool = False,
         adapter: str | None = None,
     ) -> AttentionMaps:
-        """How `tokens` attend to their pictures, in each of `layers`; nothing is kept of it.
+        """How `tokens` attend to their images, in each of `layers`; nothing of it is cached.
 
         Raises:
             ModelError: as `generate`.
@@ -227,9 +191,9 @@ class Engine:
         """
         return self.on_thread(self._attention, tokens, layers, query, gradient, adapter)
 
-    def forget(self) -> None:
-        """Drop all kept contexts and features."""
-        self.on_thread(self._loop.forget)
+    def clear_caches(self) -> None:
+        """Drop all cached contexts and features."""
+        self.on_thread(self._loop.clear_caches)
 
     def on_thread(self, work: Callable[..., T], *args: Any) -> T:
         """Have `work` done on the engine's thread, where nothing else uses the weights meanwhile.
@@ -249,18 +213,24 @@ class Engine:
         gradient: bool,
         adapter: str | None,
     ) -> AttentionMaps:
-        from .attention_maps import glance
+        from .attention_maps import attention_maps
 
-        self.weights.check_length(len(tokens.ids))
-        with self.weights.using(adapter):
-            return glance(self.model, self.builder, tokens, layers, query=query, gradient=gradient)
+        self.runner.room_after(len(tokens.ids))
+        with self.runner.using(adapter):
+            return attention_maps(
+                self.model, self.builder, tokens, layers, query=query, gradient=gradient
+            )
 
     def _submit(self, request: Request) -> None:
-        """Queue a request. Its pictures are prepared here, on the thread that asks."""
-        for span in request.tokens.images:
-            if (span.key, request.adapter) not in self._features:
-                span.process()
+        """Queue a request, unless it can never fit.
+
+        Its images are processed here, on the thread that asks: the engine's has other work.
+        """
         self._start()
+        self._loop.fit_alone(request)
+        for span in request.tokens.images:
+            if not self._encoder.holds(span, request.options.adapter):
+                span.process()
         self._loop.waiting.put(request)
 
     def _start(self) -> None:
@@ -268,6 +238,7 @@ class Engine:
         if self._thread is None:
             with self._lock:
                 if self._thread is None:
+                    _ = self.runner.kv_bytes  # measured while nothing else uses the weights
                     self._thread = threading.Thread(
                         target=_serve, args=([self._loop],), name="engine", daemon=True
                     )

@@ -1,4 +1,4 @@
-"""A key-value cache whose rows have lengths of their own: conversations computed in one batch.
+"""A key-value cache whose rows have lengths of their own: conversations decoded in one batch.
 
 Rows are dense: those in use come first, and the last one moves into the place of one that leaves.
 """
@@ -6,20 +6,18 @@ Rows are dense: those in use come first, and the last one moves into the place o
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from .model_runner import ModelRunner, dynamic_cache, length_bucket, row_bucket
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .model_runner import ModelRunner
     from .prefix_cache import Layers
-
-
-_BUCKET = 128  # positions; buffers grow by doubling, and never by less than this
 
 
 class Slots(Cache):
@@ -36,14 +34,23 @@ class Slots(Cache):
         self._made = [_SlotLayer(self) for _ in range(depth)]
         super().__init__(layers=list(self._made))
         self.lengths: list[int] = []
-        self.view = self.width = 0
+        self.view = self.width = self.most = 0
 
-    def add(self, layers: Layers) -> None:
-        """Copy a context, of batch 1, into a new last row; () is an empty one."""
+    @property
+    def nbytes(self) -> int:
+        """What the buffers take."""
+        return sum(m.key_rows.nbytes + m.value_rows.nbytes for m in self._made)
+
+    def add(self, layers: Layers, most: int = 0) -> None:
+        """Copy a context, of batch 1, into a new last row; () is an empty one.
+
+        `most` is the length that no row will exceed, if it is known: no buffer is made longer.
+        """
+        self.most = most
         row, length = len(self.lengths), layers[0][0].shape[2] if layers else 0
         for mine, (keys, values) in zip(self._made, layers, strict=False):
             mine.reserve(row + 1, length + 1, keys, values)
-            mine.key_rows[row, :, :length] = keys[0]
+            mine.key_rows[row, :, :length] = keys[0]  # (heads, length, width)
             mine.value_rows[row, :, :length] = values[0]
         self.lengths.append(length)
 
@@ -77,7 +84,7 @@ class Slots(Cache):
         self.view = max(lengths) + width
         self.rows = torch.arange(first, stop, device=device)[:, None]
         starts = torch.tensor(lengths, device=device)[:, None]
-        self.at = starts + torch.arange(width, device=device)
+        self.at = starts + torch.arange(width, device=device)  # (rows, width)
         return self.at
 
     def advance(self, counts: Sequence[int]) -> None:
@@ -93,7 +100,7 @@ class _SlotLayer(CacheLayerMixin):
 
     def __init__(self, owner: Slots) -> None:
         super().__init__()
-        self.owner: Slots = weakref.proxy(owner)  # in a cycle, buffers would outlive their rows
+        self.owner: Slots = weakref.proxy(owner)  # a cycle would let buffers outlive their rows
         self.key_rows = self.value_rows = torch.empty(0, 0, 0, 0)
         self.is_initialized = True
 
@@ -104,7 +111,10 @@ class _SlotLayer(CacheLayerMixin):
         """
         have = self.key_rows.shape
         if rows > have[0] or length > have[2]:
-            wanted = (_bucket(rows, have[0], 1), _bucket(length, have[2], _BUCKET))
+            # sizes follow the rows in use, so what has left does not multiply what is to come
+            own = self.owner
+            longest = max(length, *own.lengths, 0)
+            wanted = (row_bucket(max(rows, len(own.lengths))), length_bucket(longest, own.most))
             grown = _grown(self.key_rows, *wanted, keys), _grown(self.value_rows, *wanted, values)
             self.key_rows, self.value_rows = grown
 
@@ -117,6 +127,7 @@ class _SlotLayer(CacheLayerMixin):
         """Write each row's tokens from the row's own length on; returns what the rows hold."""
         own = self.owner
         self.reserve(len(own.lengths), own.view, key_states, value_states)
+        # rows (B, 1) and at (B, T) pick (B, T, heads, width); the states are (B, heads, T, width)
         self.key_rows[own.rows, :, own.at] = key_states.transpose(1, 2)
         self.value_rows[own.rows, :, own.at] = value_states.transpose(1, 2)
         held = slice(own.first, own.stop)
@@ -138,52 +149,62 @@ class _SlotLayer(CacheLayerMixin):
 class BatchedRows:
     """Rows computed in one forward. The buffers go when the last row leaves."""
 
-    def __init__(self, weights: ModelRunner) -> None:
-        self._weights = weights
-        self._slots: Slots | None = None
+    def __init__(self, runner: ModelRunner) -> None:
+        self._runner = runner
+        self._slots = Slots(runner.depth)
 
-    def add(self, layers: Layers) -> None:
-        """Begin a last row with a computed context, of batch 1, which stays as it is."""
-        self._slots = self._slots or Slots(len(layers))
-        self._slots.add(layers)
+    @property
+    def nbytes(self) -> int:
+        return self._slots.nbytes
+
+    def add(self, layers: Layers, most: int) -> None:
+        """Begin a last row with a computed context, of batch 1, which stays as it is.
+
+        `most` is the length that no row will exceed.
+        """
+        self._slots.add(layers, most)
 
     def read(self, row: int) -> Layers:
         """The keys and values of `row`, without its padding."""
-        assert self._slots
         return self._slots.read(row)
 
     def remove(self, row: int) -> None:
         """Free a row; the last one takes its place."""
-        assert self._slots
         self._slots.remove(row)
         if not self._slots.lengths:
-            self._slots = None
+            self._slots = Slots(self._runner.depth)
 
     def compute(self, ids: Tensor, positions: Tensor, first: int, stop: int) -> Tensor:
         """Logits (B, V) after one more token `ids` (B, 1) of each of the rows [first, stop)."""
-        slots, weights = self._slots, self._weights
-        assert slots
-        at = slots.begin(first, stop, 1, ids.device)
-        mask = weights.row_mask(at, slots.view)
-        hidden = weights.forward(weights.embed(ids), positions, slots, attention_mask=mask)
-        slots.advance([1] * (stop - first))
-        return weights.logits(hidden[:, -1])
+        slots, runner = self._slots, self._runner
+        at = slots.begin(first, stop, 1, ids.device)  # (B, 1)
+        # a row attends up to where it writes: behind lie padding and what left rows held
+        mask = runner.row_mask(at, slots.view)  # (B, 1, 1, view)
+        hidden = runner.forward(runner.embed(ids), positions, slots, attention_mask=mask)
+        slots.advance([1] * (stop - first))  # only now: a forward that failed wrote nothing
+        return runner.logits(hidden[:, -1])
 
 
 class SeparateRows:
     """Rows of a model whose masks nobody here can batch: each computed by itself, in turn."""
 
-    def __init__(self, weights: ModelRunner) -> None:
-        self._weights = weights
+    def __init__(self, runner: ModelRunner) -> None:
+        self._runner = runner
         self._caches: list[Any] = []
 
-    def add(self, layers: Layers) -> None:
+    @property
+    def nbytes(self) -> int:
+        return sum(
+            k.nbytes + v.nbytes for row in range(len(self._caches)) for k, v in self.read(row)
+        )
+
+    def add(self, layers: Layers, most: int) -> None:
         """Begin a last row with a computed context, of batch 1, which stays as it is."""
         self._caches.append(dynamic_cache(layers))
 
     def read(self, row: int) -> Layers:
         """The keys and values of `row`."""
-        return layers_of(self._caches[row])
+        return tuple((layer.keys, layer.values) for layer in self._caches[row].layers)
 
     def remove(self, row: int) -> None:
         """Free a row; the last one takes its place."""
@@ -192,37 +213,17 @@ class SeparateRows:
 
     def compute(self, ids: Tensor, positions: Tensor, first: int, stop: int) -> Tensor:
         """Logits (B, V) after one more token `ids` (B, 1) of each of the rows [first, stop)."""
-        weights = self._weights
+        runner = self._runner
         hidden = [
-            weights.forward(
-                weights.embed(ids[i, None]), positions[i, None], self._caches[first + i]
-            )
+            runner.forward(runner.embed(ids[i, None]), positions[i, None], self._caches[first + i])
             for i in range(stop - first)
         ]
-        return weights.logits(torch.cat(hidden)[:, -1])
-
-
-def _bucket(wanted: int, have: int, least: int) -> int:
-    size = max(have, least)
-    while size < wanted:
-        size *= 2
-    return size
+        return runner.logits(torch.cat(hidden)[:, -1])
 
 
 def _grown(old: Tensor, rows: int, length: int, like: Tensor) -> Tensor:
     new = like.new_zeros(rows, like.shape[1], length, like.shape[3])
-    if len(old):
-        new[: old.shape[0], :, : old.shape[2]] = old
+    rows, length = min(rows, old.shape[0]), min(length, old.shape[2])
+    if rows:
+        new[:rows, :, :length] = old[:rows, :, :length]
     return new
-
-
-def dynamic_cache(layers: Iterable[tuple[Tensor, Tensor]]) -> Any:
-    """transformers' cache for one request; it begins with `layers`, which stay as they are."""
-    from transformers.cache_utils import DynamicCache
-
-    return DynamicCache(tuple(layers) or None)
-
-
-def layers_of(cache: Any) -> tuple[tuple[Tensor, Tensor], ...]:
-    """The keys and values in a transformers cache, layer by layer."""
-    return tuple((layer.keys, layer.values) for layer in cache.layers)

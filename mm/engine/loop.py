@@ -1,4 +1,4 @@
-"""The engine's thread: it takes requests up, computes prompts, and writes replies in batches."""
+"""The engine's thread: admits requests, prefills their prompts, and decodes replies in batches."""
 
 from __future__ import annotations
 
@@ -10,57 +10,60 @@ from concurrent.futures import Future
 from typing import Any
 
 from mm.errors import ModelError
-from mm.lru_cache import LRUCache
-from mm.types import Cost
+from mm.lru_cache import ByteBudget
+from mm.types import Cost, Scores
 
 from .decode import DecodeBatch, Reply
-from .kv_slots import dynamic_cache
+from .encoder_cache import EncoderCache
 from .model_runner import ModelRunner
 from .prefill import Prefill
 from .prefix_cache import PrefixCache
 from .prompt import Prompt
 from .request import Request
 from .request_queue import RequestQueue
-from .sampler import log_probs
-from .vision_encoder import ImageFeatures
+from .scoring import ROWS, score_continuations
 
 log = logging.getLogger(__name__)
 
-_SCORED = 16  # continuations scored in one pass
-_LOOK = 0.05  # seconds between two looks at whether those in the queue still want an answer
+_COPIED = 2**13  # keys and values of short prompts that are computed together, padding included
+_CHECK_S = 0.05  # seconds between two checks whether those in the queue still want an answer
 
 
 class Loop:
     """Serves the requests in `waiting` until `stop` is called; `run` is its thread.
 
     Args:
-        rows: how many requests are in progress at once; a quarter is kept for those of priority 0
-            and above.
+        budget: bytes that requests in progress and caches share.
+        rows: how many requests are in progress at once; a quarter is left free for those of
+            priority 0 and above.
         chunk: prompt ids computed between two steps of the replies.
     """
 
     def __init__(
         self,
-        weights: ModelRunner,
-        contexts: PrefixCache,
-        features: LRUCache[tuple[str, str | None], ImageFeatures],
+        runner: ModelRunner,
+        prefixes: PrefixCache,
+        encoder: EncoderCache,
         waiting: RequestQueue,
+        budget: ByteBudget,
         *,
         rows: int,
         chunk: int,
     ) -> None:
         self.waiting = waiting
-        self._weights = weights
-        self._contexts = contexts
-        self._features = features
-        self._prefill = Prefill(weights, contexts, features)
+        self._runner = runner
+        self._prefixes = prefixes
+        self._encoder = encoder
+        self._budget = budget
+        self._prefill = Prefill(runner, prefixes, encoder)
         self._rows = rows
         self._chunk = chunk
         self._prompts: list[Prompt] = []
         self._batches: dict[str | None, DecodeBatch] = {}
         self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._stopping = False
-        self._look_again = 0.0
+        self._check_again = 0.0
+        self._admitted = 0
 
     def call(self, work: Callable[[], Any]) -> Future[Any]:
         """Have `work` done on the engine's thread, between two steps."""
@@ -90,10 +93,35 @@ class Loop:
             log.exception("the engine stopped")
             self._end(ModelError(f"the engine stopped: {error!r}"))
 
-    def forget(self) -> None:
-        """Drop all kept contexts and features."""
-        self._contexts.kept.clear()
-        self._features.clear()
+    def clear_caches(self) -> None:
+        """Drop all cached contexts and features."""
+        self._prefixes.entries.clear()
+        self._encoder.clear()
+
+    def fit_alone(self, request: Request) -> None:
+        """Cut the room of a reply to what positions and memory allow. Any thread may call this.
+
+        Raises:
+            ModelError: the prompt is longer than the model's context, or than memory holds even
+                with nothing else in progress.
+        """
+        length, each = len(request.tokens.ids), self._runner.kv_bytes
+        request.room = min(request.room, self._runner.room_after(length))
+        # alone in its batch, the buffer ends at a multiple of 128 tokens
+        left = (self._budget.total - self._prompt_bytes(request)) // each // 128 * 128
+        if left < length + min(request.room, 1):
+            needed = self._prompt_bytes(request) + -(-(length + 1) // 128) * 128 * each
+            raise ModelError(
+                f"a conversation of {length} tokens needs {_mb(needed)} of keys and values, and "
+                f"there are {_mb(self._budget.total)}; use fewer or smaller images, or more memory"
+            )
+        request.room = min(request.room, left - length)
+        if not self._fits_alone(request):
+            raise ModelError(
+                f"scoring continuations of {length} tokens needs "
+                f"{_mb(self._request_bytes(request))}, and there are {_mb(self._budget.total)}; "
+                "use shorter ones, or more memory"
+            )
 
     def _wait(self) -> bool:
         """Sleep until there is work; False when there will be none."""
@@ -107,142 +135,196 @@ class Loop:
         return bool(self._prompts or rows or len(self.waiting) or self._calls)
 
     def _turn(self) -> None:
+        # other work on the weights, between two forwards: no lock is needed inside one
         while self._calls:
             self._call(*self._calls.popleft())
-        self._leave_stopped()
-        self._take_up()
-        self._advance_prompts()
+        # as many as there are rows and memory for; the others keep their places in the queue
+        self._admit()
+        # before anything is computed for them: whoever left, or is late, costs nothing
+        self._drop_stopped()
+        # one chunk, not whole prompts: the replies in progress wait no longer than that
+        self._prefill_chunk()
+        # one token of every reply; an adapter has a batch of its own, as it changes the weights
         for batch in self._batches.values():
-            batch.step()
+            if batch.rows:
+                batch.step()
 
     def _call(self, work: Callable[[], Any], future: Future[Any]) -> None:
         try:
             future.set_result(work())
         except Exception as error:
-            future.set_exception(self._relieve(error))
+            future.set_exception(self._on_error(error))
 
-    def _leave_stopped(self) -> None:
-        """Answer those that were cancelled, or are late, before they wrote anything."""
-        if time.monotonic() >= self._look_again:
-            stopped = {r for r in self.waiting.all() if _settled(r)}
-            self.waiting.drop(stopped)
-            self._look_again = time.monotonic() + _LOOK
+    def _drop_stopped(self) -> None:
+        """Answer those that were cancelled, or are late, before anything was generated."""
+        if time.monotonic() >= self._check_again:
+            self.waiting.drop(_settled)
+            self._check_again = time.monotonic() + _CHECK_S
         for prompt in list(self._prompts):
             prompt.requests = [r for r in prompt.requests if not _settled(r)]
             if not prompt.requests:
                 self._prompts.remove(prompt)
 
-    def _take_up(self) -> None:
-        """Take requests from the queue while there are rows for them."""
-        while (room := self._rows - self._in_progress()) > 0:
-            request = self.waiting.take(least=None if room > self._rows // 4 else 0)
+    def _admit(self) -> None:
+        """Take requests from the queue while there are rows and bytes for them."""
+        if (in_progress := self._in_progress()) < self._admitted:
+            self._budget.reserve(self._bytes_with())  # what left gives its bytes to the caches
+        self._admitted = in_progress
+        while (free := self._rows - self._admitted) > 0:
+            # the last quarter of the rows is for people, whatever jobs there are
+            least = None if free > self._rows // 4 else 0
+            request = self.waiting.take(least=least, fits=self._fits)
             if request is None:
                 return
             request.began = time.perf_counter()
             if not _settled(request):
                 self._add(request)
+                self._admitted += 1
 
     def _in_progress(self) -> int:
         rows = sum(len(batch.rows) for batch in self._batches.values())
         return rows + sum(len(prompt.requests) for prompt in self._prompts)
+
+    def _fits(self, request: Request) -> bool:
+        """Reserve bytes for everything in progress and `request`, where there are as many.
+
+        Whoever is admitted is never put back, so the whole reply is reserved. With nothing in
+        progress a request fits (`fit_alone`), so all that wait are served in the end.
+        """
+        size = self._bytes_with(request)
+        if not self._admitted:
+            size = min(size, self._budget.total)
+        return self._budget.reserve(size)
+
+    def _fits_alone(self, request: Request) -> bool:
+        return self._request_bytes(request) <= self._budget.total
+
+    def _bytes_with(self, *new: Request) -> int:
+        """Bytes that what is in progress, and `new` beside it, take at most."""
+        rows: dict[str | None, list[int]] = {adapter: [] for adapter in self._batches}
+        size, shared = 0, set[int]()
+        for request in [*(r for p in self._prompts for r in p.requests), *new]:
+            if request.sampling:
+                most = len(request.tokens.ids) + request.room
+                rows.setdefault(request.options.adapter, []).append(most)
+            else:
+                size += self._scoring_bytes(request)
+            if id(request.tokens) not in shared:  # samples share their prompt
+                shared.add(id(request.tokens))
+                size += self._prompt_bytes(request)
+        for adapter, lengths in rows.items():
+            batch = self._batches.get(adapter)
+            size += batch.bytes_with(lengths) if batch else self._runner.batch_bytes(lengths)
+        return size
+
+    def _request_bytes(self, request: Request) -> int:
+        """Bytes of a request with nothing else in progress."""
+        return self._prompt_bytes(request) + self._scoring_bytes(request)
+
+    def _prompt_bytes(self, request: Request) -> int:
+        """Keys and values of the prompt while it is computed, and its images' features."""
+        visual = sum(span.stop - span.start for span in request.tokens.images)
+        runner = self._runner
+        return len(request.tokens.ids) * runner.kv_bytes + visual * runner.feature_bytes
+
+    def _scoring_bytes(self, request: Request) -> int:
+        """Copies of the prompt's keys and values, one for each continuation in a forward."""
+        rows = request.continuations or ()
+        length = len(request.tokens.ids) + max(map(len, rows), default=0)
+        return min(len(rows), ROWS) * length * self._runner.kv_bytes
 
     def _add(self, request: Request) -> None:
         """A prompt of its own, or a place beside those who ask for a reply to the same one."""
         new = Prompt.of(request)
         for prompt in self._prompts:
             first = prompt.requests[0]
-            if first.sampling and request.sampling and prompt.context == new.context:
+            if first.sampling and request.sampling and prompt.prefix == new.prefix:
                 prompt.requests.append(request)
                 return
         self._prompts.append(new)
 
-    def _advance_prompts(self) -> None:
+    def _prefill_chunk(self) -> None:
         """Compute a chunk of prompts: those of highest priority first, then in order."""
         left = self._chunk
         while self._prompts and left > 0:
-            first = max(self._prompts, key=lambda p: p.priority)
-            left -= self._advance(self._prefill.group(first, self._prompts, left), left)
+            left -= self._advance(self._group(left), left)
+
+    def _group(self, budget: int) -> list[Prompt]:
+        """The prompts to compute next, in one forward."""
+        if len(self._prompts) == 1:
+            return self._prompts[:]
+        first = max(self._prompts, key=lambda p: p.priority)
+        # keys and values of a group are copied: no more than there is memory for
+        copied = min(_COPIED, max(self._budget.free, 0) // self._runner.kv_bytes)
+        return self._prefill.group(first, self._prompts, budget, copied)
 
     def _advance(self, group: Sequence[Prompt], budget: int) -> int:
         """Compute a group; where that fails, each prompt by itself, so that it fails alone."""
         try:
             computed = self._prefill.advance(group, budget, self._prompts)
         except Exception as error:
-            told = self._relieve(error)
+            reported = self._on_error(error)
             if len(group) > 1:
                 return sum(self._advance([prompt], budget) for prompt in group)
             self._prompts.remove(group[0])
-            _fail(group[0], told)
+            _fail(group[0], reported)
             return 0
         for prompt in group:
             if prompt.logits is not None:
                 self._prompts.remove(prompt)
-                self._begin(prompt)
+                self._finish(prompt)
         return computed
 
-    def _begin(self, prompt: Prompt) -> None:
+    def _finish(self, prompt: Prompt) -> None:
         """Do what was asked for with a computed prompt."""
         first = prompt.requests[0]
         try:
             if first.sampling:
-                self._batch(first.adapter).join(prompt)
+                self._batch(first.options.adapter).join(prompt)
             elif first.continuations is not None:
-                with self._weights.using(first.adapter):
-                    first.answer(self._scores(prompt, first.continuations))
+                first.answer(self._scores(prompt, first, first.continuations))
             else:
                 first.answer(prompt.logits)
         except Exception as error:
-            _fail(prompt, self._relieve(error))
+            _fail(prompt, self._on_error(error))
+
+    def _scores(
+        self, prompt: Prompt, request: Request, continuations: Sequence[Sequence[int]]
+    ) -> Scores:
+        with self._runner.using(request.options.adapter):
+            logprobs = score_continuations(self._runner, prompt, continuations)
+        computed = sum(
+            max(len(ids) - 1, 0) for ids in continuations
+        )  # the last id's logits are not
+        seconds = time.perf_counter() - request.began
+        cost = prompt.cost(0) + Cost(computed_tokens=computed, calls=1, seconds=seconds)
+        return Scores(tuple(map(tuple, logprobs)), cost)
 
     def _batch(self, adapter: str | None) -> DecodeBatch:
         if adapter not in self._batches:
-            batch = DecodeBatch(self._weights, adapter, self._contexts, self._relieve)
+            batch = DecodeBatch(self._runner, adapter, self._prefixes, self._on_error)
             self._batches[adapter] = batch
         return self._batches[adapter]
 
-    def _scores(self, prompt: Prompt, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        groups = (rows[i : i + _SCORED] for i in range(0, len(rows), _SCORED))
-        return [scores for group in groups for scores in self._score_rows(prompt, group)]
-
-    def _score_rows(self, prompt: Prompt, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """One pass over continuations of one prompt; padding stands after all that counts."""
-        import torch
-
-        weights, n = self._weights, len(rows)
-        longest = max(map(len, rows))
-        padded = [[*r, *[0] * (longest - len(r))] for r in rows]
-        ids = torch.tensor(padded, device=weights.device)
-        logits = prompt.logits.expand(n, 1, -1)
-        if longest > 1:
-            cache = dynamic_cache(
-                (k.expand(n, -1, -1, -1), v.expand(n, -1, -1, -1)) for k, v in prompt.layers
-            )
-            first = prompt.next_position
-            at = torch.arange(first, first + longest - 1, device=weights.device)
-            hidden = weights.forward(weights.embed(ids[:, :-1]), at.expand(n, -1), cache)
-            logits = torch.cat([logits, weights.logits(hidden)], dim=1)
-        likely = log_probs(logits, torch.tensor(sorted(weights.builder.banned_ids)))
-        taken = likely.gather(-1, ids[..., None])[..., 0].tolist()
-        return [scores[: len(r)] for scores, r in zip(taken, rows, strict=True)]
-
-    def _relieve(self, error: Exception) -> Exception:
-        """What to tell of `error`; where memory ran out, what is kept goes first."""
+    def _on_error(self, error: Exception) -> Exception:
+        """The error to report. On out-of-memory, drops the caches first."""
         import torch
 
         ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
         # the second is what the CPU's allocator says
         if not ran_out and "allocate memory" not in str(error):
             return error
-        self.forget()
-        told = ModelError(_out_of_memory(error))
-        told.__cause__ = error
-        return told
+        self.clear_caches()
+        reported = ModelError(_out_of_memory(error))
+        reported.__cause__ = error
+        return reported
 
     def _end(self, error: ModelError) -> None:
         """Fail everybody, and all who come later."""
         self.waiting.close(error)
-        for request in self.waiting.drop(set(self.waiting.all())):
+        for request in self.waiting.all():
             request.fail(error)
+        self.waiting.drop(lambda _: True)
         for request in [r for p in self._prompts for r in p.requests]:
             request.fail(error)
         for row in [r for b in self._batches.values() for r in b.rows]:
@@ -258,7 +340,7 @@ def _fail(prompt: Prompt, error: BaseException) -> None:
 
 
 def _settled(request: Request) -> bool:
-    """Whether a request that wrote nothing yet needs no work any more; it is told so."""
+    """Whether a request in the queue needs no work any more; it is answered then."""
     try:
         if stopped := request.check():
             request.answer(Reply((), (), "cancelled", Cost()))
@@ -270,4 +352,8 @@ def _settled(request: Request) -> bool:
 
 def _out_of_memory(error: BaseException) -> str:
     first = str(error).splitlines()[0][:200] if str(error) else "no memory left"
-    return f"out of memory: {first}; use fewer or smaller pictures, or a smaller model"
+    return f"out of memory: {first}; use fewer or smaller images, or a smaller model"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 2**20:,.{0 if size >= 10 * 2**20 else 1}f} MB"

@@ -1,25 +1,46 @@
-"""A model's weights and how to call them: positions, embeddings, pictures, adapters, logits."""
+"""Calls a model: positions, embeddings, images, adapters, masks, logits; what a token weighs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mm.errors import ModelError
-from mm.families.visual_memory import Block
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.sequence import ImageSpan, Tokens
 
 from .lm_head import logits_of
-from .vision_encoder import ImageFeatures, encode_each, image_features
+from .vision_encoder import ImageFeatures, encode_features, encode_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+_BUCKET = 128  # positions
+
+
+def row_bucket(rows: int) -> int:
+    """How many rows a buffer for `rows` has: a power of two."""
+    return 1 << max(rows - 1, 0).bit_length()
+
+
+def length_bucket(length: int, most: int = 0) -> int:
+    """How many positions a buffer for `length` has, where it may have to grow up to `most`.
+
+    Doubled from 128, but no more than `most`, which is rounded up to a multiple of 128.
+    """
+    doubled = _BUCKET * row_bucket(-(-length // _BUCKET))
+    return min(doubled, -(-max(most, length) // _BUCKET) * _BUCKET)
+
+
 class ModelRunner:
-    """A transformers model of a listed family, plain or with peft's adapters. For one thread."""
+    """A transformers model of a listed family, plain or with peft's adapters. For one thread.
+
+    Attributes:
+        feature_bytes: of an image's features for each visual token, as the latest ones had it.
+    """
 
     def __init__(self, model: Any, builder: TokenBuilder) -> None:
         self.builder = builder
@@ -30,6 +51,7 @@ class ModelRunner:
         self._embed = self.model.get_input_embeddings()
         self.head = self.model.get_output_embeddings()
         self._text = self.model.config.get_text_config()
+        self.feature_bytes = self._text.hidden_size * self.model.dtype.itemsize
 
     @property
     def device(self) -> Any:
@@ -41,12 +63,19 @@ class ModelRunner:
         """The longest context, in tokens, that the model's positions reach."""
         return self._text.max_position_embeddings
 
-    def check_length(self, length: int) -> None:
-        """Raise `ModelError` where `length` ids are more than the model takes."""
-        if length > self.limit:
+    def room_after(self, length: int) -> int:
+        """How many more tokens the model's positions reach after `length`.
+
+        Raises:
+            ModelError: `length` tokens are more than the model takes.
+        """
+        limit = self.limit
+        if length > limit:
             raise ModelError(
-                f"a conversation of {length} tokens is too long; the model takes {self.limit}"
+                f"a conversation of {length} tokens is too long; the model takes {limit}: "
+                "use fewer or smaller images, or less text"
             )
+        return limit - length
 
     @property
     def depth(self) -> int:
@@ -62,9 +91,35 @@ class ModelRunner:
         window = getattr(self._text, "sliding_window", None)
         return kinds <= {"full_attention"} and (bool(kinds) or window is None)
 
+    @cached_property
+    def kv_bytes(self) -> int:
+        """Bytes of keys and values for each token of a context, measured by computing some."""
+        import torch
+
+        sizes = []
+        for length in (8, 16):
+            cache = dynamic_cache(())
+            ids = torch.zeros(1, length, dtype=torch.long, device=self.device)
+            with torch.inference_mode(), self.using(None):
+                self.forward(
+                    self._embed(ids), torch.arange(length, device=self.device)[None], cache
+                )
+            sizes.append(sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers))
+        return (sizes[1] - sizes[0]) // 8
+
+    def batch_bytes(self, lengths: Sequence[int]) -> int:
+        """Bytes of keys and values that rows of `lengths` tokens take, decoded in one batch.
+
+        Padding is included: every row of a buffer is as long as the longest.
+        """
+        if not self.batches:
+            return sum(lengths) * self.kv_bytes
+        most = max(lengths)
+        return row_bucket(len(lengths)) * length_bucket(most, most) * self.kv_bytes
+
     @property
     def batches_prompts(self) -> bool:
-        """Whether prompts can be computed together: no picture has a mask of its own besides."""
+        """Whether prompts can be computed together: no image has a mask of its own besides."""
         return self.batches and not self.family.bidirectional_images
 
     def forward(self, embeds: Tensor, positions: Tensor, cache: Any, **extra: Any) -> Tensor:
@@ -90,7 +145,9 @@ class ModelRunner:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., V), in float32, of the tokens after `hidden` (..., D)."""
-        return logits_of(self.head, hidden)
+        if hidden.dtype.itemsize > 2:
+            return self.head(hidden).float()
+        return logits_of(self.head, hidden)  # 16 bits would be rounded
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings (N, D) of `ids` (N,)."""
@@ -141,42 +198,45 @@ class ModelRunner:
     def inputs(
         self, ids: Sequence[int], start: int, features: Sequence[ImageFeatures]
     ) -> tuple[Tensor, dict[str, Any]]:
-        """Embeddings (1, T, D) of `ids`, which stand from `start` on, and what pictures bring."""
+        """Embeddings (1, T, D) of `ids`, which stand from `start` on, and what images bring."""
         import torch
 
-        new = torch.tensor([ids], device=self.device)
+        new = torch.tensor([ids], device=self.device)  # (1, T)
         visual = new == self.builder.placeholder_id
         # a placeholder may lie outside the vocabulary, and its embedding is replaced anyway
-        embeds = self._embed(new.masked_fill(visual, 0))
+        embeds = self._embed(new.masked_fill(visual, 0))  # (1, T, D)
         if not features:
             return embeds, {}
-        seen = torch.cat([f.embeds for f in features])
-        if len(seen) != int(visual.sum()):
-            raise ModelError(f"{int(visual.sum())} placeholders for {len(seen)} visual tokens")
-        embeds[visual] = seen.to(embeds.dtype)
+        tokens = torch.cat([f.embeds for f in features])  # (V, D)
+        if len(tokens) != int(visual.sum()):
+            raise ModelError(
+                f"{int(visual.sum())} placeholders for {len(tokens)} visual tokens: the image "
+                "processor does not fit the model; load the checkpoint's own"
+            )
+        embeds[visual] = tokens.to(embeds.dtype)
         extra: dict[str, Any] = {}
         if features[0].deep:
             layers = zip(*(f.deep for f in features), strict=True)
             deep = [torch.cat(layer) for layer in layers]
             extra = {"visual_pos_masks": visual, "deepstack_visual_embeds": deep}
         if self.family.bidirectional_images:
-            masks = _joined_masks(visual[0], start, self._text.sliding_window)
+            masks = _image_masks(visual[0], start, self._text.sliding_window)
             extra["attention_mask"] = {kind: self._mask(mask) for kind, mask in masks.items()}
         return embeds, extra
 
-    def see(self, spans: Sequence[ImageSpan]) -> list[ImageFeatures]:
-        """Encode pictures, in one pass where they can share it, and memories, the whole of each."""
-        pictures = [span for span in spans if not span.block]
-        outputs = iter(encode_each(self.model, [span.tensors for span in pictures]))
-        return [
-            self._recalled(s, s.block) if s.block else image_features(next(outputs)) for s in spans
+    def encode_images(self, spans: Sequence[ImageSpan]) -> list[ImageFeatures]:
+        """Features of images, in one pass where they can share it, and of memories, each whole."""
+        images = iter(
+            encode_features(self.model, [span.process() for span in spans if not span.block])
+        )
+        features = [
+            encode_memory(self.model, self.family, span.process(), span.block)
+            if span.block
+            else next(images)
+            for span in spans
         ]
-
-    def _recalled(self, span: ImageSpan, block: Block) -> ImageFeatures:
-        assert self.family.recall
-        layers = self.family.recall.encode(self.model, span.tensors)
-        embeds, *deep = (block.grid.join(layer) for layer in layers)
-        return ImageFeatures(embeds, tuple(deep))
+        self.feature_bytes = max(f.nbytes // len(f.embeds) for f in features)
+        return features
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -197,8 +257,15 @@ class ModelRunner:
             yield
 
 
-def _joined_masks(visual: Tensor, start: int, window: int | None) -> dict[str, Tensor]:
-    """Masks (1, 1, T, start + T) for ids whose pictures attend to themselves in both directions.
+def dynamic_cache(layers: Iterable[tuple[Tensor, Tensor]]) -> Any:
+    """transformers' cache for one request; it begins with `layers`, which stay as they are."""
+    from transformers.cache_utils import DynamicCache
+
+    return DynamicCache(tuple(layers) or None)
+
+
+def _image_masks(visual: Tensor, start: int, window: int | None) -> dict[str, Tensor]:
+    """Masks (1, 1, T, start + T) for ids whose images attend to themselves in both directions.
 
     `visual` (T,) marks placeholders; each run of them is one block, as the family's model reads it.
     """

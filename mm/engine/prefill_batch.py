@@ -5,87 +5,92 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .kv_slots import Slots, dynamic_cache
-from .model_runner import ModelRunner
+from .model_runner import ModelRunner, dynamic_cache
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from .prompt import Prompt
 
-_POSITIONS = 2**13  # of all rows, those of padding too: their keys and values are copied
-
 
 def companions(
-    first: Prompt, others: Iterable[Prompt], budget: int, start: Callable[[Prompt], int]
+    first: Prompt,
+    others: Iterable[Prompt],
+    budget: int,
+    start: Callable[[Prompt], int],
+    positions: int,
 ) -> list[Prompt]:
-    """Those of `others` that can be computed to their ends along with `first`, and it itself.
+    """`first` and the prompts that can be prefilled in the same forward.
 
-    They have its adapter and its priority, and with their padding come to at most `budget` ids.
-    One that begins like another, with more than what `start` says is computed, waits for it.
+    They have its adapter and its priority, and with their padding come to at most `budget` ids and
+    `positions` keys and values. One that shares more with another than `start` says is computed
+    waits for it, so that what they share is computed once.
     """
     group, begun = [first], [start(first)]
     for other in others:
-        if other is first or other.context.adapter != first.context.adapter:
+        if other is first or other.prefix.adapter != first.prefix.adapter:
             continue
         if other.priority != first.priority:
             continue
         at = start(other)
-        if not _fits([*group, other], [*begun, at], budget):
+        if not _fits([*group, other], [*begun, at], budget, positions):
             break
-        if all(other.context.shared(member.context) <= at for member in group):
+        if all(other.prefix.common_prefix(member.prefix) <= at for member in group):
             group.append(other)
             begun.append(at)
     return group
 
 
-def _fits(prompts: Sequence[Prompt], starts: Sequence[int], budget: int) -> bool:
+def _fits(prompts: Sequence[Prompt], starts: Sequence[int], budget: int, positions: int) -> bool:
     """Whether a forward has room for the rest of all `prompts`."""
     rest = max(len(p.tokens.ids) - at for p, at in zip(prompts, starts, strict=True))
     fits = len(prompts) * rest <= budget
-    return fits and len(prompts) * (max(starts) + rest) <= _POSITIONS
+    return fits and len(prompts) * (max(starts) + rest) <= positions
 
 
-def compute_together(weights: ModelRunner, prompts: Sequence[Prompt]) -> None:
-    """Compute `prompts`, which have begun and seen their pictures, to their ends.
+def compute_batch(runner: ModelRunner, prompts: Sequence[Prompt]) -> None:
+    """Compute `prompts`, whose prefixes and features are there, to their ends.
 
     A prompt is changed only once all are computed.
     """
-    slots = Slots(weights.depth)
+    from .kv_slots import Slots
+
+    slots = Slots(runner.depth)
     for prompt in prompts:
         slots.add(prompt.layers)
     counts = [len(p.tokens.ids) - p.done for p in prompts]
-    at = slots.begin(0, len(prompts), max(counts), weights.device)
-    embeds, positions, extra = _padded(weights, prompts, counts)
-    mask = weights.row_mask(at, slots.view)
-    hidden = weights.forward(embeds, positions, slots, attention_mask=mask, **extra)
-    slots.advance(counts)
-    logits = weights.logits(hidden[range(len(prompts)), [count - 1 for count in counts]])
+    at = slots.begin(0, len(prompts), max(counts), runner.device)
+    embeds, positions, extra = _padded(runner, prompts, counts)  # (B, T, D), (B, T) or (3, B, T)
+    mask = runner.row_mask(at, slots.view)  # (B, 1, T, view)
+    hidden = runner.forward(embeds, positions, slots, attention_mask=mask, **extra)
+    slots.advance(counts)  # what lies behind a row's own count is padding: never read
+    last = [count - 1 for count in counts]
+    logits = runner.logits(hidden[range(len(prompts)), last])  # (B, V)
     caches = [dynamic_cache(slots.read(row)) for row in range(len(prompts))]
     for prompt, cache, row in zip(prompts, caches, logits, strict=True):
         prompt.cache, prompt.logits, prompt.done = cache, row, len(prompt.tokens.ids)
 
 
 def _padded(
-    weights: ModelRunner, prompts: Sequence[Prompt], counts: Sequence[int]
+    runner: ModelRunner, prompts: Sequence[Prompt], counts: Sequence[int]
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Embeddings (B, T, D), positions (B, T) or (3, B, T), and what pictures bring."""
+    """Embeddings (B, T, D), positions (B, T) or (3, B, T), and what images bring."""
     import torch
     from torch.nn.functional import pad
 
     width = max(counts)
-    inputs = [weights.inputs(p.tokens.ids[p.done :], p.done, p.shown()) for p in prompts]
+    inputs = [runner.inputs(p.tokens.ids[p.done :], p.done, p.features_until()) for p in prompts]
     embeds = [pad(e, (0, 0, 0, width - e.shape[1])) for e, _ in inputs]
-    at = [weights.axes(p.positions[..., p.done :]) for p in prompts]
+    at = [runner.axes(p.positions[..., p.done :]) for p in prompts]
     positions = [pad(row, (0, width - row.shape[-1])) for row in at]
-    extra = _together([brings for _, brings in inputs], counts, width)
+    extra = _join_deepstack([brings for _, brings in inputs], counts, width)
     return torch.cat(embeds), torch.cat(positions, dim=-2), extra
 
 
-def _together(
+def _join_deepstack(
     brought: Sequence[dict[str, Any]], counts: Sequence[int], width: int
 ) -> dict[str, Any]:
-    """What pictures bring to the early layers, as if all rows were one prompt."""
+    """What images bring to the early layers, as if all rows were one prompt."""
     import torch
     from torch.nn.functional import pad
 

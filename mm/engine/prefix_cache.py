@@ -1,4 +1,4 @@
-"""Computed contexts: any prefix of one serves a request that begins the same."""
+"""Keys and values of computed contexts: any prefix of one serves a request that shares it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from mm.lru_cache import LRUCache
+from mm.lru_cache import ByteBudget, LRUCache
 from mm.tokens.sequence import Tokens
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class PrefixKey:
 
     Attributes:
         ids: the token ids.
-        images: (start, stop, content) of each picture in the ids, in order.
+        images: (start, stop, content) of each image in the ids, in order.
         adapter: the adapter that was active.
     """
 
@@ -37,8 +37,8 @@ class PrefixKey:
         images = tuple((span.start, span.stop, span.content) for span in tokens.images)
         return cls(tokens.ids, images, adapter)
 
-    def shared(self, other: PrefixKey) -> int:
-        """How many leading ids mean the same in both; the cut never falls inside a picture."""
+    def common_prefix(self, other: PrefixKey) -> int:
+        """How many leading ids mean the same in both; the cut never falls inside an image."""
         if self.adapter != other.adapter:
             return 0
         length = _equal(self.ids, other.ids)
@@ -48,13 +48,13 @@ class PrefixKey:
                     length = start
         return length
 
-    def begins(self, other: PrefixKey) -> bool:
+    def is_prefix_of(self, other: PrefixKey) -> bool:
         """Whether `other` starts with all of this."""
         length = len(self.ids)
-        return other.ids[:length] == self.ids and self.shared(other) == length
+        return other.ids[:length] == self.ids and self.common_prefix(other) == length
 
     def cut(self, length: int) -> int:
-        """`length`, or the start of the picture that it falls inside."""
+        """`length`, or the start of the image that it falls inside."""
         return next((start for start, stop, _ in self.images if start < length < stop), length)
 
 
@@ -71,43 +71,43 @@ def _equal(a: tuple[int, ...], b: tuple[int, ...]) -> int:
 
 
 class PrefixCache:
-    """Computed contexts; any beginning of one serves a request that begins the same."""
+    """Computed contexts under a budget of bytes; any prefix of one can be matched."""
 
-    def __init__(self, budget: int) -> None:
-        self.kept: LRUCache[PrefixKey, Layers] = LRUCache(budget)
+    def __init__(self, budget: int, shared: ByteBudget | None = None) -> None:
+        self.entries: LRUCache[PrefixKey, Layers] = LRUCache(budget, shared=shared)
 
-    def longest(self, wanted: PrefixKey, limit: int) -> tuple[int, Layers]:
-        """The longest computed beginning of `wanted`, of at most `limit` ids, and its layers."""
+    def match(self, wanted: PrefixKey, limit: int) -> tuple[int, Layers]:
+        """The length of the longest cached prefix of `wanted`, at most `limit`, and its layers."""
         best, length = self._nearest(wanted, limit)
         if best is None or length == 0:
             return 0, ()
-        layers = self.kept.get(best) or ()
+        layers = self.entries.get(best) or ()
         return length, tuple((k[:, :, :length], v[:, :, :length]) for k, v in layers)
 
-    def reach(self, wanted: PrefixKey, limit: int) -> int:
-        """How long `longest` would be; nothing counts as used."""
+    def match_length(self, wanted: PrefixKey, limit: int) -> int:
+        """The length that `match` would find; nothing counts as used."""
         return self._nearest(wanted, limit)[1]
 
-    def keep(self, context: PrefixKey, layers: Layers) -> None:
-        """Keep what was computed, in place of the contexts that it continues."""
-        for other in self.kept:
-            if len(context.ids) < len(other.ids) and context.begins(other):
-                self.kept.get(other)  # says all this and more: only mark it as used
+    def store(self, context: PrefixKey, layers: Layers) -> None:
+        """Cache what was computed, in place of the contexts that it continues."""
+        for other in self.entries:
+            if len(context.ids) < len(other.ids) and context.is_prefix_of(other):
+                self.entries.get(other)  # holds all this and more: only mark it as used
                 return
-            if other.begins(context):
-                self.kept.drop(other)
-        self.kept.put(context, layers, sum(k.nbytes + v.nbytes for k, v in layers))
+            if other.is_prefix_of(context):
+                self.entries.drop(other)
+        self.entries.put(context, layers, sum(k.nbytes + v.nbytes for k, v in layers))
 
     def _nearest(self, wanted: PrefixKey, limit: int) -> tuple[PrefixKey | None, int]:
-        """The kept context that shares most, the first of several, and what can be used of it."""
-        best, length, pictures = None, 0, 0
-        for other in self.kept:
+        """The cached context that shares most, the first of several, and what can be used of it."""
+        best, length, images = None, 0, 0
+        for other in self.entries:
             # most share a system message and no more: those are passed over quickly
             if (
                 other.ids[: length + 1] == wanted.ids[: length + 1]
-                and other.images[:pictures] == wanted.images[:pictures]
-                and (shared := wanted.shared(other)) > length
+                and other.images[:images] == wanted.images[:images]
+                and (shared := wanted.common_prefix(other)) > length
             ):
                 best, length = other, shared
-                pictures = sum(start <= length for start, _, _ in wanted.images)
+                images = sum(start <= length for start, _, _ in wanted.images)
         return best, wanted.cut(min(length, limit))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mm.tokens.sequence import Tokens
 from mm.types import Cost
 
-from .kv_slots import layers_of
-from .prefix_cache import PrefixKey
+from .prefix_cache import Layers, PrefixKey
 from .request import Request
 from .vision_encoder import ImageFeatures
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(eq=False)
@@ -22,14 +18,15 @@ class Prompt:
     """A prompt in progress, and the requests that begin with exactly it.
 
     Attributes:
-        reused: how many ids a kept context held; `done` counts them too.
+        reused: how many ids a cached prefix held; `done` counts them too.
         cache: transformers' cache, of this prompt alone; None before the first chunk.
+        positions: (1, T), or (3, 1, T) where the family has three axes.
         logits: (V,) for the token after the prompt, once `done` reaches its end.
-        seen: what was encoded for this prompt, by the pictures' keys.
+        features: of this prompt's images, by their keys.
     """
 
     tokens: Tokens
-    context: PrefixKey
+    prefix: PrefixKey
     requests: list[Request]
     reused: int = 0
     done: int = 0
@@ -37,17 +34,17 @@ class Prompt:
     cache: Any = field(default=None, repr=False)
     positions: Any = field(default=None, repr=False)
     logits: Any = field(default=None, repr=False)
-    seen: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
+    features: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, request: Request) -> Prompt:
         """A prompt that nothing is computed of yet."""
-        return cls(request.tokens, PrefixKey.of(request.tokens, request.adapter), [request])
+        return cls(request.tokens, PrefixKey.of(request.tokens, request.options.adapter), [request])
 
     @property
     def priority(self) -> int:
         """The largest priority among the requests that wait for it."""
-        return max(request.priority for request in self.requests)
+        return max(request.options.priority for request in self.requests)
 
     @property
     def next_position(self) -> int:
@@ -55,18 +52,19 @@ class Prompt:
         return int(self.positions.max()) + 1
 
     @property
-    def layers(self) -> tuple[tuple[Tensor, Tensor], ...]:
+    def layers(self) -> Layers:
         """The keys and values computed so far, layer by layer."""
-        return layers_of(self.cache)
+        return tuple((layer.keys, layer.values) for layer in self.cache.layers)
 
-    def shown(self, stop: int | None = None) -> list[ImageFeatures]:
-        """What is seen in ids[done:stop], which ends at a picture's end or outside of any."""
+    def features_until(self, stop: int | None = None) -> list[ImageFeatures]:
+        """Those in ids[done:stop], which ends at an image's end or outside of any."""
         stop = len(self.tokens.ids) if stop is None else stop
         spans = (s for s in self.tokens.images if self.done <= s.start < stop)
-        return [self.seen[s.key].block(s.block) if s.block else self.seen[s.key] for s in spans]
+        found = ((self.features[s.key], s.block) for s in spans)
+        return [whole.block(block) if block else whole for whole, block in found]
 
     def cost(self, place: int) -> Cost:
-        """What the prompt cost the request at `place`: the first one paid for all."""
+        """What the prompt cost the request at `place`; the first one pays for all."""
         length = len(self.tokens.ids)
         if place:
             return Cost(reused_tokens=length)

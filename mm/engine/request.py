@@ -14,6 +14,25 @@ from mm.types import Sampling
 from mm.vlm import Cancelled, OnToken
 
 
+@dataclass(frozen=True)
+class RequestOptions:
+    """How a request is to be served.
+
+    Attributes:
+        adapter: which of the model's adapters answers; None is the weights alone.
+        on_text: called, on the thread that asks, with each new piece of a reply's text.
+        cancel: asked between tokens, on the engine's thread; True ends a reply.
+        priority: larger goes first; below 0 are jobs for which nobody waits at a screen.
+        deadline: seconds from the call after which no answer is wanted.
+    """
+
+    adapter: str | None = None
+    on_text: OnToken | None = None
+    cancel: Cancelled | None = None
+    priority: int = 0
+    deadline: float | None = None
+
+
 @dataclass(eq=False)
 class Request:
     """Something to compute, and the way back to the thread that waits for it.
@@ -21,27 +40,29 @@ class Request:
     Attributes:
         sampling: how to write a reply; None asks for no reply.
         continuations: ids to score after `tokens`; None asks for no scores.
-        priority: larger goes first; below 0 are jobs for which nobody waits at a screen.
-        until: `time.monotonic()` at which the answer is too late.
-        streams: whether the pieces of a reply are wanted as they come.
+        client: who asks; the queue is fair among clients.
+        room: how many tokens the reply may have; positions and memory may allow fewer than
+            `sampling` does.
+        began: `time.perf_counter()` when the engine admitted it.
+        expires: `time.monotonic()` at which the answer is too late.
     """
 
     tokens: Tokens
-    adapter: str | None = None
+    options: RequestOptions = RequestOptions()
     sampling: Sampling | None = None
     continuations: Sequence[Sequence[int]] | None = None
-    cancel: Cancelled | None = None
-    priority: int = 0
-    deadline: float | None = None
-    streams: bool = False
-    asker: object = None
+    client: object = None
+    room: int = 0
     abandoned: bool = False
     began: float = field(default_factory=time.perf_counter)
-    until: float | None = field(init=False)
+    expires: float | None = field(init=False)
     _events: queue.SimpleQueue[tuple[str, Any]] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
-        self.until = None if self.deadline is None else time.monotonic() + self.deadline
+        deadline = self.options.deadline
+        self.expires = None if deadline is None else time.monotonic() + deadline
+        if self.sampling:
+            self.room = self.sampling.max_tokens
 
     def emit(self, piece: str) -> None:
         """Hand a piece of the reply to the waiting thread."""
@@ -63,18 +84,19 @@ class Request:
         """
         if self.abandoned:
             return True
-        if self.until is not None and time.monotonic() > self.until:
-            raise self.late()
-        return self.cancel is not None and self.cancel()
+        if self.expires is not None and time.monotonic() > self.expires:
+            raise self.too_late()
+        cancel = self.options.cancel
+        return cancel is not None and cancel()
 
-    def late(self) -> DeadlineExceeded:
+    def too_late(self) -> DeadlineExceeded:
         """The error of a request whose deadline is over."""
         return DeadlineExceeded(
-            f"no answer within {self.deadline:g} s; allow more time, or ask for less"
+            f"no answer within {self.options.deadline:g} s; allow more time, or ask for less"
         )
 
-    def wait(self, alive: Callable[[], None], on_text: OnToken | None = None) -> Any:
-        """The answer; called on the thread that asked, which `on_text` hears the pieces on.
+    def wait(self, alive: Callable[[], None]) -> Any:
+        """The answer; called on the thread that asked, on which `on_text` gets the pieces.
 
         Args:
             alive: raises where no answer will ever come.
@@ -90,18 +112,18 @@ class Request:
                     return value
                 if kind == "error":
                     raise value
-                if on_text:
-                    on_text(value)
+                if self.options.on_text:
+                    self.options.on_text(value)
         finally:
             self.abandoned = True  # an interrupted caller must not leave the engine writing
 
     def _next(self, alive: Callable[[], None]) -> tuple[str, Any]:
         while True:
-            left = None if self.until is None else self.until - time.monotonic()
+            left = None if self.expires is None else self.expires - time.monotonic()
             try:
                 return self._events.get(timeout=2.0 if left is None else min(2.0, max(left, 0.0)))
             except queue.Empty:
                 if left is not None and left <= 2.0:
-                    raise self.late() from None
+                    raise self.too_late() from None
             if self._events.empty():
                 alive()

@@ -1,24 +1,24 @@
-"""Requests that wait, and the order in which they are taken up."""
+"""Requests that wait, and the order in which they are admitted."""
 
 from __future__ import annotations
 
 import heapq
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable
 
 from mm.errors import ModelError
 
 from .request import Request
 
-_OLDEST_EVERY = 8  # of so many requests one is the oldest, so that no priority waits for ever
+_OLDEST_EVERY = 8  # of so many requests one is the oldest, so that no priority starves
 
 
 class RequestQueue:
-    """Requests that wait, at most `bound`: by priority, and fairly among those who ask.
+    """Requests that wait, at most `bound`: by priority, and fairly among clients.
 
-    Whoever asks for much at once does not go before one who asks for little: the second request of
-    an asker stands behind the first ones of all others.
+    A client that asks for much at once does not go before one that asks for little: its second
+    request stands behind the first ones of all others.
     """
 
     def __init__(self, bound: int) -> None:
@@ -43,29 +43,35 @@ class RequestQueue:
         """
         with self.changed:
             while len(self._heap) >= self.bound and not self._closed:
-                left = None if request.until is None else request.until - time.monotonic()
+                left = None if request.expires is None else request.expires - time.monotonic()
                 if left is not None and left <= 0:
-                    raise request.late()
+                    raise request.too_late()
                 self.changed.wait(left)
             self.refuse_if_closed()
-            turn = max(self._now, self._turns.get(request.asker, 0)) + 1
-            self._turns[request.asker] = turn
+            turn = max(self._now, self._turns.get(request.client, 0)) + 1
+            self._turns[request.client] = turn
             self._count += 1
-            heapq.heappush(self._heap, (-request.priority, turn, self._count, request))
+            heapq.heappush(self._heap, (-request.options.priority, turn, self._count, request))
             self.changed.notify_all()
 
-    def take(self, *, least: int | None = None) -> Request | None:
-        """The next request, of priority `least` or more; None where none waits."""
+    def take(
+        self, *, least: int | None = None, fits: Callable[[Request], bool] | None = None
+    ) -> Request | None:
+        """The next request, of priority `least` or more; None where none waits.
+
+        None, too, while the next one does not fit: none passes it, so a large one is not starved
+        by small ones.
+        """
         with self.changed:
             if not self._heap or (least is not None and -self._heap[0][0] < least):
                 return None
+            oldest = least is None and (self._taken + 1) % _OLDEST_EVERY == 0
+            entry = min(self._heap, key=lambda e: e[2]) if oldest else self._heap[0]
+            if fits and not fits(entry[3]):
+                return None
             self._taken += 1
-            if least is None and self._taken % _OLDEST_EVERY == 0:
-                entry = min(self._heap, key=lambda e: e[2])
-                self._heap.remove(entry)
-                heapq.heapify(self._heap)
-            else:
-                entry = heapq.heappop(self._heap)
+            self._heap.remove(entry)
+            heapq.heapify(self._heap)
             self._now = max(self._now, entry[1])
             self._turns = {k: v for k, v in self._turns.items() if v > self._now}
             self.changed.notify_all()
@@ -76,16 +82,16 @@ class RequestQueue:
         with self.changed:
             return [entry[3] for entry in self._heap]
 
-    def drop(self, requests: Collection[Request]) -> list[Request]:
-        """Take out those of `requests` that wait; returns them."""
-        if not requests:
-            return []
+    def drop(self, leaves: Callable[[Request], bool]) -> None:
+        """Take out the requests of which `leaves` is true."""
+        # asked outside the lock: it may call a client's own code
+        gone = {request for request in self.all() if leaves(request)}
+        if not gone:
+            return
         with self.changed:
-            found = [e[3] for e in self._heap if e[3] in requests]
-            self._heap = [e for e in self._heap if e[3] not in requests]
+            self._heap = [entry for entry in self._heap if entry[3] not in gone]
             heapq.heapify(self._heap)
             self.changed.notify_all()
-            return found
 
     def refuse_if_closed(self) -> None:
         """Raise what `close` was given."""

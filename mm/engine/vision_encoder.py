@@ -1,4 +1,4 @@
-"""Runs a model's vision tower on pictures, one or several in a pass."""
+"""Runs a model's vision tower on images, one or several in a pass."""
 
 from __future__ import annotations
 
@@ -7,48 +7,50 @@ from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mm.errors import ModelError
+from mm.families.registry import Family
 from mm.families.visual_memory import Block
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-Picture = Mapping[str, "Tensor"]
-"""What the image processor made of one picture: an `ImageSpan`'s `tensors`."""
+ImageTensors = Mapping[str, "Tensor"]
+"""What the image processor made of one image: an `ImageSpan`'s `tensors`."""
 
 
-def encode(model: Any, tensors: Picture) -> Any:
-    """The vision features of one picture, as `mm_encoder_outputs["image"]` takes them.
+def encode(model: Any, tensors: ImageTensors) -> Any:
+    """The vision features of one image, as `mm_encoder_outputs["image"]` takes them.
 
-    Join those of several pictures with `join`.
+    Join those of several images with `join`.
     """
-    takes = {k: v.to(model.device) for k, v in tensors.items()}
-    return model.model.get_image_features(**takes, return_dict=True)
+    inputs = {k: v.to(model.device) for k, v in tensors.items()}
+    return model.model.get_image_features(**inputs, return_dict=True)
 
 
-def encode_all(model: Any, pictures: Sequence[Picture]) -> Any:
-    """The features of several pictures as one `mm_encoder_outputs["image"]`, in order."""
-    return join(encode_each(model, pictures))
+def encode_all(model: Any, images: Sequence[ImageTensors]) -> Any:
+    """The features of several images as one `mm_encoder_outputs["image"]`, in order."""
+    return join(encode_each(model, images))
 
 
-def encode_each(model: Any, pictures: Sequence[Picture]) -> list[Any]:
-    """The features of each picture, as `encode` gives them.
+def encode_each(model: Any, images: Sequence[ImageTensors]) -> list[Any]:
+    """The features of each image, as `encode` gives them.
 
-    In one pass of the tower, or in one for each shape where pictures of different shapes would have
+    In one pass of the tower, or in one for each shape where images of different shapes would have
     to be padded.
     """
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for number, tensors in enumerate(pictures):
+    for number, tensors in enumerate(images):
         groups.setdefault(tuple(t.shape[1:] for t in tensors.values()), []).append(number)
     found: dict[int, Any] = {}
     for numbers in groups.values():
-        together = _together(model, [pictures[n] for n in numbers])
+        together = _together(model, [images[n] for n in numbers])
         found.update(zip(numbers, together, strict=True))
-    return [found[number] for number in range(len(pictures))]
+    return [found[number] for number in range(len(images))]
 
 
 def join(outputs: Sequence[Any]) -> Any:
-    """The features of several pictures as one `mm_encoder_outputs["image"]`, in order."""
+    """The features of several images as one `mm_encoder_outputs["image"]`, in order."""
     joined = copy(outputs[0])
     joined.pooler_output = _chain([o.pooler_output for o in outputs])
     if getattr(joined, "deepstack_features", None) is not None:
@@ -57,19 +59,19 @@ def join(outputs: Sequence[Any]) -> Any:
     return joined
 
 
-def _together(model: Any, pictures: Sequence[Picture]) -> list[Any]:
-    """The features of each of `pictures`, from one pass."""
+def _together(model: Any, images: Sequence[ImageTensors]) -> list[Any]:
+    """The features of each of `images`, from one pass."""
     import torch
 
-    if len(pictures) == 1:
-        return [encode(model, pictures[0])]
-    output = encode(model, {k: torch.cat([p[k] for p in pictures]) for k in pictures[0]})
-    tiles = [len(p["pixel_values"]) for p in pictures]
-    return [_only(output, at, tiles) for at in range(len(pictures))]
+    if len(images) == 1:
+        return [encode(model, images[0])]
+    output = encode(model, {k: torch.cat([i[k] for i in images]) for k in images[0]})
+    tiles = [len(i["pixel_values"]) for i in images]
+    return [_only(output, at, tiles) for at in range(len(images))]
 
 
 def _only(output: Any, at: int, tiles: Sequence[int]) -> Any:
-    """What `output` says of picture number `at`; nothing of it holds the others in memory."""
+    """The part of `output` of image number `at`; nothing of it holds the others in memory."""
     found = type(output)(pooler_output=_part(output.pooler_output, at, tiles))
     if getattr(output, "deepstack_features", None) is not None:
         found.deepstack_features = [_part(f, at, tiles) for f in output.deepstack_features]
@@ -77,7 +79,7 @@ def _only(output: Any, at: int, tiles: Sequence[int]) -> Any:
 
 
 def _part(features: Any, at: int, tiles: Sequence[int]) -> Any:
-    """Lists have an entry a picture, tensors one a tile."""
+    """Lists have an entry an image, tensors one a tile."""
     import torch
 
     if not torch.is_tensor(features):
@@ -96,7 +98,7 @@ def _chain(values: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """A picture's visual tokens, (V, D): for the input, and for each early layer that adds more."""
+    """An image's visual tokens, (V, D): for the input, and for each early layer that adds more."""
 
     embeds: Tensor
     deep: tuple[Tensor, ...] = ()
@@ -111,14 +113,32 @@ class ImageFeatures:
         return ImageFeatures(block.of(self.embeds), tuple(block.of(layer) for layer in self.deep))
 
 
-def image_features(output: Any) -> ImageFeatures:
-    """Features of what a vision tower returns, without the grid's shape."""
-    deep = getattr(output, "deepstack_features", None) or ()
-    return ImageFeatures(_flat(output.pooler_output), tuple(_flat(layer) for layer in deep))
+def encode_features(model: Any, images: Sequence[ImageTensors]) -> list[ImageFeatures]:
+    """The features of each image, flat."""
+    return [_features(feature_layers(output)) for output in encode_each(model, images)]
 
 
-def _flat(value: Any) -> Tensor:
+def encode_memory(model: Any, family: Family, tiles: ImageTensors, block: Block) -> ImageFeatures:
+    """The features of the whole memory of which `block` is a part, from its tiles.
+
+    Raises:
+        ModelError: the family remembers no images.
+    """
+    recall = family.recall
+    if recall is None:
+        raise ModelError(f"{family.name} remembers no images; use zoom in place of replay")
+    encoded = recall.encode(model, tiles) if recall.encode else feature_layers(encode(model, tiles))
+    return _features([block.grid.join(layer) for layer in encoded])
+
+
+def feature_layers(output: Any) -> list[Tensor]:
+    """An encoder's output as (V, D) tensors: for the input, then for each deepstack layer."""
     import torch
 
-    tensor = value if torch.is_tensor(value) else torch.cat(tuple(value))
-    return tensor.reshape(-1, tensor.shape[-1])
+    layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
+    tensors = (x if torch.is_tensor(x) else torch.cat(tuple(x)) for x in layers)
+    return [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
+
+
+def _features(layers: Sequence[Tensor]) -> ImageFeatures:
+    return ImageFeatures(layers[0], tuple(layers[1:]))

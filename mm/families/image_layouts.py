@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from mm.geometry import Size, smart_resize
@@ -38,7 +39,7 @@ class Layout:
     runs: tuple[int | str, ...]
     grid: Grid
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """How many placeholders stand for the image."""
         return sum(run for run in self.runs if isinstance(run, int))

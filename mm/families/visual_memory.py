@@ -100,14 +100,15 @@ class Recall:
     Attributes:
         usual: the `Memory` of a checkpoint whose config names none, from its config.
         tensors: joins what the image processor made of each tile.
-        encode: from these, (tiles * cells, D) for each layer that takes visual tokens.
         cell: (config) to the patches behind one visual token.
+        encode: from these, (tiles * cells, D) for each layer that takes visual tokens; None where
+            a tile is encoded as an image is.
     """
 
     usual: Callable[[Any], Memory]
     tensors: Callable[[Sequence[Mapping[str, Tensor]]], dict[str, Tensor]]
-    encode: Encode
     cell: Callable[[Any], int]
+    encode: Encode | None = None
 
 
 def tile_grid(
@@ -168,20 +169,6 @@ def _qwen_tensors(made: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {key: torch.cat([tile[key] for tile in made]) for key in made[0]}
 
 
-def _qwen_tokens(model: Any, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    inputs = {k: v.to(model.device) for k, v in tensors.items()}
-    return feature_layers(model.model.get_image_features(**inputs, return_dict=True))
-
-
-def feature_layers(output: Any) -> list[Tensor]:
-    """A vision encoder's output as (V, D) tensors: for the input, then for each deepstack layer."""
-    import torch
-
-    layers = [output.pooler_output, *(getattr(output, "deepstack_features", None) or ())]
-    tensors = (x if torch.is_tensor(x) else torch.cat(tuple(x)) for x in layers)
-    return [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
-
-
 def _llava_tensors(made: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Of each tile only the overview of itself, which is the tile whole."""
     import torch
@@ -211,5 +198,5 @@ def _llava_cell(config: Any) -> int:
     return 1
 
 
-QWEN = Recall(qwen, _qwen_tensors, _qwen_tokens, _qwen_cell)
-LLAVA_NEXT = Recall(llava_next, _llava_tensors, _llava_tokens, _llava_cell)
+QWEN = Recall(qwen, _qwen_tensors, _qwen_cell)
+LLAVA_NEXT = Recall(llava_next, _llava_tensors, _llava_cell, _llava_tokens)

@@ -22,7 +22,7 @@ from mm.geometry import BoxFormat, Size
 from mm.markup import parse_parts
 from mm.tokens.composed_processor import compose_processor
 from mm.tokens.processor_parts import ids_of, read_processor_parts, sampling_of
-from mm.types import Conversation, Cost, Generation, Image, Message, Sampling, Text
+from mm.types import Conversation, Cost, Generation, Image, Message, Sampling, Scores, Text
 from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
 from .chat_messages import ChatMessages, calls_tools, system_folded
@@ -92,11 +92,16 @@ class GenericVLM:
         check_on_token(on_token, conversations)
         return [self._reply(c, sampling, on_token, cancel) for c in conversations]
 
-    def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
-        """Log-probabilities of each continuation's tokens as the next words, end token included."""
+    def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
+        """Log-probabilities of each continuation's tokens as the next text, end token included."""
+        begun = time.perf_counter()
         inputs = self._inputs(conversation)
         with self._lock:
-            return [self._score(inputs, text) for text in continuations]
+            logprobs = tuple(tuple(self._score(inputs, text)) for text in continuations)
+        # nothing is reused: the prompt is computed for each of them
+        computed = inputs["input_ids"].shape[1] * len(continuations) + sum(map(len, logprobs))
+        seconds = time.perf_counter() - begun
+        return Scores(logprobs, Cost(computed_tokens=computed, calls=1, seconds=seconds))
 
     def seen_size(self, size: Size) -> Size:
         """`size` itself: what the processor makes of it is not known."""

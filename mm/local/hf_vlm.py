@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from mm.engine.engine import Engine, Reply
+from mm.engine.engine import Engine, Reply, RequestOptions
 from mm.errors import ModelError
 from mm.geometry import Size
 from mm.tokens.sequence import Tokens
-from mm.types import Conversation, Features, Generation, Message, Sampling
+from mm.types import Conversation, Features, Generation, Message, Sampling, Scores, unread
 from mm.vlm import (
     AttentionMaps,
     Cancelled,
@@ -18,8 +17,6 @@ from mm.vlm import (
     Query,
     Traits,
     check_on_token,
-    tokens_of,
-    unread,
 )
 
 
@@ -27,10 +24,7 @@ class HFVLM:
     """A conversation goes in, a generation comes out; any number of threads may ask.
 
     Args:
-        adapter: name of the adapter in `engine` to answer with; None is the weights alone.
-        priority: requests of a larger one go first; below 0 are background jobs.
-        deadline: seconds after which a request fails with `DeadlineExceeded`; None waits for as
-            long as it takes.
+        options: how its requests are served: the adapter in `engine`, the priority, the deadline.
     """
 
     def __init__(
@@ -39,26 +33,27 @@ class HFVLM:
         *,
         name: str = "",
         traits: Traits | None = None,
-        adapter: str | None = None,
-        priority: int = 0,
-        deadline: float | None = None,
+        options: RequestOptions = RequestOptions(),
     ) -> None:
         self.engine = engine
         self.builder = engine.builder
         self.name = name
         self.traits = traits or engine.builder.traits
-        self.adapter = adapter
-        self.priority = priority
-        self.deadline = deadline
+        self.options = options
+
+    @property
+    def adapter(self) -> str | None:
+        """The adapter that answers; None is the weights alone."""
+        return self.options.adapter
 
     @property
     def base(self) -> HFVLM:
         """The same weights without the adapter."""
-        return self._with(adapter=None)
+        return self._with(replace(self.options, adapter=None))
 
     def asking(self, *, priority: int = 0, deadline: float | None = None) -> HFVLM:
         """The same model, whose requests have this priority and deadline (in seconds)."""
-        return self._with(priority=priority, deadline=deadline)
+        return self._with(replace(self.options, priority=priority, deadline=deadline))
 
     def generate(
         self,
@@ -75,7 +70,8 @@ class HFVLM:
             ModelError: the model failed, or cannot take what it was given.
             DeadlineExceeded: the deadline passed.
         """
-        check_on_token(on_token, conversations)
+        if on_token:
+            check_on_token(on_token, conversations)
         built: dict[int, Tokens] = {}  # samples of one prompt are built once
         for c in conversations:
             if id(c) not in built:
@@ -83,25 +79,21 @@ class HFVLM:
         replies = self.engine.generate_all(
             [built[id(c)] for c in conversations],
             sampling,
-            adapter=self.adapter,
-            on_text=on_token,
-            cancel=cancel,
-            priority=self.priority,
-            deadline=self.deadline,
+            replace(self.options, on_text=on_token, cancel=cancel),
         )
-        return [self._generation(c, r) for c, r in zip(conversations, replies, strict=True)]
+        return [
+            self._generation(c, built[id(c)], reply)
+            for c, reply in zip(conversations, replies, strict=True)
+        ]
 
-    def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
-        """Log-probabilities of each continuation's tokens as the next words, end token included."""
+    def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
+        """Log-probabilities of each continuation's tokens as the next text, end token included."""
         begins = not (conversation and conversation[-1].role == "assistant")
         ids = [self.builder.continuation(text, begins=begins) for text in continuations]
-        return self.engine.score(
-            self._tokens(conversation),
-            ids,
-            adapter=self.adapter,
-            priority=self.priority,
-            deadline=self.deadline,
-        )
+        tokens = self._tokens(conversation)
+        scores = self.engine.score(tokens, ids, self.options)
+        visual = _visual_tokens(conversation, tokens)
+        return replace(scores, cost=replace(scores.cost, visual_tokens=visual))
 
     def attention(
         self,
@@ -126,18 +118,11 @@ class HFVLM:
     def feature_tokens(self, features: Features) -> int:
         return self.builder.feature_tokens(features)
 
-    def _with(self, **changes: Any) -> HFVLM:
-        same = {
-            "name": self.name,
-            "traits": self.traits,
-            "adapter": self.adapter,
-            "priority": self.priority,
-            "deadline": self.deadline,
-        }
-        return HFVLM(self.engine, **{**same, **changes})
+    def _with(self, options: RequestOptions) -> HFVLM:
+        return HFVLM(self.engine, name=self.name, traits=self.traits, options=options)
 
-    def _generation(self, conversation: Conversation, reply: Reply) -> Generation:
-        visual = sum(tokens_of(self, v) for m in unread(conversation, _wrote) for v in m.visuals)
+    def _generation(self, conversation: Conversation, tokens: Tokens, reply: Reply) -> Generation:
+        visual = _visual_tokens(conversation, tokens)
         said = Message("assistant", self.builder.parse(reply.ids), reply.ids)
         return Generation(
             said, reply.logprobs, replace(reply.cost, visual_tokens=visual), reply.finish
@@ -148,6 +133,12 @@ class HFVLM:
             return self.builder.build(conversation)
         except ValueError as error:
             raise ModelError(str(error)) from error
+
+
+def _visual_tokens(conversation: Conversation, tokens: Tokens) -> int:
+    """Those of the messages that no reply has followed yet."""
+    new = sum(len(message.visuals) for message in unread(conversation, _wrote))
+    return sum(span.tokens for span in tokens.images[len(tokens.images) - new :])
 
 
 def _wrote(message: Message) -> bool:

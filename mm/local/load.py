@@ -34,6 +34,7 @@ def load(
     trust_remote_code: bool = False,
     threads: int | None = None,
     quantize: str | None = None,
+    memory: int | None = None,
 ) -> HFVLM | GenericVLM:
     """The model called `name`, ready to answer.
 
@@ -50,13 +51,15 @@ def load(
         threads: CPU threads of this process; None leaves torch's number, but takes 1 for a model so
             small that sharing its steps costs more than it saves.
         quantize: "4bit" or "8bit" weights of the language model, through bitsandbytes.
+        memory: bytes that conversations in progress and caches may take together; None plans with
+            what is free once the weights are loaded. Requests wait where they do not fit.
 
     Raises:
         ModelUnavailable: missing, gated, offline, too large, or of a kind that is not supported;
             the message says the remedy.
         ValueError: no such dtype, or no such `quantize`.
     """
-    options = LoadOptions(device, dtype, adapter, trust_remote_code, threads, quantize)
+    options = LoadOptions(device, dtype, adapter, trust_remote_code, threads, quantize, memory)
     with no_collecting():
         return _load(name, options)
 
@@ -82,7 +85,7 @@ def _load(name: str, options: LoadOptions) -> HFVLM | GenericVLM:
 
 
 def _listed(name: str, checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> HFVLM:
-    from mm.engine.engine import Engine
+    from mm.engine.engine import Engine, RequestOptions
     from mm.tokens.loading import load_builder
 
     from .fast_vision_tower import speed_up
@@ -97,8 +100,9 @@ def _listed(name: str, checkpoint: Checkpoint, placement: Placement, options: Lo
     model = speed_up(model).eval()
     if options.adapter:
         model = with_adapter(model, options.adapter).eval()
-    engine = Engine(model, builder, **_budgets(placement.device))
-    return HFVLM(engine, name=name, adapter=ADAPTER if options.adapter else None)
+    engine = Engine(model, builder, budget=options.memory, **_budgets(placement.device))
+    requests = RequestOptions(adapter=ADAPTER if options.adapter else None)
+    return HFVLM(engine, name=name, options=requests)
 
 
 def _unlisted(

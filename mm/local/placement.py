@@ -30,6 +30,7 @@ class LoadOptions:
     trust_remote_code: bool = False
     threads: int | None = None
     quantize: str | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)

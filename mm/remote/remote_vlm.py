@@ -19,8 +19,8 @@ from mm.errors import ModelError
 from mm.families.registry import Family
 from mm.geometry import Size
 from mm.markup import parse_parts, render_parts
-from mm.types import Conversation, Cost, Generation, Message, Sampling, assistant
-from mm.vlm import Cancelled, OnToken, Traits, check_on_token, unread
+from mm.types import Conversation, Cost, Generation, Message, Sampling, Scores, assistant, unread
+from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
 from .http_client import Client
 from .openai_format import MessageFormat
@@ -111,15 +111,18 @@ class RemoteVLM:
                 if not self._accommodates(error):
                     raise
 
-    def score(self, conversation: Conversation, continuations: Sequence[str]) -> list[list[float]]:
+    def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
         """Log-probabilities of each continuation's tokens as the next words, end token included.
 
         Raises:
             ModelError: the server gives no log-probabilities of prompts (vLLM does), or its
                 template writes the past anew once it has been answered.
         """
+        began = time.perf_counter()
         asked = self._read(conversation)
-        return [self._score(asked, conversation, text) for text in continuations]
+        logprobs = tuple(tuple(self._score(asked, conversation, text)) for text in continuations)
+        calls, seconds = 1 + len(continuations), time.perf_counter() - began
+        return Scores(logprobs, Cost(calls=calls, seconds=seconds))
 
     def seen_size(self, size: Size) -> Size:
         """What the processor makes of an image; `size` itself where boxes do not depend on it.

@@ -68,9 +68,11 @@ class ImageProcessing:
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._family, self._config, self._processor, self._memory)
 
-    def tensors(self, visual: Visual) -> Mapping[str, Tensor]:
-        """What the encoder takes for one image alone, or for the memory it is remembered by."""
-        key = visual.key
+    def tensors(self, visual: Visual, key: str) -> Mapping[str, Tensor]:
+        """What the encoder takes for one image alone, or for the memory it is remembered by.
+
+        `key` is the visual's own; whoever built its tokens has it.
+        """
         with self._lock:
             cached = self._cache.get(key)
         if cached is not None:
@@ -89,7 +91,8 @@ class ImageProcessing:
         """
         if isinstance(visual, Image):
             layout = self.layout(visual.size)
-            return Footprint(layout.runs, layout.tokens, layout.patches, self.cells(visual.size))
+            shape = layout.grid.columns, layout.grid.rows
+            return Footprint(layout.runs, layout.tokens, layout.patches, shape)
         recall, grid = self._remembered(visual)
         part = block(visual.region, grid, visual.pool)
         tokens = part.shape[0] * part.shape[1]

@@ -20,6 +20,7 @@ class ImageSpan:
 
     Attributes:
         start, stop: ids[start:stop] runs from its first placeholder to its last.
+        tokens: how many placeholders that are; markers may stand between them.
         key: equal for spans whose encoded image, or memory, is the same.
         content: equal for spans that mean the same in a context.
         process: runs the image processor on this image alone, or on the memory's tiles; only then
@@ -32,6 +33,7 @@ class ImageSpan:
     visual: Visual
     start: int
     stop: int
+    tokens: int
     key: str
     content: str
     process: Callable[[], Mapping[str, Tensor]] = field(repr=False, compare=False)

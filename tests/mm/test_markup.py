@@ -177,7 +177,7 @@ def test_tells_words_as_they_come_and_stops_when_asked():
 
 def test_scores_and_traits():
     vlm = ScriptedVLM([], traits=Traits(calls_tools=False), scores={"red": -0.5})
-    assert vlm.score(ASKED, ["red", "blue"]) == [[-0.5], [-100.0]]
+    assert vlm.score(ASKED, ["red", "blue"]).logprobs == ((-0.5,), (-100.0,))
     assert not vlm.traits.calls_tools
     assert (vlm.seen_size((65, 32)), vlm.visual_tokens((65, 32))) == ((65, 32), 3)
 

@@ -13,7 +13,7 @@ from mm.scripted import ScriptedVLM
 from mm.session import Event, Session, name_of, run, run_many, stream
 from mm.strategies.single import direct, insist
 from mm.trace import Branch, Sample, Trace
-from mm.types import Cost, Generation, Image, Sampling, assistant, message, user
+from mm.types import Cost, Generation, Image, Sampling, Scores, assistant, message, user
 
 RED, BLUE = (Image(pil.new("RGB", (4, 2), colour)) for colour in ("red", "blue"))
 ASKED = Sample("q1", (user(RED, "What?"),))
@@ -76,12 +76,16 @@ def test_a_path_may_start_at_any_step():
 def test_choose_takes_the_likeliest_per_token():
     class Scorer(ScriptedVLM):
         def score(self, conversation, continuations):
-            return [[-1.0, -1.0, -1.0], [-2.0], [-1.0]]
+            return Scores(((-1.0, -1.0, -1.0), (-2.0,), (-1.0,)), Cost(calls=1, patches=9))
 
     here = Session(Trace(ASKED), Scorer([]))
     assert here.choose(["long", "short", "tie"]) == "long"
     (step,) = here.trace.steps
-    assert (step.message, step.sampled, step.cost) == (assistant("long"), False, Cost(calls=1))
+    assert (step.message, step.sampled, step.cost) == (
+        assistant("long"),
+        False,
+        Cost(calls=1, patches=9),
+    )
 
 
 def test_choose_needs_choices():

@@ -94,7 +94,7 @@ def test_the_model_is_left_as_it_was(family: str) -> None:
     tokens = model.builder.build((user(noise(2), "hello"),))
     before = model.engine.next_logits(tokens)
     model.attention((user(noise(3), "what?"),), [0, 1], gradient=True)
-    model.engine.forget()
+    model.engine.clear_caches()
     torch.testing.assert_close(model.engine.next_logits(tokens), before, rtol=0, atol=1e-6)
     assert torch.is_grad_enabled()
 

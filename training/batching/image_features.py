@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mm.engine.vision_encoder import encode_all, encode_each, join
+from mm.engine.vision_encoder import encode_all, encode_each, encode_memory, join
 from mm.families.registry import family_of
 from mm.families.visual_memory import Block
 from mm.lru_cache import LRUCache
@@ -95,10 +95,10 @@ def _encoded(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Encoded]:
 def _memory(model: Any, span: ImageSpan, block: Block) -> tuple[Tensor, ...]:
     """All of an image's memory, whichever block is meant: a tensor for each layer."""
     family = family_of(model.config.model_type)
-    if family is None or family.recall is None:
-        raise ValueError(f"{model.config.model_type} has no visual memory, got a block of one")
-    layers = family.recall.encode(model, span.tensors)
-    return tuple(block.grid.join(layer) for layer in layers)
+    if family is None:
+        raise ValueError(f"no family is known for type {model.config.model_type!r}")
+    memory = encode_memory(model, family, span.tensors, block)
+    return (memory.embeds, *memory.deep)
 
 
 def _joined(

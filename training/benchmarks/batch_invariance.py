@@ -33,10 +33,10 @@ def sameness(
     prompts, sampling = prompts[:items], Sampling(max_tokens=TOKENS)
     alone = []
     for number, prompt in enumerate(prompts):
-        vlm.engine.forget()
+        vlm.engine.clear_caches()
         alone += vlm.generate([prompt], sampling)
         tell(number)
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     together = vlm.generate(prompts, sampling)
     same = sum(a.message.tokens == b.message.tokens for a, b in zip(alone, together, strict=True))
     return Measured("same answer alone and in a batch", "fraction", (same / len(prompts),))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from mm.engine.request import RequestOptions
 from mm.local.hf_vlm import HFVLM
 from mm.tokens.sequence import Tokens
 from mm.types import Conversation, Image, Sampling, ToolCall, assistant, message, user
@@ -95,9 +96,8 @@ def decode(vlm: HFVLM, load: Load) -> Measured:
         (tokens,) = prompts(vlm, number, 1)
         stamps: list[float] = []
         with endless(vlm):
-            vlm.engine.generate(
-                tokens, load.sampling, on_text=lambda _, at=stamps: at.append(time.perf_counter())
-            )
+            watch = RequestOptions(on_text=lambda _, at=stamps: at.append(time.perf_counter()))
+            vlm.engine.generate(tokens, load.sampling, watch)
         rates.append((load.reply_tokens - 1) / (time.perf_counter() - stamps[0]))
         bounds.append(_copy_bandwidth() / weights)
     rate, bound = tuple(rates[1:]), tuple(bounds[1:])
@@ -106,7 +106,7 @@ def decode(vlm: HFVLM, load: Load) -> Measured:
 
 def _computed(vlm: HFVLM) -> Measured:
     """Prompt tokens computed over four looks, against all of each prompt every turn."""
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     prompts = [vlm.builder.build(turn) for turn in _turns(1)]
     one = Sampling(max_tokens=1)
     computed = [vlm.engine.generate(tokens, one).cost.computed_tokens for tokens in prompts]
@@ -130,7 +130,7 @@ def _fourth_afresh(vlm: HFVLM, number: int) -> float:
 
 def _together(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[float, list[float]]:
     """Seconds until all have their answer, and until each has its first token."""
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     wanted = prompts(vlm, number, clients)
     began, firsts = time.perf_counter(), [0.0] * clients
 
@@ -138,7 +138,7 @@ def _together(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[float,
         def piece(text: str) -> None:
             firsts[k] = firsts[k] or time.perf_counter() - began
 
-        vlm.engine.generate(wanted[k], load.sampling, on_text=piece)
+        vlm.engine.generate(wanted[k], load.sampling, RequestOptions(on_text=piece))
 
     with ThreadPoolExecutor(clients) as pool, endless(vlm):
         whole = seconds(lambda: list(pool.map(ask, range(clients))))
@@ -156,7 +156,7 @@ def _one_by_one(vlm: HFVLM, load: Load, clients: int, number: int) -> tuple[floa
 
 
 def _samples(vlm: HFVLM, load: Load, count: int, number: int) -> float:
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     sampling = replace(load.sampling, temperature=1.0)
     (tokens,) = prompts(vlm, number, 1)
     with endless(vlm):

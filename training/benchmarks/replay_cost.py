@@ -99,7 +99,7 @@ def _median(curves: Sequence[Sequence[float]]) -> list[float]:
 
 def _spent(vlm: HFVLM, side: int, looks: int, number: int, *, replays: bool) -> list[Spent]:
     """The costs so far after each of 0 to `looks` looks, with empty caches."""
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     image = _image(side, number)
     costs, patches, prefill, seconds = [], 0, 0, 0.0
     said: Conversation = (message("system", ZOOM_TOOL), user(image, QUESTION))

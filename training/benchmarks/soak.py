@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as Lost
 from dataclasses import dataclass, field, replace
 from itertools import count
 
-from mm.engine.engine import Engine
+from mm.engine.engine import Engine, RequestOptions
 from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
 from mm.types import Conversation, Generation, Image, Message, Sampling, user
@@ -100,7 +100,9 @@ def soak(
     for number in count():
         numbers = range(number * conversations, (number + 1) * conversations)
         ends = _together(vlm, draw, [f"{seed} {n}" for n in numbers], clients)
-        alone = HFVLM(Engine(vlm.engine.model, vlm.builder), adapter=vlm.adapter)
+        alone = HFVLM(
+            Engine(vlm.engine.model, vlm.builder), options=RequestOptions(adapter=vlm.adapter)
+        )
         for ended in ends:
             found.ends[f"{ended.kind}: {ended.end}"] += 1
             found.lost += ended.lost
@@ -114,7 +116,7 @@ def soak(
 
 def as_alone(said: Said, vlm: HFVLM) -> bool:
     """Whether `vlm`, which keeps nothing of before, says the same, or began to where it was cut."""
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     (again,) = vlm.generate([said.conversation], said.sampling)
     wanted = again.message.tokens or ()
     if said.cut:

@@ -99,7 +99,7 @@ def measure(
         with _progress(sum(suite.n for suite, _ in plan)) as advance:
             for suite, condition in plan:
                 if isinstance(vlm, Local):
-                    vlm.engine.forget()
+                    vlm.engine.clear_caches()
                 known = len(measured.outcomes(suite.task, condition))
                 advance(f"{suite.task} {condition.label}", known)
                 items = islice(suite.items(), known, None)

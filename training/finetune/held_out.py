@@ -55,7 +55,7 @@ def held_out_questions(plan: Plan, rows: Rows, *, most: int = MOST) -> HeldOut:
 def accuracy(vlm: HFVLM, held_out: HeldOut, strategy: Strategy) -> Interval:
     """The share of the questions that `vlm` answers rightly by `strategy`."""
     vlm.engine.model.eval()
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     condition = Condition(name_of(strategy), strategy)
     outcomes = list(evaluate(condition, held_out.questions, vlm, threads=THREADS))
     return wilson(sum(o.correct for o in outcomes), len(outcomes))
@@ -65,7 +65,7 @@ def sample_replies(
     vlm: HFVLM, held_out: HeldOut, strategy: Strategy, count: int = 3
 ) -> Sequence[str]:
     """A line for each of the first few questions: the question, what `vlm` replies, the answer."""
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     lines = []
     for item in islice(held_out.questions, count):
         trace = run(strategy, item.sample, vlm, sampling=SAMPLE_SAMPLING)

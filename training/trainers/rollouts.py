@@ -172,7 +172,7 @@ def _answering(vlm: HFVLM) -> Iterator[None]:
     """The model in eval mode, nothing cached from before its weights moved."""
     model = vlm.engine.model
     training = model.training
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     model.eval()
     try:
         yield

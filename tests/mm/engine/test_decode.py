@@ -23,7 +23,7 @@ from tiny_vlm import Asked, alone, at_once, endless, question, sampled, vlm
 from mm.engine.engine import Engine
 from mm.engine.kv_slots import Slots
 from mm.engine.model_runner import ModelRunner
-from mm.engine.request import Request
+from mm.engine.request import Request, RequestOptions
 from mm.engine.request_queue import RequestQueue
 from mm.engine.sampler import Sampler, pick_rows
 from mm.errors import DeadlineExceeded, ModelError
@@ -38,14 +38,14 @@ families = pytest.mark.parametrize("family", FAMILIES)
 def steps_of(model: HFVLM) -> list[int]:
     """How many rows each of the decoder's forwards had, once it runs."""
     seen: list[int] = []
-    forward = model.engine.weights.forward
+    forward = model.engine.runner.forward
 
     def counted(embeds: torch.Tensor, *args: Any, **extra: Any) -> torch.Tensor:
         if embeds.shape[1] == 1:
             seen.append(len(embeds))
         return forward(embeds, *args, **extra)
 
-    model.engine.weights.forward = counted  # type: ignore[method-assign]
+    model.engine.runner.forward = counted  # type: ignore[method-assign]
     return seen
 
 
@@ -85,7 +85,7 @@ def test_a_model_whose_masks_nobody_knows_is_answered_row_by_row(caplog) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ModelRunner, "batches", False)
         model = endless()
-        assert "replies are written one by one" in caplog.text
+        assert "replies are decoded one by one" in caplog.text
         widths = steps_of(model)
         together = at_once(model, asked)
     assert set(widths) == {1}
@@ -108,13 +108,13 @@ def test_a_prompt_computed_in_chunks_has_the_logits_of_one_computed_at_once(
 def test_a_long_prompt_does_not_stall_the_replies_in_progress() -> None:
     model = endless("qwen3_vl", chunk=16)
     order: list[str] = []
-    forward = model.engine.weights.forward
+    forward = model.engine.runner.forward
 
     def watched(embeds: torch.Tensor, *args: Any, **extra: Any) -> torch.Tensor:
         order.append("step" if embeds.shape[1] == 1 else "chunk")
         return forward(embeds, *args, **extra)
 
-    model.engine.weights.forward = watched  # type: ignore[method-assign]
+    model.engine.runner.forward = watched  # type: ignore[method-assign]
     begun = threading.Event()
     with ThreadPoolExecutor(2) as pool:
         short = pool.submit(
@@ -154,7 +154,7 @@ def test_buffers_go_with_the_last_row() -> None:
     gc.disable()
     try:
         vlm().generate([question()], Sampling(max_tokens=3))
-        assert not any(isinstance(each, Slots) for each in gc.get_objects())
+        assert not any(isinstance(each, Slots) and each.nbytes for each in gc.get_objects())
     finally:
         gc.enable()
 
@@ -215,7 +215,7 @@ def test_each_request_is_answered_with_its_own_adapter() -> None:
     tokens = tiny.builder.build(question(1))
 
     def ask(engine: Engine, adapter: str | None) -> tuple[float, ...]:
-        return engine.generate(tokens, sampled(1), adapter=adapter).logprobs
+        return engine.generate(tokens, sampled(1), RequestOptions(adapter=adapter)).logprobs
 
     with ThreadPoolExecutor(6) as pool:
         together = list(pool.map(lambda name: ask(shared, name), names))
@@ -223,7 +223,7 @@ def test_each_request_is_answered_with_its_own_adapter() -> None:
         assert got == pytest.approx(ask(fresh(), name), abs=1e-4)
     assert together[1] != pytest.approx(together[2], abs=1e-3)
     with pytest.raises(ModelError, match="no adapter 'third'"):
-        shared.generate(tokens, sampled(1), adapter="third")
+        shared.generate(tokens, sampled(1), RequestOptions(adapter="third"))
     assert shared.generate(tokens, sampled(1)).logprobs == pytest.approx(together[0], abs=1e-4)
 
 
@@ -260,14 +260,14 @@ def test_a_request_that_is_late_fails_alone() -> None:
 
 def broken(model: HFVLM, bad: Callable[[torch.Tensor], bool], error: Exception) -> HFVLM:
     """`model`, whose decoder fails on the forwards that `bad` names by their embeddings."""
-    forward = model.engine.weights.forward
+    forward = model.engine.runner.forward
 
     def failing(embeds: torch.Tensor, *args: Any, **extra: Any) -> torch.Tensor:
         if bad(embeds):
             raise error
         return forward(embeds, *args, **extra)
 
-    model.engine.weights.forward = failing  # type: ignore[method-assign]
+    model.engine.runner.forward = failing  # type: ignore[method-assign]
     return model
 
 
@@ -313,7 +313,7 @@ def test_a_row_that_cannot_be_computed_fails_alone() -> None:
     model = endless()
     # the token that only the first reply has in its third place
     bad = tuple(ones[0].message.tokens or ())[2]
-    poison = model.engine.weights.embed(torch.tensor(bad))
+    poison = model.engine.runner.embed(torch.tensor(bad))
     spared = [i for i in range(4) if bad not in (ones[i].message.tokens or ())[:-1]]
     broken(
         model,
@@ -367,15 +367,16 @@ def test_an_engine_that_nobody_holds_ends_its_thread() -> None:
     assert not thread.is_alive()
 
 
-def request(asker: object = None, priority: int = 0, deadline: float | None = None) -> Request:
-    return Request(Tokens((1,), (), (False,)), asker=asker, priority=priority, deadline=deadline)
+def request(client: object = None, priority: int = 0, deadline: float | None = None) -> Request:
+    options = RequestOptions(priority=priority, deadline=deadline)
+    return Request(Tokens((1,), (), (False,)), options, client=client)
 
 
 def test_who_asks_for_much_does_not_go_before_who_asks_for_little() -> None:
     waiting = RequestQueue(100)
-    for asker in ["many"] * 4 + ["few"] * 2 + ["one"]:
-        waiting.put(request(asker))
-    taken = [r.asker for _ in range(7) if (r := waiting.take())]
+    for client in ["many"] * 4 + ["few"] * 2 + ["one"]:
+        waiting.put(request(client))
+    taken = [r.client for _ in range(7) if (r := waiting.take())]
     assert taken == ["many", "few", "one", "many", "few", "many", "many"]
 
 
@@ -385,12 +386,12 @@ def test_people_go_before_jobs_but_no_job_waits_for_ever() -> None:
         waiting.put(request("job", priority=-1))
     for _ in range(20):
         waiting.put(request(object()))
-    taken = [r.asker == "job" for _ in range(20) if (r := waiting.take())]
+    taken = [r.client == "job" for _ in range(20) if (r := waiting.take())]
     assert not any(taken[:7])
     assert sum(taken) == 2
     people = [r for _ in range(9) if (r := waiting.take(least=0))]
     assert len(people) == 2
-    assert all(r.priority == 0 for r in people)
+    assert all(r.options.priority == 0 for r in people)
 
 
 def test_rows_are_kept_free_for_people() -> None:
@@ -456,14 +457,14 @@ def test_a_soak_notices_what_is_wrong() -> None:
 
 def broken_sampling(model: HFVLM) -> HFVLM:
     """`model`, whose own engine alone writes another token now and then."""
-    logits = model.engine.weights.logits
+    logits = model.engine.runner.logits
     calls = iter(range(10**9))
 
     def wrong(hidden: torch.Tensor) -> torch.Tensor:
         found = logits(hidden)
         return -found if next(calls) % 7 == 0 else found
 
-    model.engine.weights.logits = wrong  # type: ignore[method-assign]
+    model.engine.runner.logits = wrong  # type: ignore[method-assign]
     return model
 
 

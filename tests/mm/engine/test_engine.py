@@ -74,7 +74,7 @@ def test_scores_are_the_log_probabilities_of_writing_the_words(family: str) -> N
     model = vlm(family)
     continuations = ["red", "zoom in and look", "x"]
     together = model.score(question(), continuations)
-    for text, scores in zip(continuations, together, strict=True):
+    for text, scores in zip(continuations, together.logprobs, strict=True):
         ids = model.builder.continuation(text)
         tokens = model.builder.build(question())
         one_by_one = []
@@ -132,13 +132,13 @@ def test_an_open_turn_is_continued() -> None:
 def biased(id: int, by: float = 1e4) -> HFVLM:
     """A model that wants to write `id` all the time."""
     model = vlm()
-    head = model.engine.weights.head
+    head = model.engine.runner.head
 
     def lean(logits: torch.Tensor) -> torch.Tensor:
         logits[..., id] += by
         return logits
 
-    model.engine.weights.head = lambda hidden: lean(head(hidden))
+    model.engine.runner.head = lambda hidden: lean(head(hidden))
     return model
 
 
@@ -297,7 +297,7 @@ def test_sampling_follows_the_distribution_and_top_p() -> None:
 def test_contexts_share_what_means_the_same(
     mine: PrefixKey, theirs: PrefixKey, shared: int
 ) -> None:
-    assert mine.shared(theirs) == theirs.shared(mine) == shared
+    assert mine.common_prefix(theirs) == theirs.common_prefix(mine) == shared
 
 
 def layers(length: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
@@ -306,12 +306,12 @@ def layers(length: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
 
 def test_a_longer_context_takes_the_place_of_its_beginning() -> None:
     contexts = PrefixCache(budget=1000)
-    contexts.keep(PrefixKey((1, 2)), layers(2))
-    contexts.keep(PrefixKey((1, 2, 3)), layers(3))
-    contexts.keep(PrefixKey((1,)), layers(1))
-    contexts.keep(PrefixKey((1, 5)), layers(2))
-    assert [c.ids for c in contexts.kept] == [(1, 2, 3), (1, 5)]
-    length, kept = contexts.longest(PrefixKey((1, 2, 3)), limit=2)
+    contexts.store(PrefixKey((1, 2)), layers(2))
+    contexts.store(PrefixKey((1, 2, 3)), layers(3))
+    contexts.store(PrefixKey((1,)), layers(1))
+    contexts.store(PrefixKey((1, 5)), layers(2))
+    assert [c.ids for c in contexts.entries] == [(1, 2, 3), (1, 5)]
+    length, kept = contexts.match(PrefixKey((1, 2, 3)), limit=2)
     assert (length, kept[0][0].shape[2]) == (2, 2)
 
 

@@ -9,12 +9,12 @@ import torch
 from images import noise
 from tiny_models import FAMILIES
 
+from mm.engine.encoder_cache import EncoderCache
 from mm.engine.model_runner import ModelRunner
 from mm.engine.prefill import Prefill
 from mm.engine.prefix_cache import PrefixCache
 from mm.engine.prompt import Prompt
-from mm.engine.request import Request
-from mm.lru_cache import LRUCache
+from mm.engine.request import Request, RequestOptions
 from mm.types import Conversation, Message, Sampling, Text, user
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -33,22 +33,23 @@ class Bench:
 
     def __init__(self, family: str = "qwen3_vl") -> None:
         tiny = FAMILIES[family]()
-        self.weights = ModelRunner(tiny.model, tiny.builder)
+        self.runner = ModelRunner(tiny.model, tiny.builder)
         self.contexts = PrefixCache(2**26)
-        self.prefill = Prefill(self.weights, self.contexts, LRUCache(2**26))
+        encoder = EncoderCache(self.runner, self.contexts, 2**26)
+        self.prefill = Prefill(self.runner, self.contexts, encoder)
         self.rows: list[int] = []
-        self._forward = self.weights.forward
-        self.weights.forward = self.counted  # type: ignore[method-assign]
+        self._forward = self.runner.forward
+        self.runner.forward = self.counted  # type: ignore[method-assign]
 
     def counted(self, embeds, *args, **extra):
         self.rows.append(len(embeds))
         return self._forward(embeds, *args, **extra)
 
     def prompt(self, conversation: Conversation, priority: int = 0) -> Prompt:
-        tokens = self.weights.builder.build(conversation)
+        tokens = self.runner.builder.build(conversation)
         for span in tokens.images:
             span.process()
-        return Prompt.of(Request(tokens, sampling=Sampling(), priority=priority))
+        return Prompt.of(Request(tokens, RequestOptions(priority=priority), Sampling()))
 
     @torch.inference_mode()
     def compute(self, prompts: Sequence[Prompt], budget: int = 10_000) -> list[int]:
@@ -106,7 +107,7 @@ def test_what_several_begin_with_is_computed_once() -> None:
     rules = Message("system", (Text(4 * words),))
     prompts = [bench.prompt((rules, user(word))) for word in ("this?", "that?", "and this?")]
     computed = bench.compute(prompts)
-    shared = prompts[0].context.shared(prompts[1].context)
+    shared = prompts[0].prefix.common_prefix(prompts[1].prefix)
     assert bench.rows == [1, 2]
     assert sum(computed) < sum(len(p.tokens.ids) for p in prompts) - 2 * (shared - 4)
 
@@ -133,10 +134,11 @@ def test_a_prompt_alone_is_computed_in_chunks_and_a_group_fits_the_budget() -> N
 def test_who_joins_a_group(other: dict, joins: bool) -> None:
     bench = Bench()
     made = [bench.prompt((user(word),)) for word in ("one thing", other.get("words", "else"))]
-    first, second = (Request(p.tokens, sampling=Sampling()) for p in made)
-    second.priority, second.adapter = other.get("priority", 0), other.get("adapter")
+    options = RequestOptions(priority=other.get("priority", 0), adapter=other.get("adapter"))
+    first = Request(made[0].tokens, sampling=Sampling())
+    second = Request(made[1].tokens, options, Sampling())
     prompts = [Prompt.of(first), Prompt.of(second)]
-    begun = prompts[0].context.shared(prompts[1].context)
+    begun = prompts[0].prefix.common_prefix(prompts[1].prefix)
     bench.prefill._start = lambda prompt: begun  # type: ignore[method-assign]
     assert (len(bench.prefill.group(prompts[0], prompts, 512)) == 2) == joins
 

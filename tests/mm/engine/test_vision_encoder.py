@@ -75,8 +75,8 @@ class Watched:
         self.go, self.begun = threading.Event(), threading.Event()
         if not held:
             self.go.set()
-        self._see = model.engine.weights.see
-        model.engine.weights.see = self  # type: ignore[method-assign]
+        self._see = model.engine.runner.encode_images
+        model.engine.runner.encode_images = self  # type: ignore[method-assign]
 
     def __call__(self, spans: list[ImageSpan]) -> Any:
         self.begun.set()
@@ -133,14 +133,14 @@ def test_features_that_are_not_kept_serve_the_prompt_they_were_made_for() -> Non
 
 def test_a_picture_that_cannot_be_encoded_fails_alone() -> None:
     model = endless()
-    see, bad = model.engine.weights.see, noise(2).id
+    see, bad = model.engine.runner.encode_images, noise(2).id
 
     def failing(spans: list[ImageSpan]) -> Any:
         if any(span.image.id == bad for span in spans):
             raise RuntimeError("odd")
         return see(spans)
 
-    model.engine.weights.see = failing  # type: ignore[method-assign]
+    model.engine.runner.encode_images = failing  # type: ignore[method-assign]
 
     def ask(seed: int) -> tuple[int, ...] | None:
         if seed != 2:

@@ -29,7 +29,7 @@ image = partial(noise, size=(150, 100))
 def model(family: str) -> HFVLM:
     tiny = FAMILIES[family]()
     vlm = HFVLM(Engine(tiny.model, tiny.builder))
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     return vlm
 
 
@@ -111,7 +111,7 @@ def test_a_replayed_region_is_the_slice_of_what_the_whole_is(family: str) -> Non
     )
     assert part.block
     assert whole.block
-    seen = vlm.engine.on_thread(vlm.engine.weights.see, [part])[0]
+    seen = vlm.engine.on_thread(vlm.engine.runner.encode_images, [part])[0]
     columns, rows = whole.shape
     x0, y0, x1, y1 = part.block.box
     grid = seen.embeds.view(rows, columns, -1)
@@ -132,7 +132,7 @@ def test_llava_next_remembers_a_tile_as_it_sees_one() -> None:
     tile = image(1, size=(56, 56))
     (span,) = vlm.builder.build((user(Features(tile)),)).images
     (whole,) = vlm.builder.build((user(tile),)).images
-    ours, theirs = vlm.engine.on_thread(vlm.engine.weights.see, (span, whole))
+    ours, theirs = vlm.engine.on_thread(vlm.engine.runner.encode_images, (span, whole))
     torch.testing.assert_close(ours.embeds, theirs.embeds[: len(ours.embeds)])
 
 
@@ -145,7 +145,7 @@ def test_a_second_look_from_memory_has_the_logits_of_a_fresh_run(family: str) ->
     vlm.generate([(user(image(2), Features(image(2), PLACE), "and here?"),)], SHORT)
     tokens = vlm.builder.build(second)
     continued = vlm.engine.next_logits(tokens)
-    vlm.engine.forget()
+    vlm.engine.clear_caches()
     torch.testing.assert_close(continued, vlm.engine.next_logits(tokens), atol=1e-4, rtol=0)
 
 

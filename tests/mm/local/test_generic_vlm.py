@@ -106,12 +106,12 @@ def test_a_reply_is_what_its_own_generate_gives() -> None:
 
 def test_scores_are_the_logprobs_of_what_was_written() -> None:
     said = (user(PICTURE, "What?"),)
-    blue, green = vlm().score(said, ["blue", "green"])
+    blue, green = vlm().score(said, ["blue", "green"]).logprobs
     assert len(blue) == len(parts()[1].tokenizer("blue").input_ids) + 1
     assert blue != green
     drawn = vlm().generate([said], Sampling(max_tokens=1))[0]
     text = parts()[1].tokenizer.decode(drawn.message.tokens)
-    assert vlm().score(said, [text])[0][0] == pytest.approx(drawn.logprobs[0], abs=1e-4)
+    assert vlm().score(said, [text]).logprobs[0][0] == pytest.approx(drawn.logprobs[0], abs=1e-4)
 
 
 def test_the_same_seed_draws_the_same_words() -> None:

@@ -63,7 +63,7 @@ def test_it_says_what_its_own_generate_says(name: str, images: list[Image]) -> N
     if images:  # and the images matter
         turned = [Image(image.pixels.rotate(180)) for image in images]
         likely = [
-            loaded(name).score((user(*seen, "What is it?"),), ["a"])[0][0]
+            loaded(name).score((user(*seen, "What is it?"),), ["a"]).logprobs[0][0]
             for seen in (images, turned)
         ]
         assert abs(likely[0] - likely[1]) > 1e-4

@@ -174,7 +174,7 @@ def test_score_reads_the_prompts_log_probabilities(serve: Serve) -> None:
         prompt_of(*BEFORE, (5, "R", -1.5), (6, "S", -2.5), *ended),
     )
     scores = server.model().score(ASKED, ["K", "RS"])
-    assert scores == [[-0.5, -0.25], [-1.5, -2.5, -0.25]]
+    assert scores.logprobs == ((-0.5, -0.25), (-1.5, -2.5, -0.25))
     assert server.bodies[1]["messages"][-1] == {"role": "assistant", "content": "K"}
 
 

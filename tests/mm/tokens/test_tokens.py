@@ -627,7 +627,7 @@ def test_pictures_kept_stay_within_their_budget(monkeypatch: pytest.MonkeyPatch)
         image_processor=builder_of("qwen3_vl").image_processor,
     )
     for seed in range(5):
-        builder.image_processing.tensors(noise(seed, (128, 128)))
+        builder.image_processing.tensors(noise(seed, (128, 128)), noise(seed, (128, 128)).id)
     assert list(builder.image_processing._cache) == [noise(s, (128, 128)).id for s in (3, 4)]
     assert builder.image_processing._cache.bytes == 2 * one
 

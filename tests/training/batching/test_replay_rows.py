@@ -95,7 +95,7 @@ def test_the_loss_of_a_replayed_row_is_what_the_engine_computes(family):
     tokens = tiny.builder.build(row.messages, open_turn=False)
     weights = ModelRunner(tiny.model, tiny.builder)
     with torch.no_grad():
-        seen = weights.see(tokens.images)
+        seen = weights.encode_images(tokens.images)
         parts = [
             s.block(span.block) if span.block else s
             for s, span in zip(seen, tokens.images, strict=True)

@@ -45,7 +45,7 @@ def remembered(model, builder, picture) -> np.ndarray:
 
     (span,) = builder.build((user(Features(picture)),)).images
     with torch.no_grad():
-        seen = ModelRunner(model, builder).see([span])[0]
+        seen = ModelRunner(model, builder).encode_images([span])[0]
     return torch.stack([seen.embeds, *seen.deep], 1).view(GRID, GRID, 2, -1).numpy()
 
 
@@ -116,7 +116,7 @@ def _alone(model, builder, mode, kind, views, picture, seed) -> torch.Tensor:
     tokens = builder.build((*_SYSTEM[mode], *messages), open_turn=False)
     weights = ModelRunner(model, builder)
     with torch.no_grad():
-        seen = weights.see(tokens.images)
+        seen = weights.encode_images(tokens.images)
         parts = [
             s.block(span.block) if span.block else s
             for s, span in zip(seen, tokens.images, strict=True)
