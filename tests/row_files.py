@@ -31,7 +31,7 @@ def one(folder: Path, row: Any, **options: Any) -> Row:
 
 
 def said(conversation: Conversation) -> list[tuple[str, ...]]:
-    """A conversation as roles, words and colours."""
+    """A conversation as roles, text and colours."""
     names = {pixels: colour for colour, pixels in COLOURS.items()}
     out = []
     for m in conversation:

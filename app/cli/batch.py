@@ -213,7 +213,7 @@ def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
     _refuse_unread(row)
     question = row.fields.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise UserError(f'row {row.number} needs a "question" in words, got {brief(question)}')
+        raise UserError(f'row {row.number} needs a "question" in text, got {brief(question)}')
     try:
         named = images_of(row.fields)
         if not named:

@@ -1,4 +1,4 @@
-"""Boxes that rows bring: regions of an image, and ms-swift's `objects` in words."""
+"""Boxes that rows bring: regions of an image, and ms-swift's `objects` in text."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ def filled(
     written = iter([write(region, image) for region, image in boxes] if write else [])
     done = [[_filled(said, refs, written) for said in side] for side in sides]
     if lost := [*refs, *written]:
-        raise ValueError(f"expected a tag in words for each object, found none for {lost[0]!r}")
+        raise ValueError(f"expected a tag in text for each object, found none for {lost[0]!r}")
     return done
 
 
 def has_box_tags(sides: Sequence[Sequence[Native]]) -> bool:
-    """Whether words hold a tag that stands for an object."""
+    """Whether text holds a tag that stands for an object."""
     return any(
         _TAG.search(part.get("text", ""))
         for side in sides

@@ -55,7 +55,7 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
         every = [image for images in (shared, *own) for image in images]
         said = filled(said, native["objects"], every, opening.write_box)
     elif has_box_tags(said):
-        raise ValueError("expected 'objects' for <ref-object> and <bbox> in words, found none")
+        raise ValueError("expected 'objects' for <ref-object> and <bbox> in text, found none")
     columns = ("images", "chosen_images", "rejected_images")
     asked, good, bad = map(conversation, said, columns, (shared, *own))
     if good and good == bad:

@@ -78,8 +78,8 @@ REFUSED = {
     ("dpo", "openai"): "openai rows have no pairs",
     ("dpo with looks", "openai"): "openai rows have no pairs",
     ("dpo with looks", "sharegpt"): "one reply without images in 'chosen'",
-    ("words like tags", "swift"): "words hold a tag",
-    ("words like tags", "sharegpt"): "words hold a tag",
+    ("words like tags", "swift"): "text holds a tag",
+    ("words like tags", "sharegpt"): "text holds a tag",
 }
 
 

@@ -182,8 +182,8 @@ def test_objects_are_written_as_the_model_writes_boxes(folder, changes):
     ("changes", "complaint"),
     [
         pytest.param({"bbox": [[8, 6, 40, 30]]}, "too few in 'objects'", id="a tag without box"),
-        pytest.param({"bbox": [[8, 6, 40, 30]] * 3}, "a tag in words for each", id="a lost box"),
-        pytest.param({"ref": ["a", "b"]}, "a tag in words for each", id="a lost name"),
+        pytest.param({"bbox": [[8, 6, 40, 30]] * 3}, "a tag in text for each", id="a lost box"),
+        pytest.param({"ref": ["a", "b"]}, "a tag in text for each", id="a lost name"),
         pytest.param({"bbox": [[615, 226]] * 2}, "four numbers", id="a point"),
         pytest.param({"bbox": [[0, 0, 81, 9]] * 2}, "inside 80x60", id="outside"),
         pytest.param({"label": ["a"]}, "'label' of 'objects' would be lost", id="key"),

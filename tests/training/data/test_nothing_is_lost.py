@@ -1,4 +1,4 @@
-"""Whatever a row has that could carry an image, a box, words, a side or a weight is read, or
+"""Whatever a row has that could carry an image, a box, text, a side or a weight is read, or
 refused by name."""
 
 import json
@@ -123,8 +123,8 @@ def test_columns_that_carry_nothing_do_no_harm(folder, column):
 @pytest.mark.parametrize(
     ("messages", "complaint"),
     [
-        pytest.param([user("<video>Which?")], "tag '<video>' in words: clips", id="video"),
-        pytest.param([user("<image1> or?")], "tag '<image1>' in words", id="InternVL#429"),
+        pytest.param([user("<video>Which?")], "tag '<video>' in text: clips", id="video"),
+        pytest.param([user("<image1> or?")], "tag '<image1>' in text", id="InternVL#429"),
         pytest.param(
             [user("a"), reply("<|box_start|>(1,2)")], "'<|box_start|>'", id="Qwen3-VL#762"
         ),

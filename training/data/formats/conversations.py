@@ -29,7 +29,7 @@ def read_conversation(fields: Fields, *, tags: bool, front: bool) -> Native:
 
     Args:
         tags: strings are read for tags.
-        front: where no message shows an image, all stand before the first user's words, as TRL
+        front: where no message shows an image, all stand before the first user text, as TRL
             and ms-swift put them.
 
     Raises:
@@ -165,7 +165,7 @@ def _common(good: Sequence[Native], bad: Sequence[Native]) -> list[Native]:
 
 
 def _in_front(messages: list[Native], images: list[Any]) -> list[Native]:
-    """`messages` with all `images` before the first user's words, where none shows any."""
+    """`messages` with all `images` before the first user text, where none shows any."""
     at = next((i for i, m in enumerate(messages) if m["role"] == "user"), None)
     if at is None or not images or holes(messages):
         return messages

@@ -1,6 +1,6 @@
 """What the columns of rows are for: each is read, harmless by name, or refused by name.
 
-A format declares the columns it reads. Whatever else a row has could carry an image, a box, words,
+A format declares the columns it reads. Whatever else a row has could carry an image, a box, text,
 a side of a pair or a weight, so nothing of it is left out unless its name is known to be harmless
 or the user says so.
 """

@@ -19,7 +19,7 @@ from .declaration import (
     refuse_keys,
     source_of,
 )
-from .tags import tagged, untagged, words
+from .tags import tagged, text_parts, untagged
 
 ROLES: Mapping[str, Role] = {
     "user": "user",
@@ -143,7 +143,7 @@ def _thought(value: Fields, role: Role, content: Any) -> list[Native]:
         return []
     if role != "assistant" or not isinstance(said[0], str) or "<think>" in str(content):
         raise ValueError(f"expected reasoning in 'content' alone, found {brief(said[0])} beside it")
-    return words(f"<think>{said[0]}</think>")
+    return text_parts(f"<think>{said[0]}</think>")
 
 
 def _said_calls(content: Any) -> list[Any]:
@@ -176,7 +176,7 @@ def _parts(content: Any, role: Role, tags: bool) -> list[Native]:
     if content is None:
         return []
     if isinstance(content, str):
-        return tagged(content) if tags else words(content)
+        return tagged(content) if tags else text_parts(content)
     if isinstance(content, Mapping):
         return [_part(content)]
     if not isinstance(content, list):
@@ -184,7 +184,7 @@ def _parts(content: Any, role: Role, tags: bool) -> list[Native]:
     return [
         part
         for each in content
-        for part in (words(each) if isinstance(each, str) else [_part(each)])
+        for part in (text_parts(each) if isinstance(each, str) else [_part(each)])
         if part.get("text") != ""
     ]
 
@@ -253,7 +253,7 @@ def as_string(said: Native) -> str:
     """A message's content as one string, images as tags and calls as text.
 
     Raises:
-        ValueError: its words hold what would be read as a tag.
+        ValueError: its text holds what would be read as a tag.
     """
     calls = [_render(call) for call in said.get("tool_calls", ())]
     text = untagged(said["content"])

@@ -61,7 +61,7 @@ def read_verl(fields: Fields) -> Native:
 
 
 def text_in(fields: Fields, key: str) -> str:
-    """The words, or the number, in column `key`.
+    """The text, or the number, in column `key`.
 
     Raises:
         ValueError: there are none.

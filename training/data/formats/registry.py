@@ -122,7 +122,7 @@ def _is_verl(fields: Fields) -> bool:
 
 
 def _strings(said: Any) -> list[str]:
-    """Words that are written as strings, in which other toolkits read tags."""
+    """Text that is written as strings, in which other toolkits read tags."""
     if isinstance(said, str):
         return [said]
     messages = said if isinstance(said, list) else [said]

@@ -16,7 +16,7 @@ def write_swift(native: Native) -> Native:
     """A row with `messages`; of a pair they are the good side, which shares the prompt's images.
 
     Raises:
-        ValueError: words hold what would be read as a tag.
+        ValueError: text holds what would be read as a tag.
     """
     found = dict(native)
     if "chosen" not in found:

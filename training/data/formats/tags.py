@@ -1,4 +1,4 @@
-"""Tags in words: `<image>` and Qwen's `<img>path</img>` stand for images, others are refused."""
+"""Tags in text: `<image>` and Qwen's `<img>path</img>` stand for images, others are refused."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ def has_tags(text: str) -> bool:
 
 
 def tagged(text: str) -> list[Part]:
-    """The parts of `text`: words, and an image for each tag with the line break behind it.
+    """The parts of `text`: text, and an image for each tag with the line break behind it.
 
     Raises:
         ValueError: it holds a tag that stands for something that is not read.
     """
     for pattern, reason in _REFUSED:
         if found := re.search(pattern, text):
-            raise ValueError(f"tag {found[0]!r} in words: {reason}")
+            raise ValueError(f"tag {found[0]!r} in text: {reason}")
     parts: list[Part] = []
     at = 0
     for tag in _IMAGE.finditer(text):
-        parts += words(text[at : tag.start()])
+        parts += text_parts(text[at : tag.start()])
         parts.append({"type": "image", **({"image": tag["path"]} if tag["path"] else {})})
         at = tag.end()
-    return [*parts, *words(text[at:])]
+    return [*parts, *text_parts(text[at:])]
 
 
-def words(text: str) -> list[Part]:
+def text_parts(text: str) -> list[Part]:
     """`text` as parts, of which there is none where it is empty."""
     return [{"type": "text", "text": text}] if text else []
 
@@ -57,7 +57,7 @@ def untagged(parts: Sequence[Part]) -> str:
     """Parts as one string, images as tags; `tagged` reads it back.
 
     Raises:
-        ValueError: the words hold what would be read as a tag.
+        ValueError: the text holds what would be read as a tag.
     """
     out = ""
     for part in parts:
@@ -66,7 +66,7 @@ def untagged(parts: Sequence[Part]) -> str:
             continue
         text = part["text"]
         if has_tags(text):
-            raise ValueError(f"words hold a tag, which would be read as one: {text[:60]!r}")
+            raise ValueError(f"text holds a tag, which would be read as one: {text[:60]!r}")
         swallowed = out.endswith(IMAGE_TAG) and text.startswith("\n")
         out += "\n" + text if swallowed else text
     return out
