@@ -4,13 +4,13 @@ import json
 
 import pytest
 from row_files import data_of, make_images, reply, text, user
-from training.trainers.lengths import LENGTHS, purpose_of
 from typer.testing import CliRunner
 
 from app.cli.data import builder_of, data
 from training.data import BadData
 from training.evaluation.questions import truth
 from training.finetune.setup import linked
+from training.trainers.row_builders import ROW_BUILDERS, purpose_of
 
 IMAGE = {"type": "image"}
 ASKED = user([IMAGE, text("Which?")])
@@ -59,10 +59,10 @@ def test_rows_are_checked_for_what_they_are_for(folder, row, purpose):
     ],
 )
 def test_the_check_agrees_with_the_trainer(folder, builder, row, purpose, good):
-    """`LENGTHS` is what the trainers measure rows by before the first step."""
+    """`ROW_BUILDERS` is what the trainers measure rows by before the first step."""
     done = check(folder, row, flags=["--for", purpose])
     assert done.exit_code == (0 if good else 1)
-    (found,) = data_of(folder, row).shown_to(builder).each(LENGTHS[purpose](builder))
+    (found,) = data_of(folder, row).shown_to(builder).each(ROW_BUILDERS[purpose](builder))
     assert isinstance(found, BadData) != good
 
 
@@ -71,13 +71,13 @@ def test_a_prompts_own_replies_do_not_make_it_a_talk(folder):
     assert purpose_of(row) == "grpo"
 
 
-@pytest.mark.parametrize("purpose", LENGTHS)
+@pytest.mark.parametrize("purpose", ROW_BUILDERS)
 def test_a_row_longer_than_the_models_positions_is_bad(folder, builder, purpose):
     long = user([IMAGE, text("word " * (builder.positions + 10))])
     row = {"prompt": [long], "images": ["red.png"], "answer": "a"}
     sides = {"sft": {"completion": "a"}, "dpo": {"chosen": "b", "rejected": "c"}, "grpo": {}}
     row |= sides[purpose]
-    (found,) = data_of(folder, row).each(LENGTHS[purpose](builder))
+    (found,) = data_of(folder, row).each(ROW_BUILDERS[purpose](builder))
     assert f"at most {builder.positions:,} tokens" in str(found)
 
 
