@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import stat
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,9 @@ from mm.errors import UserError, first_line, quote
 
 EXPECTED = (UserError, mm.ModelError, typer.TyperException)
 """What is told in a line; anything else is a bug and keeps its traceback."""
+
+DEBUG = "MM_DEBUG"
+"""With this in the environment, what is told in a line shows its traceback too."""
 
 
 @contextmanager
@@ -55,10 +60,24 @@ def check_file(flag: str, file: Path | None) -> None:
 
 
 def tell(error: Exception) -> None:
-    """`error` on stderr, as one line unless it is several mistakes."""
+    """`error` on stderr, as one line unless it is several mistakes.
+
+    With MM_DEBUG in the environment its traceback goes first, with the error behind it.
+    """
+    if os.environ.get(DEBUG):
+        _show_all(error)
     said = error.format_message() if isinstance(error, typer.TyperException) else str(error)
     for line in said.splitlines() if isinstance(error, UserError) else [said]:
         print(f"mm: {' '.join(line.split())}", file=sys.stderr)
+
+
+def _show_all(error: BaseException) -> None:
+    """The traceback of `error` with what it was made from, `from None` or not."""
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__suppress_context__ = seen.__cause__ is not None
+        seen = seen.__cause__ or seen.__context__
+    traceback.print_exception(error)
 
 
 def leave(code: int) -> NoReturn:
@@ -78,6 +97,9 @@ def leave(code: int) -> NoReturn:
 def hush() -> None:
     """Keep libraries from talking around our own words; to be called before they are imported."""
     warnings.simplefilter("ignore")
+    if os.environ.get(DEBUG):
+        logging.basicConfig()
+        logging.getLogger("mm").setLevel(logging.DEBUG)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     if not sys.stderr.isatty():

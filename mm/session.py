@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -16,6 +17,7 @@ from .trace import Branch, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
 from .vlm import VLM, Cancelled
 
+_log = logging.getLogger(__name__)
 _NEXT_REPLY = 1_000_003  # far from the seeds of forks, which are counted
 
 
@@ -209,6 +211,7 @@ def run(
     try:
         trace.chosen = strategy(session).leaf
     except ModelError as error:
+        _log.debug("%s: the model failed", sample.id, exc_info=error)
         trace.error = str(error)
     if observer:
         observer(Event("done", trace=trace))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mm
-from app.errors import check_file
+from app.errors import DEBUG, check_file, tell
 from app.model_choice import ModelChoice
 from app.report import as_json, as_text, error_of, failure_json
 from app.strategies import strategy_named
@@ -66,6 +66,8 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
     except (UserError, mm.ModelError) as error:
         if not as_program:
             raise
+        if os.environ.get(DEBUG):
+            tell(error)
         print(json.dumps(failure_json(error)))
         return 2
     if trace.error and not as_program:

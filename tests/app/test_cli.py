@@ -192,6 +192,23 @@ def test_a_bug_keeps_its_traceback(scripted, picture):
         run(["ask", str(picture), "What?"])
 
 
+def test_debugging_shows_what_is_behind_the_line(tmp_path, capsys, monkeypatch):
+    (tmp_path / "a.png").write_bytes(half_png())
+    asked = ["ask", str(tmp_path / "a.png"), "What?"]
+    assert run(asked) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    monkeypatch.setenv("MM_DEBUG", "1")
+    assert run(asked) == 2
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "_png" in shown or "ImageFile" in shown  # where in Pillow
+    assert shown.splitlines()[-1].startswith("mm: ")
+    assert run([*asked, "--json"]) == 2
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]
+    assert "Traceback" in printed.err
+
+
 def test_several_pictures_in_one_question(scripted, picture, tmp_path):
     other = tmp_path / "other.png"
     pil.new("RGB", (10, 20), "blue").save(other)
