@@ -8,7 +8,7 @@ import pytest
 
 from mm.errors import UserError
 from mm.scripted import ScriptedVLM
-from mm.session import Event, run
+from mm.session import Event, Session, run
 from mm.strategies import best_of, length, likelihood, think, vote
 from mm.trace import Branch, Sample
 from mm.types import Sampling, user
@@ -16,6 +16,12 @@ from mm.types import Sampling, user
 OPEN = Sample("q1", (user("What colour?"),), target="red")
 CLOSED = Sample("q2", (user("Which?"),), choices=("red", "blue"))
 WARM = Sampling(temperature=1.0, seed=7)
+
+
+def once(session: Session) -> Branch:
+    """One reply a draw, though it says nothing: `direct` would open it for its answer."""
+    session.generate()
+    return session.branch
 
 
 class Weighed(ScriptedVLM):
@@ -43,7 +49,8 @@ class Weighed(ScriptedVLM):
     ],
 )
 def test_vote(sample, replies, winner):
-    trace = run(partial(vote, n=len(replies)), sample, ScriptedVLM(replies), sampling=WARM)
+    strategy = partial(vote, strategy=once, n=len(replies))
+    trace = run(strategy, sample, ScriptedVLM(replies), sampling=WARM)
     assert trace.error is None
     assert trace.chosen == winner
     assert len(trace.branches) == len(replies)
