@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import ModelError
+from .parallel import in_order
 from .trace import Branch, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
 from .vlm import VLM, Cancelled
@@ -219,15 +220,25 @@ def run(
 
 
 def run_many(
-    strategy: Strategy, samples: Sequence[Sample], vlm: VLM, *, threads: int = 4, **options: object
-) -> Iterator[Trace]:
-    """Traces of `samples` in order, several at a time so that an engine can batch its passes."""
-    with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(partial(_run_one, strategy, vlm, options), samples)
+    strategy: Strategy, samples: Iterable[Sample], vlm: VLM, *, threads: int = 4, **options: Any
+) -> Generator[Trace, None, None]:
+    """Traces of `samples` in order, several at a time so that an engine can batch its passes.
+
+    Samples are drawn as they are needed. Closing the iterator, an error or Ctrl-C stop the model
+    within a token; `options` are those of `run`.
+    """
+    cancel: Cancelled | None = options.pop("cancel", None)
+
+    def answer(sample: Sample, cancelled: Cancelled) -> Trace:
+        stopped = partial(_either, cancel, cancelled) if cancel else cancelled
+        return run(strategy, sample, vlm, cancel=stopped, **options)
+
+    with closing(in_order(answer, samples, threads)) as traces:
+        yield from traces
 
 
-def _run_one(strategy: Strategy, vlm: VLM, options: dict, sample: Sample) -> Trace:
-    return run(strategy, sample, vlm, **options)
+def _either(one: Cancelled, other: Cancelled) -> bool:
+    return one() or other()
 
 
 def stream(

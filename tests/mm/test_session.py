@@ -133,6 +133,20 @@ def test_run_lets_bugs_through():
         run(broken, ASKED, ScriptedVLM([]))
 
 
+def test_closing_run_many_stops_the_model_and_draws_no_more():
+    drawn = []
+
+    def samples():
+        for number in range(1000):
+            drawn.append(number)
+            yield Sample(str(number), (user("?"),))
+
+    traces = run_many(direct, samples(), ScriptedVLM(["a"] * 1000), threads=2)
+    assert next(traces).reply == "a"
+    traces.close()
+    assert len(drawn) < 20
+
+
 def test_run_many_keeps_the_order():
     gate = threading.Barrier(3)
 
