@@ -15,6 +15,7 @@ from mm.types import Cost, Scores
 
 from .decode import DecodeBatch, Reply
 from .encoder_cache import EncoderCache
+from .memory import mb, out_of_memory
 from .model_runner import ModelRunner
 from .prefill import Prefill
 from .prefix_cache import PrefixCache
@@ -112,14 +113,14 @@ class Loop:
         if left < length + min(request.room, 1):
             needed = self._prompt_bytes(request) + -(-(length + 1) // 128) * 128 * each
             raise ModelError(
-                f"a conversation of {length} tokens needs {_mb(needed)} of keys and values, and "
-                f"there are {_mb(self._budget.total)}; use fewer or smaller images, or more memory"
+                f"a conversation of {length} tokens needs {mb(needed)} of keys and values, and "
+                f"there are {mb(self._budget.total)}; use fewer or smaller images, or more memory"
             )
         request.room = min(request.room, left - length)
-        if not self._fits_alone(request):
+        if self._request_bytes(request) > self._budget.total:
             raise ModelError(
                 f"scoring continuations of {length} tokens needs "
-                f"{_mb(self._request_bytes(request))}, and there are {_mb(self._budget.total)}; "
+                f"{mb(self._request_bytes(request))}, and there are {mb(self._budget.total)}; "
                 "use shorter ones, or more memory"
             )
 
@@ -195,9 +196,6 @@ class Loop:
         if not self._admitted:
             size = min(size, self._budget.total)
         return self._budget.reserve(size)
-
-    def _fits_alone(self, request: Request) -> bool:
-        return self._request_bytes(request) <= self._budget.total
 
     def _bytes_with(self, *new: Request) -> int:
         """Bytes that what is in progress, and `new` beside it, take at most."""
@@ -315,7 +313,7 @@ class Loop:
         if not ran_out and "allocate memory" not in str(error):
             return error
         self.clear_caches()
-        reported = ModelError(_out_of_memory(error))
+        reported = ModelError(out_of_memory(error))
         reported.__cause__ = error
         return reported
 
@@ -348,12 +346,3 @@ def _settled(request: Request) -> bool:
     except Exception as error:
         request.fail(error)
         return True
-
-
-def _out_of_memory(error: BaseException) -> str:
-    first = str(error).splitlines()[0][:200] if str(error) else "no memory left"
-    return f"out of memory: {first}; use fewer or smaller images, or a smaller model"
-
-
-def _mb(size: int) -> str:
-    return f"{size / 2**20:,.{0 if size >= 10 * 2**20 else 1}f} MB"

@@ -66,3 +66,14 @@ def _free(root: Path, path: str, limit: str, usage: str, inactive: str) -> Itera
             yield max(bound - used + int(stat.get(inactive, 0)), 0)
         if folder == root:
             return
+
+
+def out_of_memory(error: BaseException) -> str:
+    """The line that reports `error`."""
+    first = str(error).splitlines()[0][:200] if str(error) else "no memory left"
+    return f"out of memory: {first}; use fewer or smaller images, or a smaller model"
+
+
+def mb(size: int) -> str:
+    """`size` bytes for a message."""
+    return f"{size / 2**20:,.{0 if size >= 10 * 2**20 else 1}f} MB"
