@@ -21,25 +21,18 @@ from .bench import bench
 from .data import data
 from .options import (
     AbsolutePaths,
-    Adapter,
-    Backend,
-    BaseUrl,
-    Device,
-    Dtype,
     Ignore,
-    Model,
-    Processor,
-    Quantize,
     Strategy,
     Threads,
     Urls,
     split,
+    takes_model,
 )
 from .train import train
 
 cli = typer.Typer(
     name="mm",
-    help="Let a vision-language model look again at a picture.",
+    help="Let a vision-language model look again at an image.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -54,7 +47,9 @@ def main() -> None:
     """The entry point of the `mm` command."""
     hush()
     code = run(sys.argv[1:])
-    (leave if sys.argv[1:2] == ["ask"] else sys.exit)(code)
+    if sys.argv[1:2] == ["ask"]:
+        leave(code)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -68,17 +63,19 @@ def run(arguments: list[str]) -> int:
 
 
 @cli.command()
+@takes_model()
 def ask(
+    *,
+    choice: ModelChoice,
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILES QUESTION", help="Pictures, then the question in quotes."),
+        typer.Argument(metavar="FILES QUESTION", help="Images, then the question in quotes."),
     ] = None,
-    model: Model = "tiny",
     strategy: Strategy = "direct",
     choices: Annotated[str | None, typer.Option(help="Answers to choose from: a,b,c.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     draw: Annotated[
-        Path | None, typer.Option(help="Write the picture with what was looked at, as PNG.")
+        Path | None, typer.Option(help="Write the image with what was looked at, as PNG.")
     ] = None,
     save_trace: Annotated[
         Path | None, typer.Option(help="Add the whole record to this folder.")
@@ -93,21 +90,14 @@ def ask(
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="For a temperature over 0.")] = 0,
-    device: Device = None,
-    dtype: Dtype = None,
-    quantize: Quantize = None,
-    adapter: Adapter = None,
-    backend: Backend = "local",
-    base_url: BaseUrl = None,
-    processor: Processor = None,
 ) -> None:
-    """Ask a question about one picture or several: the answer, where it looked, what it cost."""
+    """Ask a question about one image or several: the reply, where it looked, what it cost."""
     from .ask import How
     from .ask import ask as ask_once
     from .batch import ask_batch
 
     how = How(
-        model=ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize),
+        model=choice,
         strategy=strategy,
         sampling=mm.Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed),
         choices=tuple(split(choices)),
@@ -125,47 +115,39 @@ def ask(
 
 
 @cli.command()
+@takes_model("model", "backend", "base_url", "processor")
 def info(
-    model: Model = "tiny",
-    backend: Backend = "local",
-    base_url: BaseUrl = None,
-    processor: Processor = None,
+    choice: ModelChoice,
 ) -> None:
     """Versions, the device, and what a model is: box format, tokens per picture size."""
     from .info import print_info
 
-    print_info(ModelChoice(model, backend=backend, base_url=base_url, processor=processor))
+    print_info(choice)
 
 
 @cli.command()
+@takes_model()
 def demo(
-    model: Model = "tiny",
+    *,
+    choice: ModelChoice,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
-    device: Device = None,
-    dtype: Dtype = None,
-    quantize: Quantize = None,
-    adapter: Adapter = None,
-    backend: Backend = "local",
-    base_url: BaseUrl = None,
-    processor: Processor = None,
 ) -> None:
-    """A page where you drop a picture, ask, and see where the model looked."""
+    """A page where you drop an image, ask, and see where the model looked."""
     try:
         from app.demo.page import serve
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise UserError("mm demo needs gradio: pip install 'multimodal-reasoning[demo]'") from None
-    serve(
-        ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize),
-        host=host,
-        port=port,
-    )
+    serve(choice, host=host, port=port)
 
 
 @cli.command("eval")
+@takes_model()
 def evaluate(
+    *,
+    choice: ModelChoice,
     target: Annotated[str, typer.Argument(help="tabletop, or your questions as .csv or .jsonl.")],
     task: Annotated[str | None, typer.Option(help="Tasks: a,b; all by default.")] = None,
     strategy: Annotated[str, typer.Option(help="Strategies to compare: a,b.")] = "direct",
@@ -180,14 +162,6 @@ def evaluate(
     ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
-    model: Model = "tiny",
-    device: Device = None,
-    dtype: Dtype = None,
-    quantize: Quantize = None,
-    adapter: Adapter = None,
-    backend: Backend = "local",
-    base_url: BaseUrl = None,
-    processor: Processor = None,
     threads: Threads = 8,
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
@@ -195,12 +169,11 @@ def evaluate(
 
     from .eval import Evaluation, run_eval
 
-    choice = ModelChoice(model, device, dtype, adapter, backend, base_url, processor, quantize)
     asked = Evaluation(
         target,
         strategies_named(strategy),
-        model=model,
-        adapter=adapter,
+        model=choice.name,
+        adapter=choice.adapter,
         tasks=tuple(split(task)),
         controls=nulls,
         limit=limit,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any, Literal
 
 import typer
 
-from app.model_choice import BackendName, DtypeName
-
-if TYPE_CHECKING:
-    pass
-
+from app.model_choice import BackendName, DtypeName, ModelChoice
 
 Model = Annotated[str, typer.Option(help="`tiny`, a hub id, or a local folder.")]
 Device = Annotated[
@@ -57,6 +56,44 @@ Strategy = Annotated[
         "package.module:function; options in brackets: zoom(max_looks=3)."
     ),
 ]
+
+
+_MODEL_FLAGS: dict[str, Any] = {
+    "model": Model,
+    "device": Device,
+    "dtype": Dtype,
+    "quantize": Quantize,
+    "adapter": Adapter,
+    "backend": Backend,
+    "base_url": BaseUrl,
+    "processor": Processor,
+}
+_DEFAULTS = {"model": ModelChoice.name, "backend": ModelChoice.backend}
+
+
+def takes_model(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives a command the flags that choose a model, all or those named; it gets one `choice`."""
+    names = flags or tuple(_MODEL_FLAGS)
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def run(**given: Any) -> Any:
+            chosen = {"name" if name == "model" else name: given.pop(name) for name in names}
+            return command(choice=ModelChoice(**chosen), **given)
+
+        own = signature(command, eval_str=True).parameters.values()
+        own = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "choice"]
+        made: Any = run
+        made.__signature__ = Signature([*own, *map(_flag, names)])  # which typer reads
+        made.__annotations__ = {}
+        return made
+
+    return decorate
+
+
+def _flag(name: str) -> Parameter:
+    kind, default = _MODEL_FLAGS[name], _DEFAULTS.get(name)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 def split(names: str | None) -> list[str]:
