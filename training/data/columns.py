@@ -70,7 +70,7 @@ def named(value: Any, feature: Any) -> Any:
 def _class_name(value: Any, names: Sequence[str]) -> Any:
     if isinstance(value, list):
         return [_class_name(each, names) for each in value]
-    if not isinstance(value, int):
+    if not isinstance(value, int) or not isinstance(names, list):
         return value
     if value == -1:  # as `datasets` marks an unknown class
         return None

@@ -61,12 +61,14 @@ class Arrow(Sequence[Record]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         index %= len(self)
+        from pyarrow import ArrowException
+
         try:
             return Record(index + 1, self._fields(index))
         except UnicodeDecodeError as error:
             found = f"byte {error.object[error.start]:#04x}"
             return Record(index + 1, ValueError(f"expected UTF-8 text, found {found} in it"))
-        except ValueError as error:  # pyarrow's errors too
+        except (ValueError, ArrowException) as error:
             return Record(index + 1, ValueError(f"expected a row, found that {_line(error)}"))
 
     def _fields(self, index: int) -> Any:
@@ -155,10 +157,12 @@ def _parquet_records(path: Path) -> Sequence[Record]:
 
     try:
         table = parquet.read_table(path, memory_map=True)
-    except (OSError, pyarrow.ArrowException) as error:
+        described = (table.schema.metadata or {}).get(b"huggingface")
+        return _arrow(path, table, features_in(described))
+    except BadData:
+        raise
+    except (OSError, ValueError, pyarrow.ArrowException) as error:  # damaged names are ValueErrors
         raise BadData(f"{path} cannot be read: {_line(error)}") from None
-    described = (table.schema.metadata or {}).get(b"huggingface")
-    return _arrow(path, table, features_in(described))
 
 
 def _folder_records(path: Path) -> Sequence[Record]:
