@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import mm
 from app.model_choice import ModelChoice
+from mm.families.registry import family_of
 from mm.local.checkpoints import find, inspect
 from mm.local.precision import fast_line
 from mm.remote.connect import BASE_URL, connect
@@ -73,17 +74,20 @@ def model_facts(name: str) -> dict[str, str]:
     from mm.tokens.loading import load_builder
 
     checkpoint = inspect(find(name))
+    facts = {
+        "model": name,
+        "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),
+        "parameters": f"{checkpoint.parameters:,}",
+    }
+    if family_of(checkpoint.model_type) is None:
+        from mm.local.generic_vlm import WITHOUT
+
+        return {**facts, "family": f"not listed: {WITHOUT}"}
     try:
         builder = load_builder(str(checkpoint.folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise mm.ModelUnavailable(f"{name}: {error}") from error
-    return {
-        "model": name,
-        "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),
-        "parameters": f"{checkpoint.parameters:,}",
-        **_use(builder.traits),
-        **_pictures(builder),
-    }
+    return {**facts, **_use(builder.traits), **_pictures(builder)}
 
 
 def served_facts(choice: ModelChoice) -> dict[str, str]:

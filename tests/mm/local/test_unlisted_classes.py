@@ -14,6 +14,7 @@ from images import noise
 from unlisted_models import IMAGE, PROMPTS, UNLISTED
 
 import mm
+from app.cli.main import run
 from mm.local.generic_vlm import GenericVLM
 from mm.types import Image, Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
 from vision import attend, zoom
@@ -176,3 +177,10 @@ def test_penalties_count_the_prompt_and_the_reply() -> None:
     assert plain != penalised
     assert len(set(penalised or ())) == 12
     assert not prompt & set(penalised or ())
+
+
+def test_info_says_what_it_does_without(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["info", "--model", str(UNLISTED["qwen3_5"]().save(tmp_path))]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Qwen3_5ForConditionalGeneration" in told
+    assert "not listed: it runs through its own processor" in told
