@@ -114,7 +114,10 @@ class Branch:
 
     @property
     def finish(self) -> Finish | None:
-        """How the last text that the model wrote ended."""
+        """How the last text that the model wrote ended; "length" if any of the reply was cut."""
+        said = (s for s, thought, text in _utterances(self._turn) if text.strip() and not thought)
+        if any(step.finish == "length" for step in said):
+            return "length"
         last = self._last_sampled
         return last.finish if last else None
 

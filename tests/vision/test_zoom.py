@@ -486,6 +486,7 @@ def test_what_was_cut_before_its_answer_stays_in_the_reply() -> None:
     words = "word " * 60
     trace = run(zoom, SAMPLE, ScriptedVLM([words, "K</answer>"]), sampling=Sampling(max_tokens=299))
     assert trace.reply.split() == [*words[:299].split(), "K"]
+    assert trace.best.finish == "length"
     assert trace.answer == "K"
 
 
