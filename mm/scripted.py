@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from .errors import ModelError
 from .geometry import Size
 from .markup import parse_parts
-from .types import Conversation, Cost, Features, Finish, Generation, Message, Sampling, Scores
+from .types import (
+    Conversation,
+    Cost,
+    Features,
+    Finish,
+    Generation,
+    ImageKind,
+    Message,
+    Sampling,
+    Scores,
+)
 from .vlm import Cancelled, OnToken, Traits, tokens_of
 
 Reply = str | Callable[[Conversation], str]
@@ -63,10 +73,10 @@ class ScriptedVLM:
         logprobs = tuple((self.scores.get(text, -100.0),) for text in continuations)
         return Scores(logprobs, Cost(calls=1))
 
-    def seen_size(self, size: Size) -> Size:
+    def seen_size(self, size: Size, kind: ImageKind = "overview") -> Size:
         return size
 
-    def visual_tokens(self, size: Size) -> int:
+    def visual_tokens(self, size: Size, kind: ImageKind = "overview") -> int:
         return math.ceil(size[0] / 32) * math.ceil(size[1] / 32)
 
     def feature_tokens(self, features: Features) -> int:

@@ -46,6 +46,9 @@ class Drawn:
 
 Origin = Loaded | Cropped | Drawn
 
+ImageKind = Literal["overview", "look"]
+"""What an image is to a model that sees it: each kind has its own budget of visual tokens."""
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -76,6 +79,11 @@ class Image:
     def size(self) -> Size:
         """Width and height in pixels."""
         return self.pixels.size
+
+    @property
+    def kind(self) -> ImageKind:
+        """A "look" where the image was cut from another, else an "overview"."""
+        return "look" if isinstance(self.origin, Cropped) else "overview"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Image):

@@ -13,6 +13,7 @@ from .types import (
     Features,
     Generation,
     Image,
+    ImageKind,
     Sampling,
     Scores,
     Visual,
@@ -153,12 +154,12 @@ class VLM(Protocol):
         """
         ...
 
-    def seen_size(self, size: Size) -> Size:
-        """What the processor makes of an image of `size`."""
+    def seen_size(self, size: Size, kind: ImageKind = "overview") -> Size:
+        """What the processor makes of an image of `size` and `kind`."""
         ...
 
-    def visual_tokens(self, size: Size) -> int:
-        """What an image of `size` costs in the context."""
+    def visual_tokens(self, size: Size, kind: ImageKind = "overview") -> int:
+        """What an image of `size` and `kind` costs in the context."""
         ...
 
 
@@ -193,5 +194,5 @@ class Remembering(VLM, Protocol):
 def tokens_of(vlm: VLM, visual: Visual) -> int:
     """How many visual tokens an image, or features of one, take in the context of `vlm`."""
     if isinstance(visual, Image):
-        return vlm.visual_tokens(visual.size)
+        return vlm.visual_tokens(visual.size, visual.kind)
     return cast(Remembering, vlm).feature_tokens(visual)

@@ -53,6 +53,6 @@ def _target(session: Session, text: str) -> Target | None:
     images = session.images
     if index >= len(images):
         return None
-    seen = session.vlm.seen_size(images[index].size)
+    seen = session.vlm.seen_size(images[index].size, images[index].kind)
     regions: list[Region] = parse_boxes(text, session.vlm.traits.box_format, seen)
     return Target(index, regions[0]) if regions else None

@@ -27,7 +27,8 @@ def present(session: Session, target: Target, made: Image, *, cost: Cost = Cost(
     a model points. `cost` is what finding the region took.
     """
     box_format = session.vlm.traits.box_format
-    seen = session.vlm.seen_size(session.images[target.index].size)
+    image = session.images[target.index]
+    seen = session.vlm.seen_size(image.size, image.kind)
     region = _coarse(target.region)
     if not session.vlm.traits.calls_tools:
         session.say(where(box_format, len(session.images)))

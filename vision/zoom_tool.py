@@ -87,7 +87,8 @@ def read_target(arguments: Mapping[str, Any], images: Sequence[Image], vlm: VLM)
     index = _index(arguments.get("img_idx", 0), len(images))
     box_format = vlm.traits.box_format
     numbers = _numbers(arguments.get(box_format.key), box_format)
-    return Target(index, _region(numbers, box_format, vlm.seen_size(images[index].size)))
+    seen = vlm.seen_size(images[index].size, images[index].kind)
+    return Target(index, _region(numbers, box_format, seen))
 
 
 def _index(value: object, count: int) -> int:

@@ -96,7 +96,7 @@ def _maps(builder: TokenBuilder, tokens: Tokens, row: Tensor) -> tuple[Any, ...]
     maps = []
     for span in tokens.images:
         slots = [i for i in range(span.start, span.stop) if tokens.ids[i] == builder.placeholder_id]
-        grid = builder.grid(span.image.size)
+        grid = builder.grid(span.image.size, span.image.kind)
         here = slots[grid.first : grid.first + grid.columns * grid.rows]
         maps.append(row[here].view(grid.rows, grid.columns).numpy())
     return tuple(maps)

@@ -13,8 +13,9 @@ from typing import Any, get_args
 from mm.geometry import BoxFormat, Size
 from mm.vlm import Aim, CropRule, Memory, Traits
 
-from . import chat_templates, image_layouts, visual_memory
+from . import chat_templates, image_budgets, image_layouts, visual_memory
 from .chat_templates import ChatTemplate
+from .image_budgets import Fits
 from .image_layouts import Layout
 from .visual_memory import Recall
 
@@ -38,6 +39,7 @@ class Family:
             once.
         options: what the family's own processor passes to its image processor.
         recall: how its images are remembered; None where its features are no grid.
+        fits: what its processor can do for a budget of pixels or visual tokens.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Family:
     bidirectional_images: bool = False
     options: tuple[tuple[str, Any], ...] = ()
     recall: Recall | None = None
+    fits: Fits = image_budgets.fixed
 
 
 def family_of(model_type: str) -> Family | None:
@@ -73,6 +76,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Qwen3-VL",
         model_types=("qwen3_vl", "qwen3_vl_moe"),
         layout=image_layouts.qwen,
+        fits=image_budgets.qwen,
         templates=(chat_templates.QWEN3, chat_templates.QWEN3_THINKING),
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
@@ -85,6 +89,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Qwen2.5-VL",
         model_types=("qwen2_5_vl",),
         layout=image_layouts.qwen,
+        fits=image_budgets.qwen,
         templates=(chat_templates.QWEN2, chat_templates.QWEN3),
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
@@ -96,6 +101,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Qwen2-VL",
         model_types=("qwen2_vl",),
         layout=image_layouts.qwen,
+        fits=image_budgets.qwen,
         templates=(chat_templates.QWEN2, chat_templates.QWEN3),
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
@@ -106,6 +112,7 @@ FAMILIES: tuple[Family, ...] = (
         name="LLaVA-NeXT",
         model_types=("llava_next",),
         layout=image_layouts.llava_next,
+        fits=image_budgets.anyres,
         templates=(
             chat_templates.MISTRAL,
             chat_templates.VICUNA,
@@ -121,6 +128,7 @@ FAMILIES: tuple[Family, ...] = (
         name="LLaVA-OneVision",
         model_types=("llava_onevision",),
         layout=image_layouts.llava_onevision,
+        fits=image_budgets.anyres,
         templates=(chat_templates.ONEVISION,),
         placeholder="<image>",
         markers=("<video>",),
@@ -131,6 +139,7 @@ FAMILIES: tuple[Family, ...] = (
         name="Idefics3",
         model_types=("idefics3", "smolvlm"),
         layout=image_layouts.idefics3,
+        fits=image_budgets.idefics3,
         templates=(chat_templates.IDEFICS3, chat_templates.SMOLVLM),
         placeholder="<image>",
         markers=("<fake_token_around_image>", "<global-img>"),
@@ -140,6 +149,7 @@ FAMILIES: tuple[Family, ...] = (
         name="InternVL",
         model_types=("internvl",),
         layout=image_layouts.internvl,
+        fits=image_budgets.internvl,
         templates=(chat_templates.INTERNVL,),
         placeholder="<IMG_CONTEXT>",
         markers=("<img>", "</img>"),

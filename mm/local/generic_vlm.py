@@ -22,7 +22,17 @@ from mm.geometry import BoxFormat, Size
 from mm.markup import parse_parts
 from mm.tokens.composed_processor import compose_processor
 from mm.tokens.processor_parts import ids_of, read_processor_parts, sampling_of
-from mm.types import Conversation, Cost, Generation, Image, Message, Sampling, Scores, Text
+from mm.types import (
+    Conversation,
+    Cost,
+    Generation,
+    Image,
+    ImageKind,
+    Message,
+    Sampling,
+    Scores,
+    Text,
+)
 from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
 from .chat_messages import ChatMessages, calls_tools, system_folded
@@ -103,7 +113,7 @@ class GenericVLM:
         seconds = time.perf_counter() - begun
         return Scores(logprobs, Cost(computed_tokens=computed, calls=1, seconds=seconds))
 
-    def seen_size(self, size: Size) -> Size:
+    def seen_size(self, size: Size, kind: ImageKind = "overview") -> Size:
         """`size` itself: what the processor makes of it is not known."""
         return size
 

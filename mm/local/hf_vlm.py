@@ -9,7 +9,16 @@ from mm.engine.engine import Engine, Reply, RequestOptions
 from mm.errors import ModelError
 from mm.geometry import Size
 from mm.tokens.sequence import Tokens
-from mm.types import Conversation, Features, Generation, Message, Sampling, Scores, unread
+from mm.types import (
+    Conversation,
+    Features,
+    Generation,
+    ImageKind,
+    Message,
+    Sampling,
+    Scores,
+    unread,
+)
 from mm.vlm import (
     AttentionMaps,
     Cancelled,
@@ -109,11 +118,11 @@ class HFVLM:
             tokens, layers, query=query, gradient=gradient, adapter=self.adapter
         )
 
-    def seen_size(self, size: Size) -> Size:
-        return self.builder.seen_size(size)
+    def seen_size(self, size: Size, kind: ImageKind = "overview") -> Size:
+        return self.builder.seen_size(size, kind)
 
-    def visual_tokens(self, size: Size) -> int:
-        return self.builder.visual_tokens(size)
+    def visual_tokens(self, size: Size, kind: ImageKind = "overview") -> int:
+        return self.builder.visual_tokens(size, kind)
 
     def feature_tokens(self, features: Features) -> int:
         return self.builder.feature_tokens(features)

@@ -19,7 +19,17 @@ from mm.errors import ModelError
 from mm.families.registry import Family
 from mm.geometry import Size
 from mm.markup import parse_parts, render_parts
-from mm.types import Conversation, Cost, Generation, Message, Sampling, Scores, assistant, unread
+from mm.types import (
+    Conversation,
+    Cost,
+    Generation,
+    ImageKind,
+    Message,
+    Sampling,
+    Scores,
+    assistant,
+    unread,
+)
 from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
 from .http_client import Client
@@ -124,14 +134,14 @@ class RemoteVLM:
         calls, seconds = 1 + len(continuations), time.perf_counter() - began
         return Scores(logprobs, Cost(calls=calls, seconds=seconds))
 
-    def seen_size(self, size: Size) -> Size:
+    def seen_size(self, size: Size, kind: ImageKind = "overview") -> Size:
         """What the processor makes of an image; `size` itself where boxes do not depend on it.
 
         Raises:
             ModelError: they do, and no processor was given.
         """
         if self.builder:
-            return self.builder.seen_size(size)
+            return self.builder.seen_size(size, kind)
         if self.traits.box_format.frame is None:
             raise ModelError(
                 f"{self.name} writes boxes in pixels of the image as it saw it, and its server "
@@ -139,7 +149,7 @@ class RemoteVLM:
             )
         return size
 
-    def visual_tokens(self, size: Size) -> int:
+    def visual_tokens(self, size: Size, kind: ImageKind = "overview") -> int:
         """What an image of `size` costs in the context.
 
         Raises:
@@ -150,7 +160,7 @@ class RemoteVLM:
                 f"the server of {self.name} does not tell what an image costs: give its "
                 "`processor`, a folder or hub id"
             )
-        return self.builder.visual_tokens(size)
+        return self.builder.visual_tokens(size, kind)
 
     def _generate(
         self,
@@ -265,7 +275,7 @@ class RemoteVLM:
     def _cost(self, message: Message) -> int:
         if self.builder is None:
             return 0
-        return sum(self.builder.visual_tokens(image.size) for image in message.images)
+        return sum(self.builder.visual_tokens(i.size, i.kind) for i in message.images)
 
 
 class _Said:

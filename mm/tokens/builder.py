@@ -12,11 +12,12 @@ from itertools import groupby
 from typing import Any, cast
 
 from mm.families.chat_templates import ChatTemplate
+from mm.families.image_budgets import ImageBudgets
 from mm.families.image_layouts import Grid
 from mm.families.registry import Family, traits_of
 from mm.geometry import Size
 from mm.markup import parse_parts, render_parts
-from mm.types import Features, Image, Message, Part, Visual
+from mm.types import Features, Image, ImageKind, Message, Part, Visual
 from mm.vlm import Traits
 
 from .image_processing import ImageProcessing
@@ -48,6 +49,7 @@ class TokenBuilder:
         traits: Traits | None = None,
         end_ids: Iterable[int] = (),
         safe_tokenizer: SafeTokenizer | None = None,
+        budgets: ImageBudgets = ImageBudgets(),
     ) -> None:
         self.family = family
         self.tokenizer = tokenizer
@@ -63,7 +65,9 @@ class TokenBuilder:
         self.banned_ids = frozenset(
             {self.placeholder_id, *(ids[m] for m in family.markers if m in ids)}
         )
-        self.image_processing = ImageProcessing(family, config, image_processor, self.traits.memory)
+        self.image_processing = ImageProcessing(
+            family, config, image_processor, self.traits.memory, budgets
+        )
         self._split = self.safe_tokenizer.split_special
         self._close = self._split(self.template.assistant[1])
         self._end_id = _end_of(self._close, self.template)
@@ -131,13 +135,13 @@ class TokenBuilder:
         """The text of `ids`, end tokens left out."""
         return self.safe_tokenizer.decode([i for i in ids if i not in self.end_ids])
 
-    def seen_size(self, size: Size) -> Size:
+    def seen_size(self, size: Size, kind: ImageKind = "overview") -> Size:
         """The size, in pixels, that an image of `size` has for the model."""
-        return self.image_processing.layout(size).seen
+        return self.image_processing.layout(size, kind).seen
 
-    def visual_tokens(self, size: Size) -> int:
+    def visual_tokens(self, size: Size, kind: ImageKind = "overview") -> int:
         """How many placeholders an image of `size` takes."""
-        return self.image_processing.layout(size).tokens
+        return self.image_processing.layout(size, kind).tokens
 
     def feature_tokens(self, features: Features) -> int:
         """How many placeholders `features` take.
@@ -147,9 +151,9 @@ class TokenBuilder:
         """
         return self.image_processing.footprint(features).tokens
 
-    def grid(self, size: Size) -> Grid:
+    def grid(self, size: Size, kind: ImageKind = "overview") -> Grid:
         """Which placeholders of an image of `size` cover the whole of it."""
-        return self.image_processing.layout(size).grid
+        return self.image_processing.layout(size, kind).grid
 
     def _turn(self, role: str, messages: Sequence[Numbered], prefix: list[Piece]) -> list[Piece]:
         """A whole turn of the user's or the system's."""
@@ -257,7 +261,7 @@ class TokenBuilder:
             mine = places[at : (at := at + takes.tokens)]
             if len(mine) < takes.tokens:
                 break
-            key, block = visual.key, takes.block
+            key, block = self.image_processing.key(visual), takes.block
             spans.append(
                 ImageSpan(
                     visual,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
+from mm.families.image_budgets import Fit, ImageBudgets, fit
 from mm.families.image_layouts import Layout
 from mm.families.registry import RECALLING, Family
 from mm.families.visual_memory import Block, Recall, TileGrid, block, tile_grid
 from mm.geometry import Size
 from mm.lru_cache import LRUCache
-from mm.types import Features, Image, Visual
+from mm.types import Features, Image, ImageKind, Visual
 from mm.vlm import Memory
 
 if TYPE_CHECKING:
@@ -48,25 +49,47 @@ class ImageProcessing:
     A pickled copy begins with an empty cache.
 
     Args:
-        memory: how images are remembered; None where they cannot be.
+        memory: how images are remembered; None where they cannot be. Memories have no budget.
+        budgets: how much of an image is shown.
     """
 
     def __init__(
-        self, family: Family, config: Any, processor: Any, memory: Memory | None = None
+        self,
+        family: Family,
+        config: Any,
+        processor: Any,
+        memory: Memory | None = None,
+        budgets: ImageBudgets = ImageBudgets(),
     ) -> None:
         self._family = family
         self._config = config
         self._memory = memory
         self._processor = processor
+        self.budgets = budgets
         # the newest always stays: one that is prepared must be there when it is encoded
         self._cache: LRUCache[str, Mapping[str, Tensor]] = LRUCache(_BUDGET, at_least=1)
         self._lock = threading.Lock()
-        self.layout: Callable[[Size], Layout] = lru_cache(1024)(
+        self._apart = budgets.of("overview") != budgets.of("look")
+        self._tile: Callable[[Size], Layout] = lru_cache(1024)(
             partial(family.layout, config, processor)
+        )
+        self._fit: Callable[[Size, ImageKind], tuple[Fit, Layout]] = lru_cache(1024)(
+            partial(fit, family, config, processor, budgets)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._family, self._config, self._processor, self._memory)
+        parts = (self._family, self._config, self._processor, self._memory, self.budgets)
+        return type(self), parts
+
+    def layout(self, size: Size, kind: ImageKind = "overview") -> Layout:
+        """What becomes of an image of `size`, within the budget of its kind."""
+        return self._fit(size, kind)[1]
+
+    def key(self, visual: Visual) -> str:
+        """Equal for what the encoder reads alike: a look may be seen in another size than the same
+        image as an overview."""
+        look = self._apart and isinstance(visual, Image) and visual.kind == "look"
+        return f"{visual.key} look" if look else visual.key
 
     def tensors(self, visual: Visual, key: str) -> Mapping[str, Tensor]:
         """What the encoder takes for one image alone, or for the memory it is remembered by.
@@ -78,7 +101,7 @@ class ImageProcessing:
         if cached is not None:
             return cached
         # two threads may process one image at the same time: that costs less than one lock for all
-        made = self._process(visual.pixels) if isinstance(visual, Image) else self._tiles(visual)
+        made = self._shown(visual) if isinstance(visual, Image) else self._tiles(visual)
         with self._lock:
             self._cache.put(key, made, sum(t.nbytes for t in made.values()))
         return made
@@ -90,7 +113,7 @@ class ImageProcessing:
             ValueError: features, and the model remembers no images; or the image is too narrow.
         """
         if isinstance(visual, Image):
-            layout = self.layout(visual.size)
+            layout = self.layout(visual.size, visual.kind)
             shape = layout.grid.columns, layout.grid.rows
             return Footprint(layout.runs, layout.tokens, layout.patches, shape)
         recall, grid = self._remembered(visual)
@@ -100,8 +123,8 @@ class ImageProcessing:
         return Footprint((tokens,), tokens, patches, part.shape, part)
 
     def cells(self, size: Size) -> Size:
-        """(columns, rows) of the visual tokens that show the whole of an image of `size`."""
-        grid = self.layout(size).grid
+        """(columns, rows) of the visual tokens of an image, or a memory's tile, without a budget."""
+        grid = self._tile(size).grid
         return grid.columns, grid.rows
 
     def _tiles(self, features: Features) -> Mapping[str, Tensor]:
@@ -118,6 +141,14 @@ class ImageProcessing:
         size = features.image.size
         return recall, tile_grid(self._memory, size, self.cells, snapshot=features.snapshot)
 
-    def _process(self, pixels: Pixels) -> Mapping[str, Tensor]:
-        made = self._processor(images=[pixels], return_tensors="pt", **dict(self._family.options))
+    def _shown(self, image: Image) -> Mapping[str, Tensor]:
+        how, _ = self._fit(image.size, image.kind)
+        pixels = image.pixels.resize(how.size) if how.size else image.pixels
+        return self._process(pixels, how.settings)
+
+    def _process(
+        self, pixels: Pixels, settings: Iterable[tuple[str, Any]] = ()
+    ) -> Mapping[str, Tensor]:
+        options = {**dict(self._family.options), **dict(settings)}
+        made = self._processor(images=[pixels], return_tensors="pt", **options)
         return {k: made[k] for k in self._family.tensors if k in made}

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from mm.families.image_budgets import ImageBudgets, shortfall
 from mm.families.registry import Family, family_of, traits_of
 from mm.types import Sampling, user
 
@@ -21,11 +22,18 @@ log = logging.getLogger(__name__)
 _PROBE = "What is here?"
 
 
-def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBuilder:
+def load_builder(
+    folder_or_id: str,
+    *,
+    config: Any = None,
+    budgets: ImageBudgets = ImageBudgets(),
+    **kw: Any,
+) -> TokenBuilder:
     """The builder of a checkpoint, composed of its tokenizer and image processor.
 
     Its `AutoProcessor` is never made, because several of those need torchvision. `kw` goes to
-    transformers' `from_pretrained` (`revision`, `local_files_only`, `token`, ...).
+    transformers' `from_pretrained` (`revision`, `local_files_only`, `token`, ...). Where images
+    cannot come near to `budgets`, a warning says what is nearest.
 
     Raises:
         ValueError: its family is not listed, or its tokenizer lacks a token the family needs.
@@ -42,8 +50,11 @@ def load_builder(folder_or_id: str, *, config: Any = None, **kw: Any) -> TokenBu
         found.image_processor,
         end_ids=found.end_ids,
         sampling=found.sampling,
+        budgets=budgets,
     )
     _check_sizes(builder)
+    for line in shortfall(builder.image_processing.layout, budgets):
+        log.warning("%s: %s", family.name, line)
     return builder
 
 
@@ -55,6 +66,7 @@ def compose(
     *,
     end_ids: Iterable[int] = (),
     sampling: Sampling | None = None,
+    budgets: ImageBudgets = ImageBudgets(),
 ) -> TokenBuilder:
     """A builder from its parts, with the family's template that writes what the tokenizer's does.
 
@@ -70,6 +82,7 @@ def compose(
         end_ids=frozenset(end_ids),
         traits=replace(traits_of(family, config), sampling=sampling),
         safe_tokenizer=SafeTokenizer(tokenizer, family.placeholder, family.markers),
+        budgets=budgets,
     )
     if not tokenizer.chat_template:
         return make()

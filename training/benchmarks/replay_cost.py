@@ -125,7 +125,7 @@ def _shown(vlm: HFVLM, image: Image, region: Region, replays: bool) -> Message:
 
 def _call(vlm: HFVLM, image: Image, region: Region) -> Message:
     box_format = vlm.traits.box_format
-    box = box_format.write(region, vlm.seen_size(image.size))
+    box = box_format.write(region, vlm.seen_size(image.size, image.kind))
     return assistant(ToolCall(ZOOM, {"label": "object", box_format.key: box}))
 
 

@@ -27,8 +27,8 @@ def box_writer(builder: TokenBuilder) -> WriteBox:
     """Boxes as the family of `builder` writes them: four numbers in brackets, in its frame."""
 
     def write(region: Region, image: Image) -> str:
-        numbers = builder.traits.box_format.write(region, builder.seen_size(image.size))
-        return json.dumps(numbers)
+        seen = builder.seen_size(image.size, image.kind)
+        return json.dumps(builder.traits.box_format.write(region, seen))
 
     return write
 

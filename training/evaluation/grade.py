@@ -35,7 +35,8 @@ def read_box(answer: str | None, item: Item, vlm: VLM) -> Region | None:
     numbers = parse_box(answer or "")
     if numbers is None or not item.sample.images:
         return None
+    image = item.sample.images[0]
     try:
-        return vlm.traits.box_format.read(numbers, vlm.seen_size(item.sample.images[0].size))
+        return vlm.traits.box_format.read(numbers, vlm.seen_size(image.size, image.kind))
     except ValueError:
         return None

@@ -146,7 +146,7 @@ class Explorer:
         images = attempt.branch.sample.images
         if not images:
             return ()
-        seen = self.vlm.seen_size(images[0].size)
+        seen = self.vlm.seen_size(images[0].size, images[0].kind)
         written = attempt.written.partition("<answer>")[0]
         return tuple(parse_boxes(written, self.vlm.traits.box_format, seen))
 
