@@ -10,16 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mm.errors import UserError
 from mm.geometry import Size
 from mm.types import ImageKind
 
 from .image_layouts import Layout
-
-if TYPE_CHECKING:
-    from .registry import Family
 
 NEAR = 0.15
 """A number of visual tokens within this share of what was asked for is what was asked for."""
@@ -93,25 +90,38 @@ class Fit:
     settings: tuple[tuple[str, Any], ...] = ()
 
 
+LayoutOf = Callable[[Any, Any, Size], Layout]
+"""From (config, image processor, image's size) to its layout."""
+
 Fits = Callable[[Any, Any, Size, ImageBudget], Iterable[Fit]]
 """From (config, image processor, image's size, budget) to what the processor can do, best first."""
 
 
 def fit(
-    family: Family, config: Any, processor: Any, budgets: ImageBudgets, size: Size, kind: ImageKind
+    layout: LayoutOf,
+    fits: Fits,
+    config: Any,
+    processor: Any,
+    budgets: ImageBudgets,
+    size: Size,
+    kind: ImageKind,
 ) -> tuple[Fit, Layout]:
     """How an image of `size` is given to `processor`, and what becomes of it.
+
+    `layout` and `fits` are the family's.
 
     Raises:
         ValueError: the image is too narrow for the processor.
     """
     budget = budgets.of(kind)
-    plain = family.layout(config, processor, size)
+    plain = layout(config, processor, size)
     if budget == ImageBudget():
         return Fit(), plain
-    fits = family.fits(config, processor, size, budget)
-    found = [(one, _laid_out(family, config, processor, one, size)) for one in fits]
-    return min([*found, (Fit(), plain)], key=lambda each: _miss(budget, plain, each[1]))
+    found = [(Fit(), plain)]
+    for one in fits(config, processor, size, budget):
+        changed = _Changed(processor, dict(one.settings))
+        found.append((one, layout(config, changed, one.size or size)))
+    return min(found, key=lambda each: _miss(budget, plain, each[1]))
 
 
 def shortfall(layout: Callable[[Size, ImageKind], Layout], budgets: ImageBudgets) -> list[str]:
@@ -132,10 +142,6 @@ def shortfall(layout: Callable[[Size, ImageKind], Layout], budgets: ImageBudgets
 
 
 _NAMES: Mapping[ImageKind, str] = {"overview": "image", "look": "look"}
-
-
-def _laid_out(family: Family, config: Any, processor: Any, one: Fit, size: Size) -> Layout:
-    return family.layout(config, _Changed(processor, dict(one.settings)), one.size or size)
 
 
 def _miss(budget: ImageBudget, plain: Layout, layout: Layout) -> tuple[float, float]:
@@ -174,7 +180,8 @@ def qwen(config: Any, processor: Any, size: Size, budget: ImageBudget) -> Iterab
     if budget.max_pixels:
         yield _edges(min(budget.min_pixels or low, budget.max_pixels), budget.max_pixels)
     elif budget.min_pixels:
-        yield _edges(budget.min_pixels, max(budget.min_pixels, high))
+        # whole patches need room between the bounds
+        yield _edges(budget.min_pixels, max(2 * budget.min_pixels, high))
 
 
 def _edges(low: int, high: int) -> Fit:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mm.errors import ModelUnavailable
+from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import FAMILIES, family_of
 from mm.tokens.torchvision_compat import hide_broken_torchvision
 
@@ -35,6 +36,10 @@ def load(
     threads: int | None = None,
     quantize: str | None = None,
     memory: int | None = None,
+    max_pixels: int | None = None,
+    min_pixels: int | None = None,
+    visual_tokens: int | None = None,
+    look_visual_tokens: int | None = None,
 ) -> HFVLM | GenericVLM:
     """The model called `name`, ready to answer.
 
@@ -53,13 +58,21 @@ def load(
         quantize: "4bit" or "8bit" weights of the language model, through bitsandbytes.
         memory: bytes that conversations in progress and caches may take together; None plans with
             what is free once the weights are loaded. Requests wait where they do not fit.
+        max_pixels, min_pixels: bounds on the area in which the model sees an image; of every image
+            for which no number of visual tokens is given. None leaves it to the checkpoint.
+        visual_tokens: about so many for each image but looks; the family's nearest, with a warning
+            where that is far off.
+        look_visual_tokens: about so many for each look, an image cut from another.
 
     Raises:
         ModelUnavailable: missing, gated, offline, too large, or of a kind that is not supported;
             the message says the remedy.
-        ValueError: no such dtype, or no such `quantize`.
+        ValueError: no such dtype, no such `quantize`, or a number that is not positive.
     """
-    options = LoadOptions(device, dtype, adapter, trust_remote_code, threads, quantize, memory)
+    budgets = ImageBudgets(max_pixels, min_pixels, visual_tokens, look_visual_tokens)
+    options = LoadOptions(
+        device, dtype, adapter, trust_remote_code, threads, quantize, memory, budgets
+    )
     with no_collecting():
         return _load(name, options)
 
@@ -93,7 +106,7 @@ def _listed(name: str, checkpoint: Checkpoint, placement: Placement, options: Lo
 
     kw = {"local_files_only": True, "trust_remote_code": options.trust_remote_code}
     try:
-        builder = load_builder(str(checkpoint.folder), **kw)
+        builder = load_builder(str(checkpoint.folder), budgets=options.budgets, **kw)
     except Exception as error:  # a tokenizer or a config from elsewhere can make it raise anything
         raise ModelUnavailable(f"{name}: {why(error)}") from error
     model = read_weights(checkpoint, placement, trust_remote_code=options.trust_remote_code)

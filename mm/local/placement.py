@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mm.errors import ModelUnavailable, first_line
+from mm.families.image_budgets import ImageBudgets
 
 from .checkpoints import Checkpoint
 from .precision import default_dtype, name_of, why_slow
@@ -31,6 +32,7 @@ class LoadOptions:
     threads: int | None = None
     quantize: str | None = None
     memory: int | None = None
+    budgets: ImageBudgets = ImageBudgets()
 
 
 @dataclass(frozen=True)

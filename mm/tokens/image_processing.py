@@ -74,7 +74,7 @@ class ImageProcessing:
             partial(family.layout, config, processor)
         )
         self._fit: Callable[[Size, ImageKind], tuple[Fit, Layout]] = lru_cache(1024)(
-            partial(fit, family, config, processor, budgets)
+            partial(fit, family.layout, family.fits, config, processor, budgets)
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,7 +123,7 @@ class ImageProcessing:
         return Footprint((tokens,), tokens, patches, part.shape, part)
 
     def cells(self, size: Size) -> Size:
-        """(columns, rows) of the visual tokens of an image, or a memory's tile, without a budget."""
+        """(columns, rows) of the visual tokens of an image, or a tile, without a budget."""
         grid = self._tile(size).grid
         return grid.columns, grid.rows
 
