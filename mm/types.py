@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,8 @@ from .geometry import WHOLE, Region, Size
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
+
+_TAG = re.compile(r"</?\w+>")
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -315,3 +318,9 @@ class Generation:
     logprobs: tuple[float, ...] = field(default=(), repr=False)
     cost: Cost = Cost()
     finish: Finish = "stop"
+
+    @property
+    def speaks(self) -> bool:
+        """Whether there is text outside of thoughts, calls and tags; most replies have some."""
+        texts = (p.text for p in self.message.parts if isinstance(p, Text))
+        return any(_TAG.sub("", text).strip() for text in texts)

@@ -36,5 +36,5 @@ def test_one_direct_question_moves_little_between_files():
     ask = trips.direct_question()
     with trips.recorded() as trip:
         ask()
-    assert len(trip.files) <= 28
-    assert trip.moves.total() <= 106
+    assert len(trip.files) <= 26
+    assert trip.moves.total() <= 102  # one or two depend on which thread is first

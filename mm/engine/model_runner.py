@@ -137,6 +137,18 @@ class ModelRunner:
         )
         return out.last_hidden_state
 
+    def forward_prompt(
+        self,
+        ids: Sequence[int],
+        start: int,
+        features: Sequence[ImageFeatures],
+        positions: Tensor,
+        cache: Any,
+    ) -> Tensor:
+        """Hidden states (1, T, D) for `ids`, which stand from `start` on, with their images."""
+        embeds, extra = self.inputs(ids, start, features)
+        return self.forward(embeds, positions, cache, **extra)
+
     def axes(self, positions: Tensor) -> Tensor:
         """Positions (B, T) on the axes of the family: three, (3, B, T), or none, (B, T)."""
         if self.family.mrope and positions.dim() == 2:

@@ -20,6 +20,7 @@ class Prefill:
 
     def __init__(self, runner: ModelRunner, prefixes: PrefixCache, encoder: EncoderCache) -> None:
         self._runner = runner
+        self._batches_prompts = runner.batches_prompts
         self._prefixes = prefixes
         self._encoder = encoder
 
@@ -32,7 +33,7 @@ class Prefill:
             budget: ids that a forward may compute.
             positions: how many keys and values, padding included, may be copied for it.
         """
-        if not self._runner.batches_prompts:
+        if not self._batches_prompts:
             return [first]
         return companions(first, others, budget, self._start, positions)
 
@@ -82,9 +83,8 @@ class Prefill:
 
     def _compute(self, prompt: Prompt, start: int, stop: int) -> Tensor:
         ids, features = prompt.tokens.ids[start:stop], prompt.features_until(stop)
-        embeds, extra = self._runner.inputs(ids, start, features)
         at = prompt.positions[..., start:stop]
-        return self._runner.forward(embeds, at, prompt.cache, **extra)
+        return self._runner.forward_prompt(ids, start, features, at, prompt.cache)
 
     def _advance_group(self, group: Sequence[Prompt], budget: int, others: Iterable[Prompt]) -> int:
         lengths = [len(prompt.tokens.ids) for prompt in group]

@@ -18,8 +18,8 @@ THINK = (
 
 def direct(session: Session) -> Branch:
     """Ask once; a reply that says nothing is opened for its answer."""
-    session.generate()
-    return force_answer(session)
+    written = session.generate()
+    return session.branch if written.speaks else force_answer(session)
 
 
 def think(session: Session, *, instruction: str = THINK) -> Branch:

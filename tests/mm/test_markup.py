@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from mm.errors import ModelError
 from mm.markup import parse_parts, render_parts
 from mm.scripted import ScriptedVLM
-from mm.types import Image, Part, Sampling, Text, Thinking, ToolCall, user
+from mm.types import (
+    Generation,
+    Image,
+    Message,
+    Part,
+    Sampling,
+    Text,
+    Thinking,
+    ToolCall,
+    user,
+)
 from mm.vlm import Traits
 
 CALL = '<tool_call>\n{"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}\n</tool_call>'
@@ -221,3 +231,18 @@ def test_calls_in_xml_are_read(written: str, arguments: dict[str, object]) -> No
 def test_xml_that_is_no_call_stays_text(body: str) -> None:
     written = f"<tool_call>\n{body}\n</tool_call>"
     assert parse_parts(written) == (Text(written),)
+
+
+@pytest.mark.parametrize(
+    ("parts", "speaks"),
+    [
+        pytest.param([Text("It is red.")], True, id="text"),
+        pytest.param([Thinking("Hm."), Text("<answer>K</answer>")], True, id="in tags"),
+        pytest.param([Thinking("Hm."), Text("\n")], False, id="a thought alone"),
+        pytest.param([Text("<answer></answer>")], False, id="empty tags"),
+        pytest.param([], False, id="nothing"),
+        pytest.param([Text("<")], True, id="no tag"),
+    ],
+)
+def test_a_reply_speaks_where_it_has_text_outside_of_thoughts_and_tags(parts, speaks):
+    assert Generation(Message("assistant", tuple(parts))).speaks == speaks
