@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import mm
 from mm.errors import UserError
+from mm.families.image_budgets import ImageBudgets
 from mm.remote.connect import BASE_URL, connect
 
 if TYPE_CHECKING:
@@ -28,6 +29,21 @@ class ModelChoice:
     base_url: str | None = None
     processor: str | None = None
     quantize: str | None = None
+    max_pixels: int | None = None
+    min_pixels: int | None = None
+    visual_tokens: int | None = None
+    look_visual_tokens: int | None = None
+
+    @property
+    def budgets(self) -> ImageBudgets:
+        """How much of an image the model is shown.
+
+        Raises:
+            UserError: a number is not positive, or the bounds cross.
+        """
+        return ImageBudgets(
+            self.max_pixels, self.min_pixels, self.visual_tokens, self.look_visual_tokens
+        )
 
     def load(self) -> mm.VLM:
         """The model, ready to answer.
@@ -44,6 +60,10 @@ class ModelChoice:
                 dtype=self.dtype,
                 adapter=self.adapter,
                 quantize=self.quantize,
+                max_pixels=self.max_pixels,
+                min_pixels=self.min_pixels,
+                visual_tokens=self.visual_tokens,
+                look_visual_tokens=self.look_visual_tokens,
             )
         return connect(self.name, base_url=self.base_url or BASE_URL, processor=self.processor)
 
@@ -58,6 +78,7 @@ class ModelChoice:
             "dtype": self.dtype,
             "adapter": self.adapter,
             "quantize": self.quantize,
+            **self.budgets.given,
         }
         there = {"base-url": self.base_url, "processor": self.processor}
         if self.backend == "local" and any(there.values()):
@@ -66,5 +87,5 @@ class ModelChoice:
             raise UserError(f"{_flags(here)}: with --backend openai that is the server's to choose")
 
 
-def _flags(values: Mapping[str, str | None]) -> str:
-    return ", ".join(f"--{name}" for name, value in values.items() if value)
+def _flags(values: Mapping[str, object]) -> str:
+    return ", ".join(f"--{name.replace('_', '-')}" for name, value in values.items() if value)

@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from .errors import ModelError
 from .parallel import in_order
 from .trace import Branch, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
-from .vlm import VLM, Cancelled
+from .vlm import VLM, Cancelled, sampling_of
 
 _log = logging.getLogger(__name__)
 _NEXT_REPLY = 1_000_003  # far from the seeds of forks, which are counted
@@ -202,12 +202,16 @@ def run(
     sample: Sample,
     vlm: VLM,
     *,
-    sampling: Sampling = Sampling(),
+    sampling: Sampling | None = None,
     observer: Observer | None = None,
     cancel: Cancelled | None = None,
 ) -> Trace:
-    """Answer `sample` with `strategy`; a model's failure becomes `trace.error`, bugs are raised."""
-    trace = Trace(sample, strategy=name_of(strategy))
+    """Answer `sample` with `strategy`; a model's failure becomes `trace.error`, bugs are raised.
+
+    `sampling` None takes the checkpoint's own, which is greedy where its authors recommend nothing.
+    """
+    sampling = sampling_of(vlm.traits) if sampling is None else sampling
+    trace = Trace(sample, strategy=name_of(strategy), settings=_settings(vlm, sampling))
     session = Session(trace, vlm, sampling=sampling, observer=observer, cancel=cancel)
     try:
         trace.chosen = strategy(session).leaf
@@ -217,6 +221,14 @@ def run(
     if observer:
         observer(Event("done", trace=trace))
     return trace
+
+
+def _settings(vlm: VLM, sampling: Sampling) -> dict[str, object]:
+    return {
+        "model": vlm.name,
+        "sampling": {**asdict(sampling), "stop": list(sampling.stop)},
+        "budgets": dict(vlm.traits.budgets),
+    }
 
 
 def run_many(
@@ -242,7 +254,7 @@ def _either(one: Cancelled, other: Cancelled) -> bool:
 
 
 def stream(
-    strategy: Strategy, sample: Sample, vlm: VLM, *, sampling: Sampling = Sampling()
+    strategy: Strategy, sample: Sample, vlm: VLM, *, sampling: Sampling | None = None
 ) -> Generator[Event]:
     """Events as they happen, the last one "done" with the trace; closing it stops the model."""
     events: queue.SimpleQueue[Event | BaseException] = queue.SimpleQueue()

@@ -178,13 +178,18 @@ class Branch:
 
 @dataclass
 class Trace:
-    """All that happened while one sample was answered; the only mutable record."""
+    """All that happened while one sample was answered; the only mutable record.
+
+    `settings` is what was chosen for it besides the strategy: the model, the sampling, and budgets
+    of images.
+    """
 
     sample: Sample
     strategy: str = ""
     steps: list[Step] = field(default_factory=list)
     chosen: int | None = None
     error: str | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def add(self, step: Step) -> int:
         """Append `step` and return its index.

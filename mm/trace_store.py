@@ -155,6 +155,7 @@ def _line(trace: Trace) -> bytes:
         "steps": [_step(step) for step in trace.steps],
         "chosen": trace.chosen,
         "error": trace.error,
+        "settings": dict(trace.settings),
     }
     try:
         return json.dumps(row).encode() + b"\n"
@@ -168,7 +169,10 @@ def _read_trace(row: dict[str, Any], images: _Images) -> Trace:
     sample = Sample(
         sample["id"], prompt, sample["target"], tuple(sample["choices"]), sample["tags"]
     )
-    trace = Trace(sample, row["strategy"], chosen=row["chosen"], error=row["error"])
+    settings = row.get("settings", {})  # traces of older versions have none
+    trace = Trace(
+        sample, row["strategy"], chosen=row["chosen"], error=row["error"], settings=settings
+    )
     for step in row["steps"]:
         trace.add(_read_step(step, images))
     if trace.chosen is not None and not 0 <= trace.chosen < len(trace.steps):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from .errors import UserError
 from .geometry import WHOLE, Region, Size
 
 if TYPE_CHECKING:
@@ -255,6 +257,9 @@ class Sampling:
         presence_penalty, frequency_penalty: taken off the logits of tokens in the reply, once, and
             for each time they occur in it.
         stop: a string that ends the reply, and stays in it.
+
+    Raises:
+        UserError: a number is out of its bounds; the message has them.
     """
 
     max_tokens: int = 512
@@ -267,6 +272,22 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        bounds = {  # name: (least, most), as OpenAI and vLLM have them
+            "temperature": (0.0, math.inf),
+            "top_p": (math.ulp(0.0), 1.0),
+            "top_k": (0, math.inf),
+            "min_p": (0.0, 1.0),
+            "repetition_penalty": (math.ulp(0.0), math.inf),
+            "presence_penalty": (-2.0, 2.0),
+            "frequency_penalty": (-2.0, 2.0),
+        }
+        for name, (low, high) in bounds.items():
+            if not low <= (value := getattr(self, name)) <= high or value == math.inf:
+                least = "over 0" if 0 < low < 1e-9 else f"{low:g} or more"
+                most = f", {high:g} or less" if high < math.inf else ""
+                raise UserError(f"{name} must be {least}{most}, got {value}")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from .geometry import BoxFormat, Size
 from .types import (
@@ -98,6 +98,7 @@ class Traits:
         memory: how it remembers images; None for a model whose features are no grid.
         sampling: how its authors sample, by its generation config; None where that is silent. Only
             a recommendation: `generate` samples as it is asked to.
+        budgets: bounds on images that it was loaded with, by the names of `mm.load`.
     """
 
     box_format: BoxFormat = BoxFormat()
@@ -106,6 +107,16 @@ class Traits:
     aim: Aim | None = None
     memory: Memory | None = None
     sampling: Sampling | None = None
+    budgets: tuple[tuple[str, int], ...] = ()
+
+
+def sampling_of(traits: Traits, given: Mapping[str, Any] | None = None) -> Sampling:
+    """How a checkpoint's authors sample, with what is `given` in its place; else greedy.
+
+    Raises:
+        UserError: a number is out of its bounds.
+    """
+    return replace(traits.sampling or Sampling(), **(given or {}))
 
 
 def check_on_token(on_token: OnToken | None, conversations: Sequence[Conversation]) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mm
 from app.errors import DEBUG, check_file, tell
@@ -16,22 +18,27 @@ from app.terminal import spinner
 from mm.errors import UserError, quote
 from mm.local.load import no_collecting
 from mm.trace_store import append_trace, check_folder
+from mm.vlm import sampling_of
 
 
 @dataclass(frozen=True)
 class How:
-    """How to answer: the same for one question and for a batch."""
+    """How to answer: the same for one question and for a batch.
+
+    `sampling` is what was said of it; what was not is the checkpoint's own.
+    """
 
     model: ModelChoice = ModelChoice()
     strategy: str = "direct"
-    sampling: mm.Sampling = field(default_factory=mm.Sampling)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     choices: tuple[str, ...] = ()
     save_trace: Path | None = None
+    system: str | None = None
 
     @property
     def facts(self) -> dict[str, object]:
         """What an answer depends on besides its question, for answers that are continued."""
-        model, sampling = self.model, self.sampling
+        model = self.model
         return {
             "model": model.name,
             "backend": model.backend,
@@ -40,9 +47,9 @@ class How:
             "dtype": model.dtype,
             "strategy": self.strategy,
             "choices": list(self.choices),
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "seed": sampling.seed,
+            "system": self.system,
+            "sampling": dict(self.sampling),
+            "budgets": model.budgets.given,
         }
 
     def function(self) -> mm.Strategy:
@@ -80,11 +87,11 @@ def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm
     files, question = _split(words)
     strategy = how.function()
     _check_outputs(how.save_trace, draw)
-    sample = mm.question(question, *files, choices=how.choices)
+    sample = mm.question(question, *files, choices=how.choices, system=how.system)
     with spinner(f"loading {how.model.name}", quiet=quiet):
         vlm = how.model.load()
     with spinner("looking", quiet=quiet):
-        trace = mm.run(strategy, sample, vlm, sampling=how.sampling)
+        trace = mm.run(strategy, sample, vlm, sampling=sampling_of(vlm.traits, how.sampling))
     keep(trace, how.save_trace)
     if draw:
         _draw(trace, draw)

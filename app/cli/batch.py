@@ -27,6 +27,7 @@ from app.terminal import progress, spinner
 from mm.errors import UserError, quote
 from mm.parallel import in_order
 from mm.trace_store import check_folder
+from mm.vlm import sampling_of
 from training.data import Access
 from training.data.formats.declaration import HARMLESS, IMAGES, images_of, is_empty, reason_of
 from training.data.images import open_row_image
@@ -199,7 +200,8 @@ def _answer(
     except UserError as error:
         return {**_asked(row, how), **failure_json(error)}, None
     strategy = mm.insist(strategy) if sample.choices else strategy
-    trace = mm.run(strategy, sample, vlm, sampling=how.sampling, cancel=cancelled)
+    sampling = sampling_of(vlm.traits, how.sampling)
+    trace = mm.run(strategy, sample, vlm, sampling=sampling, cancel=cancelled)
     return {**_asked(row, how), **as_json(trace)}, trace
 
 
@@ -223,7 +225,7 @@ def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
         raise UserError(f"row {row.number}: {error}") from None
     id = row.fields.get("id")
     named_id = None if id is None else str(id)
-    return mm.question(question, *images, id=named_id, choices=how.choices)
+    return mm.question(question, *images, id=named_id, choices=how.choices, system=how.system)
 
 
 def _refuse_unread(row: Row) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from app.model_choice import ModelChoice
 from mm.errors import UserError
 
-from .options import AbsolutePaths, Ignore, Model, Urls, split
+from .options import BUDGETS, AbsolutePaths, Ignore, Urls, split, takes_model
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
@@ -26,11 +27,13 @@ Purpose = Literal["sft", "dpo", "grpo"]
 
 
 @data.command()
+@takes_model("model", *BUDGETS)
 def inspect(
+    *,
+    choice: ModelChoice,
     file: File,
     row: Annotated[int, typer.Option(min=1, help="Which row, from 1.")] = 1,
     html: Annotated[Path | None, typer.Option(help="Write it as a page instead.")] = None,
-    model: Model = "tiny",
     format: Format = "auto",
     ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
@@ -44,7 +47,7 @@ def inspect(
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
     if row > len(rows):
         raise UserError(f"{file} has {len(rows)} rows: there is no row {row}")
-    builder = builder_of(model)
+    builder = builder_of(choice)
     one = rows.shown_to(builder)[row - 1]
     titled = [
         (f"{one.id} {side}".strip(), inspect_row.pieces(builder, said, one))
@@ -60,13 +63,15 @@ def inspect(
 
 
 @data.command()
+@takes_model("model", *BUDGETS)
 def check(
+    *,
+    choice: ModelChoice,
     file: File,
     purpose: Annotated[
         Purpose | None,
         typer.Option("--for", help="What the rows are for; told by the first that can be read."),
     ] = None,
-    model: Model = "tiny",
     format: Format = "auto",
     ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
@@ -77,7 +82,7 @@ def check(
     from training.finetune.setup import with_progress_bar
     from training.trainers.row_builders import ROW_BUILDERS
 
-    builder = builder_of(model)
+    builder = builder_of(choice)
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls).shown_to(builder)
     purpose = purpose or _guessed(rows)
     bad = 0
@@ -121,10 +126,12 @@ def convert(
 
 
 @data.command()
+@takes_model("model", *BUDGETS)
 def stats(
+    *,
+    choice: ModelChoice,
     file: File,
     plot: Annotated[Path | None, typer.Option(help="Write them as one PNG too.")] = None,
-    model: Model = "tiny",
     format: Format = "auto",
     ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
@@ -136,7 +143,7 @@ def stats(
     from training.finetune.setup import with_progress_bar
 
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
-    builder = builder_of(model)
+    builder = builder_of(choice)
     each = partial(made.facts_of, builder)
     found = list(with_progress_bar(rows.shown_to(builder).each(each), len(rows), "reading"))
     refuse(found)
@@ -157,9 +164,10 @@ def opened(
     return read_data(file, dialect=format, access=access, ignore=split(ignore))
 
 
-def builder_of(model: str) -> TokenBuilder:
+def builder_of(choice: ModelChoice) -> TokenBuilder:
     """The token builder of a model whose weights are not loaded."""
     from mm.local.checkpoints import find
     from mm.tokens.loading import load_builder
 
-    return load_builder(str(find(model)), local_files_only=True)
+    folder = str(find(choice.name))
+    return load_builder(folder, budgets=choice.budgets, local_files_only=True)

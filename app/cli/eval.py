@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from app.errors import check_file
 from mm.errors import quote
 from mm.session import Strategy
+from mm.types import Sampling
 from mm.vlm import VLM
 from training.data import SUFFIXES, Access, is_data
 from training.evaluation.controls import conditions_of
@@ -43,6 +44,8 @@ class Evaluation:
         ignore: columns of a file that are left unread.
         out: the table as JSON.
         show_errors: ten wrong answers as one PNG.
+        sampling: greedy unless told; its seed is `seed`.
+        system: a message before every question.
     """
 
     target: str
@@ -59,6 +62,8 @@ class Evaluation:
     out: Path | None = None
     show_errors: Path | None = None
     threads: int = 8
+    sampling: Sampling = Sampling()
+    system: str | None = None
 
     def suites(self) -> list[Suite]:
         """The questions.
@@ -93,7 +98,12 @@ class Evaluation:
         """What the table depends on."""
         asked = {"seed": self.seed, "limit": self.limit, "model": self.model}
         level = {"level": self.hardness} if self.target == "tabletop" else {}
-        return {**asked, "adapter": self.adapter, **place_of(vlm), **level}
+        how = {
+            "system": self.system,
+            "sampling": asdict(self.sampling),
+            "budgets": dict(vlm.traits.budgets),
+        }
+        return {**asked, "adapter": self.adapter, **place_of(vlm), **level, **how}
 
 
 def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:
@@ -136,12 +146,15 @@ def _measure(
         for condition in conditions_of(suite, strategies, controls=asked.controls)
     ]
     watch = sheet.watch if asked.show_errors else None
-    return measure(plan, vlm, measured, seed=asked.seed, threads=asked.threads, watch=watch)
+    said = {"sampling": asked.sampling, "system": asked.system}
+    return measure(plan, vlm, measured, seed=asked.seed, threads=asked.threads, watch=watch, **said)
 
 
 def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> None:
     level = f"level {about['level']}, seed {about['seed']}, " if "level" in about else ""
-    title = f"{Path(asked.target).name}: {level}model {about['model']}, greedy"
+    hot = asked.sampling.temperature
+    heat = f"temperature {hot:g}" if hot else "greedy"
+    title = f"{Path(asked.target).name}: {level}model {about['model']}, {heat}"
     print_table(title, measured.rows, measured.pairs)
     if asked.out:
         command = shlex.join(["mm", *sys.argv[1:]])

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import mm
 from app.model_choice import ModelChoice
+from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import family_of
 from mm.local.checkpoints import find, inspect
 from mm.local.precision import fast_line
 from mm.remote.connect import BASE_URL, connect
+from mm.vlm import sampling_of
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
@@ -41,7 +43,11 @@ def print_info(choice: ModelChoice) -> None:
         ModelUnavailable: there is no such model.
     """
     choice.check()
-    facts = model_facts(choice.name) if choice.backend == "local" else served_facts(choice)
+    facts = (
+        model_facts(choice.name, choice.budgets)
+        if choice.backend == "local"
+        else served_facts(choice)
+    )
     print(table({"python": platform.python_version(), **versions()}))
     print(table(machine()), end="\n\n")
     print(table(facts))
@@ -65,7 +71,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def model_facts(name: str) -> dict[str, str]:
+def model_facts(name: str, budgets: ImageBudgets = ImageBudgets()) -> dict[str, str]:
     """How big the model is, how it writes boxes, and what pictures cost.
 
     Raises:
@@ -84,7 +90,7 @@ def model_facts(name: str) -> dict[str, str]:
 
         return {**facts, "family": f"not listed: {WITHOUT}"}
     try:
-        builder = load_builder(str(checkpoint.folder), local_files_only=True)
+        builder = load_builder(str(checkpoint.folder), budgets=budgets, local_files_only=True)
     except (OSError, ValueError) as error:
         raise mm.ModelUnavailable(f"{name}: {error}") from error
     return {**facts, **_use(builder.traits), **_pictures(builder)}
@@ -110,6 +116,7 @@ def _use(traits: mm.Traits) -> dict[str, str]:
         "boxes": box_line(traits.box_format),
         "crop rule": traits.crop_rule,
         "tool calls": "yes" if traits.calls_tools else "no: asked where, then cropped",
+        "sampling": sampling_line(sampling_of(traits)),
     }
 
 
@@ -119,6 +126,14 @@ def _pictures(builder: TokenBuilder) -> dict[str, str]:
         seen, cost = builder.seen_size(size), builder.visual_tokens(size)
         pictures[_by(size)] = f"seen as {_by(seen)}, {cost} visual tokens"
     return pictures
+
+
+def sampling_line(sampling: mm.Sampling) -> str:
+    """What the checkpoint's authors sample with, where a person says nothing of it."""
+    usual = mm.Sampling(temperature=sampling.temperature)
+    said = {k: v for k, v in vars(sampling).items() if v != getattr(usual, k)}
+    heat = {"temperature": sampling.temperature} if sampling.temperature else {}
+    return ", ".join(f"{k} {v}" for k, v in {**heat, **said}.items()) or "greedy"
 
 
 def box_line(box_format: mm.BoxFormat) -> str:

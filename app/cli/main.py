@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,13 +20,16 @@ from mm.errors import UserError
 from .bench import bench
 from .data import data
 from .options import (
+    BUDGETS,
     AbsolutePaths,
     Ignore,
     Strategy,
+    System,
     Threads,
     Urls,
     split,
     takes_model,
+    takes_sampling,
 )
 from .train import train
 
@@ -64,9 +67,11 @@ def run(arguments: list[str]) -> int:
 
 @cli.command()
 @takes_model()
+@takes_sampling
 def ask(
     *,
     choice: ModelChoice,
+    sampling: dict[str, Any],
     words: Annotated[
         list[str] | None,
         typer.Argument(metavar="FILES QUESTION", help="Images, then the question in quotes."),
@@ -88,7 +93,7 @@ def ask(
     ] = None,
     threads: Threads = 8,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    system: System = None,
     seed: Annotated[int, typer.Option(help="For a temperature over 0.")] = 0,
 ) -> None:
     """Ask a question about one image or several: the reply, where it looked, what it cost."""
@@ -99,7 +104,8 @@ def ask(
     how = How(
         model=choice,
         strategy=strategy,
-        sampling=mm.Sampling(max_tokens=max_tokens, temperature=temperature, seed=seed),
+        sampling={"max_tokens": max_tokens, "seed": seed, **sampling},
+        system=system,
         choices=tuple(split(choices)),
         save_trace=save_trace,
     )
@@ -115,7 +121,7 @@ def ask(
 
 
 @cli.command()
-@takes_model("model", "backend", "base_url", "processor")
+@takes_model("model", "backend", "base_url", "processor", *BUDGETS)
 def info(
     choice: ModelChoice,
 ) -> None:
@@ -145,9 +151,11 @@ def demo(
 
 @cli.command("eval")
 @takes_model()
+@takes_sampling
 def evaluate(
     *,
     choice: ModelChoice,
+    sampling: dict[str, Any],
     target: Annotated[str, typer.Argument(help="tabletop, or your questions as .csv or .jsonl.")],
     task: Annotated[str | None, typer.Option(help="Tasks: a,b; all by default.")] = None,
     strategy: Annotated[str, typer.Option(help="Strategies to compare: a,b.")] = "direct",
@@ -163,6 +171,8 @@ def evaluate(
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
     threads: Threads = 8,
+    system: System = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
 ) -> None:
     """How often strategies are right, with 95 % intervals, costs and controls."""
     from training.data import Access
@@ -184,5 +194,7 @@ def evaluate(
         out=out,
         show_errors=show_errors,
         threads=threads,
+        sampling=mm.Sampling(max_tokens=max_tokens, seed=seed, **sampling),
+        system=system,
     )
     raise typer.Exit(run_eval(asked, choice.load))

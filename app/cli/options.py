@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.model_choice import BackendName, DtypeName, ModelChoice
+from mm.types import Sampling
 
 Model = Annotated[str, typer.Option(help="`tiny`, a hub id, or a local folder.")]
 Device = Annotated[
@@ -38,6 +39,16 @@ Quantize = Annotated[
     Literal["4bit", "8bit"] | None,
     typer.Option(help="The decoder's weights in fewer bits; needs bitsandbytes."),
 ]
+MaxPixels = Annotated[
+    int | None, typer.Option(min=1, help="The largest area, in pixels, an image is seen in.")
+]
+MinPixels = Annotated[
+    int | None, typer.Option(min=1, help="The smallest; smaller images are enlarged.")
+]
+VisualTokens = Annotated[
+    int | None, typer.Option(min=1, help="About so many for each image, but not for looks.")
+]
+LookVisualTokens = Annotated[int | None, typer.Option(min=1, help="About so many for each look.")]
 AbsolutePaths = Annotated[
     bool,
     typer.Option("--allow-absolute-paths", help="Rows may name images outside their folder."),
@@ -49,6 +60,7 @@ Threads = Annotated[int, typer.Option(min=1, help="Questions asked at a time.")]
 Urls = Annotated[
     bool, typer.Option("--allow-urls", help="Rows may name images on the web: downloaded.")
 ]
+System = Annotated[str | None, typer.Option(help="A system message before each question.")]
 Strategy = Annotated[
     str,
     typer.Option(
@@ -67,8 +79,48 @@ _MODEL_FLAGS: dict[str, Any] = {
     "backend": Backend,
     "base_url": BaseUrl,
     "processor": Processor,
+    "max_pixels": MaxPixels,
+    "min_pixels": MinPixels,
+    "visual_tokens": VisualTokens,
+    "look_visual_tokens": LookVisualTokens,
 }
+BUDGETS = ("max_pixels", "min_pixels", "visual_tokens", "look_visual_tokens")
 _DEFAULTS = {"model": ModelChoice.name, "backend": ModelChoice.backend}
+
+
+_SAMPLING_FLAGS: dict[str, Any] = {
+    "temperature": Annotated[
+        float | None, typer.Option(min=0.0, help="0 is greedy. These: the checkpoint's own, else.")
+    ],
+    "top_p": Annotated[float | None, typer.Option(help="The likeliest of this probability.")],
+    "top_k": Annotated[int | None, typer.Option(help="The so many likeliest; 0 for all.")],
+    "min_p": Annotated[float | None, typer.Option(help="Of so much of the likeliest one's.")],
+    "repetition_penalty": Annotated[float | None, typer.Option(help="1 changes nothing.")],
+    "presence_penalty": Annotated[float | None, typer.Option(help="-2 to 2; 0 changes nothing.")],
+    "frequency_penalty": Annotated[float | None, typer.Option(help="-2 to 2; 0 changes nothing.")],
+}
+
+
+def takes_sampling(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the flags of sampling; it gets those that were given as one `sampling`."""
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        said = {name: given.pop(name) for name in _SAMPLING_FLAGS}
+        chosen = {name: value for name, value in said.items() if value is not None}
+        Sampling(**chosen)  # out of bounds: told before a model is loaded
+        return command(sampling=chosen, **given)
+
+    own = signature(command, eval_str=True).parameters.values()
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "sampling"]
+    flags = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, kind in _SAMPLING_FLAGS.items()
+    ]
+    made: Any = run
+    made.__signature__ = Signature([*own, *flags])
+    made.__annotations__ = {}
+    return made
 
 
 def takes_model(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -97,7 +97,7 @@ def _title(vlm: mm.VLM) -> str:
     return f"{title} It knows scenes like those below, and no others: for yours, `--model`."
 
 
-def page(vlm: mm.VLM, *, sampling: mm.Sampling = mm.Sampling()) -> gr.Blocks:
+def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
     """The page, with `vlm` behind it."""
     handlers = Handlers(vlm, sampling)
     with gr.Blocks(
@@ -173,7 +173,7 @@ class Handlers:
     """What the page calls, with the model behind it."""
 
     vlm: mm.VLM
-    sampling: mm.Sampling = mm.Sampling()
+    sampling: mm.Sampling | None = None
 
     def show(self, picture: dict | None, question: str, strategy: str) -> Generator[View]:
         """Views of an answer in the making. Closing the iterator stops the model."""

@@ -80,7 +80,9 @@ def compose(
         tokenizer=tokenizer,
         image_processor=image_processor,
         end_ids=frozenset(end_ids),
-        traits=replace(traits_of(family, config), sampling=sampling),
+        traits=replace(
+            traits_of(family, config), sampling=sampling, budgets=tuple(budgets.given.items())
+        ),
         safe_tokenizer=SafeTokenizer(tokenizer, family.placeholder, family.markers),
         budgets=budgets,
     )

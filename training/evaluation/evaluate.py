@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from mm.parallel import in_order
+from mm.samples import instructed
 from mm.session import run
 from mm.trace import Branch, Trace
 from mm.types import Cost, Sampling
@@ -55,13 +56,16 @@ def evaluate(
     seed: int = 0,
     threads: int = 4,
     watch: Watch | None = None,
+    sampling: Sampling = Sampling(),
+    system: str | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Outcomes of `condition` on `items` in their order, up to `threads` at a time, greedily.
+    """Outcomes of `condition` on `items` in their order, up to `threads` at a time, greedily
+    unless `sampling` says otherwise; `system` is a message before every question.
 
     Items are drawn as they are needed. Closing the iterator, or Ctrl-C, stops the model within a
     token.
     """
-    answer = partial(_answer, condition, vlm, seed)
+    answer = partial(_answer, condition, vlm, replace(sampling, seed=seed), system)
     with closing(in_order(answer, items, threads)) as answers:
         for item, trace, outcome in answers:
             if watch:
@@ -97,8 +101,14 @@ def _written(branch: Branch) -> Branch:
 
 
 def _answer(
-    condition: Condition, vlm: VLM, seed: int, item: Item, cancelled: Cancelled
+    condition: Condition,
+    vlm: VLM,
+    sampling: Sampling,
+    system: str | None,
+    item: Item,
+    cancelled: Cancelled,
 ) -> tuple[Item, Trace, Outcome]:
-    strategy, sample = condition.meet(item, seed=seed)
-    trace = run(strategy, sample, vlm, sampling=Sampling(seed=seed), cancel=cancelled)
+    strategy, sample = condition.meet(item, seed=sampling.seed)
+    sample = instructed(sample, system)
+    trace = run(strategy, sample, vlm, sampling=sampling, cancel=cancelled)
     return item, trace, weigh(trace, item, vlm)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mm.types import Sampling
 from mm.vlm import VLM
 from training.tabletop.scene import Level
 
@@ -90,6 +91,8 @@ def measure(
     seed: int = 0,
     threads: int = 4,
     watch: Callable[[str, Condition], Watch | None] | None = None,
+    sampling: Sampling = Sampling(),
+    system: str | None = None,
 ) -> bool:
     """Answer all of `plan` into `measured`; False when Ctrl-C ended it early.
 
@@ -105,7 +108,14 @@ def measure(
                 items = islice(suite.items(), known, None)
                 see = watch(suite.task, condition) if watch else None
                 for outcome in evaluate(
-                    condition, items, vlm, seed=seed, threads=threads, watch=see
+                    condition,
+                    items,
+                    vlm,
+                    seed=seed,
+                    threads=threads,
+                    watch=see,
+                    sampling=sampling,
+                    system=system,
                 ):
                     measured.add(suite.task, condition, outcome)
                     advance(f"{suite.task} {condition.label}")

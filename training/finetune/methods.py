@@ -143,9 +143,19 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
         raise BadData("gppo: clipped tokens keep their gradients, which KL would weigh: no --beta")
     if recipe.accumulate != 1:
         raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
-    sampling = Sampling(recipe.max_tokens, temperature=recipe.temperature, seed=recipe.seed)
+    sampling = Sampling(
+        recipe.max_tokens,
+        temperature=recipe.temperature,
+        top_p=recipe.top_p,
+        seed=recipe.seed,
+        top_k=recipe.top_k,
+        min_p=recipe.min_p,
+        repetition_penalty=recipe.repetition_penalty,
+        presence_penalty=recipe.presence_penalty,
+        frequency_penalty=recipe.frequency_penalty,
+    )
     mixes = read_mixes(recipe.rewards, recipe.rewards_by_source)
-    return Explorer(vlm, bound(strategy, recipe), mixes, sampling)
+    return Explorer(vlm, bound(strategy, recipe), mixes, sampling, recipe.system)
 
 
 def bound(strategy: Strategy, recipe: Recipe) -> Strategy:

@@ -62,6 +62,16 @@ class Recipe:
         "How completions look again, in rows and in answers: tool calls, VLM-R3's crops inline, "
         "or replay of what VGR's signals point at.",
     )
+    max_pixels: int | None = key(
+        None, "The largest area, in pixels, an image is seen in.", at_least=1
+    )
+    min_pixels: int | None = key(None, "The smallest; smaller images are enlarged.", at_least=1)
+    visual_tokens: int | None = key(
+        None,
+        "About so many for each image but looks; ask the trained model under as many.",
+        at_least=1,
+    )
+    look_visual_tokens: int | None = key(None, "About so many for each look.", at_least=1)
     seed: int = key(0, "Of the order of rows, and of answers.", at_least=0, at_most=SEEDS)
     report_to: Literal["tensorboard", "trackio"] | None = key(
         None, "Log to tensorboard or trackio too."
@@ -101,6 +111,31 @@ class Recipe:
     group: int = key(8, "Answers to each.", at_least=2, methods=ONLY_GRPO)
     iterations: int = key(1, "How often each answer is learnt from.", at_least=1, methods=ONLY_GRPO)
     temperature: float = key(1.0, "Of answers.", above=0, methods=ONLY_GRPO)
+    top_p: float = key(
+        1.0, "Draw from the likeliest of this probability.", above=0, at_most=1, methods=ONLY_GRPO
+    )
+    top_k: int = key(
+        0, "Draw from the so many likeliest; 0 for all.", at_least=0, methods=ONLY_GRPO
+    )
+    min_p: float = key(
+        0.0,
+        "Draw from those of at least so much of the likeliest one's probability.",
+        at_least=0,
+        at_most=1,
+        methods=ONLY_GRPO,
+    )
+    repetition_penalty: float = key(
+        1.0, "Of answers; 1 changes nothing.", above=0, methods=ONLY_GRPO
+    )
+    presence_penalty: float = key(
+        0.0, "Of answers; 0 changes nothing.", at_least=-2, at_most=2, methods=ONLY_GRPO
+    )
+    frequency_penalty: float = key(
+        0.0, "Of answers; 0 changes nothing.", at_least=-2, at_most=2, methods=ONLY_GRPO
+    )
+    system: str | None = key(
+        None, "A system message before each question that is sampled.", methods=ONLY_GRPO
+    )
     max_looks: int = key(6, "In an answer.", at_least=0, methods=ONLY_GRPO)
     max_tokens: int = key(512, "In a turn of an answer.", at_least=1, methods=ONLY_GRPO)
     loss: Loss = key("grpo", "grpo, dapo, dr_grpo, gspo or gppo.", methods=ONLY_GRPO)

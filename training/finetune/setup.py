@@ -48,7 +48,16 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     _check_launcher(processes)
     several = processes.num_processes > 1
     device = recipe.device or (str(processes.device) if several else None)
-    vlm = mm.load(recipe.model, device=device, threads=cores(), quantize=recipe.quantize)
+    vlm = mm.load(
+        recipe.model,
+        device=device,
+        threads=cores(),
+        quantize=recipe.quantize,
+        max_pixels=recipe.max_pixels,
+        min_pixels=recipe.min_pixels,
+        visual_tokens=recipe.visual_tokens,
+        look_visual_tokens=recipe.look_visual_tokens,
+    )
     if not isinstance(vlm, HFVLM):
         raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
     return vlm

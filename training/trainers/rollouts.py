@@ -16,6 +16,7 @@ from itertools import repeat
 
 from mm.geometry import Region, iou
 from mm.local.hf_vlm import HFVLM
+from mm.samples import instructed
 from mm.session import Strategy, run
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.sequence import Tokens
@@ -94,12 +95,14 @@ class Explorer:
     Attributes:
         mixes: rewards by a row's source.
         sampling: of every reply; its seed is that of the training.
+        system: a message before every question.
     """
 
     vlm: HFVLM
     strategy: Strategy
     mixes: Mapping[str, Mix]
     sampling: Sampling
+    system: str | None = None
 
     @property
     def terms(self) -> list[str]:
@@ -134,7 +137,7 @@ class Explorer:
 
     def _explore(self, row: Row, sampling: Sampling) -> Rollout:
         row = replace(row, answer=truth(row))
-        sample = Sample(row.id, row.prompt, row.answer, row.choices)
+        sample = instructed(Sample(row.id, row.prompt, row.answer, row.choices), self.system)
         trace = run(self.strategy, sample, self.vlm, sampling=sampling)
         branch = _chosen(trace)
         attempt = Attempt(branch, row, _cut_off(branch, self.vlm.builder, sampling))

@@ -7,6 +7,7 @@ from row_files import data_of, make_images, reply, text, user
 from typer.testing import CliRunner
 
 from app.cli.data import builder_of, data
+from app.model_choice import ModelChoice
 from training.data import BadData
 from training.evaluation.questions import truth
 from training.finetune.setup import linked
@@ -26,7 +27,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def builder():
-    return builder_of("tiny")
+    return builder_of(ModelChoice("tiny"))
 
 
 def check(folder, *rows, flags=()):
