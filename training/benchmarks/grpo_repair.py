@@ -38,7 +38,7 @@ from training.data import read_data
 from training.evaluation.intervals import Z95
 from training.evaluation.results import Row, envelope
 from training.evaluation.views import changes
-from training.finetune.output_folder import CHECKPOINTS
+from training.finetune.output_folder import RECIPE
 from training.finetune.recipe import Recipe
 from training.finetune.run import train
 from training.rewards.presets import MIXES
@@ -193,7 +193,7 @@ def train_once(recipe: Recipe) -> None:
     folder = Path(recipe.output)
     if (folder / "config.json").exists():
         return
-    begun = any((folder / CHECKPOINTS).glob("checkpoint-*"))
+    begun = (folder / RECIPE).is_file()
     train(recipe, strategy=zoom if recipe.method == "grpo" else direct, resume=begun)
 
 

@@ -34,7 +34,7 @@ class HeldOut:
     """The held-out rows that can be asked and judged, as questions.
 
     Attributes:
-        unjudged: how many rows have no answer that could be judged: text without a short answer.
+        unjudged: how many rows have no answer that could be judged.
     """
 
     questions: Questions

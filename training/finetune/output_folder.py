@@ -1,17 +1,35 @@
-"""The folder of a training: its checkpoints meanwhile, and at the end a model that loads."""
+"""The folder of a training: its settings, its checkpoints meanwhile, at the end a model that loads.
+
+Whatever is written there is written aside and moved into place, so that a training that died at any
+moment can go on, by `--resume`.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from mm.errors import UserError, first_line
 from mm.local.checkpoints import find
 from training.data import BadData
+from training.trainers.checkpoints import (
+    ASIDE,
+    Checkpoint,
+    prune,
+    sync,
+    whole_checkpoints,
+    write_whole,
+)
 from training.trainers.model_parts import bare
 
 from .plan import Plan
@@ -19,37 +37,127 @@ from .recipe import Recipe
 
 CHECKPOINTS = "checkpoints"
 LOG = "log.jsonl"
+RECIPE, RUN, FINISHED = "recipe.json", "run.json", "finished.json"
+
+MAY_CHANGE = ("output", "device", "report_to", "allow_absolute_paths", "allow_urls")
+"""Keys that may be others when a training goes on; all else would lead to another end."""
+
+CHOICES = ("lora", "vision", "learning_rate", "batch_tokens", "epochs", "autocast", "muon")
+"""Choices of a plan that a training keeps when it goes on, on whatever machine."""
 
 
-def begin_output(folder: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Make the folder of a training, its recipe in it.
+def is_finished(folder: Path, recipe: Recipe, *, resume: bool) -> bool:
+    """Whether a training of `recipe` in `folder` has come to its end; nothing is written.
 
     Raises:
-        BadData: it holds something else; or there is nothing in it to go on with.
+        BadData: the folder holds something else, or a training with other settings.
     """
-    begun = folder / "recipe.json"
-    if resume and not any((folder / CHECKPOINTS).glob("checkpoint-*")):
-        raise BadData(f"{folder} has no checkpoint to go on from: leave --resume out")
-    if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        remedy = "go on with --resume, or " if begun.is_file() else ""
-        raise BadData(f"{folder} is not empty: {remedy}give another --output")
-    folder.mkdir(parents=True, exist_ok=True)
-    begun.write_text(json.dumps(asdict(recipe), indent=1) + "\n", encoding="utf-8")
+    if folder.exists() and not folder.is_dir():
+        raise BadData(f"{folder} is a file: give another --output")
+    known = _read(folder / RECIPE)
+    if known is None:
+        if folder.exists() and any(not _is_ours(path) for path in folder.iterdir()):
+            raise BadData(f"{folder} is not empty: give another --output")
+        return False
+    if not resume:
+        raise BadData(f"{folder} is not empty: go on with --resume, or give another --output")
+    wanted = json.loads(json.dumps(asdict(recipe)))
+    changed = [k for k in wanted if k not in MAY_CHANGE and wanted[k] != known.get(k)]
+    if changed:
+        told = ", ".join(f"{k} {known.get(k)!r}, not {wanted[k]!r}" for k in changed)
+        raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
+    return (folder / FINISHED).is_file()
 
 
-def spent_before(folder: Path) -> float:
-    """Seconds that a training had taken when it wrote its last checkpoint."""
-    steps = [int(p.name.partition("-")[2]) for p in (folder / CHECKPOINTS).glob("checkpoint-*")]
-    lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-    rows = [row for row in map(json.loads, lines) if row["step"] <= max(steps)]
-    return max((row["seconds"] for row in rows), default=0.0)
+def begun_run(folder: Path) -> Mapping[str, Any] | None:
+    """What a training that goes on must keep; None for one that begins."""
+    return _read(folder / RUN) if (folder / RECIPE).is_file() else None
+
+
+def begin_run(folder: Path, recipe: Recipe, run: Mapping[str, Any]) -> None:
+    """Write what a training must keep when it goes on, or check it.
+
+    Raises:
+        BadData: it is not what the training was begun with.
+    """
+    known = begun_run(folder)
+    if known is None:
+        (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        write_whole(folder / RUN, json.dumps(run, indent=1) + "\n")
+        write_whole(folder / RECIPE, json.dumps(asdict(recipe), indent=1) + "\n")
+    elif changed := [key for key in run if run[key] != known.get(key)]:
+        told = ", ".join(f"{key} {known.get(key)!r}, not {run[key]!r}" for key in changed)
+        raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
+
+
+def last_checkpoint(folder: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of the training in `folder`."""
+    return next(iter(whole_checkpoints(folder / CHECKPOINTS)), None)
+
+
+def clear_for(folder: Path, checkpoint: Checkpoint | None) -> None:
+    """Remove what is spoilt, or came after `checkpoint`, and say where the training goes on."""
+    newest = max(map(_step, (folder / CHECKPOINTS).glob("checkpoint-*")), default=0)
+    start = f"step {checkpoint.step}" if checkpoint else "the beginning"
+    spoilt = f"checkpoint-{newest} is not whole: " if newest > _at(checkpoint) else ""
+    print(f"{spoilt}going on from {start}", file=sys.stderr)
+    prune(folder / CHECKPOINTS)
+    _cut_log(folder / LOG, _at(checkpoint))
+
+
+def finish(folder: Path, result: Mapping[str, Any]) -> None:
+    """Mark the training in `folder` as finished."""
+    write_whole(folder / FINISHED, json.dumps(result) + "\n")
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """The rows of a log; a line that a death cut off is left out."""
+    rows = []
+    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+@contextmanager
+def refusing_full_disk(folder: Path) -> Iterator[None]:
+    """What cannot be written is said in one line.
+
+    Raises:
+        UserError: the disk, or the share of it that one may use, is full.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _unwritable(error)
+        if reason is None:
+            raise
+        shutil.rmtree(folder / CHECKPOINTS / ASIDE, ignore_errors=True)
+        remedy = "free some space, then go on with --resume"
+        raise UserError(f"{folder} cannot be written ({reason}): {remedy}") from error
 
 
 def save_model(trainer: Any, plan: Plan, folder: Path) -> None:
     """Write the trained model, or its adapter, with all that a checkpoint needs beside it.
 
-    All processes must call it; the first one writes.
+    All processes must call it; the first one writes. The file that makes it a model comes last.
     """
+    aside = folder / "model.part"
+    if trainer.accelerator.is_main_process:
+        shutil.rmtree(aside, ignore_errors=True)
+    _save(trainer, plan, aside)
+    if not trainer.accelerator.is_main_process:
+        return
+    last = ("config.json", "adapter_config.json")
+    for file in sorted(aside.iterdir(), key=lambda file: file.name in last):
+        sync(file)
+        os.replace(file, folder / file.name)
+    aside.rmdir()
+
+
+def _save(trainer: Any, plan: Plan, folder: Path) -> None:
     name = plan.recipe.model
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     bare(model)._modules.pop("box_head", None)  # of training alone: boxes are read from the text
@@ -72,3 +180,51 @@ def save_model(trainer: Any, plan: Plan, folder: Path) -> None:
     for file in (*source.glob("*.json"), *source.glob("*.jinja"), *source.glob("*.model")):
         if not (folder / file.name).exists() and not file.name.endswith(".index.json"):
             shutil.copyfile(file, folder / file.name)
+
+
+def _cut_log(log: Path, step: int) -> None:
+    """Leave of a log what came until `step`, whole lines alone."""
+    if not log.is_file():
+        return
+    rows = [row for row in read_log(log) if row["step"] <= step and "train_runtime" not in row]
+    write_whole(log, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        raise BadData(f"{path} cannot be read as JSON: give another --output") from None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a training left it that died before its recipe was written."""
+    empty = path.name == CHECKPOINTS and not any(path.iterdir())
+    return empty or path.name == RUN or path.name.endswith(".part")
+
+
+def _at(checkpoint: Checkpoint | None) -> int:
+    return checkpoint.step if checkpoint else 0
+
+
+def _step(path: Path) -> int:
+    number = path.name.partition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _unwritable(error: BaseException | None) -> str | None:
+    """Why something could not be written, if that is what `error` comes from."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return os.strerror(error.errno or 0)
+        if any(words in str(error) for words in NOT_WRITTEN):
+            return first_line(Exception(str(error)))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NOT_WRITTEN = ("No space left", "File too large", "PytorchStreamWriter", "file write failed")
+"""What torch and safetensors say, whose errors have no number."""

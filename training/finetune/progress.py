@@ -11,8 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from training.trainers.checkpoints import is_whole, path_of
 from training.trainers.model_parts import is_sharded
 from training.trainers.schedule import Pace
+
+from .output_folder import read_log
 
 EVERY_S = 10.0
 """Seconds between two lines."""
@@ -56,6 +59,9 @@ class Progress(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
         """Take up the pace where a resumed run left it."""
+        if state.best_global_step:  # a folder may have been moved, the best checkpoint spoilt
+            best = path_of(Path(args.output_dir), state.best_global_step)
+            state.best_model_checkpoint = str(best) if is_whole(best) else None
         self._pace.agree()
         self._checked = int(self._pace.done(state.global_step, state.max_steps) * CHECKS)
         self._began = (state.epoch or 0, self._pace.spent_s)
@@ -135,7 +141,7 @@ def plot_losses(log: Path, out: Path) -> None:
 
 def plot_rewards(log: Path, out: Path) -> None:
     """The rewards in a training's log as a PNG: their sum, each of them, and what is right."""
-    rows = _logged(log)
+    rows = read_log(log)
     terms = sorted({k for row in rows for k in row if k.startswith("rewards/") and "mean" in k})
     named = {term: term.split("/")[1] for term in terms}
     more = {"reward": "sum", "eval_reward": "sum, held out", "eval_accuracy": "right, held out"}
@@ -147,7 +153,7 @@ def _plot(
 ) -> None:
     from matplotlib.figure import Figure
 
-    rows = _logged(log)
+    rows = read_log(log)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for key, label in named.items():
@@ -159,7 +165,3 @@ def _plot(
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=4, frameon=False)
     figure.savefig(out, dpi=120)
-
-
-def _logged(log: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

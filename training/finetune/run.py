@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,19 @@ from training.trainers.course import Course, Rows
 from training.trainers.schedule import Pace
 
 from .methods import Method, method_of
-from .output_folder import CHECKPOINTS, LOG, begin_output, save_model, spent_before
+from .output_folder import (
+    CHECKPOINTS,
+    CHOICES,
+    LOG,
+    begin_run,
+    begun_run,
+    clear_for,
+    finish,
+    is_finished,
+    last_checkpoint,
+    refusing_full_disk,
+    save_model,
+)
 from .plan import Plan, make_plan, prepare_model
 from .progress import Progress, gathered_if_sharded, plot_losses, plot_rewards
 from .recipe import Recipe
@@ -59,12 +73,21 @@ class Training:
     def lines(self) -> list[str]:
         """What a person may want to know before it begins."""
         lines = self.plan.lines(self.rows, self.held_out)
-        if self.questions and self.questions.unjudged:
+        if self.questions is not None and self.questions.unjudged:
             lines.append(
-                f"held out: {self.questions.unjudged} rows have no answer short enough to be "
-                "judged; they count for the loss alone (a column answer would say what is right)"
+                f"held out: {self.questions.unjudged} rows have no answer that can be judged: "
+                "they count for the loss alone (a column answer would say what is right)"
             )
         return lines
+
+    def record(self, processes: int) -> dict[str, Any]:
+        """What must be the same when the training goes on."""
+        rows = [(each.lengths, each.images) for each in (self.rows, self.held_out) if each]
+        return {
+            "choices": {name: getattr(self.plan, name) for name in CHOICES},
+            "processes": processes,
+            "rows": zlib.crc32(json.dumps(rows).encode()),
+        }
 
 
 def train(
@@ -80,29 +103,52 @@ def train(
         BadData: a row cannot be learnt from, or the output folder holds something else.
         ModelUnavailable: the model cannot be loaded, or cannot be trained.
     """
+    folder = Path(recipe.output)
+    if is_finished(folder, recipe, resume=resume):
+        print(f"{folder} is trained to its end: mm ask --model {folder}", file=sys.stderr)
+        return
+    begun = begun_run(folder)
     pace = Pace(60 * recipe.max_minutes * (1 - SAVING) if recipe.max_minutes else None)
     processes = PartialState(cpu=recipe.device == "cpu" or not torch.cuda.is_available())
-    training = _prepared(recipe, strategy, processes)
+    training = _prepared(recipe, strategy, processes, begun)
     if processes.is_main_process:
         print(*training.lines(), sep="\n", file=sys.stderr)
     if dry_run:
         return
+    with refusing_full_disk(folder):
+        _run(training, pace, processes, resume=begun is not None)
+
+
+def _run(training: Training, pace: Pace, processes: PartialState, *, resume: bool) -> None:
+    """Train, save, and measure the result."""
+    folder = training.folder
     with processes.main_process_first():
         if processes.is_main_process:
-            begin_output(training.folder, recipe, resume=resume)
-    pace.spend(spent_before(training.folder) if resume else 0.0)
+            begin_run(folder, training.plan.recipe, training.record(processes.num_processes))
+        checkpoint = last_checkpoint(folder)
+    processes.wait_for_everyone()  # before anything is removed that others read
+    if resume and processes.is_main_process:
+        clear_for(folder, checkpoint)
+    pace.spend(checkpoint.seconds if checkpoint else 0.0)
     trainer = _trainer(training, pace)
-    trainer.train(resume_from_checkpoint=resume or None)
-    save_model(trainer, training.plan, training.folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
+    save_model(trainer, training.plan, folder)
     with gathered_if_sharded(trainer.model):
         if processes.is_main_process:
-            _end(training)
+            finish(folder, _end(training))
 
 
-def _prepared(recipe: Recipe, strategy: Strategy, processes: PartialState) -> Training:
-    """The model loaded, every choice made, all rows read."""
+def _prepared(
+    recipe: Recipe,
+    strategy: Strategy,
+    processes: PartialState,
+    begun: Mapping[str, Any] | None,
+) -> Training:
+    """The model loaded, every choice made, or kept as it was `begun` with, all rows read."""
     vlm = load_trainable(recipe, processes)
     plan = make_plan(recipe, vlm.engine.model)
+    if begun:
+        plan = replace(plan, **begun["choices"])
     method = method_of(plan, vlm, strategy)
     rows = read_rows(plan, recipe.data, vlm, method.build)
     if recipe.eval_data:
@@ -175,9 +221,9 @@ def _sample_replies(training: Training) -> Sequence[str]:
     return sample_replies(training.vlm, training.questions, training.method.strategy)
 
 
-def _end(training: Training) -> None:
+def _end(training: Training) -> dict[str, Any]:
     """Plot the log, and measure the accuracy of the result."""
-    folder = training.folder
+    folder, result = training.folder, {}
     plot_losses(folder / LOG, folder / "losses.png")
     if training.plan.recipe.method == "grpo":
         plot_rewards(folder / LOG, folder / "rewards.png")
@@ -185,9 +231,11 @@ def _end(training: Training) -> None:
         from .held_out import accuracy
 
         share = accuracy(training.vlm, training.questions, training.method.strategy)
+        result = {"accuracy": share.value, "questions": len(training.questions)}
         print(
             f"held out: {100 * share.value:.1f} % right ({100 * share.low:.1f} to "
             f"{100 * share.high:.1f}) of {len(training.questions)}",
             file=sys.stderr,
         )
     print(f'done: mm ask IMAGE "QUESTION" --model {folder}', file=sys.stderr)
+    return result

@@ -149,7 +149,6 @@ def training_arguments(
         logging_steps=10**9,
         save_strategy="steps",
         save_steps=10**9,
-        save_total_limit=2,
         eval_strategy="steps" if best_metric else "no",
         eval_steps=10**9,
         load_best_model_at_end=best_metric is not None,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -13,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 
 from training.batching.batch_sampler import TokenBatches
 from training.batching.built_rows import BuiltRows
@@ -21,6 +24,7 @@ from training.batching.image_features import EncodeImages
 from training.data import DataSet
 from training.muon import muon
 
+from .checkpoints import ASIDE, Checkpoint, path_of, prune, seal
 from .model_parts import bare
 from .schedule import Pace, rate_share
 
@@ -99,6 +103,7 @@ class CourseTrainer(Trainer):
     """
 
     course: Course
+    _aside: str | None = None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.course.train, shuffle=True)
@@ -124,6 +129,38 @@ class CourseTrainer(Trainer):
             self.lr_scheduler = LambdaLR(scheduled, share)
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return self._aside or super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As transformers does, but aside, and moved into place once it is whole."""
+        folder, step = Path(self.args.output_dir), self.state.global_step
+        if self.args.should_save:
+            shutil.rmtree(folder / ASIDE, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self._aside = str(folder / ASIDE)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._aside = None
+        self.accelerator.wait_for_everyone()
+        best = self.state.best_global_step or None
+        self.state.best_model_checkpoint = str(path_of(folder, best)) if best else None
+        if self.args.should_save:
+            written = path_of(folder / ASIDE, step)
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
+            seal(written, Checkpoint(path_of(folder, step), step, self.course.pace.spent_s, best))
+            prune(folder)
+        self.accelerator.wait_for_everyone()
+
+    def _run_epoch(self, *args: Any, **kw: Any) -> None:
+        """An epoch, unless a training that goes on has come to its end already."""
+        step, steps = self.state.global_step, self.state.max_steps
+        if step and self.course.pace.done(step, steps) >= 1:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kw)
 
     def model_inputs(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         """What `model` takes for a batch that `as_mapping` made, its images encoded."""

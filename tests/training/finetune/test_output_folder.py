@@ -1,0 +1,157 @@
+"""A training's folder: what it may hold, how a training goes on there, and when it is finished."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mm.errors import UserError
+from training.data import BadData
+from training.finetune.output_folder import (
+    FINISHED,
+    LOG,
+    RUN,
+    begin_run,
+    begun_run,
+    clear_for,
+    finish,
+    is_finished,
+    last_checkpoint,
+    read_log,
+    refusing_full_disk,
+)
+from training.finetune.recipe import Recipe
+from training.trainers.checkpoints import ASIDE, Checkpoint, path_of, seal
+
+RECIPE = Recipe(data="a.csv", output="out", rewards={"accuracy": 1})
+CHOSEN = {"choices": {"lora": False}, "processes": 1, "rows": 7}
+
+
+def begun(folder: Path) -> Path:
+    begin_run(folder, RECIPE, CHOSEN)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_begun_goes_on_with_the_same_settings(tmp_path):
+    folder = begun(tmp_path / "out")
+    assert not is_finished(folder, replace(RECIPE, output="moved", device="cpu"), resume=True)
+    assert begun_run(folder) == CHOSEN
+    begin_run(folder, RECIPE, CHOSEN)
+
+
+def test_a_finished_training_is_known(tmp_path):
+    folder = begun(tmp_path / "out")
+    finish(folder, {"accuracy": 0.5})
+    assert is_finished(folder, RECIPE, resume=True)
+    assert json.loads((folder / FINISHED).read_text()) == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        pytest.param({"learning_rate": 1e-3}, "learning_rate None, not 0.001", id="a rate"),
+        pytest.param({"max_steps": 3}, "max_steps None, not 3", id="more steps"),
+        pytest.param({"data": "b.csv"}, "data 'a.csv', not 'b.csv'", id="other rows"),
+    ],
+)
+def test_other_settings_are_refused_before_anything_is_written(tmp_path, change, complaint):
+    folder = begun(tmp_path / "out")
+    before = contents(folder)
+    with pytest.raises(BadData, match=f"was begun with {complaint}: give the same, or another"):
+        is_finished(folder, replace(RECIPE, **change), resume=True)
+    assert contents(folder) == before
+
+
+def test_rows_that_changed_are_refused(tmp_path):
+    folder = begun(tmp_path / "out")
+    with pytest.raises(BadData, match="was begun with rows 7, not 8"):
+        begin_run(folder, RECIPE, {**CHOSEN, "rows": 8})
+
+
+@pytest.mark.parametrize(
+    ("left", "resume", "complaint"),
+    [
+        pytest.param("note.txt", False, "is not empty: give another", id="something else"),
+        pytest.param("note.txt", True, "is not empty: give another", id="something else, resumed"),
+        pytest.param("recipe.json", False, "is not empty: go on with --resume", id="a training"),
+        pytest.param("", False, "is a file: give another", id="a file"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path, left, resume, complaint):
+    folder = tmp_path / "out"
+    if left:
+        folder.mkdir()
+    (folder / left if left else folder).write_text("{}")
+    with pytest.raises(BadData, match=complaint):
+        is_finished(folder, RECIPE, resume=resume)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("left", [[], [RUN], ["recipe.json.part", RUN, "checkpoints/"]])
+def test_what_a_death_left_before_the_first_step_is_no_hindrance(tmp_path, left, resume):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in left:
+        (folder / name).mkdir() if name.endswith("/") else (folder / name).write_text("{")
+    assert not is_finished(folder, RECIPE, resume=resume)
+    assert begun_run(folder) is None
+
+
+def test_without_a_checkpoint_a_training_goes_on_from_the_beginning(tmp_path, capsys):
+    folder = begun(tmp_path / "out")
+    (folder / LOG).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert last_checkpoint(folder) is None
+    clear_for(folder, None)
+    assert capsys.readouterr().err == "going on from the beginning\n"
+    assert read_log(folder / LOG) == []
+
+
+def test_a_spoilt_checkpoint_gives_way_to_the_one_before(tmp_path, capsys):
+    folder = begun(tmp_path / "out")
+    for step in (2, 4):
+        aside = path_of(folder / "checkpoints" / ASIDE, step)
+        aside.mkdir(parents=True)
+        (aside / "model.safetensors").write_bytes(b"weights")
+        seal(aside, Checkpoint(path_of(folder / "checkpoints", step), step, 3.0))
+    (folder / "checkpoints/checkpoint-4/model.safetensors").write_bytes(b"wei")
+    rows = [{"step": 2, "loss": 1.0}, {"step": 2, "train_runtime": 3}, {"step": 3, "loss": 0.5}]
+    (folder / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 4, "l')
+    checkpoint = last_checkpoint(folder)
+    assert checkpoint
+    assert checkpoint.step == 2
+    clear_for(folder, checkpoint)
+    told = capsys.readouterr().err
+    assert told == "checkpoint-4 is not whole: going on from step 2\n"
+    assert not (folder / "checkpoints/checkpoint-4").exists()
+    assert (folder / LOG).read_text() == '{"step": 2, "loss": 1.0}\n'
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), id="the disk"),
+        pytest.param(OSError(errno.EFBIG, os.strerror(errno.EFBIG)), id="a limit on files"),
+        pytest.param(RuntimeError("PytorchStreamWriter failed writing file"), id="torch"),
+        pytest.param(Exception("I/O error: No space left on device (os error 28)"), id="Rust"),
+    ],
+)
+def test_a_full_disk_is_said_in_a_line(tmp_path, error):
+    with pytest.raises(UserError) as caught, refusing_full_disk(tmp_path / "out"):
+        raise error
+    (line,) = str(caught.value).splitlines()
+    assert "out cannot be written (" in line
+    assert line.endswith("): free some space, then go on with --resume")
+
+
+def test_another_error_is_none_of_the_disk(tmp_path):
+    with pytest.raises(ZeroDivisionError), refusing_full_disk(tmp_path):
+        _ = 1 / 0
