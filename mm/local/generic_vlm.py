@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mm.engine.detokenizer import StreamDetokenizer
 from mm.engine.sampler import Sampler, log_probs
 from mm.errors import ModelError, ModelUnavailable, first_line
+from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import crop_rule_of
 from mm.geometry import BoxFormat, Size
 from mm.markup import parse_parts
@@ -36,6 +37,7 @@ from mm.types import (
 from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
 from .chat_messages import ChatMessages, calls_tools, system_folded
+from .image_options import set_budgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -254,19 +256,27 @@ class _TokenPicker:
 
 
 def load_generic(
-    folder: str, model: Any, *, name: str = "", trust_remote_code: bool = False
+    folder: str,
+    model: Any,
+    *,
+    name: str = "",
+    trust_remote_code: bool = False,
+    budgets: ImageBudgets = ImageBudgets(),
 ) -> GenericVLM:
-    """`model` with the processor of its checkpoint in `folder`.
+    """`model` with the processor of its checkpoint in `folder`, set to what of `budgets` it has.
 
     Raises:
         ModelUnavailable: its processor cannot be made here; the message has the reason.
     """
     processor = _processor(folder, name or folder, trust_remote_code)
+    for line in set_budgets(processor, budgets):
+        log.warning("%s: %s", name, line)
     traits = Traits(
         _BOXES.get(model.config.model_type, BoxFormat()),
         crop_rule=crop_rule_of(model.config),
         calls_tools=calls_tools(_template(processor)),
         sampling=sampling_of(model.generation_config.to_diff_dict()),
+        budgets=tuple(budgets.given.items()),
     )
     return GenericVLM(model, processor, name=name, traits=traits)
 

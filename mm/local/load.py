@@ -127,7 +127,13 @@ def _unlisted(
     if options.adapter:
         raise ModelUnavailable(f"{name}: adapters need a listed family, and its is not")
     model = read_weights(checkpoint, placement, trust_remote_code=code).eval()
-    return load_generic(str(checkpoint.folder), model, name=name, trust_remote_code=code)
+    return load_generic(
+        str(checkpoint.folder),
+        model,
+        name=name,
+        trust_remote_code=code,
+        budgets=options.budgets,
+    )
 
 
 def _budgets(device: torch.device) -> dict[str, int]:
