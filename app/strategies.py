@@ -13,7 +13,7 @@ from typing import Any
 import mm
 from mm.errors import UserError
 from mm.strategies import length, likelihood
-from vision import attend, replay, zoom
+from vision import act, attend, replay, zoom
 
 from .errors import one_of
 from .strategy_options import parse_call, read_options, split_outside_brackets
@@ -24,6 +24,7 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "zoom": zoom,
     "attend": attend,
     "replay": replay,
+    "act": act,
     "vote": mm.vote,
     "best_of": mm.best_of,
 }

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -86,8 +87,11 @@ def settable(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _keywords(function: Callable[..., Any]) -> dict[str, Any]:
     """The types of the keyword-only parameters of `function`; Any where none is known."""
+    written = function
+    while isinstance(written, partial):
+        written = written.func
     try:
-        hints = get_type_hints(function)
+        hints = get_type_hints(written)
     except NameError:  # a type that its module imports for checkers alone
         hints = {}
     parameters = inspect.signature(function).parameters.values()

@@ -1,5 +1,7 @@
 """Looking again at a picture."""
 
+from .act import act
+from .actions import ACTIONS, actions_with
 from .attend import attend
 from .controls import random_region, shown, true_region
 from .crop import crop, square_view, square_window

@@ -16,6 +16,7 @@ from mm.geometry import Region, Size
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL.Image import Image as Pixels
 
 Kind = Literal["metric", "relative", "inverse"]
 """metric: metres. relative: larger is farther. inverse: larger is nearer. Both in no unit."""
@@ -142,6 +143,18 @@ def region_depth(depth: DepthMap, region: Region) -> RegionDepth | None:
     if depth.kind == "inverse":
         low, high = high, low
     return RegionDepth(median, low, high, share)
+
+
+def drawn_depth(depth: DepthMap) -> Pixels:
+    """`depth` in greys: the nearest is white, the farthest dark, what is not known black."""
+    import numpy as np
+    from PIL import Image as PILImage
+
+    known = depth.sign * depth.values[depth.valid]
+    near, far = float(known.min()), float(known.max())
+    share = (depth.sign * depth.values - near) / (far - near)
+    shade = np.where(depth.valid, np.clip(255 - 215 * share, 40, 255), 0)
+    return PILImage.fromarray(shade.round().astype(np.uint8)).convert("RGB")
 
 
 def compare(depth: DepthMap, a: Region, b: Region) -> Nearness:

@@ -37,6 +37,16 @@ def copy_of(images: Sequence[Image], index: int) -> int:
     return sum(other.id == image.id for other in images[:index])
 
 
+def source_of(images: Sequence[Image], image: Image) -> Image:
+    """What `image` was cut from, through any number of crops; `image` itself where it is no crop.
+
+    Only images among `images` are found.
+    """
+    while (parent := _parent(images, image)) is not None:
+        image = parent
+    return image
+
+
 def regions_of(branch: Branch) -> list[tuple[int, Region]]:
     """What was looked at again, in order: the index of a picture of the prompt, and the part of it.
 

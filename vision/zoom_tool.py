@@ -33,7 +33,7 @@ def zoom_tool(box_format: BoxFormat) -> ToolSpec:
     frame = "pixels of the image"
     if box_format.frame:
         frame = f"0 to {box_format.frame[0]} across and 0 to {box_format.frame[1]} down the image"
-    box = f"[{', '.join(_names(box_format))}] in {frame}"
+    box = f"[{', '.join(corner_names(box_format))}] in {frame}"
     parameters = {
         "type": "object",
         "properties": {
@@ -84,25 +84,33 @@ def read_target(arguments: Mapping[str, Any], images: Sequence[Image], vlm: VLM)
     Raises:
         BadCall: the box or `img_idx` is not one.
     """
-    index = _index(arguments.get("img_idx", 0), len(images))
+    index = read_index(arguments.get("img_idx", 0), len(images))
     box_format = vlm.traits.box_format
-    numbers = _numbers(arguments.get(box_format.key), box_format)
+    numbers = read_numbers(arguments.get(box_format.key), box_format)
     seen = vlm.seen_size(images[index].size, images[index].kind)
-    return Target(index, _region(numbers, box_format, seen))
+    return Target(index, read_region(numbers, box_format, seen))
 
 
-def _index(value: object, count: int) -> int:
+def read_index(value: object, count: int, key: str = "img_idx") -> int:
+    """Which of `count` images `value` names.
+
+    Raises:
+        BadCall: none of them.
+    """
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
-        raise BadCall(
-            f'"img_idx" must be a whole number from 0 to {count - 1}, got {quote(value)}.'
-        )
+        raise BadCall(f'"{key}" must be a whole number from 0 to {count - 1}, got {quote(value)}.')
     return value
 
 
-def _numbers(value: object, box_format: BoxFormat) -> XYXY:
-    rule = f'"{box_format.key}" must be four numbers [{", ".join(_names(box_format))}]'
+def read_numbers(value: object, box_format: BoxFormat) -> XYXY:
+    """The four finite numbers of a box, in the family's order.
+
+    Raises:
+        BadCall: `value` is something else.
+    """
+    rule = f'"{box_format.key}" must be four numbers [{", ".join(corner_names(box_format))}]'
     if not isinstance(value, list | tuple) or len(value) != 4:
         raise BadCall(f"{rule}, got {quote(value)}.")
     if any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
@@ -113,10 +121,15 @@ def _numbers(value: object, box_format: BoxFormat) -> XYXY:
     return a, b, c, d
 
 
-def _region(numbers: XYXY, box_format: BoxFormat, seen: Size) -> Region:
+def read_region(numbers: XYXY, box_format: BoxFormat, seen: Size) -> Region:
+    """The region that `numbers` mean, for a model that saw the image at `seen` pixels; clips.
+
+    Raises:
+        BadCall: they are out of order, or nothing of the box lies inside the image.
+    """
     a, b, c, d = numbers
     if not (a < c and b < d):
-        first, second, third, fourth = _names(box_format)
+        first, second, third, fourth = corner_names(box_format)
         rule = f"{first} < {third} and {second} < {fourth}"
         raise BadCall(f'"{box_format.key}" must have {rule}, got {quote(list(numbers))}.')
     try:
@@ -127,7 +140,8 @@ def _region(numbers: XYXY, box_format: BoxFormat, seen: Size) -> Region:
         raise BadCall(f'"{box_format.key}" must {rule}, got {quote(list(numbers))}.') from None
 
 
-def _names(box_format: BoxFormat) -> tuple[str, str, str, str]:
+def corner_names(box_format: BoxFormat) -> tuple[str, str, str, str]:
+    """What the four numbers of a box are called, in the family's order."""
     return ("x0", "y0", "x1", "y1") if box_format.order == "xyxy" else ("y0", "x0", "y1", "x1")
 
 

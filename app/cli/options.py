@@ -64,7 +64,7 @@ System = Annotated[str | None, typer.Option(help="A system message before each q
 Strategy = Annotated[
     str,
     typer.Option(
-        help="direct, think, zoom, replay, attend, vote, best_of, or your own as "
+        help="direct, think, zoom, replay, attend, act, vote, best_of, or your own as "
         "package.module:function; options in brackets: zoom(max_looks=3)."
     ),
 ]

@@ -96,6 +96,10 @@ def test_strategies_and_verifiers_are_options_too():
     assert (made.func, made.keywords["verifier"], made.keywords["n"]) == (mm.best_of, length, 2)
 
 
+def test_a_bound_strategy_has_the_options_of_its_function():
+    assert settable(partial(zoom, offer=False)) == settable(zoom)
+
+
 def test_every_strategy_has_readable_options():
     assert all(isinstance(settable(strategy), dict) for strategy in STRATEGIES.values())
 

@@ -58,6 +58,8 @@ def model(name: str) -> mm.VLM:
 def test_every_strategy_ends_with_a_reply(
     sample: Callable[[str], mm.Sample], name: str, strategy: str, size: str
 ) -> None:
+    if strategy == "act" and not model(name).traits.calls_tools:
+        pytest.skip("act refuses models that write no tool calls")
     trace = mm.run(STRATEGIES[strategy], sample(size), model(name), sampling=REPLY)
     assert trace.error is None
     assert trace.sample.images[0].size == SIZES[size]
