@@ -92,7 +92,7 @@ def test_tool_names_the_frame_of_the_family() -> None:
 
 def test_boxes_are_in_the_frame_the_model_saw() -> None:
     vlm = ScriptedVLM([call([32, 24, 64, 48]), "b"], traits=Traits(BoxFormat(frame=None)))
-    vlm.seen_size = lambda size: (size[0] // 2, size[1] // 2)  # type: ignore[method-assign]
+    vlm.seen_size = lambda size, kind="overview": (size[0] // 2, size[1] // 2)  # type: ignore[method-assign]
     trace = run(zoom, SAMPLE, vlm)
     assert trace.images == (crop(PICTURE, Region(0.1, 0.1, 0.2, 0.2)),)
 
