@@ -54,7 +54,7 @@ def render_parts(parts: Sequence[Part]) -> str:
     """The text that `parse_parts` reads as `parts`; a call begins a line, as in Qwen's templates.
 
     Raises:
-        ValueError: one of them is not words (a picture, a tool on offer).
+        ValueError: one of them is not words (an image, a tool on offer).
     """
     breaks = ["\n" if at and isinstance(part, ToolCall) else "" for at, part in enumerate(parts)]
     return "".join(b + _render(part) for b, part in zip(breaks, parts, strict=True))

@@ -1,4 +1,4 @@
-"""A question about pictures, in one line."""
+"""A question about images, in one line."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def question(
     choices: Sequence[str] = (),
     system: str | None = None,
 ) -> Sample:
-    """A sample with one user message: the pictures, then `text`.
+    """A sample with one user message: the images, then `text`.
 
-    `id` is by default a hash of the pictures, the text and the choices.
+    `id` is by default a hash of the images, the text and the choices.
 
     Raises:
-        BadImage: a picture cannot be opened.
+        BadImage: an image cannot be opened.
     """
     opened = tuple(open_image(image) for image in images)
     if id is None:

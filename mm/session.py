@@ -79,7 +79,7 @@ class Session:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """Every picture so far, the prompt's first; `img_idx` of a tool call counts these."""
+        """Every image so far, the prompt's first; `img_idx` of a tool call counts these."""
         return (*self.sample.images, *self.branch.images)
 
     def say(self, message: Message, *, cost: Cost = Cost()) -> None:

@@ -46,7 +46,7 @@ class Sample:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The pictures asked about, whether shown as pixels or from memory."""
+        """The images asked about, whether shown as pixels or from memory."""
         found: list[Image] = []
         features: list[Features] = []  # those of the last image; the same again is another copy
         for seen in (seen for m in self.prompt for seen in m.visuals):
@@ -162,12 +162,12 @@ class Branch:
 
     @property
     def images(self) -> tuple[Image, ...]:
-        """The pictures shown after the prompt's, in order: crops, drawings."""
+        """The images shown after the prompt's, in order: crops, drawings."""
         return tuple(image for s in self.steps for image in s.message.images)
 
     @property
     def looks(self) -> tuple[Image | Features, ...]:
-        """What was looked at again, in order, as pictures or from memory."""
+        """What was looked at again, in order, as images or from memory."""
         return tuple(seen for s in self.steps for seen in s.message.visuals)
 
     @property

@@ -37,9 +37,9 @@ class Aim:
 
     Attributes:
         layer: of the decoder, counted from 0.
-        query: whose attention: the prompt's "last" token, or the "words" after the last picture.
+        query: whose attention: the prompt's "last" token, or the "words" after the last image.
         relative: divide by the attention under a request that asks for nothing in particular.
-        base: side, in pixels of the picture, of the smallest window worth looking at.
+        base: side, in pixels of the image, of the smallest window worth looking at.
     """
 
     layer: int
@@ -50,10 +50,10 @@ class Aim:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Attention over the pictures of a conversation.
+    """Attention over the images of a conversation.
 
     Attributes:
-        maps: for each layer asked for, a map (rows, columns) of each picture, in float32.
+        maps: for each layer asked for, a map (rows, columns) of each image, in float32.
         cost: of the passes that gave it.
     """
 
@@ -63,18 +63,18 @@ class AttentionMaps:
 
 @dataclass(frozen=True)
 class Memory:
-    """How a picture is remembered at full resolution, and shown from memory (VGR, section 3).
+    """How an image is remembered at full resolution, and shown from memory (VGR, section 3).
 
     Poolings count visual tokens: 2 averages 2 x 2 of them to one.
 
     Attributes:
-        tile: side, in pixels, of the squares the picture is cut into, each encoded alone; None
-            for a model that encodes a picture of any size as one.
-        max_tiles: the picture is made smaller until it has no more of them.
-        snapshot: pooling of the picture squeezed into one tile, which the overview begins with;
+        tile: side, in pixels, of the squares the image is cut into, each encoded alone; None
+            for a model that encodes an image of any size as one.
+        max_tiles: the image is made smaller until it has no more of them.
+        snapshot: pooling of the image squeezed into one tile, which the overview begins with;
             None leaves it out.
         local: pooling of the whole memory, which the overview ends with; None leaves it out. With
-            neither, the overview is the picture as the model reads pictures otherwise.
+            neither, the overview is the image as the model reads images otherwise.
         replay: pooling of a region that is looked at again.
     """
 
@@ -185,7 +185,7 @@ class Attentive(VLM, Protocol):
         query: Query = "last",
         gradient: bool = False,
     ) -> AttentionMaps:
-        """How the conversation's next word attends to its pictures.
+        """How the conversation's next word attends to its images.
 
         Raises:
             ModelError: the model failed.
@@ -195,7 +195,7 @@ class Attentive(VLM, Protocol):
 
 
 class Remembering(VLM, Protocol):
-    """A VLM that can be shown pictures from memory; its `traits.memory` is not None."""
+    """A VLM that can be shown images from memory; its `traits.memory` is not None."""
 
     def feature_tokens(self, features: Features) -> int:
         """What `features` cost in the context."""

@@ -47,7 +47,7 @@ def here(tmp_path_factory):
     """A folder with all that the README's commands name, and a server's address."""
     folder = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "app/examples", folder / "app/examples")
-    shutil.copy(ROOT / "app/examples/table.png", folder / "picture.png")
+    shutil.copy(ROOT / "app/examples/table.png", folder / "photo.png")
     questions_csv(folder, "train", 24)
     questions_csv(folder, "test", 4)
     (folder / "script.json").write_text(

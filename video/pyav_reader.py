@@ -133,7 +133,7 @@ def _best_stream(container: InputContainer, path: Path) -> Any:
     stream = container.streams.best("video")
     if stream is None:
         what = "sound only" if container.streams.audio else "no video"
-        raise BadVideo(f"{path} holds {what}: give a clip with pictures")
+        raise BadVideo(f"{path} holds {what}: give a clip with frames")
     return stream
 
 

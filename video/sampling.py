@@ -74,7 +74,7 @@ def within(info: ClipInfo, start_s: float, end_s: float, count: int) -> list[flo
 def by_change(video: Video, count: int) -> list[float]:
     """`count` frames, one from the middle of each scene; the longest scenes are split for more.
 
-    A scene begins where the picture changes most: between frames that `LOOKED_AT` times spread over
+    A scene begins where the image changes most: between frames that `LOOKED_AT` times spread over
     the clip show.
     """
     _check_count(count)

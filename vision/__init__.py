@@ -1,4 +1,4 @@
-"""Looking again at a picture."""
+"""Looking again at an image."""
 
 from .act import act
 from .actions import ACTIONS, actions_with

@@ -1,6 +1,6 @@
 """Attention-guided crops for any checkpoint, without training (ViCrop, arXiv 2502.17422).
 
-The model reads the question once; where its attention goes is cut out and shown beside the picture,
+The model reads the question once; where its attention goes is cut out and shown beside the image,
 and then the question is answered. Nothing is asked of the model but its attention.
 """
 
@@ -33,7 +33,7 @@ TINY = 1e-8
 
 
 class Spot(NamedTuple):
-    """A square window of a picture, and how sharply attention falls into it."""
+    """A square window of an image, and how sharply attention falls into it."""
 
     region: Region
     sharpness: float
@@ -49,17 +49,17 @@ def attend(
     choose_region: ChooseRegion | None = None,
     cut: Cut = crop,
 ) -> Branch:
-    """Show the part of the picture that the question makes the model look at, then let it answer.
+    """Show the part of the image that the question makes the model look at, then let it answer.
 
-    Among several pictures it is the one with the sharpest window. A question without pictures is
+    Among several images it is the one with the sharpest window. A question without images is
     only asked.
 
     Args:
         aim: which attention tells; None for what the checkpoint names, or its family's.
         gradient: weigh heads by the gradient of the answer's first token instead of dividing by the
             attention under a generic request.
-        tile: look at pictures with a side above this many pixels in tiles of at most so many, for
-            details that the whole picture does not show; None looks at each as a whole.
+        tile: look at images with a side above this many pixels in tiles of at most so many, for
+            details that the whole image does not show; None looks at each as a whole.
         rule: how the crop is cut; None for the rule the model was trained on.
         choose_region: replaces the region found, for controls.
         cut: `crop` with other options.
@@ -72,17 +72,17 @@ def attend(
         (index, spot), cost = _find(vlm, session.messages, aim, gradient, tile)
         region = choose_region(session.sample, spot.region) if choose_region else spot.region
         target = Target(index, region)
-        with suppress(BadCall):  # nothing but the grey beside a narrow picture
+        with suppress(BadCall):  # nothing but the grey beside a narrow image
             present(session, target, Camera(rule, cut).shoot(session, target), cost=cost)
     return answer(session)
 
 
 def window(attention: np.ndarray, size: Size, base: int) -> Spot:
-    """The window of a picture of `size` that attention (rows, columns) singles out.
+    """The window of an image of `size` that attention (rows, columns) singles out.
 
     Squares of `base` to twice as many pixels slide over the map; that whose sum stands out most
     from its four neighbours', per cell, is taken (papers' `box`). A window that covers the whole
-    map means the whole picture.
+    map means the whole image.
     """
     rows, columns = attention.shape
     best: Spot | None = None
@@ -103,9 +103,9 @@ def window(attention: np.ndarray, size: Size, base: int) -> Spot:
 
 
 def generic(conversation: Conversation) -> Conversation:
-    """The same pictures with a request that asks for nothing in particular."""
-    pictures = [image for message in conversation for image in message.images]
-    return (user(*pictures, GENERIC),)
+    """The same images with a request that asks for nothing in particular."""
+    images = [image for message in conversation for image in message.images]
+    return (user(*images, GENERIC),)
 
 
 def _attentive(session: Session, aim: Aim | None) -> tuple[Attentive, Aim]:
@@ -121,15 +121,15 @@ def _attentive(session: Session, aim: Aim | None) -> tuple[Attentive, Aim]:
 def _find(
     vlm: Attentive, conversation: Conversation, aim: Aim, gradient: bool, tile: int | None
 ) -> tuple[tuple[int, Spot], Cost]:
-    """The picture to look at and where, and what finding it cost."""
-    pictures = [image for message in conversation for image in message.images]
-    base = [max(aim.base, min(p.size) // 16) for p in pictures]
+    """The image to look at and where, and what finding it cost."""
+    images = [image for message in conversation for image in message.images]
+    base = [max(aim.base, min(p.size) // 16) for p in images]
     maps, cost = _maps(vlm, conversation, aim, gradient)
-    for i, picture in enumerate(pictures):
-        if tile and max(picture.size) > tile:
-            maps[i], more = _tiled(vlm, conversation, picture, aim, gradient, tile)
+    for i, image in enumerate(images):
+        if tile and max(image.size) > tile:
+            maps[i], more = _tiled(vlm, conversation, image, aim, gradient, tile)
             cost += more
-    spots = [window(m, p.size, b) for m, p, b in zip(maps, pictures, base, strict=True)]
+    spots = [window(m, p.size, b) for m, p, b in zip(maps, images, base, strict=True)]
     return max(enumerate(spots), key=lambda pair: pair[1].sharpness), cost
 
 
@@ -147,19 +147,19 @@ def _maps(
 def _tiled(
     vlm: Attentive,
     conversation: Conversation,
-    picture: Image,
+    image: Image,
     aim: Aim,
     gradient: bool,
     tile: int,
 ) -> tuple[np.ndarray, Cost]:
-    """One map of `picture` from its tiles, each looked at alone with the same words."""
-    columns, rows = (max(math.ceil(side / tile), 1) for side in picture.size)
+    """One map of `image` from its tiles, each looked at alone with the same words."""
+    columns, rows = (max(math.ceil(side / tile), 1) for side in image.size)
     cost, lines = Cost(), []
     for row in range(rows):
         line = []
         for column in range(columns):
             part = Region(column / columns, row / rows, (column + 1) / columns, (row + 1) / rows)
-            piece = Image(picture.pixels.crop(part.to_pixels(picture.size)))
+            piece = Image(image.pixels.crop(part.to_pixels(image.size)))
             (seen,), more = _maps(vlm, _about(conversation, piece), aim, gradient)
             line.append(seen)
             cost += more
@@ -193,7 +193,7 @@ def _sharpest(attention: np.ndarray, wide: int, high: int) -> tuple[int, int, fl
 
 
 def _square(centre: tuple[float, float], side: float, size: Size) -> Region:
-    """The square around `centre`, in pixels, shifted into the picture."""
+    """The square around `centre`, in pixels, shifted into the image."""
     edges = []
     for at, length in zip(centre, size, strict=True):
         reach = min(side, length)

@@ -19,7 +19,7 @@ from .zoom import Camera, Cut
 from .zoom_tool import Target
 
 RegionOf = Callable[[Sample], Region]
-"""Where to look in a sample's first picture."""
+"""Where to look in a sample's first image."""
 
 _TRIES = 64
 
@@ -58,11 +58,11 @@ def shown(
     Neither the call nor the crop counts as the policy's.
 
     Raises:
-        ValueError: the sample has no picture.
+        ValueError: the sample has no image.
         ModelError: the model failed.
     """
     if not session.images:
-        raise ValueError(f"sample {session.sample.id!r} has no picture to look at again")
+        raise ValueError(f"sample {session.sample.id!r} has no image to look at again")
     region = region_of(session.sample)
     target = Target(0, region)
     present(session, target, Camera(rule, cut).shoot(session, target))

@@ -1,6 +1,6 @@
-"""Cutting a region out of a picture the way a model was trained to see it.
+"""Cutting a region out of an image the way a model was trained to see it.
 
-A crop is always cut from the original picture, so a second look at a first look loses no detail;
+A crop is always cut from the original image, so a second look at a first look loses no detail;
 `Cropped.parent` is therefore the original's id and `Cropped.region` the part of the original shown.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
 
 Window = tuple[int, int, int, int]
-"""A square xyxy box in pixels; where the picture is shorter than the square, it reaches outside."""
+"""A square xyxy box in pixels; where the image is shorter than the square, it reaches outside."""
 
 MAX_ASPECT = 100
 """No crop of VLM-R3 is longer than this many times its width."""
@@ -55,7 +55,7 @@ def crop(
 
 
 def enlargement(share: float) -> float:
-    """How many times VLM-R3 enlarges a crop that is `share` of its picture's area: 2 down to 1."""
+    """How many times VLM-R3 enlarges a crop that is `share` of its image's area: 2 down to 1."""
     return min(max(2.0 - (share - 0.125) / 0.375, 1.0), 2.0)
 
 
@@ -72,7 +72,7 @@ def inclusive_box(region: Region, size: Size) -> tuple[int, int, int, int]:
 def sturdy(
     xyxy: tuple[int, int, int, int], size: Size, *, minimum: int, max_aspect: float = MAX_ASPECT
 ) -> tuple[int, int, int, int]:
-    """`xyxy` with a short side grown around its centre, as far as a picture of `size` allows.
+    """`xyxy` with a short side grown around its centre, as far as an image of `size` allows.
 
     Afterwards each side has at least `minimum` pixels and `1 / max_aspect` of the other.
     """
@@ -84,11 +84,11 @@ def sturdy(
 
 
 def square_window(xyxy: XYXY, size: Size, margin: float = 1.3, minimum: int = 48) -> Window:
-    """The square around the pixel box `xyxy` in a picture of `size`: what the "square" rule shows.
+    """The square around the pixel box `xyxy` in an image of `size`: what the "square" rule shows.
 
-    Its side is `margin` times the box's longer side, at least `minimum` and at most the picture's
-    longer side. It is centred on the box, then shifted to lie inside the picture; along an axis
-    where the picture is shorter than the side it is centred on the picture instead.
+    Its side is `margin` times the box's longer side, at least `minimum` and at most the image's
+    longer side. It is centred on the box, then shifted to lie inside the image; along an axis
+    where the image is shorter than the side it is centred on the image instead.
     """
     x0, y0, x1, y1 = xyxy
     side = min(max(math.ceil(margin * max(x1 - x0, y1 - y0)), minimum), max(size))
@@ -112,10 +112,10 @@ def square_view(pixels: Pixels, window: Window, view: int = 128) -> Pixels:
 
 
 def in_original(region: Region, cut: Region, size: Size, rule: CropRule) -> Region:
-    """`region` of a crop, as a region of the picture of `size` that `cut` was cropped from.
+    """`region` of a crop, as a region of the image of `size` that `cut` was cropped from.
 
     Raises:
-        ValueError: all of it lies in the grey beside a picture too short for its square.
+        ValueError: all of it lies in the grey beside an image too short for its square.
     """
     if rule == "vlm_r3":
         return region.within(cut)

@@ -1,4 +1,4 @@
-"""Pictures for people: where a model looked, and sheets of many pictures."""
+"""Images for people: where a model looked, and sheets of many images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def draw(
 ) -> Pixels:
     """`image` with the regions that were looked at, numbered from 1 in the order of looking.
 
-    A picture shorter than 256 pixels on both sides is enlarged a whole number of times.
+    An image shorter than 256 pixels on both sides is enlarged a whole number of times.
 
     Args:
         looked: regions of `image`, or a branch, of which those in `image` are drawn.
@@ -69,7 +69,7 @@ def sheet(
 ) -> Pixels:
     """Thumbnails in a grid, row by row, each over its caption of at most four lines.
 
-    `cell` is the side, in pixels, that a thumbnail fits in; smaller pictures are not enlarged.
+    `cell` is the side, in pixels, that a thumbnail fits in; smaller images are not enlarged.
 
     Raises:
         ValueError: there are no images, or captions and images differ in number.
@@ -133,7 +133,7 @@ def _frame(pen: ImageDraw, box: Box, size: Size, colour: str, width: int) -> Non
 
 
 def _tags(pen: ImageDraw, boxes: Sequence[Box], names: Sequence[str], size: Size) -> None:
-    """A tag at each box, above it where there is room, inside the picture always."""
+    """A tag at each box, above it where there is room, inside the image always."""
     font = _font(min(max(12, min(size) // 28), max(6, min(size) // 2)))
     pad = max(2, min(size) // 250)
     taken: list[Box] = []

@@ -18,7 +18,7 @@ Parse = Callable[[Session, Generation], Sequence[Request]]
 """What a reply asks for; empty when it asks for nothing and so is the answer."""
 
 Observe = Callable[[Session, Request], Message | None]
-"""What the policy gets for a request: a picture, or a text that says what was wrong with it; None
+"""What the policy gets for a request: an image, or a text that says what was wrong with it; None
 for nothing at all."""
 
 Close = Callable[[Session, Message | None], Message]

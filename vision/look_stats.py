@@ -28,7 +28,7 @@ _BOX = re.compile(r"\{[^{}]*\}|<sot>.*?<eot>")
 
 
 def looks(branch: Branch) -> int:
-    """How many pictures were shown again, whoever asked."""
+    """How many images were shown again, whoever asked."""
     return len(branch.looks)
 
 
@@ -38,12 +38,12 @@ def calls(branch: Branch) -> int:
 
 
 def valid_calls(branch: Branch) -> int:
-    """How many of the policy's `calls` got a picture."""
+    """How many of the policy's `calls` got an image."""
     return sum(bool(step.message.visuals) for step in _observations(branch))
 
 
 def found(branch: Branch, regions: Sequence[Region]) -> int:
-    """How many of `regions`, parts of the first picture that one must look at, were shown."""
+    """How many of `regions`, parts of the first image that one must look at, were shown."""
     shown = [region for index, region in regions_of(branch) if index == 0]
     return sum(any(iou(region, each) >= MIN_SHOWN_IOU for each in shown) for region in regions)
 

@@ -1,4 +1,4 @@
-"""Which part of which original picture a crop shows."""
+"""Which part of which original image a crop shows."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .crop import in_original
 def original(
     images: Sequence[Image], image: Image, region: Region, rule: CropRule
 ) -> tuple[Image, Region]:
-    """`region` of `image`, as a region of the picture it comes from.
+    """`region` of `image`, as a region of the image it comes from.
 
-    A crop comes from the picture that its origin names, as long as that one is among `images`.
+    A crop comes from the image that its origin names, as long as that one is among `images`.
 
     Raises:
         ValueError: the region lies in the grey of a letterboxed crop.
@@ -48,9 +48,9 @@ def source_of(images: Sequence[Image], image: Image) -> Image:
 
 
 def regions_of(branch: Branch) -> list[tuple[int, Region]]:
-    """What was looked at again, in order: the index of a picture of the prompt, and the part of it.
+    """What was looked at again, in order: the index of an image of the prompt, and the part of it.
 
-    Pictures that are not crops of a prompt's picture (a depth map, a frame) are left out.
+    Images that are not crops of a prompt's image (a depth map, a frame) are left out.
     """
     prompt = branch.sample.images
     found = []
@@ -64,7 +64,7 @@ def regions_of(branch: Branch) -> list[tuple[int, Region]]:
 
 
 def _traced(images: Sequence[Image], seen: Image | Features) -> tuple[Image, Region]:
-    """The picture that was looked at in the end, and where."""
+    """The image that was looked at in the end, and where."""
     image, region = (seen.image, seen.region) if isinstance(seen, Features) else (seen, WHOLE)
     while isinstance(image.origin, Cropped) and (parent := _parent(images, image)):
         region = region.within(image.origin.region)

@@ -1,6 +1,6 @@
 """Look again from memory: regions of what was already encoded are put into the context (VGR).
 
-The picture is encoded once, at full resolution; an overview of it enters the context, and each
+The image is encoded once, at full resolution; an overview of it enters the context, and each
 region that the model asks for follows from memory. No look costs the vision encoder anything.
 """
 
@@ -41,7 +41,7 @@ Protocol = Literal["tool", "sot"]
 
 SOT, EOT = "<sot>", "<eot>"
 SIGNAL = BoxFormat(key="", frame=(1, 1), decimals=2)
-"""How VGR's policy writes a box: fractions of the picture with two decimals."""
+"""How VGR's policy writes a box: fractions of the image with two decimals."""
 
 INSTRUCTION = (
     "\nThink step by step. Whenever your reasoning relies on a part of the picture, point at it "
@@ -103,7 +103,7 @@ def replay(
     choose_region: ChooseRegion | None = None,
     look_tokens: int | None = None,
 ) -> Branch:
-    """Let the model look at regions of its pictures again, from memory, until it answers.
+    """Let the model look at regions of its images again, from memory, until it answers.
 
     Args:
         max_looks: signals that are answered, wrong ones included; then it must answer.
@@ -116,7 +116,7 @@ def replay(
         look_tokens: no more looks once what was replayed costs this much.
 
     Raises:
-        ModelError: the model failed, or remembers no pictures.
+        ModelError: the model failed, or remembers no images.
     """
     memory = memory_of(session)
     if session.sample.images:
@@ -140,7 +140,7 @@ def within(features: Features, most: int, cost: Callable[[Features], int]) -> Fe
 
 
 def memory_of(session: Session) -> Memory:
-    """How the session's model remembers pictures.
+    """How the session's model remembers images.
 
     Raises:
         ModelError: it does not.
@@ -155,7 +155,7 @@ def memory_of(session: Session) -> Memory:
 
 
 def remembered(prompt: Conversation, memory: Memory, *, full: bool = False) -> Conversation:
-    """`prompt` with an overview from memory in place of each picture."""
+    """`prompt` with an overview from memory in place of each image."""
     show = partial(overview, memory=memory, full=full)
     return tuple(
         replace(m, parts=tuple(s for p in m.parts for s in _shown(p, show))) for m in prompt
@@ -201,7 +201,7 @@ def signals(session: Session, reply: Generation) -> Sequence[Region | None]:
 def read_signal(text: str) -> Region | None:
     """The region in the last `<sot>[x1, y1, x2, y2]<eot>` of `text`; None when there is none.
 
-    The numbers are clipped to the picture; also read is the object with which VGR's data began,
+    The numbers are clipped to the image; also read is the object with which VGR's data began,
     `<sot>{"bbox_2d": [...], "label": ...}<eot>`.
     """
     inside = text.removesuffix(EOT).rpartition(SOT)[2]

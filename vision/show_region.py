@@ -23,7 +23,7 @@ def present(session: Session, target: Target, made: Image, *, cost: Cost = Cost(
     """Say where `target` is and show `made`, its crop; neither counts as the policy's.
 
     A model that calls tools gets it as the answer to a call of its own; any other as the answer to
-    the question where to look. The box is written to a fiftieth of the picture, about as exactly as
+    the question where to look. The box is written to a fiftieth of the image, about as exactly as
     a model points. `cost` is what finding the region took.
     """
     box_format = session.vlm.traits.box_format

@@ -40,7 +40,7 @@ from .zoom_tool import BadCall, Target, read_call, read_target, tool_calls, zoom
 Layout = Literal["tool", "inline"]
 
 ChooseRegion = Callable[[Sample, Region], Region]
-"""The region really shown for the one asked for; both are regions of the original picture."""
+"""The region really shown for the one asked for; both are regions of the original image."""
 
 PAUSES = ("]}", "]\n}", "] }")
 """Where VLM-R3's policy may ask for a crop."""
@@ -53,7 +53,7 @@ Shoot = Callable[[Session, Target], Image | Features]
 
 
 class Cut(Protocol):
-    """Cuts a region out of a picture: `crop`, or a `partial` of it."""
+    """Cuts a region out of an image: `crop`, or a `partial` of it."""
 
     def __call__(self, image: Image, region: Region, *, rule: CropRule) -> Image: ...
 
@@ -72,7 +72,7 @@ class Camera:
     choose_region: ChooseRegion | None = None
 
     def shoot(self, session: Session, target: Target) -> Image:
-        """The crop that `target` asks for, always cut from the original picture.
+        """The crop that `target` asks for, always cut from the original image.
 
         Raises:
             BadCall: it was shown before, or only grey is there.
@@ -99,7 +99,7 @@ def _copied(made: Image, copy: int) -> Image:
 
 
 def _alike(a: Image, b: Image, size: Size) -> bool:
-    """Whether two crops of one picture of `size` show the same, up to the pixel at each edge by
+    """Whether two crops of one image of `size` show the same, up to the pixel at each edge by
     which a crop of a whole crop grows."""
     if not (isinstance(a.origin, Cropped) and isinstance(b.origin, Cropped)):
         return False
@@ -122,7 +122,7 @@ def zoom(
     cut: Cut = crop,
     look_tokens: int | None = None,
 ) -> Branch:
-    """Let the model look at regions of its pictures, enlarged, until it answers.
+    """Let the model look at regions of its images, enlarged, until it answers.
 
     Args:
         max_looks: calls that are carried out, wrong ones included; then it must answer.
@@ -151,14 +151,14 @@ def zoom(
 
 
 def by_calls(session: Session, shoot: Shoot, limits: Limits, *, offer: bool = True) -> Branch:
-    """Let the model call for regions of its pictures until it answers."""
+    """Let the model call for regions of its images until it answers."""
     if offer:
         offer_zoom(session)
     return look(session, parse=tool_calls, observe=partial(answer_call, shoot=shoot), limits=limits)
 
 
 def two_steps(session: Session, shoot: Shoot, ground: Ground = ask_where) -> Branch:
-    """Ask where, show it, ask again; a question without pictures is only asked."""
+    """Ask where, show it, ask again; a question without images is only asked."""
     if session.images:
         target = ground(session)
         session.say(NOT_SHOWN if target is None else _shown(session, shoot, target))

@@ -22,7 +22,7 @@ class BadCall(ValueError):
 
 @dataclass(frozen=True)
 class Target:
-    """A region of the picture `index` of the conversation, the prompt's pictures first."""
+    """A region of the image `index` of the conversation, the prompt's images first."""
 
     index: int
     region: Region
@@ -66,7 +66,7 @@ def tool_calls(session: Session, reply: Generation) -> tuple[ToolCall | None, ..
 def read_call(call: ToolCall | None, images: Sequence[Image], vlm: VLM) -> Target:
     """What `call` asks to see.
 
-    Boxes are in the frame of the picture as the model saw it, and clipped to it.
+    Boxes are in the frame of the image as the model saw it, and clipped to it.
 
     Raises:
         BadCall: it asks for nothing that could be shown.

@@ -1,4 +1,4 @@
-"""`mm info`: what a report of a problem should begin with, and what a model makes of pictures."""
+"""`mm info`: what a report of a problem should begin with, and what a model makes of images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PACKAGES = [
     "datasets",
 ]
 SIZES: tuple[mm.Size, ...] = ((224, 224), (768, 768), (1280, 720), (1024, 1536), (3840, 2160))
-"""Common picture sizes, (width, height)."""
+"""Common image sizes, (width, height)."""
 
 
 def print_info(choice: ModelChoice) -> None:
@@ -72,7 +72,7 @@ def machine() -> dict[str, str]:
 
 
 def model_facts(name: str, budgets: ImageBudgets = ImageBudgets()) -> dict[str, str]:
-    """How big the model is, how it writes boxes, and what pictures cost.
+    """How big the model is, how it writes boxes, and what images cost.
 
     Raises:
         ModelUnavailable: there is no such model.
@@ -93,7 +93,7 @@ def model_facts(name: str, budgets: ImageBudgets = ImageBudgets()) -> dict[str, 
         builder = load_builder(str(checkpoint.folder), budgets=budgets, local_files_only=True)
     except (OSError, ValueError) as error:
         raise mm.ModelUnavailable(f"{name}: {error}") from error
-    return {**facts, **_use(builder.traits), **_pictures(builder)}
+    return {**facts, **_use(builder.traits), **_images(builder)}
 
 
 def served_facts(choice: ModelChoice) -> dict[str, str]:
@@ -107,8 +107,8 @@ def served_facts(choice: ModelChoice) -> dict[str, str]:
     family = vlm.family.name if vlm.family else "unknown: boxes are taken to be 0 to 1000"
     facts = {"model": vlm.name, "server": base_url, "family": family, **_use(vlm.traits)}
     if vlm.builder:
-        return {**facts, **_pictures(vlm.builder)}
-    return {**facts, "pictures": "sizes and costs are not known: give --processor"}
+        return {**facts, **_images(vlm.builder)}
+    return {**facts, "images": "sizes and costs are not known: give --processor"}
 
 
 def _use(traits: mm.Traits) -> dict[str, str]:
@@ -120,12 +120,12 @@ def _use(traits: mm.Traits) -> dict[str, str]:
     }
 
 
-def _pictures(builder: TokenBuilder) -> dict[str, str]:
-    pictures = {}
+def _images(builder: TokenBuilder) -> dict[str, str]:
+    images = {}
     for size in SIZES:
         seen, cost = builder.seen_size(size), builder.visual_tokens(size)
-        pictures[_by(size)] = f"seen as {_by(seen)}, {cost} visual tokens"
-    return pictures
+        images[_by(size)] = f"seen as {_by(seen)}, {cost} visual tokens"
+    return images
 
 
 def sampling_line(sampling: mm.Sampling) -> str:

@@ -125,7 +125,7 @@ def ask(
 def info(
     choice: ModelChoice,
 ) -> None:
-    """Versions, the device, and what a model is: box format, tokens per picture size."""
+    """Versions, the device, and what a model is: box format, tokens per image size."""
     from .info import print_info
 
     print_info(choice)

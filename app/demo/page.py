@@ -1,7 +1,7 @@
-"""`mm demo`: a page where a person drops a picture, asks, and sees where the model looked.
+"""`mm demo`: a page where a person drops an image, asks, and sees where the model looked.
 
 Only `ask` is public for programs; what serves the page alone is private. A client uploads its
-pictures: it may name no path.
+images: it may name no path.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ WAITING = 32
 PAUSE_S = 0.05
 """Between two views of words that are still coming."""
 
-HINT = "Drop a picture, ask about it, and see where the model looked."
+HINT = "Drop an image, ask about it, and see where the model looked."
 Update = Any
 View = tuple[Update, Update, Update, Update]
-"""What the page shows: words, the picture with regions, crops with captions, the cost."""
+"""What the page shows: words, the image with regions, crops with captions, the cost."""
 
 
 def serve(choice: ModelChoice, *, host: str, port: int) -> None:
@@ -106,13 +106,13 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
         gr.Markdown(_title(vlm), elem_id="title")
         with gr.Row():
             with gr.Column(scale=5):
-                picture = gr.Image(
-                    label="Picture",
+                image = gr.Image(
+                    label="Image",
                     type="filepath",
                     image_mode=None,
                     height=380,
                     sources=["upload", "clipboard"],
-                    elem_id="picture",
+                    elem_id="image",
                 )
                 question = gr.Textbox(
                     label="Question",
@@ -130,7 +130,7 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
                 with gr.Row():
                     go = gr.Button("Ask", variant="primary", elem_id="ask")
                     stop = gr.Button("Stop", variant="stop", elem_id="stop")
-                _examples(picture, question, strategy)
+                _examples(image, question, strategy)
             with gr.Column(scale=6):
                 said = gr.HTML(view.hint(HINT), elem_id="said")
                 cost = gr.HTML(elem_id="cost")
@@ -153,7 +153,7 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
         asked = gr.on(
             [go.click, question.submit],
             handlers.show,
-            [picture, question, strategy],
+            [image, question, strategy],
             [said, looked, crops, cost],
             preprocess=False,
             api_visibility="private",
@@ -175,10 +175,10 @@ class Handlers:
     vlm: mm.VLM
     sampling: mm.Sampling | None = None
 
-    def show(self, picture: dict | None, question: str, strategy: str) -> Generator[View]:
+    def show(self, image: dict | None, question: str, strategy: str) -> Generator[View]:
         """Views of an answer in the making. Closing the iterator stops the model."""
         try:
-            sample, function = _sample(picture, question), _strategy(strategy)
+            sample, function = _sample(image, question), _strategy(strategy)
         except UserError as error:
             yield view.mistake(str(error)), None, [], ""
             return
@@ -189,10 +189,10 @@ class Handlers:
         except UserError as error:  # an option that the strategy needs
             yield view.mistake(str(error)), gr.skip(), gr.skip(), gr.skip()
 
-    def ask(self, picture: dict, question: str, strategy: str = "zoom") -> dict:
-        """Ask `question` about an uploaded `picture`: what `mm ask --json` prints."""
+    def ask(self, image: dict, question: str, strategy: str = "zoom") -> dict:
+        """Ask `question` about an uploaded `image`: what `mm ask --json` prints."""
         try:
-            sample, function = _sample(picture, question), _strategy(strategy)
+            sample, function = _sample(image, question), _strategy(strategy)
             return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))
         except UserError as error:
             raise gr.Error(str(error)) from None
@@ -214,7 +214,7 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             if event.message.visuals:
                 yield (
                     gr.skip(),
-                    view.picture(so_far),
+                    view.image(so_far),
                     _gallery(so_far.best),
                     gr.skip(),
                 )
@@ -223,7 +223,7 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             cost = view.cost_html(trace.cost)
             yield (
                 view.answered(trace),
-                view.picture(trace),
+                view.image(trace),
                 _gallery(trace.best),
                 cost,
             )
@@ -237,23 +237,23 @@ def _stopped() -> str:
     return view.hint("Stopped.")
 
 
-def _sample(picture: dict | None, question: str) -> mm.Sample:
-    if not picture:
-        raise UserError("drop a picture first")
+def _sample(image: dict | None, question: str) -> mm.Sample:
+    if not image:
+        raise UserError("drop an image first")
     if not isinstance(question, str) or not question.strip():
-        raise UserError("ask a question about the picture")
+        raise UserError("ask a question about the image")
     if len(question) > MAX_QUESTION:
         raise UserError(
             f"the question has {len(question)} characters; {MAX_QUESTION} are the limit"
         )
-    return mm.question(question.strip(), _uploaded(picture))
+    return mm.question(question.strip(), _uploaded(image))
 
 
-def _uploaded(picture: object) -> str:
+def _uploaded(image: object) -> str:
     """The path of a file that this server was sent; nothing else on the machine is opened."""
-    path = picture.get("path") if isinstance(picture, dict) else None
+    path = image.get("path") if isinstance(image, dict) else None
     if not isinstance(path, str) or not is_in_or_equal(path, get_upload_folder()):
-        raise UserError("the picture must be an uploaded file, not a path or an address")
+        raise UserError("the image must be an uploaded file, not a path or an address")
     return path
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CUT = "Cut at the token limit."
 
 SHOWN = 1024
-"""The longest side, in pixels, of a picture on the page."""
+"""The longest side, in pixels, of an image on the page."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Crop:
 
 
 def crops(branch: mm.Branch) -> list[Crop]:
-    """Every view of `branch` beyond the question's pictures, in order."""
+    """Every view of `branch` beyond the question's images, in order."""
     found, words = [], ""
     for step in branch.steps:
         if step.message.role == "assistant":
@@ -38,7 +38,7 @@ def crops(branch: mm.Branch) -> list[Crop]:
 
 
 def pixels_of(seen: mm.Image | mm.Features) -> Pixels:
-    """What was looked at, as a person sees it; of what was replayed, that part of the picture."""
+    """What was looked at, as a person sees it; of what was replayed, that part of the image."""
     if isinstance(seen, mm.Image):
         return seen.pixels
     pixels = seen.image.pixels
@@ -54,7 +54,7 @@ def asking_words(message: mm.Message) -> str:
 
 
 def looked_at(trace: mm.Trace) -> Pixels:
-    """The question's picture with what was looked at drawn over it; several are side by side."""
+    """The question's image with what was looked at drawn over it; several are side by side."""
     from vision import draw, sheet
 
     drawn = [draw(image, trace.best) for image in trace.sample.images]
@@ -64,7 +64,7 @@ def looked_at(trace: mm.Trace) -> Pixels:
     return sheet(drawn, columns=len(drawn), cell=min(widest, SHOWN))
 
 
-def picture(trace: mm.Trace) -> Pixels:
+def image(trace: mm.Trace) -> Pixels:
     """`looked_at`, small enough for a page."""
     return shown(looked_at(trace))
 

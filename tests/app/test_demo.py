@@ -62,38 +62,36 @@ def test_shows_words_regions_crops_and_cost_as_they_come(upload, monkeypatch):
     galleries = [v[2] for v in views if isinstance(v[2], list)]
     assert [len(g) for g in galleries] == [0, 1, 1]
     assert galleries[-1][0][1] == "1. the sign"
-    picture, cost = views[-1][1], views[-1][3]
-    assert picture.width == 2 * picture.height
-    assert len(picture.getcolors()) > len(views[0][1].getcolors()) == 1
+    image, cost = views[-1][1], views[-1][3]
+    assert image.width == 2 * image.height
+    assert len(image.getcolors()) > len(views[0][1].getcolors()) == 1
     assert "visual tokens" in cost
     assert vlm.conversations[0][-1].text == "What letter?"
 
 
 @pytest.mark.parametrize(
-    ("picture", "question", "strategy", "says"),
+    ("image", "question", "strategy", "says"),
     [
-        pytest.param(None, "What?", "zoom", "drop a picture", id="no picture"),
+        pytest.param(None, "What?", "zoom", "drop an image", id="no image"),
         pytest.param("good", "  ", "zoom", "ask a question", id="no question"),
         pytest.param("good", "x" * (MAX_QUESTION + 1), "zoom", "limit", id="long question"),
         pytest.param("good", "What?", "os:abort", "no strategy", id="a module to import"),
-        pytest.param("bad", "What?", "zoom", "words.png", id="not a picture"),
+        pytest.param("bad", "What?", "zoom", "words.png", id="not an image"),
         pytest.param({"path": "/etc/passwd"}, "What?", "zoom", "uploaded", id="a path of ours"),
         pytest.param("/etc/passwd", "What?", "zoom", "uploaded", id="a bare path"),
         pytest.param({"path": "http://localhost/a.png"}, "What?", "zoom", "uploaded", id="address"),
         pytest.param("climb", "What?", "zoom", "uploaded", id="dot dot"),
     ],
 )
-def test_what_cannot_be_asked_is_said_on_the_page(
-    uploads, upload, picture, question, strategy, says
-):
-    (uploads / "words.png").write_text("no picture")
+def test_what_cannot_be_asked_is_said_on_the_page(uploads, upload, image, question, strategy, says):
+    (uploads / "words.png").write_text("no image")
     (uploads.parent / "secret.png").write_bytes((uploads / "table.png").read_bytes())
     known = {
         "good": upload,
         "bad": {"path": str(uploads / "words.png")},
         "climb": {"path": f"{uploads}/../secret.png"},
     }
-    payload = known.get(picture, picture) if isinstance(picture, str) else picture
+    payload = known.get(image, image) if isinstance(image, str) else image
     (view,) = Handlers(mm.ScriptedVLM([])).show(payload, question, strategy)
     assert says in view[0]
     assert view[0].startswith('<div class="mistake">')
@@ -206,8 +204,8 @@ def photo(tmp_path) -> Path:
 
 
 def ask(browser, photo: Path, question: str) -> None:
-    browser.locator("#picture input[type=file]").set_input_files(str(photo))
-    browser.wait_for_selector("#picture img")
+    browser.locator("#image input[type=file]").set_input_files(str(photo))
+    browser.wait_for_selector("#image img")
     browser.locator("#question textarea").fill(question)
     browser.locator("#ask").click()
 
@@ -279,7 +277,7 @@ def demo_process():
 def test_mm_demo_answers_about_its_example(browser, demo_process):
     browser.goto(demo_process)
     browser.locator("text=What letter is on the red square?").first.click()
-    browser.wait_for_selector("#picture img")
+    browser.wait_for_selector("#image img")
     browser.locator("#ask").click()
     answer = browser.wait_for_selector("#said .answer", timeout=60_000)
     table = json.loads((ROOT / "app/examples/table.json").read_text())

@@ -3,7 +3,7 @@
     python -m training.bundle                       # all stages, into runs/bundle, then export
     python -m training.bundle --stage vision        # one stage
 
-Stages: `shards` (draw the training pictures), `vision`, `language`, `memories` (what the encoder
+Stages: `shards` (draw the training images), `vision`, `language`, `memories` (what the encoder
 sees at full resolution), `replay`, `export` (to --to). `full`, which no other needs, trains an
 adapter for the exported model, to --adapter. Each saves its state in --folder; run the command
 again after an interruption and it goes on from there.

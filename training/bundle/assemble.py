@@ -28,7 +28,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def image_processor() -> Qwen2VLImageProcessorPil:
-    """Every picture becomes about as many pixels as one view; a square one exactly a view."""
+    """Every image becomes about as many pixels as one view; a square one exactly a view."""
     return Qwen2VLImageProcessorPil(
         patch_size=PATCH,
         merge_size=MERGE,

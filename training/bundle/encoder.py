@@ -33,7 +33,7 @@ def patches(views: Tensor, patch: int, merge: int) -> Tensor:
     """(B, side, side, 3) uint8 to (B, P, 3 * patch * patch) in [-1, 1], patches in the processor's
     order.
 
-    A still picture fills all temporal slots of a patch alike, so one slot is enough here.
+    A still image fills all temporal slots of a patch alike, so one slot is enough here.
     """
     batch, side = views.shape[:2]
     cells = side // patch // merge

@@ -67,7 +67,7 @@ def letter_labels(scene: Scene, window: Window) -> np.ndarray:
 
 
 def letter_centre(thing: Thing) -> tuple[float, float]:
-    """Where the letter is written, as fractions of the picture; a triangle carries it lower."""
+    """Where the letter is written, as fractions of the image; a triangle carries it lower."""
     lower = 0.1 * thing.side if thing.shape == "triangle" else 0.0
     return thing.x, thing.y + lower
 

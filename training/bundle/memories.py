@@ -1,6 +1,6 @@
 """What the trained encoder sees in scenes at full resolution: the material of the replay stage.
 
-A memory is a scene's picture cut into tiles of a view's size, each encoded alone, put together
+A memory is a scene's image cut into tiles of a view's size, each encoded alone, put together
 again: `GRID` x `GRID` visual tokens. The encoder learns no more by then, so they are made once.
 """
 

@@ -1,8 +1,8 @@
-"""Training rows of the language stage: one picture, many questions, none of which sees another.
+"""Training rows of the language stage: one image, many questions, none of which sees another.
 
-A row is a prefix (the picture, after what the system says) and branches that go on from it, each a
+A row is a prefix (the image, after what the system says) and branches that go on from it, each a
 question with its looks and answer. A branch attends to the prefix and to itself, and its positions
-start where the prefix ends, so that it is trained exactly as if it stood alone, while the picture
+start where the prefix ends, so that it is trained exactly as if it stood alone, while the image
 is read once.
 """
 
@@ -139,7 +139,7 @@ class RowMaker:
         }
 
     def prefix(self, mode: str, views: Views) -> Segment:
-        """What the system says, and the picture."""
+        """What the system says, and the image."""
         tokens = self._prefixes[mode]
         first, *whole = tokens.images
         end = tokens.images[-1].stop + 1
@@ -270,7 +270,7 @@ def _collate(
     segments = np.full((count, length), -1, np.int64)
     trained = np.zeros((count, length), bool)
     kinds = np.full((count, length), -1, np.int64)
-    pictures = np.zeros((views, VIEW, VIEW, 3), np.uint8)
+    images = np.zeros((views, VIEW, VIEW, 3), np.uint8)
     slots = np.full((views, SIDE_TOKENS**2), count * length, np.int64)
     replayed: list[tuple[int, np.ndarray]] = []
     shown = 0
@@ -289,13 +289,13 @@ def _collate(
             positions[:, b, where], end = _positions(len(segment.ids), shapes, prefix_end)
             prefix_end = end if number == 0 else prefix_end
             for start, view in segment.views:
-                pictures[shown] = view
+                images[shown] = view
                 slots[shown] = b * length + at + start + np.arange(SIDE_TOKENS**2)
                 shown += 1
             replayed += [(b * length + at + start, block) for start, block in segment.blocks]
             at += len(segment.ids)
     remembered = _remembered(replayed, blocks, count * length)
-    arrays = (ids, positions, segments, trained, pictures, slots.reshape(-1), *remembered, kinds)
+    arrays = (ids, positions, segments, trained, images, slots.reshape(-1), *remembered, kinds)
     return Batch(*(torch.from_numpy(a) for a in arrays))
 
 

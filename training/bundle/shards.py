@@ -1,7 +1,7 @@
 """Views of training scenes, drawn once and read through a memory map.
 
 A shard holds SCENES_PER_SHARD scenes: of each its overview, a crop of every object as a slightly
-wrong box would cut it, and tiles of the picture at its own scale. Scenes are pure functions of
+wrong box would cut it, and tiles of the image at its own scale. Scenes are pure functions of
 their seed, so labels are not stored.
 """
 
@@ -26,7 +26,7 @@ VIEW = 128
 SCENES_PER_SHARD = 1000
 TILES = 2
 BOX_GRID = 20
-"""Boxes are written in thousandths of the picture, in multiples of this."""
+"""Boxes are written in thousandths of the image, in multiples of this."""
 
 _LEVEL_SHARES = (
     (Level.PLAIN, 0.3),
@@ -107,19 +107,19 @@ def tile_windows(scene: Scene) -> tuple[Window, ...]:
     return tuple(windows)
 
 
-def overview(picture: Pil.Image) -> Pil.Image:
+def overview(image: Pil.Image) -> Pil.Image:
     """The whole image, at the size of one view."""
-    return picture.resize((VIEW, VIEW), Pil.Resampling.BICUBIC)
+    return image.resize((VIEW, VIEW), Pil.Resampling.BICUBIC)
 
 
 def _draw_shard(folder: Path, shard: int) -> None:
     scenes = [training_scene(shard * SCENES_PER_SHARD + i) for i in range(SCENES_PER_SHARD)]
     arrays: dict[str, list[Pil.Image]] = {"overview": [], "crops": [], "tiles": []}
     for scene in scenes:
-        picture = render(scene)
-        arrays["overview"].append(overview(picture))
-        arrays["crops"] += [square_view(picture, w, VIEW) for w in crop_windows(scene)]
-        arrays["tiles"] += [picture.crop(w) for w in tile_windows(scene)]
+        image = render(scene)
+        arrays["overview"].append(overview(image))
+        arrays["crops"] += [square_view(image, w, VIEW) for w in crop_windows(scene)]
+        arrays["tiles"] += [image.crop(w) for w in tile_windows(scene)]
     for name, views in arrays.items():
         path = folder / f"{shard:04d}.{name}.npy"
         partial_path = path.with_suffix(".part.npy")

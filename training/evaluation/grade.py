@@ -31,7 +31,7 @@ def correct(branch: Branch, item: Item, vlm: VLM) -> bool:
 
 
 def read_box(answer: str | None, item: Item, vlm: VLM) -> Region | None:
-    """The part of the first picture that `answer` names; None when it names none, or several."""
+    """The part of the first image that `answer` names; None when it names none, or several."""
     numbers = parse_box(answer or "")
     if numbers is None or not item.sample.images:
         return None

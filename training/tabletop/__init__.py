@@ -1,4 +1,4 @@
-"""Tabletop: pictures with exact ground truth, questions about them, and the steps a perfect
+"""Tabletop: images with exact ground truth, questions about them, and the steps a perfect
 reasoner takes."""
 
 from .questions import TASKS, Item, stream

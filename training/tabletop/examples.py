@@ -1,4 +1,4 @@
-"""The pictures that the README and the demo begin with."""
+"""The images that the README and the demo begin with."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _scene_with(first: int, name: str) -> Scene:
 
 
 def described(scene: Scene) -> dict:
-    """What is in the picture, boxes in its pixels."""
+    """What is in the image, boxes in its pixels."""
     objects = [
         {
             "colour": t.colour,

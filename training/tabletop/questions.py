@@ -23,7 +23,7 @@ class Question:
     """One question about one scene.
 
     `looks` are the indices of the things whose letters must be read, in order, before `answer` can
-    be known; () when one look at the picture is enough. `about` are the indices of the things the
+    be known; () when one look at the image is enough. `about` are the indices of the things the
     words refer to.
     """
 
@@ -48,7 +48,7 @@ class Item:
 
 
 def box_text(scene: Scene, index: int, step: int = 1) -> str:
-    """The thing's box as the model writes it: thousandths of the picture, rounded to multiples of
+    """The thing's box as the model writes it: thousandths of the image, rounded to multiples of
     `step`."""
     thing = scene.things[index]
     r = thing.region

@@ -1,4 +1,4 @@
-"""Scenes as pictures and depth maps."""
+"""Scenes as images and depth maps."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _SUPERSAMPLE = 4
 
 
 def render(scene: Scene, side: int = SIDE) -> Pil.Image:
-    """The picture of `scene`: RGB, `side` x `side` pixels."""
+    """The image of `scene`: RGB, `side` x `side` pixels."""
     rng = random.Random(f"render {scene.seed}")
-    picture = _background(rng, scene.level, side)
+    image = _background(rng, scene.level, side)
     for thing in sorted(scene.things, key=lambda t: -t.depth):
-        _paint(picture, thing, scene.level, rng, side)
+        _paint(image, thing, scene.level, rng, side)
     for word, x, y in scene.words:
         font = _font(round(0.035 * side))
-        ImageDraw.Draw(picture).text((x * side, y * side), word, (70, 60, 55), font, "mm")
-    return picture
+        ImageDraw.Draw(image).text((x * side, y * side), word, (70, 60, 55), font, "mm")
+    return image
 
 
 def depth_map(scene: Scene, side: int = SIDE) -> np.ndarray:
@@ -97,14 +97,14 @@ def _glow(side: int) -> Pil.Image:
     )
 
 
-def _paint(picture: Pil.Image, thing: Thing, level: Level, rng: random.Random, side: int) -> None:
+def _paint(image: Pil.Image, thing: Thing, level: Level, rng: random.Random, side: int) -> None:
     x0, y0, x1, _ = _pixel_box(thing, side)
     width = x1 - x0
     mask = _shape_mask(thing.shape, width)
     colour = tuple(max(0, min(255, v + rng.randint(-10, 10))) for v in _RGB[thing.colour])
     if level >= Level.SHADED:
         reach = max(3, width // 14)
-        picture.paste(
+        image.paste(
             (40, 34, 30),
             (x0 - 2 * reach + reach // 2, y0 - 2 * reach + reach),
             _shadow(thing.shape, width, reach),
@@ -115,19 +115,19 @@ def _paint(picture: Pil.Image, thing: Thing, level: Level, rng: random.Random, s
         face = Pil.composite(
             Pil.new("RGB", (width, width), dim), Pil.new("RGB", (width, width), lit), slope
         )
-        picture.paste(face, (x0, y0), mask)
+        image.paste(face, (x0, y0), mask)
     else:
-        picture.paste(colour, (x0, y0), mask)
-    _write(picture, thing, x0, y0, width)
+        image.paste(colour, (x0, y0), mask)
+    _write(image, thing, x0, y0, width)
 
 
-def _write(picture: Pil.Image, thing: Thing, x0: int, y0: int, width: int) -> None:
+def _write(image: Pil.Image, thing: Thing, x0: int, y0: int, width: int) -> None:
     ink = (24, 22, 30) if thing.colour in _DARK_INK else (252, 252, 250)
     stamp = _letter_mask(thing.letter, max(6, round(LETTER_HEIGHT * width)))
     lower = 0.1 * width if thing.shape == "triangle" else 0.0
     left = x0 + (width - stamp.width) // 2
     top = y0 + round((width - stamp.height) / 2 + lower)
-    picture.paste(ink, (left, top), stamp)
+    image.paste(ink, (left, top), stamp)
 
 
 @lru_cache(512)

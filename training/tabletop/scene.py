@@ -1,7 +1,7 @@
 """Scenes with exact ground truth; a scene is a pure function of its seed.
 
 A scene is a table top with 3 to 8 objects. Each is one of 24 (colour, shape) pairs, appears once,
-lies at a known depth and carries a small letter: legible in the picture, a smudge of four pixels in
+lies at a known depth and carries a small letter: legible in the image, a smudge of four pixels in
 a 128-pixel overview.
 """
 
@@ -18,7 +18,7 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
 SHAPES = ("square", "circle", "triangle", "cross")
 LETTERS = tuple("ACEFHJKLMNPRSTXZ")
 SIDE = 768
-"""Width and height of a picture, in pixels."""
+"""Width and height of an image, in pixels."""
 
 LETTER_HEIGHT = 0.3
 """Height of a letter, as a share of its object's side."""
@@ -29,7 +29,7 @@ NEAR_M, FAR_M = 1.0, 3.0
 
 
 class Level(IntEnum):
-    """How hard the pictures are; each level adds one thing to the level before it."""
+    """How hard the images are; each level adds one thing to the level before it."""
 
     PLAIN = 0
     SHADED = 1
@@ -40,7 +40,7 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Thing:
-    """One object. `x`, `y` (its centre) and `side` are fractions of the picture; `depth` is metres
+    """One object. `x`, `y` (its centre) and `side` are fractions of the image; `depth` is metres
     from the camera."""
 
     colour: str

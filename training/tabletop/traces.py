@@ -18,7 +18,7 @@ def caption(scene: Scene, step: int) -> str:
 
 
 def solved(
-    scene: Scene, question: Question, picture: Image, crops: Sequence[Part], *, step: int
+    scene: Scene, question: Question, image: Image, crops: Sequence[Part], *, step: int
 ) -> tuple[Message, ...]:
     """Question, looks and answer. `crops` show all the scene's things, `step` is the grid of the
     boxes.
@@ -26,7 +26,7 @@ def solved(
     Before each look but the first, and before the answer of a question that takes several, stands
     the letter that was read last.
     """
-    messages = [user(picture, question.text)]
+    messages = [user(image, question.text)]
     said = ""
     for i in question.looks:
         call = _call(scene, i, step)
@@ -36,24 +36,24 @@ def solved(
     if len(question.looks) > 1:
         messages.append(assistant(f"{said}\n<answer>{question.answer}</answer>"))
     else:
-        messages.append(answered(scene, question, picture, step=step)[1])
+        messages.append(answered(scene, question, image, step=step)[1])
     return tuple(messages)
 
 
-def answered(scene: Scene, question: Question, picture: Image, *, step: int) -> tuple[Message, ...]:
+def answered(scene: Scene, question: Question, image: Image, *, step: int) -> tuple[Message, ...]:
     """Question and answer without a further look."""
     answer = question.answer
     if question.task == "locate":
         answer = box_text(scene, question.about[0], step)
-    return user(picture, question.text), assistant(answer)
+    return user(image, question.text), assistant(answer)
 
 
-def thought(scene: Scene, question: Question, picture: Image, *, step: int) -> tuple[Message, ...]:
+def thought(scene: Scene, question: Question, image: Image, *, step: int) -> tuple[Message, ...]:
     """Question, the objects it is about with their boxes, and the answer."""
     notes = "; ".join(_noted(scene, i, step) for i in question.about)
-    answer = answered(scene, question, picture, step=step)[1].text
+    answer = answered(scene, question, image, step=step)[1].text
     return (
-        user(picture, question.text),
+        user(image, question.text),
         Message("assistant", (Thinking(notes or "none"), Text(f"<answer>{answer}</answer>"))),
     )
 
