@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from .errors import ModelError
 from .parallel import in_order
+from .thought_limit import write_within
 from .trace import Branch, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
 from .vlm import VLM, Cancelled, sampling_of
@@ -100,19 +101,29 @@ class Session:
         self.trace.sample = replace(self.sample, prompt=prompt)
 
     def generate(self, sampling: Sampling | None = None) -> Generation:
-        """Let the model write the next message and record it.
+        """Let the model write the next message and record it; its thought as far as is allowed.
 
         Raises:
             ModelError: the model failed.
         """
+        branch, last = self.branch, None
+        asked = _seeded(sampling or self.sampling, branch)
+        for said in write_within(self._write, branch.messages, asked):
+            if isinstance(said, Message):
+                self.say(said)
+            else:
+                last = self._record(said)
+        assert last is not None  # a reply ends with what the model wrote
+        return last
+
+    def _write(self, messages: Conversation, sampling: Sampling) -> Generation:
         on_token = partial(self._emit_token) if self._observer else None
-        branch = self.branch
         (generation,) = self.vlm.generate(
-            [branch.messages],
-            _seeded(sampling or self.sampling, branch),
-            on_token=on_token,
-            cancel=self.cancel,
+            [messages], sampling, on_token=on_token, cancel=self.cancel
         )
+        return generation
+
+    def _record(self, generation: Generation) -> Generation:
         self._add(
             Step(
                 generation.message,

@@ -257,6 +257,8 @@ class Sampling:
         presence_penalty, frequency_penalty: taken off the logits of tokens in the reply, once, and
             for each time they occur in it.
         stop: a string that ends the reply, and stays in it.
+        max_thought_tokens: a longer thought is closed there and the answer opened, by a session;
+            None for no bound.
 
     Raises:
         UserError: a number is out of its bounds; the message has them.
@@ -272,6 +274,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    max_thought_tokens: int | None = None
 
     def __post_init__(self) -> None:
         bounds = {  # name: (least, most), as OpenAI and vLLM have them

@@ -26,7 +26,7 @@ ORDER = {  # each line may import the lines above it; a part may import itself
         "errors geometry lru_cache answers",
         "types",
         "trace images markup vlm",
-        "parallel",
+        "parallel thought_limit",
         "families session trace_store samples scripted",
         "tokens strategies",
         "engine remote",

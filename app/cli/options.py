@@ -97,6 +97,9 @@ _SAMPLING_FLAGS: dict[str, Any] = {
     "min_p": Annotated[float | None, typer.Option(help="Of so much of the likeliest one's.")],
     "repetition_penalty": Annotated[float | None, typer.Option(help="1 changes nothing.")],
     "presence_penalty": Annotated[float | None, typer.Option(help="-2 to 2; 0 changes nothing.")],
+    "max_thought_tokens": Annotated[
+        int | None, typer.Option(min=1, help="A longer thought is closed, the answer opened.")
+    ],
     "frequency_penalty": Annotated[float | None, typer.Option(help="-2 to 2; 0 changes nothing.")],
 }
 

@@ -132,7 +132,8 @@ class HFVLM:
 
     def _generation(self, conversation: Conversation, tokens: Tokens, reply: Reply) -> Generation:
         visual = _visual_tokens(conversation, tokens)
-        said = Message("assistant", self.builder.parse(reply.ids), reply.ids)
+        begins = not (conversation and conversation[-1].role == "assistant")
+        said = Message("assistant", self.builder.parse(reply.ids, begins=begins), reply.ids)
         return Generation(
             said, reply.logprobs, replace(reply.cost, visual_tokens=visual), reply.finish
         )

@@ -126,9 +126,14 @@ class TokenBuilder:
         text = self._begun(text) if begins else text
         return (*self.safe_tokenizer.encode((text,), after), self._end_id)
 
-    def parse(self, ids: Sequence[int]) -> tuple[Part, ...]:
-        """What a model wrote, as parts; a malformed tool call stays text."""
+    def parse(self, ids: Sequence[int], *, begins: bool = False) -> tuple[Part, ...]:
+        """What a model wrote, as parts; a malformed tool call stays text.
+
+        `begins`: nothing stood in its turn, so it goes on with a thought that the template opened.
+        """
         text = self.decode(ids)
+        if begins and self.template.assistant[0].endswith("<think>\n") and "<think>" not in text:
+            text = "<think>" + text
         return parse_parts(text.removeprefix(self.template.lead))
 
     def decode(self, ids: Sequence[int]) -> str:
