@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.errors import needs_train
+from app.errors import check_file, needs_train
 from app.model_choice import ModelChoice
 from mm.errors import UserError
 
@@ -41,6 +41,22 @@ def looks(
 
     vlm = _engine(ModelChoice(model, device, dtype))
     _report(engine_speed.looks(vlm, engine_speed.Load(rounds=rounds)), vlm, out)
+
+
+@bench.command()
+def tokens(
+    files: Annotated[list[Path], typer.Argument(help="Tables that `mm eval --out` wrote.")],
+    out: Annotated[Path, typer.Option(help="The plot, as .png or .svg.")],
+    task: Annotated[str, typer.Option(help="Which task of theirs.")] = "read",
+) -> None:
+    """Plot accuracy against the visual tokens of an answer, from tables of `mm eval`."""
+    from training.evaluation.plot import plot, read_points
+
+    check_file("--out", out)
+    points = read_points(files, task)
+    with needs_train("mm bench tokens"):
+        plot(points, task, out)
+    print(f"{len(points)} points: {out}")
 
 
 @bench.command()
