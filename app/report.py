@@ -34,7 +34,7 @@ def error_of(trace: mm.Trace) -> str | None:
 
 
 def unclear(trace: mm.Trace) -> str | None:
-    """What was said in whose place the likeliest choice was taken; None where none was."""
+    """The reply that was replaced by the likeliest choice; None where none was."""
     last = trace.best.steps[-1:]
     if not last or last[0].sampled or last[0].message.text not in trace.sample.choices:
         return None
@@ -46,7 +46,7 @@ def as_json(trace: mm.Trace) -> dict[str, object]:
     """The contract of `--json`: what the model wrote, what of it is graded, where it looked.
 
     `reply` is what a person is shown, whole; `answer` is what is graded, None where the reply marks
-    none and is long. `unclear` is the reply in whose place the likeliest choice was taken;
+    none and is long. `unclear` is the reply that was replaced by the likeliest choice;
     `thoughts` is what was written on the way. `finish` says how the reply ended: "stop", "length"
     at the token limit, "cancelled", or None where nobody sampled it. `error` says why there is no
     reply.

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mm
 from mm.errors import UserError
+from mm.own_functions import is_own, own_function
 from mm.strategies import length, likelihood
 from vision import act, attend, replay, zoom
 
@@ -71,34 +68,9 @@ def _bound(text: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any
 
 
 def _by_module(name: str, known: Sequence[str], what: str) -> Callable[..., Any]:
-    module, colon, function = name.partition(":")
-    if not colon or not all(part.isidentifier() for part in [*module.split("."), function]):
-        there_is = one_of([*known, "package.module:function"])
-        raise UserError(f"no {what} {name!r}: give {there_is}")
-    return _function(module, function)
-
-
-def _function(module: str, function: str) -> Callable[..., Any]:
-    found: Any = getattr(_module(module), function, None)
-    if not callable(found):
-        what = "holds no" if found is None else "holds something that cannot be called as"
-        raise UserError(f"module {module!r} {what} {function!r}, wanted by --strategy")
-    return found
-
-
-def _module(name: str) -> ModuleType:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise UserError(
-            f"no module {error.name!r} for --strategy {name!r}: it must be installed, "
-            "or lie in the current folder"
-        ) from None
+    if not is_own(name):
+        raise UserError(f"no {what} {name!r}: give {one_of([*known, 'package.module:function'])}")
+    return own_function(name, "--strategy")
 
 
 _READERS = ((mm.Strategy, strategy_named), (mm.Verifier, verifier_named))

@@ -11,7 +11,10 @@ V = TypeVar("V")
 
 
 class ByteBudget:
-    """Bytes that caches share with reservations, which go before them. For one thread."""
+    """A budget shared by caches and reservations; reservations come first and evict cached values.
+
+    For one thread.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -26,7 +29,7 @@ class ByteBudget:
     def reserve(self, size: int) -> bool:
         """Reserve `size` bytes in place of what is reserved, evicting cached values for them.
 
-        False, and nothing changes, where there are fewer bytes in all.
+        Returns False and changes nothing if `size` exceeds the total.
         """
         if size > self.total:
             return False

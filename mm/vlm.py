@@ -73,8 +73,8 @@ class Memory:
         max_tiles: the image is made smaller until it has no more of them.
         snapshot: pooling of the image squeezed into one tile, which the overview begins with;
             None leaves it out.
-        local: pooling of the whole memory, which the overview ends with; None leaves it out. With
-            neither, the overview is the image as the model reads images otherwise.
+        local: pooling of the whole memory, which the overview ends with; None leaves it out. If
+            both are None, the overview is the image encoded in the usual way.
         replay: pooling of a region that is looked at again.
     """
 

@@ -1,6 +1,6 @@
 """The judge's table: pairs of a truth and a reply, and whether they count as equal.
 
-python tests/judged_pairs.py    # fills its digest into training/README.md
+python tests/judged_pairs.py    # fills its digest into mm/answers/README.md
 """
 
 import json
@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 PAIRS = Path(__file__).parent / "mm" / "answers" / "pairs.jsonl"
-README = Path(__file__).parents[1] / "training" / "README.md"
+README = Path(__file__).parents[1] / "mm" / "answers" / "README.md"
 START, END = "<!-- judged pairs -->\n", "<!-- end of judged pairs -->"
 SHOWN = 5
 """Examples of each verdict that a kind has in the digest."""

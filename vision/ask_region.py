@@ -11,9 +11,9 @@ from mm.session import Session
 from mm.types import Features, Image, Message, Text, message, user
 
 from .grounding import parse_boxes
-from .zoom_tool import Target
+from .zoom_tool import RegionCall
 
-Ground = Callable[[Session], Target | None]
+Ground = Callable[[Session], RegionCall | None]
 """Finds where to look, and may say and ask things in the session; None when it cannot tell."""
 
 SHOWN = "This is that region, enlarged. Now answer the question."
@@ -22,11 +22,11 @@ NOT_SHOWN = user("No region could be read from that. Now answer the question.")
 _IMG_IDX = re.compile(r"\"img_idx\"\s*:\s*(\d{1,6})\b")
 
 
-def ask_where(session: Session) -> Target | None:
+def ask_where(session: Session) -> RegionCall | None:
     """The first box in the model's reply to where it must look."""
     session.say(where(session.vlm.traits.box_format, len(session.images)))
     reply = session.generate().message
-    return _target(session, "".join(p.text for p in reply.parts if isinstance(p, Text)))
+    return _region_call(session, "".join(p.text for p in reply.parts if isinstance(p, Text)))
 
 
 def where(box_format: BoxFormat, images: int) -> Message:
@@ -47,7 +47,7 @@ def show(seen: Image | Features) -> Message:
     return message("user", seen, SHOWN)
 
 
-def _target(session: Session, text: str) -> Target | None:
+def _region_call(session: Session, text: str) -> RegionCall | None:
     found = _IMG_IDX.search(text)
     index = int(found[1]) if found else 0
     images = session.images
@@ -55,4 +55,4 @@ def _target(session: Session, text: str) -> Target | None:
         return None
     seen = session.vlm.seen_size(images[index].size, images[index].kind)
     regions: list[Region] = parse_boxes(text, session.vlm.traits.box_format, seen)
-    return Target(index, regions[0]) if regions else None
+    return RegionCall(index, regions[0]) if regions else None

@@ -23,7 +23,7 @@ from mm.vlm import Aim, Attentive, CropRule
 from .crop import crop
 from .show_region import answer, present
 from .zoom import Camera, ChooseRegion, Cut
-from .zoom_tool import BadCall, Target
+from .zoom_tool import BadCall, RegionCall
 
 GENERIC = "Write a general description of the image."
 RATIOS = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0)
@@ -71,9 +71,9 @@ def attend(
         vlm, aim = _attentive(session, aim)
         (index, spot), cost = _find(vlm, session.messages, aim, gradient, tile)
         region = choose_region(session.sample, spot.region) if choose_region else spot.region
-        target = Target(index, region)
+        asked = RegionCall(index, region)
         with suppress(BadCall):  # nothing but the grey beside a narrow image
-            present(session, target, Camera(rule, cut).shoot(session, target), cost=cost)
+            present(session, asked, Camera(rule, cut).shoot(session, asked), cost=cost)
     return answer(session)
 
 

@@ -16,7 +16,7 @@ from mm.vlm import CropRule
 from .crop import crop
 from .show_region import answer, present
 from .zoom import Camera, Cut
-from .zoom_tool import Target
+from .zoom_tool import RegionCall
 
 RegionOf = Callable[[Sample], Region]
 """Where to look in a sample's first image."""
@@ -64,6 +64,6 @@ def shown(
     if not session.images:
         raise ValueError(f"sample {session.sample.id!r} has no image to look at again")
     region = region_of(session.sample)
-    target = Target(0, region)
-    present(session, target, Camera(rule, cut).shoot(session, target))
+    asked = RegionCall(0, region)
+    present(session, asked, Camera(rule, cut).shoot(session, asked))
     return answer(session)

@@ -12,17 +12,17 @@ from mm.trace import Branch
 from mm.types import Generation, Message, Text, Visual, message
 from mm.vlm import tokens_of
 
-Request = TypeVar("Request")
+Asked = TypeVar("Asked")
 
-Parse = Callable[[Session, Generation], Sequence[Request]]
+Parse = Callable[[Session, Generation], Sequence[Asked]]
 """What a reply asks for; empty when it asks for nothing and so is the answer."""
 
-Observe = Callable[[Session, Request], Message | None]
-"""What the policy gets for a request: an image, or a text that says what was wrong with it; None
-for nothing at all."""
+Observe = Callable[[Session, Asked], Message | None]
+"""What the policy gets for each thing it asked for: an image, or a text that says what was wrong
+with it; None for nothing at all."""
 
 Close = Callable[[Session, Message | None], Message]
-"""The last observation, with the word that no more follow; for None, that word alone."""
+"""Adds "no more looks" to the last observation; given None, returns that notice alone."""
 
 Write = Callable[[Session], Generation]
 """Lets the policy write its next reply, in the manner of its layout."""
@@ -49,7 +49,8 @@ class Limits:
 
 
 def tell(session: Session, observation: Message | None) -> Message:
-    """Closes in words: the tool's own where it has just answered, else the model's."""
+    """The default `Close`: tells the model in the tool's message, or opens its answer if there is
+    none."""
     if observation is None:
         return open_answer(session.branch)
     return Message(observation.role, (*observation.parts, Text("\n" + NO_MORE)))
@@ -58,8 +59,8 @@ def tell(session: Session, observation: Message | None) -> Message:
 def look(
     session: Session,
     *,
-    parse: Parse[Request],
-    observe: Observe[Request],
+    parse: Parse[Asked],
+    observe: Observe[Asked],
     close: Close = tell,
     limits: Limits = Limits(),
     write: Write = Session.generate,
@@ -67,8 +68,9 @@ def look(
     """Let the policy look until it answers.
 
     A reply that says nothing, or that the token limit cut off before its answer, is opened for its
-    answer once. When the limits are reached, one last reply must be the answer. If that makes
-    requests they are refused, and the branch, which then ends with the refusal, has no reply.
+    answer once. When the limits are reached, one last reply must be the answer. If that says
+    nothing, it too is opened once (`force_answer`); if it asks for looks they are refused, and the
+    branch, which then ends with the refusal, has no reply.
 
     Raises:
         ModelError: the model failed.
@@ -102,7 +104,7 @@ def _seen(observation: Message | None) -> Sequence[Visual]:
     return observation.visuals if observation else ()
 
 
-def _last_reply(session: Session, parse: Parse[Request], write: Write) -> Branch:
+def _last_reply(session: Session, parse: Parse[Asked], write: Write) -> Branch:
     reply = write(session)
     for _ in parse(session, reply):
         session.say(REFUSED)

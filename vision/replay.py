@@ -35,7 +35,7 @@ from .ask_region import Ground, ask_where
 from .look_loop import Limits, look
 from .regions import copy_of
 from .zoom import ChooseRegion, Shoot, by_calls, two_steps
-from .zoom_tool import BadCall, Target
+from .zoom_tool import BadCall, RegionCall
 
 Protocol = Literal["tool", "sot"]
 
@@ -72,19 +72,19 @@ class Recollection:
     max_tokens: int = MAX_TOKENS
     choose_region: ChooseRegion | None = None
 
-    def recall(self, session: Session, target: Target) -> Features:
-        """The visual tokens that `target` asks for.
+    def recall(self, session: Session, asked: RegionCall) -> Features:
+        """The visual tokens that `asked` asks for.
 
         Raises:
             BadCall: they were shown before.
         """
-        region = target.region
+        region = asked.region
         if self.choose_region:
             region = self.choose_region(session.sample, region)
         pool = self.pool or memory_of(session).replay
         images = session.sample.images
-        copy = copy_of(images, target.index)
-        found = Features(images[target.index], region, pool, copy=copy)
+        copy = copy_of(images, asked.index)
+        found = Features(images[asked.index], region, pool, copy=copy)
         found = within(found, self.max_tokens, partial(tokens_of, session.vlm))
         if found in session.branch.looks:
             raise BadCall("This region was already shown above. Choose another, or answer.")
@@ -218,7 +218,7 @@ def read_signal(text: str) -> Region | None:
 def _answer_signal(session: Session, region: Region | None, *, recall: Shoot) -> Message | None:
     """What was pointed at; nothing for a signal that cannot be read, as in the paper."""
     try:
-        return assistant(recall(session, Target(0, region))) if region else None
+        return assistant(recall(session, RegionCall(0, region))) if region else None
     except BadCall:
         return None
 

@@ -14,22 +14,22 @@ from .ask_region import show, where
 from .grounding import format_box
 from .look_loop import REFUSED
 from .zoom import offer_zoom
-from .zoom_tool import ZOOM, Target, tool_calls
+from .zoom_tool import ZOOM, RegionCall, tool_calls
 
 _STEPS = 50
 
 
-def present(session: Session, target: Target, made: Image, *, cost: Cost = Cost()) -> None:
-    """Say where `target` is and show `made`, its crop; neither counts as the policy's.
+def present(session: Session, asked: RegionCall, made: Image, *, cost: Cost = Cost()) -> None:
+    """Say where `asked` is and show `made`, its crop; neither counts as the policy's.
 
     A model that calls tools gets it as the answer to a call of its own; any other as the answer to
     the question where to look. The box is written to a fiftieth of the image, about as exactly as
     a model points. `cost` is what finding the region took.
     """
     box_format = session.vlm.traits.box_format
-    image = session.images[target.index]
+    image = session.images[asked.index]
     seen = session.vlm.seen_size(image.size, image.kind)
-    region = _coarse(target.region)
+    region = _coarse(asked.region)
     if not session.vlm.traits.calls_tools:
         session.say(where(box_format, len(session.images)))
         session.say(assistant(format_box(region, box_format, seen)))
@@ -38,8 +38,8 @@ def present(session: Session, target: Target, made: Image, *, cost: Cost = Cost(
     offer_zoom(session)
     box = box_format.write(region, seen)
     arguments: Mapping[str, object] = {"label": "object", box_format.key: box}
-    if target.index:
-        arguments = {**arguments, "img_idx": target.index}
+    if asked.index:
+        arguments = {**arguments, "img_idx": asked.index}
     session.say(assistant(ToolCall(ZOOM, arguments)))
     session.say(message("tool", made), cost=cost)
 

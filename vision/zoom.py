@@ -1,4 +1,4 @@
-"""Crop and replay: the model asks for a region, sees it enlarged, and goes on (VLM-R3)."""
+"""The strategy `zoom`: the model asks for a region, sees it enlarged, and goes on (VLM-R3)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .ask_region import NOT_SHOWN, Ground, ask_where, show
 from .crop import crop
 from .look_loop import Limits, look
 from .regions import copy_of, original
-from .zoom_tool import BadCall, Target, read_call, read_target, tool_calls, zoom_tool
+from .zoom_tool import BadCall, RegionCall, read_arguments, read_zoom_call, tool_calls, zoom_tool
 
 Layout = Literal["tool", "inline"]
 
@@ -48,8 +48,8 @@ PAUSES = ("]}", "]\n}", "] }")
 STOPS = (*PAUSES, "</answer>")
 """Where VLM-R3's policy pauses, or is done."""
 
-Shoot = Callable[[Session, Target], Image | Features]
-"""What is shown of a target; raises `BadCall` where nothing can be."""
+Shoot = Callable[[Session, RegionCall], Image | Features]
+"""What is shown of a region that was asked for; raises `BadCall` where nothing can be."""
 
 
 class Cut(Protocol):
@@ -71,21 +71,21 @@ class Camera:
     cut: Cut = crop
     choose_region: ChooseRegion | None = None
 
-    def shoot(self, session: Session, target: Target) -> Image:
-        """The crop that `target` asks for, always cut from the original image.
+    def shoot(self, session: Session, asked: RegionCall) -> Image:
+        """The crop that `asked` asks for, always cut from the original image.
 
         Raises:
-            BadCall: it was shown before, or only grey is there.
+            BadCall: it was shown before, or the region lies wholly in the grey padding of a crop.
         """
         images = session.images
         rule = self.rule or session.vlm.traits.crop_rule
         try:
-            source, region = original(images, images[target.index], target.region, rule)
+            source, region = original(images, images[asked.index], asked.region, rule)
         except ValueError:
             raise BadCall("The box lies outside the picture. Choose another.") from None
         if self.choose_region:
             region = self.choose_region(session.sample, region)
-        made = _copied(self.cut(source, region, rule=rule), copy_of(images, target.index))
+        made = _copied(self.cut(source, region, rule=rule), copy_of(images, asked.index))
         if any(_alike(made, image, source.size) for image in images):
             raise BadCall("This region was already shown above. Choose another, or answer.")
         return made
@@ -160,8 +160,8 @@ def by_calls(session: Session, shoot: Shoot, limits: Limits, *, offer: bool = Tr
 def two_steps(session: Session, shoot: Shoot, ground: Ground = ask_where) -> Branch:
     """Ask where, show it, ask again; a question without images is only asked."""
     if session.images:
-        target = ground(session)
-        session.say(NOT_SHOWN if target is None else _shown(session, shoot, target))
+        asked = ground(session)
+        session.say(NOT_SHOWN if asked is None else _shown(session, shoot, asked))
     return direct(session)
 
 
@@ -182,14 +182,14 @@ def inline_instruction(key: str) -> str:
 def answer_call(session: Session, call: ToolCall | None, *, shoot: Shoot) -> Message:
     """What `call` asks to see, or what is wrong with it, for `look`."""
     try:
-        return message("tool", shoot(session, read_call(call, session.images, session.vlm)))
+        return message("tool", shoot(session, read_zoom_call(call, session.images, session.vlm)))
     except BadCall as error:
         return message("tool", str(error))
 
 
-def _shown(session: Session, shoot: Shoot, target: Target) -> Message:
+def _shown(session: Session, shoot: Shoot, asked: RegionCall) -> Message:
     try:
-        return show(shoot(session, target))
+        return show(shoot(session, asked))
     except BadCall:
         return NOT_SHOWN
 
@@ -267,7 +267,7 @@ def _answer_inline(
     try:
         if arguments is None:
             raise BadCall("Invalid operation! The box is not a JSON object.")
-        made = camera.shoot(session, read_target(arguments, session.images, session.vlm))
+        made = camera.shoot(session, read_arguments(arguments, session.images, session.vlm))
         return assistant("\n", made, "\n")
     except BadCall as error:
         return assistant(f"\n{error}\n")

@@ -21,8 +21,8 @@ class BadCall(ValueError):
 
 
 @dataclass(frozen=True)
-class Target:
-    """A region of the image `index` of the conversation, the prompt's images first."""
+class RegionCall:
+    """Asks for a region of the image `index` of the conversation, the prompt's images first."""
 
     index: int
     region: Region
@@ -63,7 +63,7 @@ def tool_calls(session: Session, reply: Generation) -> tuple[ToolCall | None, ..
     return tuple(calls)
 
 
-def read_call(call: ToolCall | None, images: Sequence[Image], vlm: VLM) -> Target:
+def read_zoom_call(call: ToolCall | None, images: Sequence[Image], vlm: VLM) -> RegionCall:
     """What `call` asks to see.
 
     Boxes are in the frame of the image as the model saw it, and clipped to it.
@@ -75,10 +75,10 @@ def read_call(call: ToolCall | None, images: Sequence[Image], vlm: VLM) -> Targe
         raise BadCall('A call must be one JSON object with "name" and "arguments".')
     if call.name != ZOOM:
         raise BadCall(f"There is no tool {quote(call.name)}; the tool is {ZOOM!r}.")
-    return read_target(call.arguments, images, vlm)
+    return read_arguments(call.arguments, images, vlm)
 
 
-def read_target(arguments: Mapping[str, Any], images: Sequence[Image], vlm: VLM) -> Target:
+def read_arguments(arguments: Mapping[str, Any], images: Sequence[Image], vlm: VLM) -> RegionCall:
     """What the `arguments` of a call ask to see.
 
     Raises:
@@ -88,7 +88,7 @@ def read_target(arguments: Mapping[str, Any], images: Sequence[Image], vlm: VLM)
     box_format = vlm.traits.box_format
     numbers = read_numbers(arguments.get(box_format.key), box_format)
     seen = vlm.seen_size(images[index].size, images[index].kind)
-    return Target(index, read_region(numbers, box_format, seen))
+    return RegionCall(index, read_region(numbers, box_format, seen))
 
 
 def read_index(value: object, count: int, key: str = "img_idx") -> int:

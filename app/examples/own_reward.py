@@ -3,7 +3,8 @@
     python -m app.examples.own_reward
     mm train grpo --data rows.jsonl --output out --reward "accuracy + 0.2*MODULE:brief"
 
-where MODULE is `app.examples.own_reward`, or a module of yours that can be imported.
+where MODULE is `app.examples.own_reward`, or a module of yours that is installed or lies in the
+current folder.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The one judge: whether two answers are the same, for tables, held-out accuracy and rewards.
+"""Judges text: whether a reply's answer equals the right one, given as text.
 
-What counts as equal is a table, tests/mm/answers/pairs.jsonl, of which training/README.md shows a
-digest.
+Nothing else compares answers: tables, held-out accuracy and rewards all end here. What counts as
+equal is a table, tests/mm/answers/pairs.jsonl, of which README.md beside this file shows a digest.
 """
 
 from __future__ import annotations

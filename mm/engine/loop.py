@@ -198,7 +198,7 @@ class Loop:
         return self._budget.reserve(size)
 
     def _bytes_with(self, *new: Request) -> int:
-        """Bytes that what is in progress, and `new` beside it, take at most."""
+        """The most bytes that all requests in progress and `new` may take together."""
         rows: dict[str | None, list[int]] = {adapter: [] for adapter in self._batches}
         size, shared = 0, set[int]()
         for request in [*(r for p in self._prompts for r in p.requests), *new]:

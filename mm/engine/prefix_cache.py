@@ -99,7 +99,10 @@ class PrefixCache:
         self.entries.put(context, layers, sum(k.nbytes + v.nbytes for k, v in layers))
 
     def _nearest(self, wanted: PrefixKey, limit: int) -> tuple[PrefixKey | None, int]:
-        """The cached context that shares most, the first of several, and what can be used of it."""
+        """The cached context with the longest common prefix, and how many ids of it can be reused.
+
+        The first of them on ties.
+        """
         best, length, images = None, 0, 0
         for other in self.entries:
             # most share a system message and no more: those are passed over quickly

@@ -59,8 +59,8 @@ class RequestQueue:
     ) -> Request | None:
         """The next request, of priority `least` or more; None where none waits.
 
-        None, too, while the next one does not fit: none passes it, so a large one is not starved
-        by small ones.
+        Also None while the next one does not fit: no other may overtake it, so a large one is not
+        starved by small ones.
         """
         with self.changed:
             if not self._heap or (least is not None and -self._heap[0][0] < least):

@@ -21,7 +21,7 @@ SMALL = 500_000_000
 """Parameters below which a CPU computes in float32 unless told otherwise: exact, fast enough."""
 
 LOADING = 1.5
-"""Peak of memory while weights are converted to float32, as a share of what they take then."""
+"""Peak of memory while weights are converted to float32, as a multiple of their float32 size."""
 
 _SIDE = 256
 _TRIES = 3

@@ -247,8 +247,8 @@ class RemoteVLM:
         logprobs = continuation(asked, answered)
         if logprobs is None:
             raise ModelError(
-                f"{self.name} cannot score {text!r}: its server writes the conversation before it "
-                "differently once it is answered"
+                f"{self.name} cannot score {text!r}: its server renders the prompt "
+                "differently once an answer follows"
             )
         return logprobs
 

@@ -26,7 +26,7 @@ from vision.look_loop import NO_MORE, REFUSED
 from vision.look_stats import calls, looks, valid_calls
 from vision.regions import regions_of
 from vision.zoom import zoom
-from vision.zoom_tool import ZOOM, ZOOM_TOOL, Target
+from vision.zoom_tool import ZOOM, ZOOM_TOOL, RegionCall
 
 NOISE = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
 PICTURE = Image(PIL.Image.fromarray(NOISE))
@@ -528,7 +528,7 @@ def test_two_steps_without_a_box_answer_without_a_crop(reply: str) -> None:
 
 def test_two_steps_take_where_to_look_from_elsewhere() -> None:
     vlm = ScriptedVLM(["STOP"], traits=ASKS)
-    trace = run(partial(zoom, ground=lambda s: Target(0, Region(0, 0, 0.5, 0.5))), SAMPLE, vlm)
+    trace = run(partial(zoom, ground=lambda s: RegionCall(0, Region(0, 0, 0.5, 0.5))), SAMPLE, vlm)
     assert trace.images == (crop(PICTURE, Region(0, 0, 0.5, 0.5)),)
 
 

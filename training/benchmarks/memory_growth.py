@@ -1,4 +1,4 @@
-"""Whether an engine's memory stays flat once what it keeps is full."""
+"""Whether an engine's memory stays flat once its caches are full."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks every question of every condition, and keeps what a table needs of the answers."""
+"""Asks the questions of one condition, several at a time, and yields one outcome for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Right or wrong: the one judge for tables and rewards."""
+"""Grades a branch as a row of a table: boxes by their overlap, all else by `mm.answers.judge`.
+
+Held-out accuracy and the reward `accuracy` call `mm.answers.judge` themselves.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers every question under every condition, and keeps the outcomes."""
+"""Measures all tasks under all conditions in turn, with progress, and goes on where it stopped."""
 
 from __future__ import annotations
 

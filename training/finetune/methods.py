@@ -140,7 +140,7 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
     from training.trainers.rollouts import Explorer
 
     if recipe.loss == "gppo" and recipe.beta:
-        raise BadData("gppo: clipped tokens keep their gradients, which KL would weigh: no --beta")
+        raise BadData("gppo cannot be combined with a KL penalty: leave --beta out")
     if recipe.accumulate != 1:
         raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
     sampling = Sampling(

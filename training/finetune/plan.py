@@ -173,8 +173,8 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
 
 
 def _uses_muon(recipe: Recipe, small: bool) -> bool:
-    """As the recipe says, else where all weights of a small model train in sft: there a batch
-    teaches more than by AdamW, and takes less than as much longer."""
+    """As the recipe says, else where all weights of a small model train in sft: there Muon gains
+    more per batch than its extra time costs."""
     if recipe.optimizer is None:
         return small and recipe.method == "sft"
     return recipe.optimizer == "muon"

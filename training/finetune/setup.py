@@ -66,7 +66,7 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
 def _check_launcher(processes: PartialState) -> None:
     if os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3":
         raise BadData(
-            "ZeRO-3: questions are answered by all weights, which FSDP can gather: "
+            "ZeRO-3 is not supported: answering needs all weights gathered; use FSDP, "
             "training/recipes/accelerate/fsdp.yaml"
         )
     if is_sharded() and os.environ.get("FSDP_VERSION") != "2":
@@ -166,8 +166,8 @@ def training_arguments(
 
 
 def change_of(recipe: Recipe, builder: TokenBuilder | None) -> Callable[[Row], Row] | None:
-    """What is made of each row before it trains, for the model of `builder`; with None for it, of
-    each row before it is asked as a question, to which a strategy brings its own looks.
+    """The change to each row before it trains, for the model of `builder`; without a builder: the
+    change to a row that is only asked, where the strategy does the looking.
 
     Raises:
         BadData: rows are to be replayed, and the model has no visual memory.

@@ -1,1 +1,1 @@
-"""Rewards as named terms with weights and gates."""
+"""What a sampled answer is worth: `terms` scores attempts, `presets` names the sums of terms."""

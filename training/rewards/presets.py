@@ -1,12 +1,13 @@
-"""Rewards by name, as recipes and flags write them: sums of terms with weights and gates."""
+"""Reads rewards as recipes and flags write them, and names the sums that papers use."""
 
 from __future__ import annotations
 
 import math
-import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from mm.errors import UserError
+from mm.own_functions import is_own, own_function
 from training.data import BadData
 
 from .terms import (
@@ -61,7 +62,7 @@ def read_mix(written: object) -> Mix:
     The name of one of `MIXES`; or a mapping from names to weights, or to mappings of `term` (the
     name itself by default), `weight` and `gate`; or the same as a sum, such as
     "accuracy + 0.5*looked@accuracy", whose gate stands after the @. A term is one of `TERMS` or
-    `package.module:function`.
+    `package.module:function`, whose module may lie in the current folder.
 
     Raises:
         BadData: it is none of these; the message says what was found, and what there is.
@@ -104,10 +105,10 @@ def _weight(value: Any) -> float:
 def _term(name: str) -> Term:
     if name in TERMS:
         return TERMS[name]
-    if ":" in name:
+    if is_own(name):
         try:
-            return pkgutil.resolve_name(name)
-        except (ImportError, AttributeError, ValueError) as error:
+            return own_function(name, "--reward")
+        except UserError as error:
             raise BadData(f"no reward {name!r}: {error}") from None
     known = ", ".join([*MIXES, *TERMS])
     raise BadData(f"no reward {name!r}: give one of {known}, or package.module:function")

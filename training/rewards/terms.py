@@ -1,6 +1,6 @@
-"""Rewards as named terms with weights and gates, and a router that picks them by a row's source.
+"""The terms of rewards, each of which scores one attempt at a row, and the sum that weighs them.
 
-A term scores one attempt at a row; right and wrong are judged as in tables of results.
+A sum is picked by the row's source. Right and wrong are judged as in tables of results.
 """
 
 from __future__ import annotations

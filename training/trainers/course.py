@@ -37,7 +37,7 @@ class Rows:
 
     Attributes:
         built: all rows of the data set.
-        chosen: indices of those of them that are meant.
+        chosen: indices of the rows in this selection.
         lengths: tokens that each takes, padded within its row.
         images: the ids of the images of each.
     """

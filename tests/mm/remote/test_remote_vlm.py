@@ -189,7 +189,7 @@ def test_score_reads_the_prompts_log_probabilities(serve: Serve) -> None:
         ),
         pytest.param(
             [prompt_of(*BEFORE), prompt_of(BEFORE[0], (7, "other", -1.0), *BEFORE[2:])],
-            "differently once it is answered",
+            "differently once an answer follows",
             id="a template that writes the past anew",
         ),
     ],

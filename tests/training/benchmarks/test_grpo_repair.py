@@ -7,7 +7,7 @@ from training.benchmarks.grpo_repair import WRONG, rows_of, write_rows
 from training.data import read_data
 from training.evaluation.views import changes
 from vision.crop import crop
-from vision.zoom_tool import read_call
+from vision.zoom_tool import read_zoom_call
 
 
 def test_taught_looks_show_what_a_policy_that_asks_for_them_sees(tmp_path):
@@ -19,7 +19,7 @@ def test_taught_looks_show_what_a_policy_that_asks_for_them_sees(tmp_path):
         crops = [image for m in row.messages if m.role == "tool" for image in m.images]
         assert len(calls) == len(crops) == len(row.regions)
         for call, shown, truth in zip(calls, crops, row.regions, strict=True):
-            asked = read_call(call, [image], vlm).region
+            asked = read_zoom_call(call, [image], vlm).region
             assert crop(image, asked, rule="square").id == shown.id
             away = max(abs(asked.x0 - truth.x0), abs(asked.y0 - truth.y0))
             wrong += away > 0.02

@@ -1,5 +1,7 @@
 """Each reward at its edges; the papers' vectors."""
 
+import sys
+
 import PIL.Image
 import pytest
 
@@ -8,6 +10,7 @@ from mm.markup import parse_parts
 from mm.trace import Branch, Sample, Step
 from mm.types import Cropped, Image, Message, user
 from training.data import Row
+from training.rewards.presets import read_mix
 from training.rewards.terms import (
     R_GRPO,
     R_GRPO_CODE,
@@ -182,3 +185,12 @@ def test_rewards_go_by_source():
         route({"signs": ()}, other)
     with pytest.raises(ValueError, match="names no earlier term"):
         weigh([Weighted("region", length, gate="accuracy")], signs)
+
+
+def test_a_reward_of_ones_own_may_lie_in_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "reward_beside_rows.py").write_text("def brief(attempt):\n    return 0.5\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    own = read_mix("accuracy + 0.2*reward_beside_rows:brief")[1]
+    assert own.weight == 0.2
+    assert own.term(attempt("K")) == 0.5

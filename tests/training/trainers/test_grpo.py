@@ -347,7 +347,7 @@ def test_a_mix_that_is_none_is_named(written, complaint):
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        pytest.param({"loss": "gppo", "beta": 0.1}, "no --beta", id="GPPO with KL"),
+        pytest.param({"loss": "gppo", "beta": 0.1}, "leave --beta out", id="GPPO with KL"),
         pytest.param({"accumulate": 2}, "leave --accumulate out", id="accumulated batches"),
         pytest.param(
             {"group": 1},
