@@ -4,7 +4,8 @@
 
 A family that everybody should have goes into `mm/families/registry.py`; `mm.load` finds it there
 by the `model_type` of a checkpoint's config. Here the weights of `tiny` serve a family that writes
-its boxes in pixels.
+its boxes in pixels. A transformers class of your own must offer `get_decoder`,
+`get_input_embeddings`, `get_output_embeddings`, and inside `model` `get_image_features`.
 """
 
 from __future__ import annotations
