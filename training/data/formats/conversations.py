@@ -36,12 +36,12 @@ def read_conversation(fields: Fields, *, tags: bool, front: bool) -> Native:
         ValueError: columns contradict each other, or something would be lost.
     """
     said = {
-        key: messages_in(fields, key, tags=tags, speaker=speaker)
+        key: messages_in(fields, key, tags=tags, speaker=speaker) if key in fields else []
         for key, speaker in _SPEAKERS.items()
     }
     if any(key in fields for key in _SIDES):
         return _pair(fields, said, front)
-    if extra := [k for k in PAIRED if not is_empty(fields.get(k))]:
+    if extra := [k for k in PAIRED if k in fields and not is_empty(fields[k])]:
         if {"rejected_response", "rejected_messages"} & set(extra):
             return _swift_pair(fields, said["messages"], tags, front)
         raise ValueError(f"expected 'chosen' and 'rejected' beside {extra[0]!r}, found no pair")

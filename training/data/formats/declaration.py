@@ -119,6 +119,11 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | dict) and not value)
 
 
+def filled(fields: Fields) -> Native:
+    """`fields` without those that carry nothing."""
+    return {key: value for key, value in fields.items() if not is_empty(value)}
+
+
 def kept(fields: Fields) -> Native:
     """The columns that every format hands on as they are, and the harmless ones."""
     return {k: v for k, v in fields.items() if k in KEPT | HARMLESS and not is_empty(v)}

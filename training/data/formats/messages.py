@@ -15,6 +15,7 @@ from .declaration import (
     MESSAGE_KEYS,
     Fields,
     Native,
+    filled,
     is_empty,
     refuse_keys,
     source_of,
@@ -85,6 +86,7 @@ def _message(value: Any, tags: bool) -> Native:
     if not isinstance(value, Mapping):
         raise ValueError(f"expected a message, found {brief(value)}")
     refuse_keys(value, MESSAGE_KEYS | HARMLESS_IN_MESSAGES, "a message")
+    given, value = value, filled(value)
     name = _either(value, "role", "from")
     if not isinstance(name, str) or name not in ROLES:
         raise ValueError(f"expected a role of {', '.join(ROLES)}, found {brief(name)}")
@@ -95,7 +97,7 @@ def _message(value: Any, tags: bool) -> Native:
     role = ROLES[name]
     parts = merged([*_thought(value, role, content), *_parts(content, role, tags)])
     if not parts and not calls:
-        raise ValueError(f"expected text in a message, found {brief(value)}")
+        raise ValueError(f"expected text in a message, found {brief(given)}")
     if calls and role != "assistant":
         raise ValueError(f"expected tool calls of the assistant, found some of {name!r}")
     found: Native = {"role": role, "content": parts}
@@ -105,16 +107,14 @@ def _message(value: Any, tags: bool) -> Native:
 
 
 def _either(value: Fields, key: str, other: str) -> Any:
-    if not is_empty(value.get(key)) and not is_empty(value.get(other)):
+    if key in value and other in value:
         raise ValueError(f"expected {key!r} or {other!r} in a message, found both")
-    return value.get(other) if is_empty(value.get(key)) else value[key]
+    return value.get(key, value.get(other))
 
 
 def _listed(value: Fields, key: str) -> list[Any]:
-    found = value.get(key)
-    if is_empty(found):
-        return []
-    if key == "function_call":
+    found = value.get(key, [])
+    if found and key == "function_call":
         return [found]
     if not isinstance(found, list):
         raise ValueError(f"expected a list in {key!r}, found {brief(found)}")
@@ -138,7 +138,7 @@ def _trains(value: Fields) -> bool:
 
 def _thought(value: Fields, role: Role, content: Any) -> list[Native]:
     """The reasoning that servers hand over beside the content, as the tags it was written in."""
-    said = [value[k] for k in ("reasoning_content", "reasoning") if not is_empty(value.get(k))]
+    said = [value[key] for key in ("reasoning_content", "reasoning") if key in value]
     if not said:
         return []
     if role != "assistant" or not isinstance(said[0], str) or "<think>" in str(content):
