@@ -35,6 +35,11 @@ class ChatTemplate:
     alternates: bool = False
     strips: bool = False
 
+    @property
+    def opens_thought(self) -> bool:
+        """Whether the assistant's turn begins inside a thought."""
+        return self.assistant[0].endswith("<think>\n")
+
 
 QWEN3 = ChatTemplate(image=("<|vision_start|>", "<|vision_end|>"))
 

@@ -131,10 +131,9 @@ class TokenBuilder:
 
         `begins`: nothing stood in its turn, so it goes on with a thought that the template opened.
         """
-        text = self.decode(ids)
-        if begins and self.template.assistant[0].endswith("<think>\n") and "<think>" not in text:
-            text = "<think>" + text
-        return parse_parts(text.removeprefix(self.template.lead))
+        text = self.decode(ids).removeprefix(self.template.lead)
+        opened = begins and self.template.opens_thought and not text.startswith("<think>")
+        return parse_parts("<think>" + text if opened else text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, end tokens left out."""
@@ -253,7 +252,7 @@ class TokenBuilder:
 
     def _begun(self, text: str) -> str:
         """A turn's first text, as it goes on from the turn's header."""
-        if not self.template.assistant[0].endswith("<think>\n"):
+        if not self.template.opens_thought:
             return self.template.lead + text
         return text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
 

@@ -447,7 +447,8 @@ def test_system_messages_in_a_row_are_one() -> None:
     assert builder.build(split).ids == builder.build((message("system", "a\n\nb"), user("c"))).ids
 
 
-def test_a_thinking_checkpoint_has_its_thought_opened() -> None:
+def thinking_builder() -> TokenBuilder:
+    """Of a checkpoint whose template opens the thought."""
     tiny = FAMILIES["qwen3_vl"]()
     tokenizer = bytes_tokenizer(
         QWEN_SPECIALS,
@@ -456,7 +457,11 @@ def test_a_thinking_checkpoint_has_its_thought_opened() -> None:
     )
     family = family_of("qwen3_vl")
     assert family is not None
-    builder = compose(family, tiny.model.config, tokenizer, tiny.builder.image_processor)
+    return compose(family, tiny.model.config, tokenizer, tiny.builder.image_processor)
+
+
+def test_a_thinking_checkpoint_has_its_thought_opened() -> None:
+    builder = thinking_builder()
     assert text_of(builder, builder.build((user("?"),)).ids).endswith("assistant\n<think>\n")
     said = (user("?"), assistant(Thinking("Hm."), Text("No.")), user("Why?"), assistant("So."))
     text = text_of(builder, builder.build(said, open_turn=False).ids)
@@ -547,6 +552,29 @@ def test_a_malformed_call_stays_text() -> None:
     builder = builder_of("qwen3_vl")
     text = "<tool_call>\n{not json\n</tool_call>"
     assert builder.parse(builder.continuation(text)) == (Text(text),)
+
+
+@pytest.mark.parametrize(
+    ("wrote", "begins", "parts"),
+    [
+        pytest.param("It may", True, (Thinking("It may", closed=False),), id="cut"),
+        pytest.param("a</think>b", True, (Thinking("a"), Text("b")), id="closed"),
+        pytest.param("<think>a</think>b", True, (Thinking("a"), Text("b")), id="opened again"),
+        pytest.param("", True, (Thinking("", closed=False),), id="nothing"),
+        pytest.param(
+            'a\n<tool_call>{"name": "z", "arguments": {}}</tool_call>',
+            True,
+            (Thinking("a", closed=False), ToolCall("z", {})),
+            id="call in it",
+        ),
+        pytest.param("It may", False, (Text("It may"),), id="goes on"),
+    ],
+)
+def test_a_turn_may_begin_inside_a_thought(
+    wrote: str, begins: bool, parts: tuple[Part, ...]
+) -> None:
+    builder = thinking_builder()
+    assert builder.parse(builder.safe_tokenizer.encode((wrote,)), begins=begins) == parts
 
 
 # --- pictures ----------------------------------------------------------------------------------
