@@ -129,10 +129,12 @@ def rope(**more: Any) -> dict[str, Any]:
 
 
 @cache
-def qwen3_vl() -> TinyModel:
+def qwen3_vl(**sizes: int) -> TinyModel:
+    """`sizes` replace those of `TEXT`."""
     tokenizer = bytes_tokenizer(QWEN_SPECIALS, template("qwen3_vl"), "<|im_end|>")
     text = {
         **TEXT,
+        **sizes,
         "vocab_size": len(tokenizer),
         "rope_parameters": rope(mrope_interleaved=True),
     }
@@ -144,7 +146,7 @@ def qwen3_vl() -> TinyModel:
         "patch_size": 16,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
-        "out_hidden_size": 64,
+        "out_hidden_size": text["hidden_size"],
         "deepstack_visual_indexes": [0],
         "num_position_embeddings": 64,
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mm.answers.matching import match_choice
+from mm.answers.matching import choice_error
 from mm.geometry import Region
 from mm.markup import parse_parts, read_call
 from mm.types import Conversation, Image, Message, Part, Text, ToolSpec, message
@@ -183,8 +183,8 @@ def _answer(native: Fields, choices: Sequence[str]) -> str | None:
     if "answer" not in native:
         return None
     answer = text_in(native, "answer")
-    if choices and match_choice(answer, choices) is None:
-        raise ValueError(f"expected an answer among the choices {brief(choices)}, found {answer!r}")
+    if error := choice_error(answer, choices):
+        raise ValueError(error)
     return answer
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mm.answers.extraction import extract_answer, shown_reply
-from mm.answers.matching import match_choice
+from mm.answers.matching import choice_error
 from mm.trace import Sample
 from training.data import Access, DataSet, Row, read_data
 
@@ -83,6 +83,6 @@ def truth(row: Row) -> str:
     answer = (extract_answer(said[-1]) or shown_reply(said[-1])) if said else ""
     if not answer:
         raise ValueError("expected text in 'answer', found nothing")
-    if row.choices and match_choice(answer, row.choices) is None:
-        raise ValueError(f"expected an answer among the choices, found {answer[:60]!r}")
+    if error := choice_error(answer, row.choices):
+        raise ValueError(error)
     return answer

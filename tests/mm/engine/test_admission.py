@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from images import noise
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, qwen3_vl
 from tiny_vlm import endless
 
 from mm.engine.engine import Engine
@@ -24,6 +26,9 @@ from mm.tokens.sequence import Tokens
 from mm.types import Conversation, Sampling, user
 
 torch.set_num_threads(1)
+
+ACTIVATIONS = 128 * 2**20
+"""Bytes beside the budget: of a chunk's activations, and what the allocator keeps."""
 
 
 def asked(number: int, words: int = 40) -> Conversation:
@@ -43,7 +48,7 @@ class Peak:
     """The most bytes that requests reserved, and that requests and caches held together."""
 
     def __init__(self, model: HFVLM) -> None:
-        self.reserved = self.rows = 0
+        self.reserved = self.rows = self.resident = 0
         self._loop = model.engine._loop
         self._turn = self._loop._turn
         self._loop._turn = self  # type: ignore[method-assign]
@@ -55,6 +60,11 @@ class Peak:
         held = sum(b.bytes_with(()) for b in self._loop._batches.values())
         self.reserved = max(self.reserved, budget.reserved, held)
         self.rows = max(self.rows, self._loop._in_progress())
+        self.resident = max(self.resident, resident_bytes())
+
+
+def resident_bytes() -> int:
+    return psutil.Process().memory_info().rss
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "gemma3"])
@@ -71,6 +81,29 @@ def test_four_times_the_budget_is_answered_within_it(family: str) -> None:
     assert [reply.message.tokens for reply in replies] == wanted
     assert peak.reserved <= budget
     assert 1 < peak.rows < 32
+
+
+@pytest.mark.slow
+def test_a_model_of_94_million_parameters_answers_32_at_once_in_a_small_memory() -> None:
+    wide = {"hidden_size": 768, "intermediate_size": 2048, "num_hidden_layers": 13}
+    tiny = qwen3_vl(**wide, num_attention_heads=12, num_key_value_heads=12, head_dim=64)
+    assert 90e6 < tiny.model.num_parameters() < 98e6
+    builder = copy(tiny.builder)
+    builder.end_ids = frozenset()
+    sampling = Sampling(max_tokens=6)
+    free = HFVLM(Engine(tiny.model, builder))
+    some = {n: free.generate([asked(n)], sampling)[0].message.tokens for n in (0, 13, 31)}
+    budget = 8 * alone_bytes(free, asked(31), sampling)
+    free.engine.clear_caches()
+    model = HFVLM(Engine(tiny.model, builder, budget=budget))
+    peak = Peak(model)
+    before = resident_bytes()
+    with ThreadPoolExecutor(32) as pool:
+        replies = list(pool.map(lambda n: model.generate([asked(n)], sampling)[0], range(32)))
+    assert {n: replies[n].message.tokens for n in some} == some
+    assert peak.reserved <= budget
+    assert 1 < peak.rows < 32
+    assert peak.resident - before < budget + ACTIVATIONS, (peak.resident - before, budget)
 
 
 def test_a_large_one_is_not_passed_for_ever_by_small_ones() -> None:
