@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from mm.errors import first_line
 from mm.geometry import Size
 from mm.images import open_image
 
@@ -178,26 +180,40 @@ def _stills(folder: Path) -> Video:
 
 def _animated(path: Path) -> Video:
     """The frames of an animated GIF or WebP, for as long as each says."""
-    from PIL import Image, ImageSequence, UnidentifiedImageError
+    from PIL import ImageSequence
 
-    try:
-        with Image.open(path, formats=("GIF", "WEBP")) as image:
-            durations = [_duration_s(frame) for frame in ImageSequence.Iterator(image)]
-            size = image.size
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise BadVideo(f"{path} cannot be read as an animated image: {error}") from error
+    with _animation(path) as image:
+        size = open_image(path).size  # refuses too large a canvas before all frames are decoded
+        durations = [_duration_s(frame) for frame in ImageSequence.Iterator(image)]
     starts = [0.0]
     for duration in durations:
         starts.append(starts[-1] + max(duration, 0.01))
     info = ClipInfo(str(path), size, tuple(starts[:-1]), starts[-1])
 
     def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
-        with Image.open(path, formats=("GIF", "WEBP")) as image:
+        with _animation(path) as image:
             for position in wanted:
                 image.seek(position)
                 yield position, _sized(open_image(image.copy()).pixels, size)
 
     return Video(info, "images", reading)
+
+
+@contextmanager
+def _animation(path: Path) -> Iterator[Any]:
+    """An open animated image; whatever is wrong with it is one line.
+
+    Raises:
+        BadVideo: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("GIF", "WEBP")) as image:
+            yield image
+    except Exception as error:  # what Pillow's readers raise depends on the damage
+        why = first_line(error)
+        raise BadVideo(f"{path} cannot be read as an animated image: {why}") from error
 
 
 def _duration_s(frame: Pixels) -> float:

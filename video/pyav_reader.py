@@ -120,7 +120,8 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     from av import logging
     from av.error import FFmpegError
 
-    logging.set_level(logging.PANIC)
+    # no level at all: with one, FFmpeg's threads wait for Python's lock, which may wait for them
+    logging.set_level(None)
     try:
         # local files alone: a playlist must not reach the network or other folders
         with av.open(str(path), options={"protocol_whitelist": "file"}) as container:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import random
 import warnings
 
 import pytest
+from fuzzing import mutated, rounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image as pil
@@ -21,8 +21,8 @@ from mm.session import run
 from mm.strategies.single import direct
 from mm.trace_store import append_trace, load_traces
 
-ROUNDS = int(os.environ.get("MM_FUZZ_ROUNDS", "30"))
-"""How many mutations of each file; more by command."""
+ROUNDS = rounds(100)
+"""How many mutations of each file."""
 
 
 def encoded(format: str, **options: object) -> bytes:
@@ -36,25 +36,6 @@ def encoded(format: str, **options: object) -> bytes:
 
 EXIF = ("PNG", "JPEG", "WEBP", "TIFF", "AVIF", "MPO")
 FORMATS = (*EXIF, "GIF", "BMP", "JPEG2000", "PPM", "ICO")
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """`data` with a few bytes, a piece or its end changed."""
-    changed = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 8, 40))):
-        at = rng.randrange(len(changed) or 1)
-        match rng.randrange(5):
-            case 0 if changed:
-                changed[at : at + 1] = bytes([rng.randrange(256)])
-            case 1:
-                changed[at:at] = rng.randbytes(rng.choice((1, 4, 64)))
-            case 2:
-                del changed[at : at + rng.choice((1, 4, 64))]
-            case 3:
-                changed[at : at + 4] = rng.choice((b"\xff" * 4, b"\0" * 4, b"\x7f\xff\xff\xff"))
-            case _:
-                del changed[max(at, 1) :]
-    return bytes(changed)
 
 
 def opened(data: bytes) -> str:
@@ -75,7 +56,7 @@ def test_a_mutated_image_is_opened_or_refused_in_one_line(format):
     assert not any("\n" in line or len(line) > 600 for line in said)
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=rounds(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.binary(max_size=300),
     st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF89a", b"II*\0"]),

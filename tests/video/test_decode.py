@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from clips import drawing, write_clip, write_cut_at_start, write_sound
+from fuzzing import mutated, rounds
 from PIL import Image as pil
 
 from video import decode
@@ -146,6 +148,25 @@ def test_what_is_no_clip_is_one_line(folder, name, complaint):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "uneven.mkv", "moving.gif"])
+def test_a_mutated_clip_is_read_or_refused_in_one_line(folder, name, tmp_path):
+    if name == "moving.gif":
+        first, *rest = [pil.new("RGB", (12, 8), (n * 40, 0, 0)) for n in range(5)]
+        first.save(folder / name, save_all=True, append_images=rest, duration=100)
+    sound, path = clip(folder, name).read_bytes(), tmp_path / name
+    rng, said = random.Random(name), []
+    for _ in range(rounds(40)):
+        path.write_bytes(mutated(sound, rng))
+        try:
+            frames = list(open_video(path, timeout_s=20).frames_at([0.0, 0.9]))
+            said.append(f"{len(frames)} frames")
+        except BadVideo as error:
+            said.append(str(error))
+    assert len(set(said)) > 1
+    assert not [line for line in said if "\n" in line or len(line) > 600]
+    assert not [line for line in said if "did not answer" in line]
+
+
 @pytest.mark.parametrize("source", ["http://127.0.0.1/a.mp4", "file:///etc/passwd", "rtsp://a/b"])
 def test_addresses_are_not_opened(source):
     with pytest.raises(BadVideo, match="addresses are not opened"):
@@ -196,6 +217,12 @@ def test_a_reader_that_crashes_is_one_line(folder):
     dead = ReaderProcess("pyav", command=(sys.executable, "-c", "import os; os._exit(9)"))
     with pytest.raises(BadVideo, match="pyav crashed on it"):
         decode._by_readers(clip(folder, "h264.mp4"), [dead])
+
+
+def test_decoders_do_not_log_through_python(folder):
+    """Their threads would wait for Python's lock, and Python for them."""
+    read_index(clip(folder, "h264.mp4"))
+    assert av.logging.get_level() is None
 
 
 def test_a_process_goes_with_its_last_user(folder):

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing import rounds
 from tiny_models import FAMILIES
 
 import mm
@@ -140,8 +141,8 @@ def test_bytes_changed_anywhere_are_refused_or_harmless(folder: Path) -> None:
     rng = random.Random(3)
     files = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", ".safetensors")]
     refused = 0
-    for round in range(40):
-        path = files[round % len(files)]
+    for count in range(rounds(160)):
+        path = files[count % len(files)]
         whole = path.read_bytes()
         data = bytearray(whole)
         for _ in range(rng.randint(1, 3)):
@@ -155,7 +156,7 @@ def test_bytes_changed_anywhere_are_refused_or_harmless(folder: Path) -> None:
         else:
             refused += 1
         path.write_bytes(whole)
-    assert refused == 40
+    assert refused == rounds(160)
 
 
 @pytest.mark.parametrize(

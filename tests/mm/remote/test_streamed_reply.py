@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from fuzzing import rounds
 from scripted_server import Serve, reply, said
 
 import mm
@@ -262,7 +263,7 @@ def samples() -> list[Any]:
 def test_no_chunk_whatever_it_holds_is_a_traceback() -> None:
     rng = random.Random(0)
     errors = []
-    for _ in range(2000):
+    for _ in range(rounds(2000)):
         heard = StreamedReply(("]}",))
         try:
             for chunk in samples():
@@ -296,7 +297,7 @@ def replies_of(count: int) -> Iterator[dict[str, Any]]:
 
 
 def test_no_response_whatever_its_bytes_is_a_traceback(serve: Serve) -> None:
-    count = 150
+    count = rounds(400)
     vlm = serve(*replies_of(count)).model(patience=RetryPolicy(retries=0, silence_s=5))
     errors = []
     for _ in range(count):

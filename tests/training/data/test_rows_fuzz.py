@@ -6,6 +6,7 @@
 import random
 
 import pytest
+from fuzzing import rounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from row_files import make_images
@@ -28,7 +29,7 @@ VALUES = st.recursive(
 )
 ROWS = st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), VALUES, max_size=5)
 QUICK = settings(
-    max_examples=100,
+    max_examples=rounds(300),
     deadline=None,
     derandomize=True,
     database=None,
@@ -54,8 +55,8 @@ def test_any_file_is_read_or_refused(folder, content, suffix):
 
 
 def test_broken_rows_of_every_format_are_read_or_refused(folder):
-    read = sum(try_once(folder, SAMPLES, random.Random(seed)) for seed in range(400))
-    assert 40 < read < 360
+    read = sum(try_once(folder, SAMPLES, random.Random(seed)) for seed in range(rounds(1200)))
+    assert rounds(120) < read < rounds(1080)
 
 
 @pytest.mark.parametrize("row", SAMPLES, ids=lambda row: "-".join(row)[:40])
