@@ -1,4 +1,4 @@
-"""How many bytes keys, values and features may take: what is free once the weights are loaded."""
+"""How much memory a device has, how much of it is free, and how much an engine plans with."""
 
 from __future__ import annotations
 
@@ -24,13 +24,33 @@ def free_memory(device: torch.device) -> int:
     """
     import torch
 
+    free = free_bytes(device)
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(0.9 * (torch.cuda.mem_get_info(device)[0] + unused))
+        return int(0.9 * (free + unused))
+    return max(free // 2 - _SPARE, _LEAST)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes that `device` can still give, a CPU's within this process's control groups."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
     import psutil
 
-    free = min([psutil.virtual_memory().available, *control_group_free()])
-    return max(free // 2 - _SPARE, _LEAST)
+    return min([psutil.virtual_memory().available, *control_group_free()])
+
+
+def total_bytes(device: torch.device) -> int:
+    """Bytes that `device` has, a CPU's within this process's control groups."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_properties(device).total_memory
+    import psutil
+
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _control_groups())])
 
 
 def control_group_free(root: Path = _CGROUPS, own: Path = _OWN) -> list[int]:
@@ -38,22 +58,29 @@ def control_group_free(root: Path = _CGROUPS, own: Path = _OWN) -> list[int]:
 
     Both versions are read; file pages that can be dropped count as free.
     """
+    return [free for _, free in _control_groups(root, own)]
+
+
+def _control_groups(root: Path = _CGROUPS, own: Path = _OWN) -> list[tuple[int, int]]:
+    """The limit and the free bytes of each control group of this process."""
     try:
         lines = own.read_text().splitlines()
     except OSError:  # not Linux
         return []
-    found: list[int] = []
+    found: list[tuple[int, int]] = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            found += _free(root, path, "memory.max", "memory.current", "inactive_file")
+            found += _limits(root, path, "memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            found += _free(root / "memory", path, *names)
+            found += _limits(root / "memory", path, *names)
     return found
 
 
-def _free(root: Path, path: str, limit: str, usage: str, inactive: str) -> Iterator[int]:
+def _limits(
+    root: Path, path: str, limit: str, usage: str, inactive: str
+) -> Iterator[tuple[int, int]]:
     group = root / path.lstrip("/")
     for folder in (group, *group.parents):
         try:
@@ -63,7 +90,7 @@ def _free(root: Path, path: str, limit: str, usage: str, inactive: str) -> Itera
         except (OSError, ValueError):  # no such controller, or "max": no limit
             pass
         else:
-            yield max(bound - used + int(stat.get(inactive, 0)), 0)
+            yield bound, max(bound - used + int(stat.get(inactive, 0)), 0)
         if folder == root:
             return
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mm.engine.memory import free_bytes
 from mm.errors import ModelUnavailable
 from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import FAMILIES, family_of
@@ -15,7 +16,7 @@ from mm.tokens.torchvision_compat import hide_broken_torchvision
 
 from .adapters import ADAPTER, base_of, is_adapter, with_adapter
 from .checkpoints import Checkpoint, code_files, find, inspect, why
-from .placement import LoadOptions, Placement, free_bytes, place, set_threads
+from .placement import LoadOptions, Placement, place, set_threads
 from .torch_warmup import warm_up
 from .weights import read_weights
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mm.engine.memory import free_bytes
 from mm.errors import ModelUnavailable, first_line
 from mm.families.image_budgets import ImageBudgets
 
@@ -68,17 +69,6 @@ def set_threads(threads: int | None, device: torch.device, checkpoint: Checkpoin
         threads = 1
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Bytes of memory that `device` can still give."""
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return psutil.virtual_memory().available
 
 
 def _device(device: str | None) -> torch.device:

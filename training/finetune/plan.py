@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from mm.engine.memory import total_bytes
 from mm.local.fast_vision_tower import speed_up
 from mm.local.precision import fast_dtype
 from training.data import BadData
@@ -145,7 +146,7 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
 
     sharded, processes = is_sharded(), PartialState().num_processes
     count = sum(p.numel() for p in model.parameters())
-    memory = memory_of(model.device)
+    memory = total_bytes(model.device)
     needed = count * FULL_BYTES // (processes if sharded else 1)
     fits = needed <= memory // 4
     lora = (not fits) if recipe.lora is None else recipe.lora
@@ -168,7 +169,7 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
         sharded=sharded,
         needed=needed,
         memory=memory,
-        row_bytes=0 if sampled else memory_of(torch.device("cpu")) // 16 // processes,
+        row_bytes=0 if sampled else total_bytes(torch.device("cpu")) // 16 // processes,
     )
 
 
@@ -210,16 +211,6 @@ def prepare_model(model: Any, plan: Plan) -> Any:
     if plan.compiled:
         compile_blocks(bare(model))
     return model
-
-
-def memory_of(device: Any) -> int:
-    """Bytes of memory that `device` has."""
-    import psutil
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return psutil.virtual_memory().total
 
 
 def cores() -> int:

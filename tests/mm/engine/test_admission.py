@@ -15,7 +15,7 @@ from tiny_models import FAMILIES, qwen3_vl
 from tiny_vlm import endless
 
 from mm.engine.engine import Engine
-from mm.engine.memory import control_group_free
+from mm.engine.memory import control_group_free, free_bytes, total_bytes
 from mm.engine.model_runner import length_bucket, row_bucket
 from mm.engine.request import Request, RequestOptions
 from mm.engine.request_queue import RequestQueue
@@ -235,3 +235,9 @@ def test_every_control_group_above_counts(tmp_path) -> None:
     (own := tmp_path / "own").write_text("0::/a/b\n")
     assert control_group_free(tmp_path, own) == [650]
     assert control_group_free(tmp_path, tmp_path / "none") == []
+
+
+def test_a_limit_on_the_process_counts_wherever_memory_is_read(monkeypatch) -> None:
+    monkeypatch.setattr("mm.engine.memory._control_groups", lambda *_: [(1000, 650)])
+    cpu = torch.device("cpu")
+    assert (total_bytes(cpu), free_bytes(cpu)) == (1000, 650)
