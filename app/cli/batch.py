@@ -169,9 +169,9 @@ def _refuse_others(kept: dict[str, Answer], rows: dict[str, Row], out: Path, how
     for key in kept.keys() & rows.keys():
         for name, wanted in _asked(rows[key], how).items():
             if name != "row" and kept[key].get(name) != wanted:
-                was = f"{name} {kept[key].get(name)!r}"
+                was = f"{name} {brief(kept[key].get(name))}"
                 raise UserError(
-                    f"{quote(str(out))} answers {key} with {was}, not {wanted!r}:"
+                    f"{quote(str(out))} answers {key} with {was}, not {brief(wanted)}:"
                     " give another --out"
                 )
 

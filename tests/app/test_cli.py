@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import subprocess
@@ -529,6 +530,18 @@ class TestBatch:
         assert self.ask(rows, *flags) == 2
         assert "give another --out" in capsys.readouterr().err
         assert (tmp_path / "out.jsonl").read_text() == before
+
+    def test_another_image_is_told_in_a_short_line(self, scripted, picture, tmp_path, capsys):
+        scripted("1", "2")
+        rows = tmp_path / "rows.jsonl"
+        for more in ("", "="):
+            data = base64.b64encode(picture.read_bytes() + b"0" * 9000).decode() + more
+            rows.write_text(json.dumps({"id": 1, "image": data, "question": "?"}))
+            code = self.ask(rows)
+        assert code == 2
+        told = capsys.readouterr().err.splitlines()[-1]
+        assert "give another --out" in told
+        assert len(told) < 400
 
     def test_rows_that_changed_are_not_answered_by_old_answers(self, scripted, rows, tmp_path):
         scripted("1", "2", "3")

@@ -11,6 +11,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av import logging
 from clips import drawing, write_clip, write_cut_at_start, write_sound
 from fuzzing import mutated, rounds
 from PIL import Image as pil
@@ -222,7 +223,7 @@ def test_a_reader_that_crashes_is_one_line(folder):
 def test_decoders_do_not_log_through_python(folder):
     """Their threads would wait for Python's lock, and Python for them."""
     read_index(clip(folder, "h264.mp4"))
-    assert av.logging.get_level() is None
+    assert logging.get_level() is None
 
 
 def test_a_process_goes_with_its_last_user(folder):

@@ -93,7 +93,8 @@ def _downloaded(url: str, access: Access) -> bytes:
     if not url.lower().startswith(("http://", "https://")):
         raise ValueError(f"expected a path, found the URL {url[:80]!r}: give the image's path")
     if not access.urls:
-        raise ValueError(f"expected a path, found the URL {url[:80]!r} (--allow-urls)")
+        remedy = "download it, or give --allow-urls to mm data or mm train"
+        raise ValueError(f"expected a path, found the URL {url[:80]!r}: {remedy}")
     try:
         request = Request(url, headers={"User-Agent": "multimodal-reasoning"})
         with urlopen(request, timeout=_PATIENCE_S) as reply:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from mm.answers import unjudgeable
 from mm.local.hf_vlm import HFVLM
 from mm.session import Strategy, name_of, run
 from mm.types import Sampling
@@ -77,7 +78,6 @@ def sample_replies(
 
 def _can_be_judged(row: Row) -> bool:
     try:
-        truth(row)
+        return unjudgeable(truth(row), choices=row.choices) is None
     except ValueError:
         return False
-    return True

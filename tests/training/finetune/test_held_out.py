@@ -44,7 +44,7 @@ def rows_in(folder: Path, replies: list[str]) -> Path:
 @pytest.mark.parametrize(
     ("replies", "judged"),
     [
-        pytest.param(["Red.", LONG, "Blue."], 2, id="long ones can"),
+        pytest.param(["Red.", LONG, "Blue."], 1, id="neither prose nor what is no choice"),
         pytest.param(["Red.", "Red."], 0, id="none can"),
     ],
 )
