@@ -108,6 +108,8 @@ class Session:
         """
         branch, last = self.branch, None
         asked = _seeded(sampling or self.sampling, branch)
+        if asked.max_thought_tokens is None:
+            return self._record(self._write(branch.messages, asked))
         for said in write_within(self._write, branch.messages, asked):
             if isinstance(said, Message):
                 self.say(said)

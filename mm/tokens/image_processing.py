@@ -69,6 +69,7 @@ class ImageProcessing:
         # the newest always stays: one that is prepared must be there when it is encoded
         self._cache: LRUCache[str, Mapping[str, Tensor]] = LRUCache(_BUDGET, at_least=1)
         self._lock = threading.Lock()
+        self._limited = bool(budgets.given)
         self._apart = budgets.of("overview") != budgets.of("look")
         self._tile: Callable[[Size], Layout] = lru_cache(1024)(
             partial(family.layout, config, processor)
@@ -83,7 +84,7 @@ class ImageProcessing:
 
     def layout(self, size: Size, kind: ImageKind = "overview") -> Layout:
         """What becomes of an image of `size`, within the budget of its kind."""
-        return self._fit(size, kind)[1]
+        return self._fit(size, kind)[1] if self._limited else self._tile(size)
 
     def key(self, visual: Visual) -> str:
         """Equal for what the encoder reads alike: a look may be seen in another size than the same
@@ -113,7 +114,8 @@ class ImageProcessing:
             ValueError: features, and the model remembers no images; or the image is too narrow.
         """
         if isinstance(visual, Image):
-            layout = self.layout(visual.size, visual.kind)
+            kind = visual.kind if self._limited else "overview"
+            layout = self.layout(visual.pixels.size, kind)
             shape = layout.grid.columns, layout.grid.rows
             return Footprint(layout.runs, layout.tokens, layout.patches, shape)
         recall, grid = self._remembered(visual)
@@ -142,6 +144,8 @@ class ImageProcessing:
         return recall, tile_grid(self._memory, size, self.cells, snapshot=features.snapshot)
 
     def _shown(self, image: Image) -> Mapping[str, Tensor]:
+        if not self._limited:
+            return self._process(image.pixels)
         how, _ = self._fit(image.size, image.kind)
         pixels = image.pixels.resize(how.size) if how.size else image.pixels
         return self._process(pixels, how.settings)
