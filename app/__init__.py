@@ -1,1 +1,1 @@
-"""The doors: a command line and a page to look at."""
+"""The user interfaces: the command line and the page."""

@@ -1,4 +1,4 @@
-"""What the user can put right, told in one line."""
+"""Reports in one line what the user can put right."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def leave(code: int) -> NoReturn:
 
 
 def hush() -> None:
-    """Keep libraries from talking around our own words; to be called before they are imported."""
+    """Silence third-party warnings and progress bars; call before importing them."""
     warnings.simplefilter("ignore")
     if os.environ.get(DEBUG):
         logging.basicConfig()

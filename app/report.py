@@ -1,4 +1,4 @@
-"""A reply, told to a person or to a program."""
+"""A reply as text for a person, or as JSON for a program."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def failure_json(error: Exception) -> dict[str, object]:
 
 
 def as_text(trace: mm.Trace, names: list[str]) -> str:
-    """The reply, then a line each for what is graded of it, what it leaves out, looks and cost.
+    """The reply, then a line each for what is graded of it, what is left out, looks and cost.
 
     `names` are those of the images.
     """
@@ -80,7 +80,7 @@ def as_text(trace: mm.Trace, names: list[str]) -> str:
 
 
 def notes_on(trace: mm.Trace) -> list[tuple[str, str]]:
-    """What is told beside a reply: what of it is graded, that it was cut, what is left out."""
+    """Notes beside a reply: what of it is graded, whether it was cut, what is left out."""
     best, notes = trace.best, []
     answer = " ".join(printable(best.answer or "").split())
     if answer and answer != " ".join(best.reply.split()):

@@ -30,7 +30,7 @@ VERIFIERS: dict[str, mm.Verifier] = {"likelihood": likelihood, "length": length}
 
 
 def strategies_named(text: str) -> dict[str, mm.Strategy]:
-    """The strategies in "direct,zoom(max_looks=3)", by what was written of each.
+    """The strategies in "direct,zoom(max_looks=3)", by the text that names each.
 
     Raises:
         UserError: one cannot be understood, as `strategy_named` says.

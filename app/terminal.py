@@ -1,4 +1,4 @@
-"""What moves on a terminal while work is done."""
+"""Spinners and progress bars on a terminal."""
 
 from __future__ import annotations
 

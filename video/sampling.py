@@ -93,8 +93,8 @@ def by_question(video: Video, question: str, count: int, scorer: Scorer) -> list
     """The `count` frames that fit `question` best, of `LOOKED_AT` spread over the clip.
 
     One frame for each of `count` equal spans would ignore the question, the best ones alone would
-    all show one moment: each that is taken keeps others within half such a span from being taken,
-    until no others are left.
+    all show one moment: each that is taken excludes others within half such a span, until no others
+    are left.
     """
     _check_count(count)
     frames = list(video.frames_at(uniform(video.info, LOOKED_AT)))

@@ -122,7 +122,7 @@ def resized(depth: DepthMap, size: Size) -> DepthMap:
 
 
 def flipped(depth: DepthMap) -> DepthMap:
-    """Near and far changed round: near + far - d over what is known. A control."""
+    """Near and far swapped: near + far - d over what is known. A control."""
     import numpy as np
 
     known = depth.values[depth.valid]

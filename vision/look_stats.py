@@ -43,7 +43,7 @@ def valid_calls(branch: Branch) -> int:
 
 
 def found(branch: Branch, regions: Sequence[Region]) -> int:
-    """How many of `regions`, parts of the first image that one must look at, were shown."""
+    """How many of `regions`, the parts of the first image that must be looked at, were shown."""
     shown = [region for index, region in regions_of(branch) if index == 0]
     return sum(any(iou(region, each) >= MIN_SHOWN_IOU for each in shown) for region in regions)
 

@@ -49,7 +49,7 @@ INSTRUCTION = (
     'End with a line that begins with "Final answer:".'
 )
 ANSWER = "\nFinal answer:"
-"""Put into the model's mouth, between the signals, when it may look no more."""
+"""Starts the model's answer for it, between the signals, when it may look no more."""
 
 MAX_TOKENS = 576
 """What one look may cost."""

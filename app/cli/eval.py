@@ -36,7 +36,7 @@ class Evaluation:
         target: "tabletop", or a file of questions.
         strategies: those to compare, by the names they are given in the table.
         model, adapter: as the person called them.
-        controls: add what each strategy is worth without its looks.
+        controls: add each strategy's controls, which show what its looks bring.
         limit: questions per task.
         seed: which test stream.
         level: of Tabletop's scenes; None for the level that is measured by default.

@@ -39,7 +39,7 @@ def print_info(choice: ModelChoice) -> None:
     """Print versions, the device, and the facts of a model, whose weights are not loaded.
 
     Raises:
-        Mistake: flags that do not go together.
+        UserError: flags that do not go together.
         ModelUnavailable: there is no such model.
     """
     choice.check()

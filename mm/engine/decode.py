@@ -78,7 +78,7 @@ class DecodeBatch:
     """The rows of one adapter.
 
     Args:
-        on_error: called with an error; where memory ran out it gives some back. Returns the error
+        on_error: called with an error; where memory ran out it frees some. Returns the error
             to report.
     """
 

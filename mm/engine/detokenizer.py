@@ -33,7 +33,7 @@ class StreamDetokenizer:
         return False if piece.endswith("\ufffd") else self._emit(piece)
 
     def end(self) -> None:
-        """Let out what was held back as the beginning of a character."""
+        """Emit what was held back as the start of an unfinished character."""
         if self._on_text and self._upto < len(self._ids):
             self._emit(self._piece())
 

@@ -105,9 +105,9 @@ class _SlotLayer(CacheLayerMixin):
         self.is_initialized = True
 
     def reserve(self, rows: int, length: int, keys: Tensor, values: Tensor) -> None:
-        """Have room for so many rows and positions of what `keys` and `values` are like.
+        """Make room for so many rows and positions, shaped like `keys` and `values`.
 
-        Where memory runs out, all stays as it was.
+        If memory runs out, nothing changes.
         """
         have = self.key_rows.shape
         if rows > have[0] or length > have[2]:
@@ -186,7 +186,7 @@ class BatchedRows:
 
 
 class SeparateRows:
-    """Rows of a model whose masks nobody here can batch: each computed by itself, in turn."""
+    """Rows of a model whose masks cannot be batched: each row is computed alone, in turn."""
 
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner

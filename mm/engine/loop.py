@@ -82,7 +82,7 @@ class Loop:
             self.waiting.changed.notify_all()
 
     def run(self) -> None:
-        """Serve. Whatever ends it, everybody who waits hears of it."""
+        """Serve requests; whatever ends this, every request still waiting fails with the reason."""
         import torch
 
         try:
@@ -232,7 +232,7 @@ class Loop:
         return min(len(rows), ROWS) * length * self._runner.kv_bytes
 
     def _add(self, request: Request) -> None:
-        """A prompt of its own, or a place beside those who ask for a reply to the same one."""
+        """Start a prompt for `request`, or add it to the same prompt already in progress."""
         new = Prompt.of(request)
         for prompt in self._prompts:
             first = prompt.requests[0]
@@ -318,7 +318,7 @@ class Loop:
         return reported
 
     def _end(self, error: ModelError) -> None:
-        """Fail everybody, and all who come later."""
+        """Fail all requests, and all that come later."""
         self.waiting.close(error)
         for request in self.waiting.all():
             request.fail(error)

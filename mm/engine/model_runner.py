@@ -1,4 +1,4 @@
-"""Calls a model: positions, embeddings, images, adapters, masks, logits; what a token weighs."""
+"""Calls a model: positions, embeddings, images, adapters, masks, logits; bytes per token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds a checkpoint's folder and looks it over before anything heavy happens; loads no torch."""
+"""Finds a checkpoint's folder and checks it before anything heavy happens; loads no torch."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def find(name: str, *, code: bool = False) -> Path:
 
 
 def _path(name: str) -> Path | None:
-    """The path that `name` spells; None where no file system could hold it."""
+    """The path that `name` means; None where no file system could have it."""
     try:
         path = Path(name).expanduser()
         path.is_dir()

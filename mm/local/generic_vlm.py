@@ -213,7 +213,7 @@ class GenericVLM:
             return apply(self._chat.messages(folded), tools=tools)
 
     def _opened(self, inputs: Mapping[str, Tensor], conversation: Conversation) -> str:
-        """The tag of a thought that the template has opened, which the reply goes on with."""
+        """The tag of a thought that the template has opened and the reply continues."""
         if conversation and conversation[-1].role == "assistant":
             return ""
         end = self._tokenizer.decode(inputs["input_ids"][0, -8:])
@@ -263,7 +263,8 @@ def load_generic(
     trust_remote_code: bool = False,
     budgets: ImageBudgets = ImageBudgets(),
 ) -> GenericVLM:
-    """`model` with the processor of its checkpoint in `folder`, set to what of `budgets` it has.
+    """`model` with the processor of its checkpoint in `folder`, set to those of `budgets` that it
+    supports.
 
     Raises:
         ModelUnavailable: its processor cannot be made here; the message has the reason.

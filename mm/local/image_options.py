@@ -84,7 +84,7 @@ def _area(_: Any, images: Any, budget: ImageBudget) -> Options:
 
 
 def _side(processor: Any, images: Any, budget: ImageBudget) -> Options:
-    """A longest side, as Pixtral's has it; it makes no image larger."""
+    """A longest side, as Pixtral's has it; it enlarges no image."""
     if "longest_edge" not in images.size or budget.min_pixels:
         return {}
     patch = images.patch_size["height"] * getattr(processor, "spatial_merge_size", 1)

@@ -172,7 +172,7 @@ def _reads_images(model_type: str) -> bool:
 
 @contextmanager
 def no_collecting() -> Iterator[None]:
-    """No garbage collection meanwhile: imports make a million objects that stay, and collections
+    """Suspends garbage collection: imports make a million objects that stay, and collections
     would take a sixth of the time."""
     enabled = gc.isenabled()
     gc.disable()

@@ -32,11 +32,11 @@ _PACKAGES = {
 
 _SEES = ("visual", "vision_tower", "vision_model", "multi_modal_projector", "connector")
 _WHOLE = ["lm_head", *(rf".*\.{name}" for name in _SEES)]
-"""Kept in full: what the model sees with, and the head, which may share the embeddings' weights."""
+"""Not quantised: the vision parts, and the head, which may share the embeddings' weights."""
 
 
 def quantization(bits: str | None, dtype: torch.dtype) -> Any:
-    """How transformers shall quantise, computing in `dtype`: NF4 twice quantised as in QLoRA
+    """How transformers quantises, computing in `dtype`: NF4 twice quantised as in QLoRA
     (arXiv 2305.14314), or LLM.int8; None for not at all.
 
     Raises:
@@ -66,7 +66,7 @@ def check_readable(checkpoint: Checkpoint, quantize: str | None) -> None:
     """Refuse a checkpoint whose stored weights are quantised in a way that cannot be read here.
 
     Raises:
-        ModelUnavailable: the package for it is missing, or it shall be quantised once more.
+        ModelUnavailable: the package for it is missing, or it is to be quantised again.
     """
     if checkpoint.quantization is None:
         return

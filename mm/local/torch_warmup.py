@@ -1,8 +1,8 @@
 """Warms up torch's unary math kernels on one thread, because their first concurrent call may be
 inexact (pytorch/pytorch#188792).
 
-On an Intel processor half of the result can then have four right digits only. Such a process sees
-its first image otherwise, and a training that is resumed in it is not the same training.
+On an Intel processor half of the result can then have four right digits only. Such a process
+computes its first image differently, so a training resumed in it would not repeat the original one.
 """
 
 from __future__ import annotations

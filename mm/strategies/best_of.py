@@ -1,4 +1,4 @@
-"""The draw that a verifier likes best."""
+"""Best-of-n: the draw that a verifier scores highest."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def force_answer(
 
 
 def open_answer(branch: Branch) -> Message:
-    """What is put into the model's mouth so that it answers next; it closes an open thought."""
+    """The start of an answer that the model continues; closes an open thought first."""
     said = [
         render_parts([p for p in message.parts if isinstance(p, Text | Thinking | ToolCall)])
         for message in branch.turn

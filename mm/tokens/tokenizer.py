@@ -106,7 +106,7 @@ class SafeTokenizer:
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """`pieces` with texts that touch made one."""
+    """`pieces` with neighbouring texts joined."""
     merged: list[Piece] = []
     for piece in pieces:
         if isinstance(piece, str) and merged and isinstance(merged[-1], str):
@@ -117,7 +117,7 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 class TokenWriter:
-    """Ids as they are written; a text waits until what it touches is known."""
+    """Collects ids; a text is tokenised only once the text next to it is known."""
 
     def __init__(self, tokenizer: SafeTokenizer, first: Sequence[int]) -> None:
         self.ids: list[int] = [*first]
@@ -131,7 +131,7 @@ class TokenWriter:
         self._waiting += pieces
 
     def flush(self) -> None:
-        """Tokenize what waits as text that does not train."""
+        """Tokenize the collected text; it does not train."""
         pieces = tuple(p for p in self._waiting if p != "")
         self._waiting = []
         self._put(self._tokenizer.encode(pieces, self.after), trained=False)

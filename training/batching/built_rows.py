@@ -47,12 +47,12 @@ class BuiltRows:
         return built
 
     def add(self, index: int, built: Sides, size: int) -> None:
-        """Cache what was built of row `index` elsewhere, and takes `size` bytes."""
+        """Cache the sequences of row `index`, built elsewhere, which take `size` bytes."""
         self._cache.put(index, built, size)
 
 
 def facts_of(sides: Sides) -> tuple[int, tuple[str, ...], int]:
-    """What must be known of a row before it is batched.
+    """The facts of a row that batching needs.
 
     Returns:
         How many tokens it takes, its sides padded to the longest; names of its images; and the

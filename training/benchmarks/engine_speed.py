@@ -2,8 +2,8 @@
 
 Ours is the engine. Theirs is the same transformers model through its own `generate`, which computes
 each request from its first token on, one after the other, on the same tokens, images, dtype and
-threads, with the images processed before the clock starts. Nobody sees an image twice, but where
-one conversation looks again.
+threads, with the images processed before the clock starts. No image is seen twice, except where one
+conversation looks again.
 """
 
 from __future__ import annotations
@@ -210,7 +210,7 @@ def generate(
 
 
 class endless:
-    """For its duration no token ends a reply, so that both sides write equally much."""
+    """While it lasts no token ends a reply, so that both sides write the same number of tokens."""
 
     _lock = threading.Lock()
 

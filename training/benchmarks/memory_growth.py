@@ -18,7 +18,7 @@ def memory(
 ) -> Measured:
     """Resident bytes after `requests` requests, against after the `fill` that filled the caches.
 
-    A new engine on the same weights keeps so little that it is full well before; the builder's
+    A new engine on the same weights has caches so small that they fill well before; the builder's
     cache of processed images is full at its 256 MB.
     """
     engine = Engine(vlm.engine.model, vlm.builder, context_budget=2**25, feature_budget=2**23)

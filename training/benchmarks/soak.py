@@ -115,7 +115,7 @@ def soak(
 
 
 def as_alone(said: Said, vlm: HFVLM) -> bool:
-    """Whether `vlm`, which keeps nothing of before, says the same, or began to where it was cut."""
+    """Whether `vlm`, its caches empty, replies the same, or starts the same where it was cut."""
     vlm.engine.clear_caches()
     (again,) = vlm.generate([said.conversation], said.sampling)
     wanted = again.message.tokens or ()
@@ -125,7 +125,7 @@ def as_alone(said: Said, vlm: HFVLM) -> bool:
 
 
 def _tied(said: Said, wanted: tuple[int, ...], vlm: HFVLM) -> bool:
-    """Whether they part where two greedy choices were as good."""
+    """Whether they first differ where two greedy choices were equally good."""
     pairs = enumerate(zip(said.ids, wanted, strict=False))
     at = next((i for i, (a, b) in pairs if a != b), None)
     if at is None or said.sampling.temperature:

@@ -247,7 +247,7 @@ def _grown(asked: str) -> float:
 
 
 def _most_held() -> float:
-    """The most bytes that this process has held."""
+    """The peak of this process's memory, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would begin there with what the parent held
         kilobytes = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())

@@ -1,8 +1,8 @@
 """Stage 4: an adapter with which `tiny` answers from a whole memory in its context.
 
-The control that replay is measured against. It does not ship. It goes on the model that does, whose
-weights stay as they are; every fourth batch is one of the stage before, so that with the adapter
-the model still does the rest.
+The control that replay is measured against. It does not ship. It is added to the model that does,
+whose weights stay as they are; every fourth batch is one of the stage before, so that with the
+adapter the model still does the rest.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ ENCODER_RATE = 0.2
 
 
 Batches = Callable[[int, int], Iterator[Batch]]
-"""Those from one number on, up to another."""
+"""The batches from one number up to another."""
 
 
 def batches(shards: Shards, builder: TokenBuilder, first: int, steps: int) -> Iterator[Batch]:

@@ -22,7 +22,7 @@ from .tasks import Item
 
 @dataclass(frozen=True)
 class Outcome:
-    """One answer, weighed: the costs of all that was tried, the looks of the branch it stands by.
+    """One graded answer: the cost of all that was tried, the looks of the branch that was chosen.
 
     Attributes:
         failed: the model failed, or gave nothing that could be right; it is never `correct`.
@@ -45,7 +45,7 @@ class Outcome:
 
 
 Watch = Callable[[Item, Trace, Outcome], None]
-"""Sees every answer with its images, before they are let go."""
+"""Is given every answer with its images, before they are freed."""
 
 
 def evaluate(
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
-    """What `trace` is worth as an answer to `item`."""
+    """The outcome of `trace` as an answer to `item`."""
     graded = None if trace.error else grade(trace.best, item, vlm)
     branch = _written(trace.best)
     replies = look_stats.replies_to_looks(branch)

@@ -1,4 +1,4 @@
-"""Answers kept while a table is measured: one that was stopped goes on where it was."""
+"""Saves answers while a table is measured, so that a stopped run continues where it was."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class ResultLog:
         self._file = _rewritten(path, lines or [known])
 
     def add(self, task: str, condition: str, outcome: Outcome) -> None:
-        """Keep `outcome`, at once."""
+        """Write `outcome` to the file at once."""
         line = {"task": task, "condition": condition, "outcome": asdict(outcome)}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
 
     def close(self, *, done: bool) -> None:
-        """Let go of the file; nobody needs it once the table is `done`."""
+        """Close the file; it is not needed once the table is `done`."""
         self._file.close()
         if done:
             self.path.unlink()

@@ -40,14 +40,14 @@ class Local(Protocol):
 
 
 class Advance(Protocol):
-    """Says what is being asked, and that so many more are answered."""
+    """Shows what is being asked, and counts `by` more as answered."""
 
     def __call__(self, what: str, by: int = 1) -> None: ...
 
 
 @dataclass
 class Measured:
-    """What has been answered so far, task by task; `part` keeps it on disk."""
+    """What has been answered so far, task by task; `part` saves it on disk."""
 
     results: dict[str, dict[Condition, list[Outcome]]] = field(default_factory=dict)
     part: ResultLog | None = None
@@ -125,7 +125,7 @@ def measure(
 
 
 def result_log(out: Path, target: str, about: dict[str, Any], vlm: VLM) -> ResultLog:
-    """What is known already of the table `out`: of the same questions, weights and versions."""
+    """The answers saved so far for the table `out`: of the same questions, weights and versions."""
     path = out.with_name(out.name + ".part")
     return ResultLog(
         path,

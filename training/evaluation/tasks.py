@@ -18,12 +18,12 @@ class BadTarget(UserError):
 
 @dataclass(frozen=True)
 class Item:
-    """A question and its truth.
+    """A question and its target.
 
     Attributes:
         regions: what a perfect reasoner looks at, in order; () when one look is enough, or nobody
             knows.
-        box: the truth where the answer is a box in the image.
+        box: the target where the answer is a box in the image.
     """
 
     sample: Sample
@@ -36,7 +36,7 @@ class Suite:
     """The items of one task.
 
     Attributes:
-        items: makes them anew, the same each time, so that they need not be kept in memory.
+        items: makes them anew, the same each time, so that they need not stay in memory.
         n: how many there are.
         looking: whether looking again can help, and so has controls.
         located: whether each item says where to look.

@@ -133,7 +133,7 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
     """Samples answers as the recipe says.
 
     Raises:
-        BadData: its rewards are none, or its loss cannot have what it asks for.
+        BadData: its rewards cannot be read, or its loss excludes another of its options.
     """
     from mm.types import Sampling
     from training.rewards.presets import read_mixes

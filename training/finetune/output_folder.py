@@ -40,10 +40,10 @@ LOG = "log.jsonl"
 RECIPE, RUN, FINISHED = "recipe.json", "run.json", "finished.json"
 
 MAY_CHANGE = ("output", "device", "report_to", "allow_absolute_paths", "allow_urls")
-"""Keys that may be others when a training goes on; all else would lead to another end."""
+"""Keys that may change when a training is resumed; any other would change the result."""
 
 CHOICES = ("lora", "vision", "learning_rate", "batch_tokens", "epochs", "autocast", "muon")
-"""Choices of a plan that a training keeps when it goes on, on whatever machine."""
+"""Choices of a plan that a resumed training keeps, on any machine."""
 
 
 def is_finished(folder: Path, recipe: Recipe, *, resume: bool) -> bool:
@@ -70,7 +70,7 @@ def is_finished(folder: Path, recipe: Recipe, *, resume: bool) -> bool:
 
 
 def begun_run(folder: Path) -> Mapping[str, Any] | None:
-    """What a training that goes on must keep; None for one that begins."""
+    """What a resumed training must keep; None for a new one."""
     return _read(folder / RUN) if (folder / RECIPE).is_file() else None
 
 
@@ -123,7 +123,7 @@ def read_log(log: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def refusing_full_disk(folder: Path) -> Iterator[None]:
-    """What cannot be written is said in one line.
+    """Reports in one line that something cannot be written.
 
     Raises:
         UserError: the disk, or the share of it that one may use, is full.
@@ -183,7 +183,7 @@ def _save(trainer: Any, plan: Plan, folder: Path) -> None:
 
 
 def _cut_log(log: Path, step: int) -> None:
-    """Leave of a log what came until `step`, whole lines alone."""
+    """Cut a log to its whole lines up to `step`."""
     if not log.is_file():
         return
     rows = [row for row in read_log(log) if row["step"] <= step and "train_runtime" not in row]
@@ -200,7 +200,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a training left it that died before its recipe was written."""
+    """Whether it is left of a training that died before its recipe was written."""
     empty = path.name == CHECKPOINTS and not any(path.iterdir())
     return empty or path.name == RUN or path.name.endswith(".part")
 

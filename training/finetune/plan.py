@@ -1,4 +1,4 @@
-"""What the toolkit chooses where a recipe leaves it a choice, from the model and the memory.
+"""Makes the choices that a recipe leaves open, from the model and the memory.
 
 A plan is made once and holds the recipe; whatever comes after reads the plan.
 """
@@ -41,7 +41,7 @@ _LORA_TARGET = (
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe, and every choice that it leaves.
+    """A recipe, and every choice that it leaves open.
 
     Attributes:
         lora: an adapter trains; else all weights.

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a line now and then, a plot of the losses, the best kept."""
+"""What a person sees of a training: a line now and then, a plot of the losses."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Progress(TrainerCallback):
 
 
 def gathered_if_sharded(model: Any) -> AbstractContextManager[None]:
-    """Meanwhile each process holds all weights of `model`; all processes must enter."""
+    """Inside, each process holds all weights of `model`; all processes must enter."""
     if not is_sharded():
         return nullcontext()
     from training.trainers.fsdp import gathered

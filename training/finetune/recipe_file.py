@@ -37,8 +37,7 @@ def find_recipe(name: Path) -> Path:
 
 
 def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe in the YAML file `path`, or shipped under that name, if one is given, under those
-    `overrides` that are given.
+    """The recipe in the file `path`, or shipped under that name, with the `overrides` that are given.
 
     Paths in the file are relative to where the command runs, as flags are.
 

@@ -35,7 +35,7 @@ WITHOUT_FSDP = (DistributedType.NO, DistributedType.MULTI_CPU)
 """Where accelerate does not turn FSDP on, though it is launched with it."""
 
 ENOUGH = 200
-"""At least so many rows before some are held out."""
+"""Rows are held out only where there are at least so many."""
 
 
 def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
@@ -130,7 +130,7 @@ def with_progress_bar(results: Iterable[T], total: int, doing: str) -> Iterator[
 def training_arguments(
     config: Any, plan: Plan, folder: Path, *, best_metric: str | None, **more: Any
 ) -> Any:
-    """Arguments of TRL's trainer in its class `config`; when to evaluate, our callback says.
+    """Arguments of TRL's trainer in its class `config`; our callback decides when to evaluate.
 
     `best_metric` is the log's key that chooses the best checkpoint; None where no row is held out.
     """
