@@ -8,8 +8,8 @@ Fails where the processor that has AVX2 alone learns from fewer than half as man
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,31 +25,40 @@ AVX2_ONLY = {
 LEAST = 0.5
 """Of the samples a second that the processor reaches as it is."""
 
+PICTURES, QUESTIONS = 600, 2
+
 ASKED = (
     "import torch; from mm.local.precision import fast_line; print(fast_line(torch.device('cpu')))"
 )
 
 
 def samples_per_s(rows: Path, output: Path, minutes: float, environment: dict[str, str]) -> float:
-    """Of `mm train sft`, as its last line of progress says.
+    """Of `mm train sft`, from its first logged step to its last.
 
     Raises:
-        RuntimeError: the training failed, or said no such line.
+        RuntimeError: the training failed, or logged fewer than two steps.
     """
     command = [sys.executable, "-m", "app.cli", "train", "sft", "--data", str(rows)]
     command += ["--output", str(output), "--max-minutes", str(minutes)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    found = re.findall(r" samples \((\d+)/s\)", done.stderr)
-    if done.returncode or not found:
+    log = output / "log.jsonl"
+    logged = map(json.loads, log.read_text().splitlines()) if log.is_file() else ()
+    seen = [
+        (row["seconds"], row["epoch"] * PICTURES * QUESTIONS) for row in logged if "loss" in row
+    ]
+    if done.returncode or len(seen) < 2:
         raise RuntimeError(f"the training ended with {done.returncode}: {done.stderr[-2000:]}")
-    return float(found[-1])
+    (began, first), (ended, last) = seen[0], seen[-1]
+    return (last - first) / (ended - began)
 
 
 def main(minutes: float) -> int:
     here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     speeds = []
     with tempfile.TemporaryDirectory() as folder:
-        rows = new_domain.write(Path(folder), "train", pictures=600, questions=2, seed=0)
+        rows = new_domain.write(
+            Path(folder), "train", pictures=PICTURES, questions=QUESTIONS, seed=0
+        )
         for name, environment in (("as it is", here), ("AVX2 alone", {**here, **AVX2_ONLY})):
             fast = subprocess.run(
                 [sys.executable, "-c", ASKED], env=environment, capture_output=True, text=True

@@ -135,7 +135,7 @@ class CourseTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As transformers does, but aside, and moved into place once it is whole."""
-        folder, step = Path(self.args.output_dir), self.state.global_step
+        folder, step = Path(str(self.args.output_dir)), self.state.global_step
         if self.args.should_save:
             shutil.rmtree(folder / ASIDE, ignore_errors=True)
         self.accelerator.wait_for_everyone()
