@@ -1,4 +1,4 @@
-"""The judge's table: pairs of a truth and a reply, and whether they count as equal.
+"""The judge's table: pairs of a target and a reply, and whether they count as equal.
 
 python tests/judged_pairs.py    # fills its digest into mm/answers/README.md
 """
@@ -41,7 +41,7 @@ def digest() -> str:
     lines = [
         f"{len(known)} pairs are in `tests/mm/answers/pairs.jsonl`; here are some of each kind.",
         "",
-        "| truth | reply | right | because of |",
+        "| target | reply | right | because of |",
         "| --- | --- | --- | --- |",
     ]
     for kind, group in groupby(known, key=lambda pair: pair.kind):

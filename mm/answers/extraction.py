@@ -70,7 +70,7 @@ def marked_answer(text: str) -> str | None:
 
 
 def content_of(text: str) -> str:
-    """`text` itself, or what it marks as its answer: a truth written `<answer>B</answer>`."""
+    """`text` itself, or what it marks as its answer: a target written `<answer>B</answer>`."""
     marked = marked_answer(text)
     if marked is None and _SAID_FIRST.match(text):
         marked = extract_answer(text)

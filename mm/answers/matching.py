@@ -31,20 +31,20 @@ _FOUR = rf"{_FLOAT},{_FLOAT},{_FLOAT},{_FLOAT}"
 _BOX = re.compile(rf"\[{_FOUR}\]|\({_FOUR}\)")
 
 
-def judge(reply: str, truth: str, *, choices: Sequence[str] = ()) -> bool | None:
+def judge(reply: str, target: str, *, choices: Sequence[str] = ()) -> bool | None:
     """Whether `reply`, whole with its thinking, is right; None where it gives no answer.
 
     With `choices` one of which is right, a reply that names none of them or several gives none. A
-    truth of more than `SHORT_WORDS` words is compared with all that was said.
+    target of more than `SHORT_WORDS` words is compared with all that was said.
     """
     answer = extract_answer(reply)
-    if answer is None and not is_short(truth):
+    if answer is None and not is_short(target):
         answer = shown_reply(reply) or None
     if answer is None:
         return None
     if choices and match_choice(answer, choices) is None:
         return None
-    return same_answer(answer, truth, choices=choices)
+    return same_answer(answer, target, choices=choices)
 
 
 def same_answer(
@@ -69,9 +69,9 @@ def same_answer(
     return _same(a, b, tolerance)
 
 
-def unjudgeable(truth: str, *, choices: Sequence[str] = ()) -> str | None:
-    """Why nobody can say by rules whether a reply means `truth`; None where the judge can."""
-    content = content_of(truth)
+def unjudgeable(target: str, *, choices: Sequence[str] = ()) -> str | None:
+    """Why nobody can say by rules whether a reply means `target`; None where the judge can."""
+    content = content_of(target)
     if not content:
         return "the answer is empty"
     if choices:
@@ -85,23 +85,23 @@ def unjudgeable(truth: str, *, choices: Sequence[str] = ()) -> str | None:
     )
 
 
-def kind_of(truth: str, choices: Sequence[str] = ()) -> Kind:
-    """By which rules a reply is compared with `truth`."""
-    truth = content_of(truth)
-    if match_choice(truth, choices) is not None:
+def kind_of(target: str, choices: Sequence[str] = ()) -> Kind:
+    """By which rules a reply is compared with `target`."""
+    target = content_of(target)
+    if match_choice(target, choices) is not None:
         return "choice"
-    if _is_box(truth):
+    if _is_box(target):
         return "box"
-    if moment(truth) is not None:
+    if moment(target) is not None:
         return "date"
-    if quantity(truth) is not None:
+    if quantity(target) is not None:
         return "number"
-    if is_mathematics(truth):
+    if is_mathematics(target):
         return "mathematics"
-    words = words_of(truth)
+    words = words_of(target)
     if words in YES_NO:
         return "yes or no"
-    return "letter" if is_letter(truth) else "words"
+    return "letter" if is_letter(target) else "words"
 
 
 def parse_box(answer: str) -> Box | None:

@@ -73,7 +73,7 @@ def is_mathematics(text: str) -> bool:
 def same_mathematics(a: str, b: str) -> bool | None:
     """Whether `a` and `b`, one of them mathematics, are the same; None where nobody can tell.
 
-    Both ways round have to hold, since math-verify reads a truth and a reply differently.
+    Both ways round have to hold, since math-verify reads a target and a reply differently.
     """
     (a, unit_a), (b, unit_b) = _split_unit(a), _split_unit(b)
     if unit_a and unit_b and unit_a != unit_b:

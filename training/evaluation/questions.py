@@ -58,17 +58,17 @@ def read_questions(
         BadData: there is no such file, its form is unknown, or a row cannot be asked.
     """
     data = read_data(path, limit=limit, access=access, ignore=ignore)
-    data.check(truth)
+    data.check(target_of)
     return Questions(data)
 
 
 def _item(row: Row, path: Path, number: int) -> Item:
     tags = {"task": path.stem, "row": number}
     name = f"{path.stem}-{number}"
-    return Item(Sample(name, row.prompt, truth(row), row.choices, tags))
+    return Item(Sample(name, row.prompt, target_of(row), row.choices, tags))
 
 
-def truth(row: Row) -> str:
+def target_of(row: Row) -> str:
     """What is right: the row's answer, else that of its last reply, whole where it marks none.
 
     Raises:

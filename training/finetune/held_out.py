@@ -14,7 +14,7 @@ from training.data import Row
 from training.evaluation.controls import Condition
 from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import Interval, wilson
-from training.evaluation.questions import Questions, truth
+from training.evaluation.questions import Questions, target_of
 from training.trainers.course import Rows
 
 from .plan import Plan
@@ -78,6 +78,6 @@ def sample_replies(
 
 def _can_be_judged(row: Row) -> bool:
     try:
-        return unjudgeable(truth(row), choices=row.choices) is None
+        return unjudgeable(target_of(row), choices=row.choices) is None
     except ValueError:
         return False

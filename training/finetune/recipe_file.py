@@ -37,9 +37,10 @@ def find_recipe(name: Path) -> Path:
 
 
 def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe in the file `path`, or shipped under that name, with the `overrides` that are given.
+    """The recipe in the YAML file `path`, or shipped under that name, if one is given.
 
-    Paths in the file are relative to where the command runs, as flags are.
+    The `overrides` that are given replace its values. Paths in the file are relative to where the
+    command runs, as flags are.
 
     Raises:
         BadData: the file cannot be read, or a key or value in it is none of a recipe's.

@@ -134,7 +134,8 @@ def box_iou(attempt: Attempt) -> float:
     if not attempt.row.regions:
         return 0.0
     best = [
-        max((iou(truth, region) for region in shown), default=0.0) for truth in attempt.row.regions
+        max((iou(wanted, region) for region in shown), default=0.0)
+        for wanted in attempt.row.regions
     ]
     return sum(best) / len(best)
 

@@ -37,7 +37,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Item:
-    """A test item. `regions` are what a perfect reasoner looks at, in order; `box` is the truth of
+    """A test item. `regions` are what a perfect reasoner looks at, in order; `box` is the target of
     `locate`."""
 
     sample: Sample

@@ -25,7 +25,7 @@ from mm.types import Conversation, Sampling
 from training.batching.built_rows import Sides
 from training.data import Row
 from training.evaluation.grade import MIN_IOU
-from training.evaluation.questions import truth
+from training.evaluation.questions import target_of
 from training.rewards.terms import Attempt, Mix, accuracy, route
 from vision.grounding import parse_boxes
 from vision.look_stats import looks
@@ -136,7 +136,7 @@ class Explorer:
             return list(pool.map(self._explore, rows, drawn))
 
     def _explore(self, row: Row, sampling: Sampling) -> Rollout:
-        row = replace(row, answer=truth(row))
+        row = replace(row, answer=target_of(row))
         sample = instructed(Sample(row.id, row.prompt, row.answer, row.choices), self.system)
         trace = run(self.strategy, sample, self.vlm, sampling=sampling)
         branch = _chosen(trace)

@@ -50,9 +50,9 @@ def purpose_of(row: Row) -> Literal["sft", "dpo", "grpo"]:
 
 
 def _prompt(builder: TokenBuilder, row: Row) -> Sides:
-    from training.evaluation.questions import truth
+    from training.evaluation.questions import target_of
 
-    truth(row)
+    target_of(row)
     return (builder.build(row.prompt),)
 
 

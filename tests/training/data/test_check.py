@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from app.cli.data import builder_of, data
 from app.model_choice import ModelChoice
 from training.data import BadData
-from training.evaluation.questions import truth
+from training.evaluation.questions import target_of
 from training.finetune.setup import linked
 from training.trainers.row_builders import ROW_BUILDERS, purpose_of
 
@@ -108,7 +108,7 @@ def test_a_long_reply_is_a_truth(folder):
     """As LLaVA's rows have it: fifty words that mark no answer."""
     long = " ".join(f"word{n}" for n in range(50))
     row = data_of(folder, {"messages": [ASKED, reply(long)], "images": ["red.png"]})[0]
-    assert truth(row) == long
+    assert target_of(row) == long
 
 
 def test_inspect_and_stats_read_objects_as_the_model_writes_them(folder):
