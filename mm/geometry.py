@@ -1,4 +1,4 @@
-"""Where things are in an image, in one frame for everybody.
+"""Where things are in an image, in one frame for all code.
 
 A `Region` is in fractions of its image, so it survives resizing; only this file turns the numbers
 a model writes into regions and back.

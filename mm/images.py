@@ -72,7 +72,7 @@ def open_image(
         max_aspect: the longest side over the shortest; None means MM_MAX_ASPECT, or 200.
 
     Raises:
-        BadImage: there is no such file, it is no image Pillow can read, or it is over a limit.
+        BadImage: there is no such file, it is not an image Pillow can read, or it is over a limit.
             Nothing over a limit is decoded.
     """
     if isinstance(source, Image):

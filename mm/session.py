@@ -157,7 +157,7 @@ class Session:
 
     @property
     def stopped(self) -> bool:
-        """Whether whoever watches has asked to stop."""
+        """Whether the caller has asked to stop."""
         return bool(self.cancel and self.cancel())
 
     def fork(self) -> Session:
@@ -204,7 +204,7 @@ def _seeded(sampling: Sampling, branch: Branch) -> Sampling:
 
 
 Strategy = Callable[[Session], Branch]
-"""Drives a session and returns the branch it stands by."""
+"""Drives a session and returns the branch it chooses."""
 
 Verifier = Callable[[Branch], float | None]
 """Scores a branch; None means it cannot tell. Changes nothing."""

@@ -33,7 +33,7 @@ _writing = threading.Lock()  # paths of one trace may grow in several threads
 
 @dataclass(frozen=True)
 class Sample:
-    """One problem: its messages, what is right (None when nobody knows), and what may be answered.
+    """One problem: its messages, the target (None when it is not known), and what may be answered.
 
     `choices` closes the question; () leaves it open. `tags` are facts about the sample.
     """
@@ -222,7 +222,7 @@ class Trace:
 
     @property
     def best(self) -> Branch:
-        """The branch the strategy stands by; the empty one before it chose."""
+        """The branch the strategy chose; the empty one before it chose."""
         return self.branch(self.chosen)
 
     @property

@@ -82,7 +82,7 @@ def load_traces(folder: str | Path) -> list[Trace]:
     """The traces in `folder`, in the order they were written. Images they share are read once.
 
     Raises:
-        BadTrace: there is no `traces.jsonl`, a line is no trace, or an image is not the one that
+        BadTrace: there is no `traces.jsonl`, a line is not a trace, or an image is not the one that
             was saved; says which.
     """
     file = Path(folder) / FILE

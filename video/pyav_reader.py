@@ -50,7 +50,7 @@ def read_index(path: Path) -> Index:
     """The index of the best video stream of `path`.
 
     Raises:
-        BadVideo: it is no clip, holds no frames, or its frames have no times.
+        BadVideo: it is not a clip, holds no frames, or its frames have no times.
     """
     with _opened(path) as container:
         stream = _best_stream(container, path)

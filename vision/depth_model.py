@@ -95,7 +95,7 @@ def load_depth_model(name: str, *, kind: Kind | None = None, device: str = "cpu"
     """The depth-estimation checkpoint in a folder, or of a hub id.
 
     Args:
-        kind: what its numbers mean; needed for a class that nobody listed.
+        kind: what its numbers mean; needed for a class that is not listed here.
 
     Raises:
         ModelUnavailable: it cannot be loaded, has no depth head, or its kind is not known.
@@ -125,7 +125,7 @@ def load_depth_model(name: str, *, kind: Kind | None = None, device: str = "cpu"
 
 
 def kind_of(config: Any) -> Kind | None:
-    """What the numbers of a depth model mean; None where nobody knows."""
+    """What the numbers of a depth model mean; None where it is not known."""
     said = getattr(config, "depth_estimation_type", None)
     if said is not None:  # Depth Anything: "relative" is disparity, up to scale and shift
         return "metric" if said == "metric" else "inverse"

@@ -1,4 +1,4 @@
-"""A strategy of your own: a function that drives a session and returns the branch it stands by.
+"""A strategy of your own: a function that drives a session and returns the branch it chooses.
 
 python -m app.examples.own_strategy
 mm ask IMAGE "question" --strategy app.examples.own_strategy:look_if_unsure

@@ -48,7 +48,7 @@ _OPERATOR = re.compile(
 )
 _PLAIN_RANGE = re.compile(r"\s*\d+(?:\.\d+)?(?:\s*-\s*\d+(?:\.\d+)?)+\s*|\s*\d+(?:/\d+){2,}\s*")
 _TOO_LARGE = re.compile(r"\^[\s{(]*-?\d+[\s)}]*\^|\^[\s{(]*-?\d{5,}|\d{4,}\s*!|!\s*!")
-"""Powers of powers and factorials that nobody can compute, and that are not worth the time."""
+"""Powers of powers and factorials that are too large to compute."""
 
 _UNIT = re.compile(
     r"(?:\\[,;: ]|~|\s)*\\(?:text|mathrm|textrm|mbox|operatorname)\s*"
@@ -71,7 +71,7 @@ def is_mathematics(text: str) -> bool:
 
 
 def same_mathematics(a: str, b: str) -> bool | None:
-    """Whether `a` and `b`, one of them mathematics, are the same; None where nobody can tell.
+    """Whether `a` and `b`, one of them mathematics, are the same; None where it cannot be told.
 
     Both ways round have to hold, since math-verify reads a target and a reply differently.
     """

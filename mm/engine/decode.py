@@ -40,7 +40,7 @@ class Row:
     Attributes:
         prefix: the prompt's.
         position: the position of the next token to compute, which is the last one written.
-        text: None where nobody watches the text, and no stop string is looked for.
+        text: None where the text is not streamed and there are no stop strings.
     """
 
     request: Request

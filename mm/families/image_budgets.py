@@ -45,7 +45,7 @@ class ImageBudgets:
 
     Attributes:
         max_pixels, min_pixels: of every image for which no number of tokens is given.
-        visual_tokens: of each image that is no look.
+        visual_tokens: of each image that is not a look.
         look_visual_tokens: of each look.
 
     Raises:

@@ -60,7 +60,7 @@ class Family:
 
 
 def family_of(model_type: str) -> Family | None:
-    """The family that a config's `model_type` belongs to; None for one that nobody listed."""
+    """The family that a config's `model_type` belongs to; None for one that no family lists."""
     return next((f for f in FAMILIES if model_type in f.model_types), None)
 
 

@@ -45,7 +45,7 @@ def with_adapter(model: Any, adapter: str) -> Any:
     `model.layers`) is renamed as transformers renames such a checkpoint's weights.
 
     Raises:
-        ModelUnavailable: it is no adapter, or does not fit.
+        ModelUnavailable: it is not an adapter, or does not fit.
     """
     folder = find(adapter)
     read_json(folder / "adapter_config.json", f"{adapter} is not an adapter")

@@ -146,7 +146,7 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     """What a safetensors file says of its tensors, by their names.
 
     Raises:
-        ModelUnavailable: it is no such file, or is cut off.
+        ModelUnavailable: it is not a safetensors file, or is cut off.
     """
     try:
         size = path.stat().st_size

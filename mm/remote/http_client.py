@@ -56,7 +56,7 @@ class Client:
     its reply was heard. All requests run on one thread; callers wait on their own.
 
     Raises:
-        ModelUnavailable: `base_url` is no address.
+        ModelUnavailable: `base_url` is not an address.
     """
 
     def __init__(

@@ -134,7 +134,7 @@ def failure(error: Exception, server: str, silence_s: float) -> ModelError | Non
 
 
 def _whole(text: str, kind: str, server: str) -> list[Json]:
-    """The chunks of a response that is no stream of events."""
+    """The chunks of a response that is not a stream of events."""
     lines = [line.strip() for line in text.splitlines()]
     events = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
     if events:  # a stream under another name

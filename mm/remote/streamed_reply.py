@@ -130,7 +130,7 @@ class _Call:
 
 
 class CallDeltas:
-    """Tool calls put together from their deltas, in the order they began.
+    """Tool calls assembled from their deltas, in the order they began.
 
     By OpenAI's rule a delta belongs to the call with its `index`. Other servers leave the index
     out, or number every call 0; there a call begins with a name or an id that the last one has not.

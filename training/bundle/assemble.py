@@ -1,4 +1,4 @@
-"""The parts of `tiny` put together, and the folder it ships in."""
+"""Assembles the parts of `tiny`, and writes the folder it ships in."""
 
 from __future__ import annotations
 
