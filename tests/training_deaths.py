@@ -68,7 +68,7 @@ class Faults:
         torch.save = self._cutting(torch.save, 1)
         cut = self._cutting(safetensors.torch.save_file, 1)
         safetensors.torch.save_file = cut
-        vars(transformers.modeling_utils)["safe_save_file"] = cut
+        setattr(transformers.modeling_utils, "safe_save_file", cut)  # noqa: B010
 
     def _before(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kw: Any) -> Any:

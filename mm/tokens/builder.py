@@ -56,6 +56,7 @@ class TokenBuilder:
         self.image_processor = image_processor
         self.positions = _positions_of(config)
         self.template = template or family.templates[0]
+        self._opens_thought = self.template.opens_thought
         self.traits = traits or traits_of(family, config)
         self.safe_tokenizer = safe_tokenizer or SafeTokenizer(
             tokenizer, family.placeholder, family.markers
@@ -132,7 +133,7 @@ class TokenBuilder:
         `begins`: nothing stood in its turn, so it goes on with a thought that the template opened.
         """
         text = self.decode(ids).removeprefix(self.template.lead)
-        opened = begins and self.template.opens_thought and not text.startswith("<think>")
+        opened = begins and self._opens_thought and not text.startswith("<think>")
         return parse_parts("<think>" + text if opened else text)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -252,7 +253,7 @@ class TokenBuilder:
 
     def _begun(self, text: str) -> str:
         """A turn's first text, as it goes on from the turn's header."""
-        if not self.template.opens_thought:
+        if not self._opens_thought:
             return self.template.lead + text
         return text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
 
