@@ -31,7 +31,8 @@ MAX_FILE_SIZE = "50mb"
 MAX_QUESTION = 2000
 """Characters."""
 
-FOLDER = Path(__file__).parent
+STYLE = Path(__file__).parent / "page.css"
+EXAMPLE_IMAGES = Path(__file__).parents[1] / "examples"
 EXAMPLES = (
     ("table.png", "What letter is on the red square?", "zoom"),
     ("crowd.png", "Do the orange cross and the orange circle carry the same letter?", "zoom"),
@@ -80,7 +81,7 @@ def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: b
             footer_links=["api"],
             run_history=False,
             theme=_theme(),
-            css_paths=[FOLDER / "page.css"],
+            css_paths=[STYLE],
         )
     except OSError as error:
         raise UserError(f"cannot serve at {host}:{port} ({error}): try --port 0") from None
@@ -276,7 +277,6 @@ def _theme() -> Soft:
 
 def _examples(*inputs: Component) -> None:
     rows = [
-        [str(FOLDER / "examples" / name), question, strategy]
-        for name, question, strategy in EXAMPLES
+        [str(EXAMPLE_IMAGES / name), question, strategy] for name, question, strategy in EXAMPLES
     ]
     gr.Examples(rows, [*inputs], label="Try one", api_visibility="private")

@@ -23,6 +23,7 @@ pytest.importorskip("gradio", reason="the page needs gradio: pip install -e '.[d
 
 from gradio_client import Client, handle_file
 
+from app.demo import page as page_module
 from app.demo.page import MAX_QUESTION, Handlers, launch, page
 
 ROOT = Path(__file__).parents[2]
@@ -284,3 +285,8 @@ def test_mm_demo_answers_about_its_example(browser, demo_process):
     red_square = next(o for o in table["objects"] if (o["colour"], o["shape"]) == ("red", "square"))
     assert answer.inner_text() == red_square["letter"]
     browser.wait_for_selector("#crops img")
+
+
+def test_the_examples_and_the_style_are_there():
+    assert page_module.STYLE.is_file()
+    assert all((page_module.EXAMPLE_IMAGES / name).is_file() for name, *_ in page_module.EXAMPLES)
