@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 MAX_FRAMES = 2_000_000
 """Nine hours at 60 frames a second; more is refused."""
 
+# files that hold their frames themselves: a playlist would open others, or the network
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,nut,mxf,dv,rm,ivf,"
+    "av1,obu,h264,hevc,vc1,m4v,gif,apng,yuv4mpegpipe"
+)
+
 _NO_SOUND = "its sound is ignored"
 
 
@@ -123,8 +129,8 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     # no level at all: with one, FFmpeg's threads wait for Python's lock, which may wait for them
     logging.set_level(None)
     try:
-        # local files alone: a playlist must not reach the network or other folders
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
+        with av.open(str(path), options=options) as container:
             yield container
     except (FFmpegError, UnicodeDecodeError) as error:
         raise BadVideo(f"{path} cannot be read as a clip: {first_line(error)}") from error

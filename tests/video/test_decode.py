@@ -126,10 +126,7 @@ def damaged(folder: Path, name: str) -> Path:
     elif name == "text":
         path.write_text("not a clip " * 100)
     elif name == "playlist":
-        path.write_text(f"ffconcat version 1.0\nfile {clip(folder, 'h264.mp4')}\n")
-    elif name == "image":
-        pil.new("RGB", (8, 8)).save(path.with_suffix(".gif"))
-        return path.with_suffix(".gif").rename(path.with_suffix(".mp4"))
+        path.write_text(f"ffconcat version 1.0\nfile {clip(folder, 'h264.mp4').name}\n")
     return path
 
 
@@ -140,6 +137,7 @@ def damaged(folder: Path, name: str) -> Path:
         pytest.param("cut", "cannot be read as a clip", id="cut off, its index gone"),
         pytest.param("empty", "cannot be read as a clip", id="empty"),
         pytest.param("text", "cannot be read as a clip", id="text"),
+        pytest.param("playlist", "cannot be read as a clip", id="names another clip"),
         pytest.param("absent", "there is no such clip", id="absent"),
     ],
 )
