@@ -12,7 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from import_graph import imports_torch
+
+# a case may take long where the machine is busy; pytest-timeout ends what hangs
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models are quickest so, in subprocesses too
 
