@@ -97,12 +97,12 @@ def test_little_time_for_a_long_reply(part):
 
     def seconds(check):
         best = []
-        for _ in range(2):
+        for _ in range(6):  # the least, as the machine may be busy
             for cached in (matching.quantity, matching.words_of):
                 cached.cache_clear()
-            start = time.process_time()
+            start = time.thread_time()
             check()
-            best.append(time.process_time() - start)
+            best.append(time.thread_time() - start)
         return min(best)
 
     assert seconds(lambda: judge(text, "5 m")) < 0.05
