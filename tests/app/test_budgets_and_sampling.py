@@ -20,6 +20,7 @@ ASKED = "What letter is on the red square?"
 WARM = mm.Sampling(temperature=0.7, top_p=0.8, top_k=20)
 
 
+@pytest.mark.torch
 def test_ask_shows_as_many_visual_tokens_as_asked(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["ask", TABLE, ASKED, "--visual-tokens", "64", "--max-tokens", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["cost"]["visual_tokens"] == 64

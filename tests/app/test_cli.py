@@ -325,6 +325,7 @@ def test_long_questions_are_asked(scripted, picture, arguments):
         pytest.param(["--backend", "openai", "--base-url", "x" * 300], id="base-url"),
     ],
 )
+@pytest.mark.torch
 def test_a_long_name_is_one_line_and_json(picture, capsys, flags):
     assert run(["ask", str(picture), "What?", *flags]) == 2
     printed = capsys.readouterr()
