@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import BadImage
 from .geometry import Size
-from .types import Image, Loaded
+from .origins import Loaded
+from .types import Image
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .errors import BadTrace, door, first_line, quote
 from .geometry import Region
+from .origins import Origin
 from .trace import Sample, Step, Trace
-from .types import Cost, Features, Image, Message, Origin, Part, Text, Thinking, ToolCall, ToolSpec
+from .types import Cost, Features, Image, Message, Part, Text, Thinking, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UserError
 from .geometry import WHOLE, Region, Size
+from .origins import Cropped, Loaded, Origin
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -20,36 +21,6 @@ _TAG = re.compile(r"</?\w+>")
 
 Role = Literal["system", "user", "assistant", "tool"]
 
-
-@dataclass(frozen=True)
-class Loaded:
-    """The image came from outside: a file path, or "" when it was handed over in memory."""
-
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class Cropped:
-    """Cut from image `parent` (its id) at `region`, then resized to `size`.
-
-    `copy` counts, from 0, the images of the same pixels that one prompt shows.
-    """
-
-    parent: str
-    region: Region
-    size: Size
-    copy: int = 0
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Made from image `parent` (its id); `what` names the drawing: "depth", "tiles", ..."""
-
-    parent: str
-    what: str
-
-
-Origin = Loaded | Cropped | Drawn
 
 ImageKind = Literal["overview", "look"]
 """What an image is to a model that sees it: each kind has its own budget of visual tokens."""

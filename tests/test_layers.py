@@ -24,7 +24,8 @@ MAY_IMPORT_TRAINING = ("app/cli", "app/examples")
 ORDER = {  # each line may import the lines above it; a part may import itself
     "mm": [
         "errors geometry lru_cache answers",
-        "types own_functions",
+        "origins own_functions",
+        "types",
         "trace images markup vlm",
         "parallel thought_limit",
         "families session trace_store samples scripted",

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 from mm.errors import quote
 from mm.geometry import Region
+from mm.origins import Cropped, Drawn
 from mm.session import Session
-from mm.types import Cropped, Drawn, Image, Sampling, Text, user
+from mm.types import Image, Sampling, Text, user
 
 from .action_schema import Action, Point, Seen
 from .crop import crop as enlarged

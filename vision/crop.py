@@ -10,7 +10,8 @@ import math
 from typing import TYPE_CHECKING
 
 from mm.geometry import XYXY, Region, Size, smart_resize
-from mm.types import Cropped, Image
+from mm.origins import Cropped
+from mm.types import Image
 from mm.vlm import CropRule
 
 if TYPE_CHECKING:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mm.geometry import WHOLE, Region
+from mm.origins import Cropped
 from mm.trace import Branch
-from mm.types import Cropped, Features, Image
+from mm.types import Features, Image
 from mm.vlm import CropRule
 
 from .crop import in_original

@@ -12,12 +12,12 @@ from typing import Any, Literal, Protocol
 
 from mm.geometry import Region, Size
 from mm.markup import render_parts
+from mm.origins import Cropped
 from mm.session import Session
 from mm.strategies.forced_answer import open_answer
 from mm.strategies.single import direct
 from mm.trace import Branch, Sample
 from mm.types import (
-    Cropped,
     Features,
     Generation,
     Image,

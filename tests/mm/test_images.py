@@ -14,8 +14,9 @@ from PIL import Image as pil
 
 from mm.errors import BadImage
 from mm.images import open_image, to_rgb
+from mm.origins import Loaded
 from mm.samples import question
-from mm.types import Image, Loaded, user
+from mm.types import Image, user
 
 
 def noise(width: int = 40, height: int = 30) -> pil.Image:

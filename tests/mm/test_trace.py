@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image as pil
 
+from mm.origins import Loaded
 from mm.trace import Sample, Step, Trace
-from mm.types import Cost, Image, Loaded, Text, Thinking, ToolCall, assistant, message, user
+from mm.types import Cost, Image, Text, Thinking, ToolCall, assistant, message, user
 
 
 def picture(colour: str, source: str = "") -> Image:

@@ -9,22 +9,10 @@ from PIL import Image as pil
 
 from mm.errors import BadTrace
 from mm.geometry import Region
+from mm.origins import Cropped, Drawn, Loaded
 from mm.trace import Sample, Step, Trace
 from mm.trace_store import append_trace, load_traces, save_traces
-from mm.types import (
-    Cost,
-    Cropped,
-    Drawn,
-    Image,
-    Loaded,
-    Message,
-    Text,
-    Thinking,
-    ToolCall,
-    ToolSpec,
-    message,
-    user,
-)
+from mm.types import Cost, Image, Message, Text, Thinking, ToolCall, ToolSpec, message, user
 
 
 def picture(colour: str = "red") -> pil.Image:

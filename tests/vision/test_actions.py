@@ -14,12 +14,13 @@ from images import noise
 
 from mm.errors import ModelError
 from mm.geometry import BoxFormat, Region
+from mm.origins import Cropped, Drawn
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import Session, run
 from mm.trace import Trace
 from mm.trace_store import load_traces, save_traces
-from mm.types import Cropped, Drawn, Image, Message, Sampling, ToolSpec
+from mm.types import Image, Message, Sampling, ToolSpec
 from mm.vlm import Traits
 from vision.act import act
 from vision.action_schema import Action, Point, Seen, tool_of

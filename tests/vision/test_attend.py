@@ -14,9 +14,10 @@ import mm
 from mm.engine.engine import Engine
 from mm.geometry import Region
 from mm.local.hf_vlm import HFVLM
+from mm.origins import Cropped
 from mm.scripted import ScriptedVLM
 from mm.strategies.forced_answer import opens_answer
-from mm.types import Conversation, Cropped, user
+from mm.types import Conversation, user
 from mm.vlm import Aim
 from vision.attend import attend, generic, window
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm.geometry import Region, smart_resize
-from mm.types import Cropped, Image
+from mm.origins import Cropped
+from mm.types import Image
 from vision.crop import (
     GREY,
     crop,

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mm.geometry import Region
+from mm.origins import Cropped, Drawn
 from mm.samples import question
 from mm.trace import Branch, Step
-from mm.types import Cropped, Drawn, Image, message
+from mm.types import Image, message
 from vision.draw import COLOURS, draw, sheet
 from vision.regions import regions_of
 

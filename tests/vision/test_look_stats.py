@@ -7,8 +7,9 @@ import pytest
 
 from mm.geometry import Region
 from mm.markup import parse_parts
+from mm.origins import Cropped
 from mm.trace import Branch, Sample, Step
-from mm.types import Cropped, Features, Image, Message, message, user
+from mm.types import Features, Image, Message, message, user
 from vision.look_stats import MIN_SHOWN_IOU, found, is_empty_thought, replies_to_looks
 
 PICTURE = Image(PIL.Image.new("RGB", (100, 100)))

@@ -12,11 +12,12 @@ import PIL.Image
 import pytest
 
 from mm.geometry import BoxFormat, Region
+from mm.origins import Cropped
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import run
 from mm.trace import Sample, Trace
-from mm.types import Cropped, Image, Sampling, ToolSpec, assistant
+from mm.types import Image, Sampling, ToolSpec, assistant
 from mm.vlm import Traits
 from vision.ask_region import NOT_SHOWN
 from vision.controls import random_region, shown, true_region

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mm.lru_cache import LRUCache
+from mm.origins import Drawn
 from mm.tokens.sequence import Tokens
-from mm.types import Drawn, Image
+from mm.types import Image
 from training.data import DataSet, Row
 
 Sides = Sequence[Tokens]

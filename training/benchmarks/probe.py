@@ -25,7 +25,8 @@ from torch import Tensor
 import mm
 from mm.engine.vision_encoder import encode
 from mm.local.hf_vlm import HFVLM
-from mm.types import Cropped, Image
+from mm.origins import Cropped
+from mm.types import Image
 from training.evaluation.intervals import Interval, wilson
 from training.evaluation.results import envelope
 from training.evaluation.run import DEFAULT_LEVEL, place_of

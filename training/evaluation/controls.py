@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mm.geometry import Region, iou
+from mm.origins import Drawn
 from mm.session import Strategy
 from mm.strategies.single import direct, insist
 from mm.trace import Sample
-from mm.types import Conversation, Drawn, Image, Message
+from mm.types import Conversation, Image, Message
 from vision.controls import random_region
 from vision.crop import GREY
 

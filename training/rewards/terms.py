@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from mm.answers.matching import judge, parse_number
 from mm.geometry import Region, iou
 from mm.markup import render_parts
+from mm.origins import Cropped
 from mm.trace import Branch
-from mm.types import Cropped, Features, Image, Visual
+from mm.types import Features, Image, Visual
 from training.data import Row
 
 

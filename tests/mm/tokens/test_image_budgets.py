@@ -16,8 +16,9 @@ from mm.engine.vision_encoder import encode
 from mm.errors import UserError
 from mm.families.image_budgets import NEAR, SIZES, ImageBudgets, shortfall
 from mm.geometry import Region, iou
+from mm.origins import Cropped
 from mm.tokens.builder import TokenBuilder
-from mm.types import Cropped, Image, user
+from mm.types import Image, user
 
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 ASKED = (64, 256, 1024)

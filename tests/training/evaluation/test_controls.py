@@ -7,7 +7,7 @@ from evaluation_items import LEFT, RIGHT, item, look_at
 
 import mm
 from mm.geometry import Region
-from mm.types import Cropped
+from mm.origins import Cropped
 from training.evaluation.controls import GREY, Condition, TrueInTurn, conditions_of
 from training.evaluation.evaluate import evaluate
 from training.evaluation.results import row_of

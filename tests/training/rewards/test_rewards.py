@@ -7,8 +7,9 @@ import pytest
 
 from mm.geometry import Region
 from mm.markup import parse_parts
+from mm.origins import Cropped
 from mm.trace import Branch, Sample, Step
-from mm.types import Cropped, Image, Message, user
+from mm.types import Image, Message, user
 from training.data import Row
 from training.rewards.presets import read_mix
 from training.rewards.terms import (
