@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import mm
@@ -33,6 +34,12 @@ class ModelChoice:
     min_pixels: int | None = None
     visual_tokens: int | None = None
     look_visual_tokens: int | None = None
+    verifier: str | None = None
+
+    @property
+    def verifier_folder(self) -> str | None:
+        """The folder of a trained verifier, where `verifier` is one and not a name."""
+        return self.verifier if self.verifier and Path(self.verifier).is_dir() else None
 
     @property
     def budgets(self) -> ImageBudgets:
@@ -64,6 +71,7 @@ class ModelChoice:
                 min_pixels=self.min_pixels,
                 visual_tokens=self.visual_tokens,
                 look_visual_tokens=self.look_visual_tokens,
+                verifier=self.verifier_folder,
             )
         return connect(self.name, base_url=self.base_url or BASE_URL, processor=self.processor)
 
@@ -78,6 +86,7 @@ class ModelChoice:
             "dtype": self.dtype,
             "adapter": self.adapter,
             "quantize": self.quantize,
+            "verifier": self.verifier_folder,
             **self.budgets.given,
         }
         there = {"base-url": self.base_url, "processor": self.processor}

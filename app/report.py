@@ -18,12 +18,27 @@ class Look:
     xyxy: Pixels
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """A verifier's number on step `step` of the chosen branch, from 0; None: it could not tell."""
+
+    step: int
+    verifier: str
+    score: float | None
+
+
 def looks(trace: mm.Trace) -> list[Look]:
     """What the chosen answer looked at again, in order."""
     from vision import regions_of
 
     sizes = [image.size for image in trace.sample.images]
     return [Look(i, region.to_pixels(sizes[i])) for i, region in regions_of(trace.best)]
+
+
+def verdicts(trace: mm.Trace) -> list[Verdict]:
+    """What verifiers said of the chosen answer on the way, in order."""
+    steps = trace.best.steps
+    return [Verdict(n, name, x) for n, step in enumerate(steps) for name, x in step.scores.items()]
 
 
 def error_of(trace: mm.Trace) -> str | None:
@@ -58,6 +73,7 @@ def as_json(trace: mm.Trace) -> dict[str, object]:
         "thoughts": list(trace.best.thoughts),
         "finish": trace.best.finish,
         "regions": [asdict(look) for look in looks(trace)],
+        "verdicts": [asdict(verdict) for verdict in verdicts(trace)],
         "cost": asdict(trace.cost),
         "error": error_of(trace),
     }
@@ -76,7 +92,13 @@ def as_text(trace: mm.Trace, names: list[str]) -> str:
     reply = printable(trace.reply) or f"({error_of(trace)})"
     looked = [f"looked at  {names[look.image]} {list(look.xyxy)}" for look in looks(trace)]
     notes = [f"{name:<11}{said}" for name, said in notes_on(trace)]
-    return "\n".join([reply, "", *notes, *looked, f"cost       {cost_line(trace.cost)}"])
+    judged = [f"verdict    step {v.step}: {v.verifier} {number(v.score)}" for v in verdicts(trace)]
+    return "\n".join([reply, "", *notes, *looked, *judged, f"cost       {cost_line(trace.cost)}"])
+
+
+def number(score: float | None) -> str:
+    """A verifier's score as people read it."""
+    return "cannot tell" if score is None else f"{score:.3g}"
 
 
 def notes_on(trace: mm.Trace) -> list[tuple[str, str]]:

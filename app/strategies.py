@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mm
 from mm.errors import UserError
 from mm.own_functions import is_own, own_function
+from mm.session import name_of
 from mm.strategies import length, likelihood
-from vision import act, attend, replay, zoom
+from vision import act, attend, replay, scale, zoom
+from vision.verifier import always, asked, logratio, never, random_stop, read_verifier, score
 
 from .errors import one_of
 from .strategy_options import parse_call, read_options, split_outside_brackets
@@ -22,20 +26,60 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "attend": attend,
     "replay": replay,
     "act": act,
+    "scale": scale,
     "vote": mm.vote,
     "best_of": mm.best_of,
 }
 
-VERIFIERS: dict[str, mm.Verifier] = {"likelihood": likelihood, "length": length}
+VERIFIERS: dict[str, mm.Verifier] = {
+    "asked": asked,
+    "score": score,
+    "logratio": logratio,
+    "likelihood": likelihood,
+    "length": length,
+    "always": always,
+    "never": never,
+    "random_stop": random_stop,
+}
 
 
-def strategies_named(text: str) -> dict[str, mm.Strategy]:
+def strategies_named(text: str, verifier: str | None = None) -> dict[str, mm.Strategy]:
     """The strategies in "direct,zoom(max_looks=3)", by the text that names each.
+
+    `verifier` is for those that take one, as `judged_by` has it.
 
     Raises:
         UserError: one cannot be understood, as `strategy_named` says.
     """
-    return {name: strategy_named(name) for name in split_outside_brackets(text)}
+    found = {name: strategy_named(name) for name in split_outside_brackets(text)}
+    taking = [name for name, strategy in found.items() if _takes_verifier(strategy)]
+    if verifier and not taking:
+        raise UserError(f"--verifier: {text} takes none; scale, beam and best_of do")
+    return {n: judged_by(s, verifier) if n in taking else s for n, s in found.items()}
+
+
+def judged_by(strategy: mm.Strategy, verifier: str | None) -> mm.Strategy:
+    """`strategy` under the verifier that is named, or whose folder `mm train` wrote; None: its own.
+
+    Raises:
+        UserError: it takes no verifier, or there is none such.
+    """
+    if verifier is None:
+        return strategy
+    if not _takes_verifier(strategy):
+        raise UserError(f"--verifier: {name_of(strategy)} takes none; use scale or best_of")
+    if not Path(verifier).is_dir():
+        bound: Any = {"verifier": verifier_named(verifier)}
+        return partial(strategy, **bound)
+    trained = read_verifier(Path(verifier))
+    wanted = {"verifier": VERIFIERS[trained.kind], "threshold": trained.threshold}
+    options = inspect.signature(strategy).parameters
+    bound = {k: v for k, v in wanted.items() if k in options and v is not None}
+    return partial(strategy, **bound)
+
+
+def _takes_verifier(strategy: mm.Strategy) -> bool:
+    return "verifier" in inspect.signature(strategy).parameters
 
 
 def strategy_named(text: str) -> mm.Strategy:

@@ -152,7 +152,10 @@ class Session:
         scores = self.vlm.score(self.messages, choices)
         means = [sum(s) / max(len(s), 1) for s in scores.logprobs]
         best = choices[means.index(max(means))]
-        self._add(Step(assistant(best), self._leaf, cost=scores.cost))
+        replied = any(step.sampled and step.parent == self._leaf for step in self.trace.steps)
+        # a reply from here has entered the images already
+        cost = replace(scores.cost, visual_tokens=0) if replied else scores.cost
+        self._add(Step(assistant(best), self._leaf, cost=cost))
         return best
 
     @property
@@ -176,12 +179,17 @@ class Session:
             seeds=self._seeds,
         )
 
-    def score(self, name: str, value: float | None, *, leaf: int | None = None) -> None:
-        """Write a verifier's verdict on step `leaf` of the trace; None is the branch's own leaf."""
+    def score(
+        self, name: str, value: float | None, *, leaf: int | None = None, cost: Cost = Cost()
+    ) -> None:
+        """Write a verifier's verdict on step `leaf` of the trace; None is the branch's own leaf.
+
+        `cost` is what it took, which is added to that step's.
+        """
         index = self._leaf if leaf is None else leaf
         if index is None:
             raise ValueError("nothing to score: the branch has no step yet")
-        self.trace.score(index, name, value)
+        self.trace.score(index, name, value, cost)
         self._emit(Event("verdict", text=f"{name}: {value}", index=index))
 
     def _add(self, step: Step) -> None:

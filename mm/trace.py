@@ -203,11 +203,12 @@ class Trace:
             self.steps.append(step)
             return len(self.steps) - 1
 
-    def score(self, index: int, name: str, value: float | None) -> None:
-        """Write a verifier's `value` on the step at `index`."""
+    def score(self, index: int, name: str, value: float | None, cost: Cost = Cost()) -> None:
+        """Write a verifier's `value` on the step at `index`, and add what it cost to the step's."""
         with _writing:
             step = self.steps[index]
-            self.steps[index] = replace(step, scores={**step.scores, name: value})
+            scores = {**step.scores, name: value}
+            self.steps[index] = replace(step, scores=scores, cost=step.cost + cost)
 
     def branch(self, leaf: int | None) -> Branch:
         """The path from the root to the step at `leaf`; None is the prompt alone."""

@@ -98,6 +98,8 @@ class Traits:
         memory: how it remembers images; None for a model whose features are no grid.
         sampling: how its authors sample, by its generation config; None where that is silent. Only
             a recommendation: `generate` samples as it is asked to.
+        tools: the tools it was taught to call, where its config names some; other tools it cannot
+            use. () for a model that takes what is on offer.
         budgets: bounds on images that it was loaded with, by the names of `mm.load`.
     """
 
@@ -108,6 +110,7 @@ class Traits:
     memory: Memory | None = None
     sampling: Sampling | None = None
     budgets: tuple[tuple[str, int], ...] = ()
+    tools: tuple[str, ...] = ()
 
 
 def sampling_of(traits: Traits, given: Mapping[str, Any] | None = None) -> Sampling:

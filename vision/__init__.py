@@ -11,5 +11,7 @@ from .look_loop import Limits, look
 from .look_stats import calls, found, looks, valid_calls
 from .regions import regions_of
 from .replay import replay
+from .scaling import scale
+from .verifier import asked, verdict_prompt
 from .zoom import zoom
 from .zoom_tool import ZOOM_TOOL, zoom_tool

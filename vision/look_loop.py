@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from mm.answers.extraction import ANSWER_START
 from mm.session import Session
 from mm.strategies.forced_answer import force_answer, open_answer
 from mm.trace import Branch
-from mm.types import Generation, Message, Text, Visual, message
+from mm.types import Generation, Message, Text, Visual, assistant, message, user
 from mm.vlm import tokens_of
 
 Asked = TypeVar("Asked")
@@ -27,8 +28,13 @@ Close = Callable[[Session, Message | None], Message]
 Write = Callable[[Session], Generation]
 """Lets the policy write its next reply, in the manner of its layout."""
 
+Enough = Callable[[Session], bool | None]
+"""Asked after each observation and each answer: True ends the looking, False lets a policy that has
+answered go on, None leaves it to the policy."""
+
 NO_MORE = "There are no more looks. Answer now."
 REFUSED = message("tool", "There are no more looks.")
+GO_ON = user("That is not certain yet. Look at what the answer depends on, then answer.")
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,10 @@ class Limits:
         return looks < self.looks and (self.look_tokens is None or spent < self.look_tokens)
 
 
+def unasked(session: Session) -> None:
+    """The default `Enough`: leaves it to the policy."""
+
+
 def tell(session: Session, observation: Message | None) -> Message:
     """The default `Close`: tells the model in the tool's message, or opens its answer if there is
     none."""
@@ -64,40 +74,77 @@ def look(
     close: Close = tell,
     limits: Limits = Limits(),
     write: Write = Session.generate,
+    enough: Enough = unasked,
 ) -> Branch:
-    """Let the policy look until it answers.
+    """Let the policy look until it answers, or until `enough` says that more pays no more.
 
     A reply that says nothing, or that the token limit cut off before its answer, is opened for its
     answer once. When the limits are reached, one last reply must be the answer. If that says
     nothing, it too is opened once (`force_answer`); if it asks for looks they are refused, and the
-    branch, which then ends with the refusal, has no reply.
+    branch, which then ends with the refusal, has no reply. An answer that is not enough counts as a
+    look, and the policy is told to go on.
 
     Raises:
         ModelError: the model failed.
     """
-    looks = tokens = 0
-    while limits.allow(looks, tokens):
+    spent = Spent(session, limits)
+    while spent.allows():
         reply = write(session)
         requests = parse(session, reply)
-        if reply.finish == "cancelled" or not (requests or _unanswered(session, reply)):
+        if reply.finish == "cancelled":
             return session.branch
-        if not requests:
+        if not requests and _unanswered(session, reply):
             session.say(close(session, None))
             return _last_reply(session, parse, write)
-        for request in requests:
-            if not limits.allow(looks, tokens):
-                session.say(REFUSED)
-                continue
-            observation = observe(session, request)
-            looks += 1
-            if limits.look_tokens is not None:  # not every model can tell
-                tokens += sum(tokens_of(session.vlm, seen) for seen in _seen(observation))
-            if not limits.allow(looks, tokens):
-                observation = close(session, observation)
-            if observation:
-                session.say(observation)
+        if not requests:
+            if enough(session) is not False:
+                return session.branch
+            spent.count(None)
+            session.say(GO_ON)
+            continue
+        _observe_all(session, requests, observe, close, spent)
+        if spent.allows() and enough(session):
+            return must_answer(session, parse, write)
     _last_reply(session, parse, write)
     return force_answer(session, write)
+
+
+class Spent:
+    """What the looks of one conversation have cost so far, against their limits."""
+
+    def __init__(self, session: Session, limits: Limits) -> None:
+        self._vlm, self._limits = session.vlm, limits
+        self._looks = self._tokens = 0
+
+    def allows(self) -> bool:
+        """Whether another look is allowed."""
+        return self._limits.allow(self._looks, self._tokens)
+
+    def count(self, observation: Message | None) -> None:
+        """Count a look that showed `observation`."""
+        self._looks += 1
+        if self._limits.look_tokens is not None:  # not every model can tell
+            self._tokens += sum(tokens_of(self._vlm, seen) for seen in _seen(observation))
+
+
+def _observe_all(
+    session: Session,
+    requests: Sequence[Asked],
+    observe: Observe[Asked],
+    close: Close,
+    spent: Spent,
+) -> None:
+    """Say what each request gives; what the limits do not allow is refused."""
+    for request in requests:
+        if not spent.allows():
+            session.say(REFUSED)
+            continue
+        observation = observe(session, request)
+        spent.count(observation)
+        if not spent.allows():
+            observation = close(session, observation)
+        if observation:
+            session.say(observation)
 
 
 def _seen(observation: Message | None) -> Sequence[Visual]:
@@ -109,6 +156,18 @@ def _last_reply(session: Session, parse: Parse[Asked], write: Write) -> Branch:
     for _ in parse(session, reply):
         session.say(REFUSED)
     return session.branch
+
+
+def must_answer(session: Session, parse: Parse[Asked], write: Write = Session.generate) -> Branch:
+    """Let the policy answer now: one that would rather look on is refused, its answer opened."""
+    reply = write(session)
+    requests = parse(session, reply)
+    for _ in requests:
+        session.say(REFUSED)
+    if requests and not session.stopped:
+        session.say(assistant(ANSWER_START))
+        write(session)
+    return force_answer(session, write)
 
 
 def _unanswered(session: Session, reply: Generation) -> bool:

@@ -33,7 +33,7 @@ from mm.vlm import CropRule
 
 from .ask_region import NOT_SHOWN, Ground, ask_where, show
 from .crop import crop
-from .look_loop import Limits, look
+from .look_loop import Enough, Limits, look, unasked
 from .regions import copy_of, original
 from .zoom_tool import BadCall, RegionCall, read_arguments, read_zoom_call, tool_calls, zoom_tool
 
@@ -150,11 +150,14 @@ def zoom(
     return branch if asked or not force else two_steps(session, camera.shoot, ground)
 
 
-def by_calls(session: Session, shoot: Shoot, limits: Limits, *, offer: bool = True) -> Branch:
-    """Let the model call for regions of its images until it answers."""
+def by_calls(
+    session: Session, shoot: Shoot, limits: Limits, *, offer: bool = True, enough: Enough = unasked
+) -> Branch:
+    """Let the model call for regions of its images until it answers, or `enough` ends it."""
     if offer:
         offer_zoom(session)
-    return look(session, parse=tool_calls, observe=partial(answer_call, shoot=shoot), limits=limits)
+    observe = partial(answer_call, shoot=shoot)
+    return look(session, parse=tool_calls, observe=observe, limits=limits, enough=enough)
 
 
 def two_steps(session: Session, shoot: Shoot, ground: Ground = ask_where) -> Branch:

@@ -13,7 +13,7 @@ import mm
 from app.errors import DEBUG, check_file, tell
 from app.model_choice import ModelChoice
 from app.report import as_json, as_text, error_of, failure_json
-from app.strategies import strategy_named
+from app.strategies import judged_by, strategy_named
 from app.terminal import spinner
 from mm.errors import UserError, quote
 from mm.local.load import no_collecting
@@ -43,6 +43,7 @@ class How:
             "model": model.name,
             "backend": model.backend,
             "adapter": model.adapter,
+            "verifier": model.verifier,
             "quantize": model.quantize,
             "dtype": model.dtype,
             "strategy": self.strategy,
@@ -54,7 +55,7 @@ class How:
 
     def function(self) -> mm.Strategy:
         """The strategy; with choices, it always gives one of them."""
-        strategy = strategy_named(self.strategy)
+        strategy = judged_by(strategy_named(self.strategy), self.model.verifier)
         return mm.insist(strategy) if self.choices else strategy
 
 

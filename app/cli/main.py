@@ -181,7 +181,7 @@ def evaluate(
 
     asked = Evaluation(
         target,
-        strategies_named(strategy),
+        strategies_named(strategy, choice.verifier),
         model=choice.name,
         adapter=choice.adapter,
         tasks=tuple(split(task)),

@@ -35,6 +35,13 @@ Processor = Annotated[
     typer.Option(help="For a server's model: a folder or hub id with its config and processor."),
 ]
 Adapter = Annotated[str | None, typer.Option(help="A LoRA adapter's folder, put on the model.")]
+Verifier = Annotated[
+    str | None,
+    typer.Option(
+        help="Of scale, beam and best_of: asked, logratio, likelihood, ..., or the folder of one "
+        "that was trained."
+    ),
+]
 Quantize = Annotated[
     Literal["4bit", "8bit"] | None,
     typer.Option(help="The decoder's weights in fewer bits; needs bitsandbytes."),
@@ -64,7 +71,7 @@ System = Annotated[str | None, typer.Option(help="A system message before each q
 Strategy = Annotated[
     str,
     typer.Option(
-        help="direct, think, zoom, replay, attend, act, vote, best_of, or your own as "
+        help="direct, think, zoom, replay, attend, act, scale, vote, best_of, or your own as "
         "package.module:function; options in brackets: zoom(max_looks=3)."
     ),
 ]
@@ -76,6 +83,7 @@ _MODEL_FLAGS: dict[str, Any] = {
     "dtype": Dtype,
     "quantize": Quantize,
     "adapter": Adapter,
+    "verifier": Verifier,
     "backend": Backend,
     "base_url": BaseUrl,
     "processor": Processor,

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 import mm
-from app.report import cost_line, error_of
+from app.report import cost_line, error_of, number, verdicts
 from mm.answers.extraction import is_short
 
 if TYPE_CHECKING:
@@ -98,7 +98,14 @@ def answered(trace: mm.Trace) -> str:
     kind = "answer" if is_short(best.reply) else "reply"
     reply = f'<div class="{kind}">{escape(best.reply)}</div>'
     graded = hint(f"Answer for grading: {best.answer}") if _is_part(best) else ""
-    return thought + reply + graded + (hint(CUT) if best.finish == "length" else "")
+    cut = hint(CUT) if best.finish == "length" else ""
+    return thought + reply + graded + cut + _judged(trace)
+
+
+def _judged(trace: mm.Trace) -> str:
+    """HTML of what a verifier said on the way."""
+    said = ", ".join(f"step {v.step}: {v.verifier} {number(v.score)}" for v in verdicts(trace))
+    return hint(f"Verifier: {said}") if said else ""
 
 
 def _is_part(branch: mm.Branch) -> bool:

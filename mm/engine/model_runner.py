@@ -250,6 +250,11 @@ class ModelRunner:
         self.feature_bytes = max(f.nbytes // len(f.embeds) for f in features)
         return features
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters on the weights."""
+        return tuple(getattr(self._peft, "peft_config", ()))
+
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
         """The weights with `adapter`, or as they were without any.

@@ -180,6 +180,7 @@ def traits_of(family: Family, config: Any) -> Traits:
         calls_tools=getattr(config, "calls_tools", family.calls_tools),
         aim=_aim(config),
         memory=_memory(family, config),
+        tools=tuple(getattr(config, "tools", None) or ()),
     )
 
 

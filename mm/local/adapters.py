@@ -12,8 +12,8 @@ from mm.errors import ModelUnavailable
 
 from .checkpoints import find, read_json, safetensors_header, why
 
-ADAPTER = "adapter"
-"""The name that an adapter is loaded under."""
+ADAPTER, VERIFIER = "adapter", "verifier"
+"""The names that the policy's adapter and a verifier's are loaded under."""
 
 _PREFIX = "base_model.model."
 
@@ -38,8 +38,10 @@ def base_of(folder: Path) -> str:
     return str(base)
 
 
-def with_adapter(model: Any, adapter: str) -> Any:
+def with_adapter(model: Any, adapter: str, name: str = ADAPTER) -> Any:
     """`model` with the peft adapter in the folder `adapter`, every tensor of it in its place.
+
+    It is added under `name` beside those that `model` has already.
 
     An adapter that names modules as they were called before (until transformers 4.52:
     `model.layers`) is renamed as transformers renames such a checkpoint's weights.
@@ -55,15 +57,15 @@ def with_adapter(model: Any, adapter: str) -> Any:
     safetensors_header(weights)
     try:
         with warnings.catch_warnings(action="ignore"):
-            adapted, loaded = _loaded(model, folder, weights)
+            adapted, loaded = _loaded(model, folder, weights, name)
     except Exception as error:  # an adapter from elsewhere may hold anything
         raise ModelUnavailable(f"{adapter} does not fit the model: {why(error)}") from error
-    missing = [key for key in loaded.missing_keys if f".{ADAPTER}" in key]
+    missing = [key for key in loaded.missing_keys if f".{name}." in key or key.endswith(f".{name}")]
     _check_complete(adapter, missing, loaded.unexpected_keys)
     return adapted
 
 
-def _loaded(model: Any, folder: Path, weights: Path) -> tuple[Any, Any]:
+def _loaded(model: Any, folder: Path, weights: Path, name: str) -> tuple[Any, Any]:
     """The model with the adapter, and which keys found no counterpart."""
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
@@ -71,10 +73,14 @@ def _loaded(model: Any, folder: Path, weights: Path) -> tuple[Any, Any]:
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     tensors = load_file(weights)
-    names = _current_names(model, tensors)
-    adapted = get_peft_model(model, config, adapter_name=ADAPTER)
+    adapted = model if hasattr(model, "peft_config") else None
+    names = _current_names(adapted.get_base_model() if adapted else model, tensors)
+    if adapted:
+        adapted.add_adapter(name, config)
+    else:
+        adapted = get_peft_model(model, config, adapter_name=name)
     renamed = {names[key]: tensor for key, tensor in tensors.items()}
-    return adapted, set_peft_model_state_dict(adapted, renamed, adapter_name=ADAPTER)
+    return adapted, set_peft_model_state_dict(adapted, renamed, adapter_name=name)
 
 
 def _current_names(model: Any, keys: Iterable[str]) -> dict[str, str]:

@@ -58,7 +58,16 @@ class HFVLM:
     @property
     def base(self) -> HFVLM:
         """The same weights without the adapter."""
-        return self._with(replace(self.options, adapter=None))
+        return self.using(None)
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters on the weights."""
+        return self.engine.runner.adapters
+
+    def using(self, adapter: str | None) -> HFVLM:
+        """The same weights, answering with one of `adapters`; None is the weights alone."""
+        return self._with(replace(self.options, adapter=adapter))
 
     def asking(self, *, priority: int = 0, deadline: float | None = None) -> HFVLM:
         """The same model, whose requests have this priority and deadline (in seconds)."""
@@ -99,6 +108,13 @@ class HFVLM:
         """Log-probabilities of each continuation's tokens as the next text, end token included."""
         begins = not (conversation and conversation[-1].role == "assistant")
         ids = [self.builder.continuation(text, begins=begins) for text in continuations]
+        return self._score(conversation, ids)
+
+    def score_tokens(self, conversation: Conversation, ids: tuple[int, ...]) -> Scores:
+        """Log-probabilities of `ids`, once, as the assistant's next tokens."""
+        return self._score(conversation, [ids])
+
+    def _score(self, conversation: Conversation, ids: Sequence[Sequence[int]]) -> Scores:
         tokens = self._tokens(conversation)
         scores = self.engine.score(tokens, ids, self.options)
         visual = _visual_tokens(conversation, tokens)

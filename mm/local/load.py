@@ -14,7 +14,7 @@ from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import FAMILIES, family_of
 from mm.tokens.torchvision_compat import hide_broken_torchvision
 
-from .adapters import ADAPTER, base_of, is_adapter, with_adapter
+from .adapters import ADAPTER, VERIFIER, base_of, is_adapter, with_adapter
 from .checkpoints import Checkpoint, code_files, find, inspect, why
 from .placement import LoadOptions, Placement, place, set_threads
 from .torch_warmup import warm_up
@@ -41,6 +41,7 @@ def load(
     min_pixels: int | None = None,
     visual_tokens: int | None = None,
     look_visual_tokens: int | None = None,
+    verifier: str | None = None,
 ) -> HFVLM | GenericVLM:
     """The model called `name`, ready to answer.
 
@@ -64,6 +65,8 @@ def load(
         visual_tokens: about so many for each image but looks; the family's nearest, with a warning
             where that is far off.
         look_visual_tokens: about so many for each look, an image cut from another.
+        verifier: the folder of a trained verifier, an adapter beside the one that answers; for
+            `vision.verifier.score` and `logratio`.
 
     Raises:
         ModelUnavailable: missing, gated, offline, too large, or of a kind that is not supported;
@@ -72,7 +75,7 @@ def load(
     """
     budgets = ImageBudgets(max_pixels, min_pixels, visual_tokens, look_visual_tokens)
     options = LoadOptions(
-        device, dtype, adapter, trust_remote_code, threads, quantize, memory, budgets
+        device, dtype, adapter, trust_remote_code, threads, quantize, memory, budgets, verifier
     )
     with no_collecting():
         return _load(name, options)
@@ -114,6 +117,8 @@ def _listed(name: str, checkpoint: Checkpoint, placement: Placement, options: Lo
     model = speed_up(model).eval()
     if options.adapter:
         model = with_adapter(model, options.adapter).eval()
+    if options.verifier:
+        model = with_adapter(model, options.verifier, VERIFIER).eval()
     engine = Engine(model, builder, budget=options.memory, **_budgets(placement.device))
     requests = RequestOptions(adapter=ADAPTER if options.adapter else None)
     return HFVLM(engine, name=name, options=requests)
@@ -125,7 +130,7 @@ def _unlisted(
     from .generic_vlm import load_generic
 
     code = options.trust_remote_code
-    if options.adapter:
+    if options.adapter or options.verifier:
         raise ModelUnavailable(f"{name}: adapters need a listed family, and its is not")
     model = read_weights(checkpoint, placement, trust_remote_code=code).eval()
     return load_generic(

@@ -34,6 +34,7 @@ class LoadOptions:
     quantize: str | None = None
     memory: int | None = None
     budgets: ImageBudgets = ImageBudgets()
+    verifier: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from mm.session import Session, Strategy, Verifier, name_of
+from mm.session import Session, Strategy, Verifier
 from mm.trace import Branch
 
 from .drawing import draws, likelihood
 from .single import direct
+from .verdict import verdict
 
 
 def best_of(
@@ -33,7 +34,6 @@ def best_of(
     branches = draws(session, strategy=strategy, n=n, temperature=temperature)
     ranks = []
     for branch in branches:
-        score = verifier(branch)
-        session.score(name_of(verifier), score, leaf=branch.leaf)
-        ranks.append((False, 0.0) if score is None or score != score else (True, score))
+        score = verdict(session, verifier, branch)
+        ranks.append((False, 0.0) if score is None else (True, score))
     return branches[ranks.index(max(ranks))]

@@ -71,7 +71,7 @@ def test_calls_are_read(text, name, options):
         pytest.param("vote(strategy=zom)", "no strategy 'zom'", id="nested name"),
         pytest.param("vote(strategy=zoom(looks=3))", "zoom has no option 'looks'", id="nested"),
         pytest.param("vote(m=3)", "vote has no option 'm': it has strategy, n", id="functions too"),
-        pytest.param("best_of(verifier=nice)", "no verifier 'nice': give likeli", id="verifier"),
+        pytest.param("best_of(verifier=nice)", "no verifier 'nice': give asked, sc", id="verifier"),
     ],
 )
 def test_what_cannot_be_understood_is_one_line(text, complaint):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from mm.types import (
     assistant,
     user,
 )
-from vision import attend, replay
+from vision import asked, attend, replay
+from vision.verifier import ENOUGH
 
 PICTURE = mm.Image(PIL.Image.new("RGB", (200, 100), "red"))
 
@@ -250,3 +252,27 @@ def test_mistakes_in_a_shell_are_one_line(
     told = capsys.readouterr().err
     assert match in told
     assert told.count("\n") == 1
+
+
+NO_SCORES: dict[str, Any] = {"body": {"choices": []}}
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("Yes.", 0.8), ("no", 0.2), ("Perhaps", None)],
+    ids=["yes", "no", "neither"],
+)
+def test_a_verdict_is_read_from_a_written_word(serve: Serve, word: str, expected: Any) -> None:
+    entries = [{"token": word, "logprob": math.log(0.8)}]
+    chunk = said(word, "stop", logprobs={"content": entries})
+    server = serve(NO_SCORES, {"chunks": [chunk, "[DONE]"]})
+    branch = mm.Trace(mm.Sample("q", ASKED)).best
+    got = asked(branch, vlm=server.model())
+    assert got == (expected if expected is None else pytest.approx(expected))
+    assert server.bodies[1]["messages"][-1]["content"].endswith(ENOUGH)
+
+
+def test_a_verdict_without_log_probabilities_is_refused_by_name(serve: Serve) -> None:
+    server = serve(NO_SCORES, reply("yes"))
+    with pytest.raises(mm.ModelError, match="gives no log-probabilities, which a verdict is"):
+        asked(mm.Trace(mm.Sample("q", ASKED)).best, vlm=server.model())

@@ -1,0 +1,143 @@
+"""Looking under a verifier: when it stops, goes on, runs out, and what the trace says of it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import pytest
+from images import noise
+
+from mm.errors import UserError
+from mm.samples import question
+from mm.scripted import ScriptedVLM
+from mm.session import run
+from mm.trace import Branch, Trace
+from mm.types import Sampling, ToolSpec
+from mm.vlm import Traits
+from vision.look_loop import GO_ON, REFUSED
+from vision.scaling import SPENT, scale
+from vision.verifier import NO, YES, always, asked, never
+from vision.zoom_tool import ZOOM
+
+SAMPLE = question("What does the sign say?", noise(1), id="sign", target="STOP")
+ZOOMS = Traits(tools=(ZOOM,))
+ASKS = Traits(calls_tools=False)
+
+
+def call(*box: int) -> str:
+    body = {"name": ZOOM, "arguments": {"bbox_2d": box}}
+    return f"<tool_call>\n{json.dumps(body)}\n</tool_call>"
+
+
+LEFT, RIGHT, TOP = call(0, 0, 400, 900), call(500, 0, 900, 900), call(0, 0, 900, 300)
+
+
+def scripted(scores: Sequence[float | None]):
+    """A verifier that says these scores in turn."""
+    said: Iterator[float | None] = iter(scores)
+
+    def verifier(branch: Branch) -> float | None:
+        return next(said)
+
+    return verifier
+
+
+def ran(replies: Sequence[str], scores: Sequence[float | None], **options) -> Trace:
+    strategy = partial(scale, verifier=scripted(scores), **options)
+    return run(strategy, SAMPLE, ScriptedVLM(list(replies), traits=ZOOMS))
+
+
+def said(trace: Trace) -> list[float | None]:
+    return [step.scores["verifier"] for step in trace.best.steps if "verifier" in step.scores]
+
+
+@pytest.mark.parametrize(
+    ("replies", "scores", "looks", "answer"),
+    [
+        pytest.param(["STOP"], [0.9], 0, "STOP", id="an answer at once that is enough"),
+        pytest.param([LEFT, "STOP"], [0.9], 1, "STOP", id="one look is enough"),
+        pytest.param([LEFT, RIGHT, "STOP"], [0.1, 0.5], 2, "STOP", id="enough from 0.5 on"),
+        pytest.param(
+            ["GO", LEFT, "STOP"], [0.1, 0.9], 1, "STOP", id="an answer that is not enough"
+        ),
+        pytest.param(
+            [LEFT, RIGHT, "STOP</answer>"], [0.9], 1, "STOP", id="wants more than is enough"
+        ),
+        pytest.param([LEFT, "STOP"], [None, None], 1, "STOP", id="cannot tell"),
+        pytest.param([LEFT, "STOP"], [float("nan"), 0.9], 1, "STOP", id="no number"),
+    ],
+)
+def test_it_looks_until_that_is_enough(replies, scores, looks, answer) -> None:
+    trace = ran(replies, scores)
+    assert (len(trace.best.looks), trace.answer, trace.error) == (looks, answer, None)
+    assert all(SPENT not in step.scores for step in trace.best.steps)
+
+
+def test_it_stops_once_the_score_moves_no_more() -> None:
+    trace = ran([LEFT, RIGHT, TOP, "STOP"], [3.0, 1.0, 1.04], eps=0.1)
+    assert (len(trace.best.looks), said(trace)) == (3, [3.0, 1.0, 1.04])
+    assert trace.answer == "STOP"
+
+
+@pytest.mark.parametrize(
+    ("replies", "options"),
+    [
+        pytest.param([LEFT, RIGHT, "STOP"], {"max_steps": 2}, id="steps"),
+        pytest.param([LEFT, RIGHT, TOP, "STOP</answer>"], {"max_steps": 2}, id="wants a third"),
+        pytest.param([LEFT, "STOP"], {"look_tokens": 1}, id="visual tokens"),
+        pytest.param([LEFT, "STOP"], {"max_seconds": 0.0}, id="seconds"),
+    ],
+)
+def test_a_spent_budget_ends_in_an_answer_and_is_marked(replies, options) -> None:
+    trace = ran(replies, [0.0] * 9, **options)
+    assert (trace.answer, trace.error) == ("STOP", None)
+    assert trace.best.steps[-1].scores == {SPENT: 1.0}
+
+
+def test_what_is_not_enough_is_said_and_what_is_enough_refuses_more() -> None:
+    messages = ran(["GO", LEFT, RIGHT, "STOP</answer>"], [0.0, 1.0]).best.messages
+    assert GO_ON in messages
+    assert messages[-3] == REFUSED
+
+
+def test_a_model_without_tools_is_asked_where() -> None:
+    vlm = ScriptedVLM(['{"bbox_2d": [0, 0, 400, 900]}', "STOP"], traits=ASKS)
+    trace = run(partial(scale, verifier=always), SAMPLE, vlm)
+    assert (trace.answer, len(trace.best.looks)) == ("STOP", 1)
+
+
+def test_a_place_that_cannot_be_read_ends_the_asking() -> None:
+    trace = run(partial(scale, verifier=never), SAMPLE, ScriptedVLM(["?", "STOP"], traits=ASKS))
+    assert (trace.answer, len(trace.best.looks)) == ("STOP", 0)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [({YES: -0.1, NO: -9.0}, 0.9998), ({YES: -1.0, NO: -1.0}, 0.5), ({YES: -800.0, NO: 0.0}, 0.0)],
+    ids=["yes", "even", "far away"],
+)
+def test_the_model_itself_is_asked(scores, expected) -> None:
+    vlm = ScriptedVLM(["STOP", "STOP"], traits=ZOOMS, scores=scores)
+    trace = run(partial(scale, max_steps=1), SAMPLE, vlm)
+    first = next(s.scores["asked"] for s in trace.best.steps if "asked" in s.scores)
+    assert first == pytest.approx(expected, abs=1e-4)
+    assert trace.cost.calls == len(vlm.conversations) + 1  # one verdict
+
+
+def test_all_actions_are_on_offer_to_a_model_that_names_no_tools() -> None:
+    vlm = ScriptedVLM(["STOP"], scores={YES: 0.0})
+    run(scale, SAMPLE, vlm, sampling=Sampling(max_tokens=8))
+    names = {part.name for part in vlm.conversations[0][0].parts if isinstance(part, ToolSpec)}
+    assert {"zoom_in", "mark", "terminate"} <= names
+
+
+def test_bad_numbers_are_refused() -> None:
+    with pytest.raises(UserError, match="max_steps and eps must be 0 or more, got -1"):
+        run(partial(scale, max_steps=-1), SAMPLE, ScriptedVLM([]))
+
+
+def test_asked_is_the_default() -> None:
+    assert inspect.signature(scale).parameters["verifier"].default is asked

@@ -1,0 +1,153 @@
+"""Verdicts of real weights: adapters, log-ratios, costs, and what is missing."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from images import noise
+from peft import LoraConfig, get_peft_model
+from tiny_models import FAMILIES
+from tiny_vlm import vlm
+
+import mm
+from mm.engine.engine import Engine
+from mm.errors import ModelError, UserError
+from mm.local.adapters import VERIFIER, with_adapter
+from mm.local.hf_vlm import HFVLM
+from mm.samples import question
+from mm.session import run
+from mm.strategies.verdict import Metered
+from mm.types import Sampling
+from vision.scaling import scale
+from vision.verifier import (
+    NO,
+    YES,
+    asked,
+    logratio,
+    random_stop,
+    read_verifier,
+    score,
+    verdict_prompt,
+)
+
+QUESTION = question("What letter is on the red square?", noise(3), id="q")
+SHORT = Sampling(max_tokens=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("verifier")
+    torch.manual_seed(1)
+    targets = r".*language_model.*\.(q_proj|v_proj)"
+    config = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    get_peft_model(fresh(), config).save_pretrained(str(made))
+    return made
+
+
+@pytest.fixture(scope="module")
+def judged(folder: Path) -> HFVLM:
+    """Weights with a verifier's adapter, which answers nothing."""
+    model = with_adapter(fresh(), str(folder), VERIFIER).eval()
+    return HFVLM(Engine(model, FAMILIES["qwen3_vl"]().builder), name="judged")
+
+
+def fresh() -> Any:
+    tiny = FAMILIES["qwen3_vl"]()
+    model = type(tiny.model)(tiny.model.config).float().eval()
+    model.load_state_dict(tiny.model.state_dict())
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_ends_in_a_reply(family: str) -> None:
+    trace = run(partial(scale, max_steps=2), QUESTION, vlm(family), sampling=SHORT)
+    assert trace.error is None
+    assert trace.cost.generated_tokens > 0
+    scores = [step.scores["asked"] for step in trace.best.steps if "asked" in step.scores]
+    assert all(value is not None and 0 < value < 1 for value in scores)
+
+
+def test_an_adapter_judges_and_the_weights_alone_answer(judged: HFVLM) -> None:
+    plain = vlm("qwen3_vl")
+    trace = run(mm.direct, QUESTION, judged, sampling=SHORT)
+    assert trace.reply == run(mm.direct, QUESTION, plain, sampling=SHORT).reply
+    assert asked(trace.best, vlm=judged) == pytest.approx(asked(trace.best, vlm=plain), abs=1e-6)
+    assert abs((score(trace.best, vlm=judged) or 0) - (asked(trace.best, vlm=plain) or 0)) > 1e-6
+
+
+def test_the_log_ratio_is_that_of_the_policys_tokens(judged: HFVLM) -> None:
+    trace = run(partial(scale, max_steps=2), QUESTION, judged, sampling=SHORT)
+    expected, verifier = 0.0, judged.using(VERIFIER)
+    for at, step in enumerate(trace.best.steps):
+        if step.sampled and step.message.tokens:
+            before = mm.Branch(trace.sample, trace.best.steps[:at], None).messages
+            scored = verifier.score_tokens(before, step.message.tokens).logprobs[0]
+            assert len(scored) == len(step.logprobs)
+            expected += 0.1 * (sum(scored) - sum(step.logprobs))
+    assert logratio(trace.best, vlm=judged) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_verdict_goes_on_from_the_one_before(judged: HFVLM) -> None:
+    trace = run(mm.direct, QUESTION, judged, sampling=SHORT)
+    trace.score(0, "logratio", 7.0)
+    first = trace.best
+    longer = trace.branch(trace.add(mm.Step(mm.user("go on"), first.leaf)))
+    meter: Any = Metered(judged)
+    assert logratio(longer, vlm=meter) == 7.0
+    assert meter.cost.calls == 1  # of the first step, whose number then counted instead
+
+
+def test_a_verdict_computes_the_new_tokens_alone(judged: HFVLM) -> None:
+    trace = run(mm.direct, question("And on the green one?", noise(4)), judged, sampling=SHORT)
+    meter: Any = Metered(judged)
+    asked(trace.best, vlm=meter)
+    known = len(judged.builder.build(trace.sample.prompt).ids) + 8
+    prompt = len(judged.builder.build(verdict_prompt(trace.best)).ids)
+    words = sum(len(judged.builder.continuation(word)) - 1 for word in (YES, NO))
+    assert meter.cost.computed_tokens <= prompt - known + words + 1
+    assert meter.cost.patches == 0
+
+
+def test_the_ids_scored_are_those_that_a_row_trains(judged: HFVLM) -> None:
+    """A DPO row whose sides are the two words trains exactly what is scored."""
+    for family in FAMILIES:
+        builder = vlm(family).builder
+        prompt = verdict_prompt(mm.Trace(QUESTION).best)
+        for word in (YES, NO):
+            row = builder.build((*prompt, mm.assistant(word)), open_turn=False)
+            trained = [id for id, on in zip(row.ids, row.trained, strict=True) if on]
+            scored = builder.continuation(word)
+            assert tuple(trained[: len(scored)]) == scored, family
+
+
+def test_what_is_missing_is_named() -> None:
+    branch = mm.Trace(QUESTION).best
+    with pytest.raises(ModelError, match="has no trained verifier: give its folder"):
+        score(branch, vlm=vlm("qwen3_vl"))
+    with pytest.raises(ModelError, match="bind one"):
+        asked(branch)
+    with pytest.raises(UserError, match="holds no verifier"):
+        read_verifier(Path("/nonexistent"))
+
+
+def test_facts_are_read_or_refused(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert read_verifier(tmp_path).kind == "score"
+    (tmp_path / "verifier.json").write_text('{"kind": "logratio", "threshold": 0.25}')
+    assert read_verifier(tmp_path).threshold == 0.25
+    for text in ("[", '{"kind": "x"}', '{"threshold": "high"}'):
+        (tmp_path / "verifier.json").write_text(text)
+        with pytest.raises(UserError, match=r"cannot read .*verifier\.json"):
+            read_verifier(tmp_path)
+
+
+def test_chance_stops_at_its_rate() -> None:
+    samples = [question("?", noise(1), id=str(n)) for n in range(2000)]
+    stops = [random_stop(mm.Trace(s).best, rate=0.3) for s in samples]
+    assert sum(stops) / len(stops) == pytest.approx(0.3, abs=3 * math.sqrt(0.21 / 2000))
+    assert stops == [random_stop(mm.Trace(s).best, rate=0.3) for s in samples]

@@ -1,0 +1,189 @@
+"""Verdicts on a branch: has enough been seen, and does what was said hold? (VTS-V, 2506.07235)
+
+A verifier that asks a model takes it as the keyword `vlm`; a strategy gives it its own model where
+nobody gave one (`mm.strategies.verdict`). One layout serves training and use: `verdict_prompt`,
+whose answer slot begins the assistant's turn, after any thought that the chat template opens is
+closed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, cast, get_args
+
+from mm.errors import ModelError, UserError, door
+from mm.local.adapters import VERIFIER
+from mm.trace import Branch
+from mm.types import Conversation, Sampling, Scores, user
+from mm.vlm import VLM
+
+ENOUGH = (
+    "Is what was seen and said so far enough to answer the question correctly? Answer yes or no."
+)
+YES, NO = "yes", "no"
+
+
+class Adapted(VLM, Protocol):
+    """A VLM with adapters on its weights."""
+
+    adapters: tuple[str, ...]
+
+    def using(self, adapter: str | None) -> Adapted:
+        """The same weights, answering with `adapter`; None is the weights alone."""
+        ...
+
+    def score_tokens(self, conversation: Conversation, ids: tuple[int, ...]) -> Scores:
+        """Log-probabilities of `ids`, once, as the assistant's next tokens."""
+        ...
+
+
+Kind = Literal["score", "logratio"]
+
+FACTS = "verifier.json"
+"""The file, beside a trained verifier's adapter, that says how it is to be used."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a trained verifier is used.
+
+    Attributes:
+        kind: the verifier of this name reads the adapter.
+        threshold: enough from this score on, chosen on a calibration split; None if none was.
+    """
+
+    kind: Kind = "score"
+    threshold: float | None = None
+
+
+def read_verifier(folder: Path) -> Trained:
+    """What `folder` says of its verifier; one that says nothing is read by `score`.
+
+    Raises:
+        UserError: it holds no adapter, or its facts cannot be read.
+    """
+    if not (folder / "adapter_config.json").is_file():
+        raise UserError(f"{folder} holds no verifier: give the folder that `mm train dpo` wrote")
+    if not (folder / FACTS).is_file():
+        return Trained()
+    with door(f"cannot read {folder / FACTS}", UserError):
+        said = json.loads((folder / FACTS).read_text())
+        kind, threshold = said.get("kind", "score"), said.get("threshold")
+        if kind not in get_args(Kind) or not isinstance(threshold, int | float | None):
+            raise ValueError(f"expected a kind of score or logratio and a number, found {said}")
+        return Trained(kind, threshold)
+
+
+def verdict_prompt(branch: Branch) -> Conversation:
+    """The conversation whose next word is the verdict: the branch, then the question if it is
+    enough."""
+    return (*branch.messages, user(ENOUGH))
+
+
+def asked(branch: Branch, *, vlm: VLM | None = None) -> float | None:
+    """The probability, from 0 to 1, that the model says its branch is enough.
+
+    P(yes) against P(no) at the answer slot. A server that scores no continuations is asked to write
+    the word, and the probability is its first token's. None where it writes neither.
+
+    Raises:
+        ModelError: the model failed, or its server gives no log-probabilities.
+    """
+    vlm, prompt = _given(vlm), verdict_prompt(branch)
+    try:
+        yes, no = map(sum, vlm.score(prompt, [YES, NO]).logprobs)
+    except ModelError:
+        if hasattr(vlm, "engine") or not hasattr(vlm, "client"):
+            raise
+        return _written(prompt, vlm)
+    return 1 / (1 + math.exp(min(no - yes, 700.0)))
+
+
+def _written(prompt: Conversation, vlm: VLM) -> float | None:
+    (reply,) = vlm.generate([prompt], Sampling(max_tokens=8))
+    if not reply.logprobs:
+        raise ModelError(
+            f"{vlm.name}: its server gives no log-probabilities, which a verdict is made of; use a "
+            "server that does (vLLM, SGLang), or a verifier that asks no model"
+        )
+    word = reply.message.text.strip().lower()
+    if not word.startswith((YES, NO)):
+        return None
+    sure = math.exp(min(reply.logprobs[0], 0.0))
+    return sure if word.startswith(YES) else 1 - sure
+
+
+def score(branch: Branch, *, vlm: VLM | None = None) -> float | None:
+    """As `asked`, by the trained verifier: an adapter on the same weights.
+
+    Raises:
+        ModelError: the model has no such adapter.
+    """
+    return asked(branch, vlm=with_verifier(_given(vlm)))
+
+
+def logratio(branch: Branch, *, vlm: VLM | None = None, beta: float = 0.1) -> float | None:
+    """The implicit reward of what the policy wrote: beta times the sum of log(pi / pi_ref).
+
+    pi has the verifier's adapter, and pi_ref is the policy as it wrote (paper, section 3.1); only
+    the assistant's tokens count. A branch whose earlier step has this score computes the steps
+    after it alone. None where no token of the policy is known.
+
+    Raises:
+        ModelError: the model has no verifier's adapter, or its tokens are not known here.
+    """
+    verifier = with_verifier(_given(vlm))
+    total, known = 0.0, False
+    for at, step in enumerate(branch.steps):
+        ids = step.message.tokens
+        if step.sampled and ids and step.logprobs:
+            before = Branch(branch.sample, branch.steps[:at], None).messages
+            reward = sum(verifier.score_tokens(before, ids).logprobs[0]) - sum(step.logprobs)
+            total, known = total + beta * reward, True
+        earlier = step.scores.get("logratio")
+        if earlier is not None and at < len(branch.steps) - 1:
+            total, known = earlier, True
+    return total if known else None
+
+
+def _given(vlm: VLM | None) -> VLM:
+    if vlm is None:
+        raise ModelError("this verifier asks a model: bind one, as partial(asked, vlm=model)")
+    return vlm
+
+
+def with_verifier(vlm: VLM) -> Adapted:
+    """`vlm` as its verifier's adapter has it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if VERIFIER not in getattr(vlm, "adapters", ()):
+        raise ModelError(
+            f"{vlm.name} has no trained verifier: give its folder (--verifier FOLDER, or "
+            'mm.load(verifier="FOLDER")), or use the verifier `asked`'
+        )
+    return cast(Adapted, vlm).using(VERIFIER)
+
+
+def always(branch: Branch) -> float:
+    """1 for every branch: always enough, a control."""
+    return 1.0
+
+
+def never(branch: Branch) -> float:
+    """0 for every branch: never enough, a control."""
+    return 0.0
+
+
+def random_stop(branch: Branch, *, rate: float = 0.5, seed: int = 0) -> float:
+    """1 at the given rate, else 0, by chance alone: a control.
+
+    The same sample at the same step always gets the same number.
+    """
+    drawn = random.Random(f"{seed} {branch.sample.id} {len(branch.steps)}").random()
+    return 1.0 if drawn < rate else 0.0
