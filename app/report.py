@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import mm
+from vision.depth_strategies import NOTE
 
 Pixels = tuple[int, int, int, int]
 
@@ -41,6 +43,17 @@ def verdicts(trace: mm.Trace) -> list[Verdict]:
     return [Verdict(n, name, x) for n, step in enumerate(steps) for name, x in step.scores.items()]
 
 
+def depths(trace: mm.Trace) -> list[str]:
+    """What a depth map said of each thing that was named, the nearest first."""
+    told: Any = trace.settings.get(NOTE) or {"regions": (), "kind": ""}
+    unit = " m" if told["kind"] == "metric" else f" ({told['kind']})"
+    return [
+        f"{printable(thing['name'])}: "
+        + ("not known" if thing["depth"] is None else f"{thing['depth']:.2f}{unit}")
+        for thing in told["regions"]
+    ]
+
+
 def error_of(trace: mm.Trace) -> str | None:
     """Why there is no reply: the model failed, or wrote none; None where there is one."""
     if trace.error or not trace.best.silence:
@@ -73,6 +86,7 @@ def as_json(trace: mm.Trace) -> dict[str, object]:
         "thoughts": list(trace.best.thoughts),
         "finish": trace.best.finish,
         "regions": [asdict(look) for look in looks(trace)],
+        "depth": trace.settings.get(NOTE),
         "verdicts": [asdict(verdict) for verdict in verdicts(trace)],
         "cost": asdict(trace.cost),
         "error": error_of(trace),
@@ -93,7 +107,10 @@ def as_text(trace: mm.Trace, names: list[str]) -> str:
     looked = [f"looked at  {names[look.image]} {list(look.xyxy)}" for look in looks(trace)]
     notes = [f"{name:<11}{said}" for name, said in notes_on(trace)]
     judged = [f"verdict    step {v.step}: {v.verifier} {number(v.score)}" for v in verdicts(trace)]
-    return "\n".join([reply, "", *notes, *looked, *judged, f"cost       {cost_line(trace.cost)}"])
+    far = [f"depth      {line}" for line in depths(trace)]
+    return "\n".join(
+        [reply, "", *notes, *far, *looked, *judged, f"cost       {cost_line(trace.cost)}"]
+    )
 
 
 def number(score: float | None) -> str:

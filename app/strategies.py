@@ -13,7 +13,8 @@ from mm.errors import UserError
 from mm.own_functions import is_own, own_function
 from mm.session import name_of
 from mm.strategies import length, likelihood
-from vision import act, attend, replay, scale, zoom
+from vision import act, attend, depth_text, depth_zoom, replay, scale, zoom
+from vision.depth_source import DepthSource
 from vision.verifier import always, asked, logratio, never, random_stop, read_verifier, score
 
 from .errors import one_of
@@ -27,6 +28,9 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "replay": replay,
     "act": act,
     "scale": scale,
+    "depth": depth_text,
+    "depth-text": depth_text,
+    "depth-zoom": depth_zoom,
     "vote": mm.vote,
     "best_of": mm.best_of,
 }
@@ -43,19 +47,24 @@ VERIFIERS: dict[str, mm.Verifier] = {
 }
 
 
-def strategies_named(text: str, verifier: str | None = None) -> dict[str, mm.Strategy]:
+def strategies_named(
+    text: str, verifier: str | None = None, depth: DepthSource = DepthSource()
+) -> dict[str, mm.Strategy]:
     """The strategies in "direct,zoom(max_looks=3)", by the text that names each.
 
-    `verifier` is for those that take one, as `judged_by` has it.
+    `verifier` and `depth` are for those that take them, as `judged_by` and `with_depth` have it.
 
     Raises:
         UserError: one cannot be understood, as `strategy_named` says.
     """
     found = {name: strategy_named(name) for name in split_outside_brackets(text)}
-    taking = [name for name, strategy in found.items() if _takes_verifier(strategy)]
+    taking = [name for name, strategy in found.items() if _takes(strategy, "verifier")]
     if verifier and not taking:
         raise UserError(f"--verifier: {text} takes none; scale, beam and best_of do")
-    return {n: judged_by(s, verifier) if n in taking else s for n, s in found.items()}
+    if depth != DepthSource() and not any(_takes(s, "depth") for s in found.values()):
+        raise UserError(f"--depth and the like: {text} uses none; depth-text and depth-zoom do")
+    judged = {n: judged_by(s, verifier) if n in taking else s for n, s in found.items()}
+    return {n: with_depth(s, depth) if _takes(s, "depth") else s for n, s in judged.items()}
 
 
 def judged_by(strategy: mm.Strategy, verifier: str | None) -> mm.Strategy:
@@ -66,7 +75,7 @@ def judged_by(strategy: mm.Strategy, verifier: str | None) -> mm.Strategy:
     """
     if verifier is None:
         return strategy
-    if not _takes_verifier(strategy):
+    if not _takes(strategy, "verifier"):
         raise UserError(f"--verifier: {name_of(strategy)} takes none; use scale or best_of")
     if not Path(verifier).is_dir():
         bound: Any = {"verifier": verifier_named(verifier)}
@@ -78,8 +87,22 @@ def judged_by(strategy: mm.Strategy, verifier: str | None) -> mm.Strategy:
     return partial(strategy, **bound)
 
 
-def _takes_verifier(strategy: mm.Strategy) -> bool:
-    return "verifier" in inspect.signature(strategy).parameters
+def with_depth(strategy: mm.Strategy, source: DepthSource) -> mm.Strategy:
+    """`strategy` with its depth from `source`; as it is where it takes none.
+
+    Raises:
+        UserError: it takes none, and a source was named.
+    """
+    if _takes(strategy, "depth"):
+        bound: Any = {"depth": source}
+        return partial(strategy, **bound)
+    if source != DepthSource():
+        raise UserError(f"--depth and the like: {name_of(strategy)} uses none; use depth-text")
+    return strategy
+
+
+def _takes(strategy: mm.Strategy, option: str) -> bool:
+    return option in inspect.signature(strategy).parameters
 
 
 def strategy_named(text: str) -> mm.Strategy:

@@ -100,6 +100,10 @@ class Session:
             raise ValueError(f"{len(self.trace.steps)} steps stand on the prompt already")
         self.trace.sample = replace(self.sample, prompt=prompt)
 
+    def note(self, name: str, facts: object) -> None:
+        """Keep facts about how the answer was found with the trace; values that JSON can hold."""
+        self.trace.settings = {**self.trace.settings, name: facts}
+
     def generate(self, sampling: Sampling | None = None) -> Generation:
         """Let the model write the next message and record it; its thought as far as is allowed.
 

@@ -130,6 +130,17 @@ def flipped(depth: DepthMap) -> DepthMap:
     return replace(depth, values=np.where(depth.valid, turned, np.float32(0)))
 
 
+def noisy(depth: DepthMap, *, seed: int = 0) -> DepthMap:
+    """Patches of random depths between the nearest and the farthest. A control."""
+    import numpy as np
+
+    known = depth.values[depth.valid]
+    drawn = np.random.default_rng(seed).uniform(known.min(), known.max(), (8, 8))
+    rows = np.arange(depth.size[1]) * 8 // depth.size[1]
+    columns = np.arange(depth.size[0]) * 8 // depth.size[0]
+    return replace(depth, values=drawn[np.ix_(rows, columns)].astype(np.float32))
+
+
 def region_depth(depth: DepthMap, region: Region) -> RegionDepth | None:
     """The depth of what `region` shows; None where too few of its pixels have one."""
     import numpy as np

@@ -13,12 +13,13 @@ import mm
 from app.errors import DEBUG, check_file, tell
 from app.model_choice import ModelChoice
 from app.report import as_json, as_text, error_of, failure_json
-from app.strategies import judged_by, strategy_named
+from app.strategies import judged_by, strategy_named, with_depth
 from app.terminal import spinner
 from mm.errors import UserError, quote
 from mm.local.load import no_collecting
 from mm.trace_store import append_trace, check_folder
 from mm.vlm import sampling_of
+from vision.depth_source import DepthSource
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class How:
     choices: tuple[str, ...] = ()
     save_trace: Path | None = None
     system: str | None = None
+    depth: DepthSource = DepthSource()
 
     @property
     def facts(self) -> dict[str, object]:
@@ -51,12 +53,18 @@ class How:
             "system": self.system,
             "sampling": dict(self.sampling),
             "budgets": model.budgets.given,
+            "depth_map": {k: v for k, v in vars(self.depth).items() if v is not None},
         }
 
     def function(self) -> mm.Strategy:
         """The strategy; with choices, it always gives one of them."""
-        strategy = judged_by(strategy_named(self.strategy), self.model.verifier)
+        strategy = self.named()
         return mm.insist(strategy) if self.choices else strategy
+
+    def named(self) -> mm.Strategy:
+        """The strategy, with its verifier and its depth."""
+        judged = judged_by(strategy_named(self.strategy), self.model.verifier)
+        return with_depth(judged, self.depth)
 
 
 def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | None = None) -> int:
@@ -95,7 +103,7 @@ def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm
         trace = mm.run(strategy, sample, vlm, sampling=sampling_of(vlm.traits, how.sampling))
     keep(trace, how.save_trace)
     if draw:
-        _draw(trace, draw)
+        _draw(trace, draw, how.depth)
     return trace
 
 
@@ -133,10 +141,10 @@ def _check_outputs(save_trace: Path | None, draw: Path | None) -> None:
     check_file("--draw", draw)
 
 
-def _draw(trace: mm.Trace, path: Path) -> None:
+def _draw(trace: mm.Trace, path: Path, depth: DepthSource) -> None:
     from app.demo.view import looked_at
 
     try:
-        looked_at(trace).save(path)
+        looked_at(trace, depth).save(path)
     except OSError as error:
         raise UserError(f"cannot write {quote(str(path))}: {error.strerror}") from None

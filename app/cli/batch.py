@@ -1,10 +1,10 @@
 """`mm ask --batch`: one question a row, over many images; what is answered stays answered.
 
-A row is `{"id"?, "image" | "images", "question"}`: paths relative to the rows file, data URIs or
-bare base64; what else it has is refused by name unless it is known to be harmless. An answer is the
-JSON of `mm ask --json` with the row's number and id, and what was asked of whom and how. Answers
-stand in the order of the rows; one with an "error", which a row without a reply has too, is asked
-for again by the next run.
+A row is `{"id"?, "image" | "images", "question", "depth"?}`: paths relative to the rows file, data
+URIs or bare base64; what else it has is refused by name unless it is known to be harmless. An
+answer is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom and
+how. Answers stand in the order of the rows; one with an "error", which a row without a reply has
+too, is asked for again by the next run.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TextIO
 
 import mm
 from app.errors import check_file
 from app.report import as_json, failure_json
-from app.strategies import strategy_named
 from app.terminal import progress, spinner
 from mm.errors import UserError, quote
 from mm.parallel import in_order
@@ -30,15 +30,16 @@ from mm.trace_store import check_folder
 from mm.vlm import sampling_of
 from training.data import Access
 from training.data.formats.declaration import HARMLESS, IMAGES, images_of, is_empty, reason_of
-from training.data.images import open_row_image
+from training.data.images import MAX_PATH, open_row_image
 from training.data.readers import brief
+from vision.depth_source import TAG
 
 from .ask import How, keep
 
 Answer = dict[str, Any]
 
-READ = frozenset({"id", "question", "answer", *IMAGES})
-"""The columns of a row; `answer` is for whoever compares."""
+READ = frozenset({"id", "question", "answer", "depth", *IMAGES})
+"""The columns of a row; `answer` is for whoever compares, `depth` the map of the first image."""
 
 ANYWHERE = Access(absolute_paths=True)
 """Whoever asks chose the rows file: its images may lie anywhere on this machine."""
@@ -65,7 +66,7 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> None:
         UserError: a file cannot be used, two rows share an id, or `out` answers other questions.
         ModelUnavailable: the model cannot be loaded.
     """
-    strategy = strategy_named(how.strategy)
+    strategy = how.named()
     rows = read_rows(rows_path)
     if how.save_trace:
         check_folder(how.save_trace)
@@ -181,10 +182,21 @@ def _asked(row: Row, how: How) -> Answer:
     return {
         "row": row.number,
         "id": fields.get("id"),
-        "images": fields.get("images", fields.get("image")),
+        "images": _named(fields.get("images", fields.get("image"))),
         "question": fields.get("question"),
         **how.facts,
     }
+
+
+def _named(value: Any) -> Any:
+    """What names a row's images; of one that stands in the row itself its beginning and a hash."""
+    if isinstance(value, list):
+        return [_named(each) for each in value]
+    text = value if isinstance(value, str) else json.dumps(value)
+    if len(text) <= MAX_PATH:
+        return value
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{text[:40]}... {len(text)} characters, {digest}"
 
 
 def _answer(
@@ -225,7 +237,9 @@ def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
         raise UserError(f"row {row.number}: {error}") from None
     id = row.fields.get("id")
     named_id = None if id is None else str(id)
-    return mm.question(question, *images, id=named_id, choices=how.choices, system=how.system)
+    made = mm.question(question, *images, id=named_id, choices=how.choices, system=how.system)
+    depth = row.fields.get("depth")
+    return replace(made, tags={TAG: str(folder / str(depth))}) if depth else made
 
 
 def _refuse_unread(row: Row) -> None:

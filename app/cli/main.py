@@ -16,6 +16,7 @@ from app.errors import EXPECTED, hush, leave, tell
 from app.model_choice import ModelChoice
 from app.strategies import strategies_named
 from mm.errors import UserError
+from vision.depth_source import DepthSource
 
 from .bench import bench
 from .data import data
@@ -28,6 +29,7 @@ from .options import (
     Threads,
     Urls,
     split,
+    takes_depth,
     takes_model,
     takes_sampling,
 )
@@ -67,10 +69,12 @@ def run(arguments: list[str]) -> int:
 
 @cli.command()
 @takes_model()
+@takes_depth
 @takes_sampling
 def ask(
     *,
     choice: ModelChoice,
+    depth: DepthSource,
     sampling: dict[str, Any],
     words: Annotated[
         list[str] | None,
@@ -103,6 +107,7 @@ def ask(
 
     how = How(
         model=choice,
+        depth=depth,
         strategy=strategy,
         sampling={"max_tokens": max_tokens, "seed": seed, **sampling},
         system=system,
@@ -151,10 +156,12 @@ def demo(
 
 @cli.command("eval")
 @takes_model()
+@takes_depth
 @takes_sampling
 def evaluate(
     *,
     choice: ModelChoice,
+    depth: DepthSource,
     sampling: dict[str, Any],
     target: Annotated[str, typer.Argument(help="tabletop, or your questions as .csv or .jsonl.")],
     task: Annotated[str | None, typer.Option(help="Tasks: a,b; all by default.")] = None,
@@ -181,7 +188,7 @@ def evaluate(
 
     asked = Evaluation(
         target,
-        strategies_named(strategy, choice.verifier),
+        strategies_named(strategy, choice.verifier, depth),
         model=choice.name,
         adapter=choice.adapter,
         tasks=tuple(split(task)),

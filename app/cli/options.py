@@ -11,6 +11,7 @@ import typer
 
 from app.model_choice import BackendName, DtypeName, ModelChoice
 from mm.types import Sampling
+from vision.depth_source import DepthSource
 
 Model = Annotated[str, typer.Option(help="`tiny`, a hub id, or a local folder.")]
 Device = Annotated[
@@ -71,8 +72,8 @@ System = Annotated[str | None, typer.Option(help="A system message before each q
 Strategy = Annotated[
     str,
     typer.Option(
-        help="direct, think, zoom, replay, attend, act, scale, vote, best_of, or your own as "
-        "package.module:function; options in brackets: zoom(max_looks=3)."
+        help="direct, think, zoom, replay, attend, act, scale, depth, vote, best_of, or your "
+        "own as package.module:function; options in brackets: zoom(max_looks=3)."
     ),
 ]
 
@@ -127,6 +128,49 @@ def takes_sampling(command: Callable[..., Any]) -> Callable[..., Any]:
     flags = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
         for name, kind in _SAMPLING_FLAGS.items()
+    ]
+    made: Any = run
+    made.__signature__ = Signature([*own, *flags])
+    made.__annotations__ = {}
+    return made
+
+
+_DEPTH_FLAGS: dict[str, tuple[str, Any]] = {
+    "depth": (
+        "file",
+        Annotated[str | None, typer.Option(help="The depth map of the image: PNG, NPY, TIFF.")],
+    ),
+    "depth_scale": (
+        "scale",
+        Annotated[str | None, typer.Option(help="Its units a metre: a number, nyu, tum or kitti.")],
+    ),
+    "depth_kind": (
+        "kind",
+        Annotated[
+            Literal["metric", "relative", "inverse"] | None,
+            typer.Option(help="What its numbers mean: metres; larger is farther; is nearer."),
+        ],
+    ),
+    "depth_model": (
+        "model",
+        Annotated[str | None, typer.Option(help="Or a depth-estimation checkpoint.")],
+    ),
+}
+
+
+def takes_depth(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the flags of depth maps; it gets one `depth`, a `DepthSource`."""
+
+    @wraps(command)
+    def run(**given: Any) -> Any:
+        said = {field: given.pop(name) for name, (field, _) in _DEPTH_FLAGS.items()}
+        return command(depth=DepthSource(**said), **given)
+
+    own = signature(command, eval_str=True).parameters.values()
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "depth"]
+    flags = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for name, (_, kind) in _DEPTH_FLAGS.items()
     ]
     made: Any = run
     made.__signature__ = Signature([*own, *flags])

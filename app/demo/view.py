@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mm
 from app.report import cost_line, error_of, number, verdicts
 from mm.answers.extraction import is_short
+from vision.depth_source import DepthSource
+from vision.depth_strategies import NOTE
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -53,15 +55,27 @@ def asking_words(message: mm.Message) -> str:
     return ", ".join(said)[:200]
 
 
-def looked_at(trace: mm.Trace) -> Pixels:
-    """The question's image with what was looked at drawn over it; several are side by side."""
+def looked_at(trace: mm.Trace, depth: DepthSource = DepthSource()) -> Pixels:
+    """The question's images with what was looked at drawn over them, side by side.
+
+    Where the model was told of depth, the map from `depth` stands beside them.
+    """
     from vision import draw, sheet
 
     drawn = [draw(image, trace.best) for image in trace.sample.images]
+    if told := trace.settings.get(NOTE):
+        drawn.append(_depth(trace, depth, told))
     if len(drawn) == 1:
         return drawn[0]
     widest = max(max(pixels.size) for pixels in drawn)
     return sheet(drawn, columns=len(drawn), cell=min(widest, SHOWN))
+
+
+def _depth(trace: mm.Trace, depth: DepthSource, told: Any) -> Pixels:
+    from vision.draw_depth import depth_picture
+
+    found = depth(trace.sample, trace.sample.images[0])
+    return depth_picture(found, told["regions"])
 
 
 def image(trace: mm.Trace) -> Pixels:

@@ -48,7 +48,7 @@ def test_an_image_is_opened_as_rows_that_train_open_it(folder, image):
         pytest.param({}, 'expected "image" (a path)', id="none"),
         pytest.param({"image": "red.png", "videos": ["a"]}, "'videos' would be lost", id="videos"),
         pytest.param({"image": "red.png", "choices": ["a"]}, "give --choices", id="choices"),
-        pytest.param({"image": "red.png", "hint": "left"}, "rows have answer, id", id="unknown"),
+        pytest.param({"image": "red.png", "hint": "left"}, "rows have answer, depth, id", id="unknown"),
     ],
 )
 def test_a_row_that_cannot_be_asked_is_told_in_a_short_line(folder, fields, complaint):

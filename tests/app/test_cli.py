@@ -167,6 +167,7 @@ def test_json_says_exactly_the_contract(scripted, picture, capsys):
         "thoughts",
         "finish",
         "regions",
+        "depth",
         "verdicts",
         "cost",
         "error",

@@ -14,7 +14,7 @@ from vision.crop import crop
 
 from .boxes import WriteBox, box_writer
 from .formats import to_native
-from .images import Access, open_row_image
+from .images import Access, open_row_image, row_file
 from .native import Opening, read_row
 from .readers import BadData, Record, read_records
 from .row import Row
@@ -103,6 +103,7 @@ class DataSet(Sequence[Row]):
             partial(open_row_image, folder=self.path.parent, access=self.access),
             partial(crop, rule=self.crop_rule),
             self.write_box,
+            partial(row_file, folder=self.path.parent, access=self.access),
         )
         native = to_native(record.fields, self.dialect, self.ignore)
         row = read_row(native, f"{self.path.stem}-{record.number}", opening)

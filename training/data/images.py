@@ -61,6 +61,25 @@ def open_row_image(value: Any, folder: Path, access: Access) -> Image:
         raise ValueError(f"expected an image, found that {error}") from None
 
 
+def row_file(value: Any, folder: Path, access: Access) -> str:
+    """Where a file lies that a row names besides its images, such as a depth map.
+
+    Raises:
+        ValueError: it is no path, may not be read, or is not there.
+    """
+    if not isinstance(value, str) or not value.strip() or len(value) > MAX_PATH:
+        raise ValueError(f"expected the path of a file, found {brief(value)}")
+    if not access.absolute_paths and _leaves_folder(value):
+        raise ValueError(
+            f"expected a path inside the file's folder, found {brief(value)}"
+            " (--allow-absolute-paths)"
+        )
+    path = folder / value
+    if not path.is_file():
+        raise ValueError(f"expected a file, found none at {brief(value)}")
+    return str(path)
+
+
 def _source(value: Any, folder: Path, access: Access) -> Any:
     if isinstance(value, bytes) or hasattr(value, "getbands"):
         return value

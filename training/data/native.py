@@ -34,11 +34,13 @@ class Opening:
         open_image: the image that a value names.
         crop: a region of an image as the model is shown it.
         write_box: a box as the model writes it; None where no model is known.
+        locate: where the file lies that a value names.
     """
 
     open_image: Open
     crop: Crop
     write_box: WriteBox | None = None
+    locate: Callable[[Any], str] = str
 
 
 def read_row(native: Native, name: str, opening: Opening) -> Row:
@@ -72,6 +74,7 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
         choices=choices,
         regions=_regions(native, asked),
         source=str(native.get("source", "")),
+        depth=opening.locate(native["depth"]) if native.get("depth") else "",
     )
 
 

@@ -24,6 +24,7 @@ class Row:
         choices: the answers to choose from.
         regions: where in the first image the answer is to be seen.
         source: names the set it came from, for a router of rewards.
+        depth: the file with the depth map of the first image; "" for none.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Row:
     choices: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
     source: str = ""
+    depth: str = ""
 
     @property
     def prompt(self) -> Conversation:

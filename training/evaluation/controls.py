@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,6 +15,8 @@ from mm.trace import Sample
 from mm.types import Conversation, Image, Message
 from vision.controls import random_region
 from vision.crop import GREY
+from vision.depth import DepthMap, flipped, noisy
+from vision.depth_source import Estimate
 
 from .tasks import Item, Suite
 
@@ -25,7 +27,8 @@ class Condition:
 
     `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
-    image at full resolution stands in the context), or "blind" (the images are grey).
+    image at full resolution stands in the context), "flipped" (the depth map with near and far
+    swapped), "noise" (random depths in its place), or "blind" (the images are grey).
     """
 
     name: str
@@ -42,7 +45,8 @@ class Condition:
         if self.control == "blind":
             return insist(self.strategy), blind(item.sample)
         if self.control:
-            return insist(partial(self.strategy, **_changed(self.control, item, seed))), item.sample
+            changed = _changed(self.control, item, seed, self.strategy)
+            return insist(partial(self.strategy, **changed)), item.sample
         return (insist(self.strategy) if self.strategy is direct else self.strategy), item.sample
 
 
@@ -94,10 +98,12 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
         controls.append("no-look")
     if "full" in options:
         controls.append("full")
+    if "depth" in options:
+        controls += ["flipped", "noise"]
     return (*controls, "blind")
 
 
-def _changed(control: str, item: Item, seed: int) -> dict[str, object]:
+def _changed(control: str, item: Item, seed: int, strategy: Strategy) -> dict[str, object]:
     if control == "random":
         return {"choose_region": partial(random_region, seed=seed)}
     if control == "true":
@@ -106,7 +112,17 @@ def _changed(control: str, item: Item, seed: int) -> dict[str, object]:
         return {"max_looks": 0}
     if control == "full":
         return {"full": True}
+    if control in ("flipped", "noise"):
+        true = inspect.signature(strategy).parameters["depth"].default
+        change = flipped if control == "flipped" else partial(noisy, seed=seed)
+        return {"depth": partial(_depth, true, change)}
     raise ValueError(f"no control {control!r}")
+
+
+def _depth(
+    true: Estimate, change: Callable[[DepthMap], DepthMap], sample: Sample, image: Image
+) -> DepthMap:
+    return change(true(sample, image))
 
 
 def _grey(message: Message) -> Message:

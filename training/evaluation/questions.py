@@ -14,6 +14,7 @@ from mm.answers.extraction import extract_answer, shown_reply
 from mm.answers.matching import choice_error
 from mm.trace import Sample
 from training.data import Access, DataSet, Row, read_data
+from vision.depth_source import TAG
 
 from .tasks import Item
 
@@ -63,7 +64,9 @@ def read_questions(
 
 
 def _item(row: Row, path: Path, number: int) -> Item:
-    tags = {"task": path.stem, "row": number}
+    tags: dict[str, object] = {"task": path.stem, "row": number}
+    if row.depth:
+        tags[TAG] = row.depth
     name = f"{path.stem}-{number}"
     return Item(Sample(name, row.prompt, target_of(row), row.choices, tags))
 

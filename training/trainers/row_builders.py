@@ -58,6 +58,8 @@ def _prompt(builder: TokenBuilder, row: Row) -> Sides:
 
 def _within(builder: TokenBuilder, build: Build, row: Row) -> Sides:
     """The sequences that `build` makes of `row`, none longer than the model's positions."""
+    if row.depth:
+        raise ValueError("column 'depth' would be lost: mm eval reads it; or --ignore depth")
     sides = build(row)
     length = max(len(tokens.ids) for tokens in sides)
     if builder.positions and length > builder.positions:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pytest
 from evaluation_items import LEFT, RIGHT, item, look_at
+from PIL import Image
 
 import mm
 from mm.geometry import Region
@@ -11,7 +15,9 @@ from mm.origins import Cropped
 from training.evaluation.controls import GREY, Condition, TrueInTurn, conditions_of
 from training.evaluation.evaluate import evaluate
 from training.evaluation.results import row_of
-from training.evaluation.tasks import Suite
+from training.evaluation.tasks import Item, Suite
+from vision import depth_text
+from vision.depth_source import DepthSource
 from vision.zoom import zoom
 
 
@@ -109,3 +115,25 @@ def test_blind_sees_grey_of_the_same_size():
 def test_refusals(condition, correct, failed):
     outcome, _ = answer(condition, ["I cannot tell."], scores={"K": -1.0})
     assert (outcome.correct, outcome.failed, outcome.calls) == (correct, failed, 0)
+
+
+def test_depth_has_controls_of_its_own(tmp_path):
+    values = np.full((40, 80), 3.0)
+    values[:, :40] = 1.0
+    np.save(tmp_path / "map.npy", values)
+    depth = partial(depth_text, depth=DepthSource(str(tmp_path / "map.npy")), things=_things)
+    conditions = conditions_of(SUITE, [("depth", depth)], controls=True)
+    assert [c.control for c in conditions] == ["", "flipped", "noise", "blind"]
+    sample = mm.question("Which?", Image.new("RGB", (80, 40)), id="a", target="left")
+    asked = Item(sample)
+    told = []
+    for condition in conditions[:3]:
+        _, vlm = answer(condition, ["left"], asked=asked)
+        told.append(vlm.conversations[0][0].text)
+    assert "left 1.00 m, right 3.00 m" in told[0]
+    assert "right 1.00 m, left 3.00 m" in told[1]
+    assert len(set(told)) == 3
+
+
+def _things(session, image):
+    return [("left", Region(0, 0, 0.4, 1)), ("right", Region(0.6, 0, 1, 1))]

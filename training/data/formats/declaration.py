@@ -34,7 +34,7 @@ class Format:
     write: Callable[[Native], Native] | None = None
 
 
-KEPT = frozenset({"id", "answer", "choices", "regions", "source", "tools", "objects"})
+KEPT = frozenset({"id", "answer", "choices", "depth", "regions", "source", "tools", "objects"})
 """Columns that mean the same in every format, and are written again by every one."""
 
 IMAGES = ("images", "image", "image_path")
@@ -70,9 +70,10 @@ _REASONS = (
     (r"choice|option|candidate", "choices are read from 'choices': rename it"),
     (r"weight|loss|kto|label|margin", "only whole messages are left out of training, by 'loss'"),
     (r"chosen|reject|prefer", "the sides of a pair are read from 'chosen' and 'rejected'"),
+    (r"depth", "depth maps are read from 'depth': rename it"),
     (r"box|region|polygon|point|coord|segment", "boxes are read from 'regions' or 'objects'"),
     (
-        r"image|img|pic|photo|frame|screenshot|depth|mask|file",
+        r"image|img|pic|photo|frame|screenshot|mask|file",
         "images are read from 'images' or 'image': rename it",
     ),
 )

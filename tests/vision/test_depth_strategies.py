@@ -1,0 +1,167 @@
+"""Depth from files, rows and models to the words that a model is told, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from app.cli.main import run as mm_run
+from mm.errors import ModelError
+from mm.geometry import Region
+from mm.samples import question
+from mm.scripted import ScriptedVLM
+from mm.session import run
+from mm.trace import Sample
+from mm.types import Image, user
+from vision.depth_source import DepthSource
+from vision.depth_strategies import depth_text, depth_zoom
+
+GREY = Image(PIL.Image.new("RGB", (80, 40), "grey"))
+ASKED = question("Which is nearer, the chair or the lamp?", GREY, target="chair")
+BOXES = (
+    '[{"bbox_2d": [0, 0, 400, 1000], "label": "chair"},'
+    ' {"bbox_2d": [600, 0, 1000, 1000], "label": "lamp"}]'
+)
+TOLD = (
+    "What a depth map of the image shows:\n"
+    "From the nearest to the farthest: chair 1.00 m, lamp 3.00 m.\n"
+    "The chair is nearer than the lamp by 2.00 m and to the left of it."
+)
+
+
+def values() -> np.ndarray:
+    made = np.full((40, 80), 3.0)
+    made[:, :40] = 1.0
+    return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "room.png"
+    PIL.Image.fromarray((values() * 1000).astype(np.uint16)).save(path)
+    return str(path)
+
+
+def test_the_model_is_asked_for_the_things_and_told_their_depth(file: str) -> None:
+    vlm = ScriptedVLM([BOXES, "chair"])
+    trace = run(partial(depth_text, depth=DepthSource(file, scale=1000)), ASKED, vlm)
+    assert (trace.answer, trace.error) == ("chair", None)
+    asked, answered = vlm.conversations
+    assert "Locate each object that this question is about" in asked[-1].text
+    assert answered[0].text == TOLD
+    assert [m.role for m in answered] == ["system", "user"]  # nothing of the side question
+    note = trace.settings["depth"]
+    assert isinstance(note, dict)
+    assert (note["kind"], note["regions"][0]) == (
+        "metric",
+        {"name": "chair", "region": [0.0, 0.0, 0.4, 1.0], "depth": 1.0},
+    )
+
+
+def test_parts_are_told_where_nothing_is_found(file: str) -> None:
+    vlm = ScriptedVLM(["none", "chair"])
+    run(partial(depth_text, depth=DepthSource(file, scale="nyu")), ASKED, vlm)
+    assert "middle left 1.00 m" in vlm.conversations[1][0].text
+
+
+def test_a_thing_named_twice_is_numbered(file: str) -> None:
+    vlm = ScriptedVLM([BOXES.replace("lamp", "chair"), "chair"])
+    run(partial(depth_text, depth=DepthSource(file, scale=1000)), ASKED, vlm)
+    assert "chair 1 1.00 m, chair 2 3.00 m" in vlm.conversations[1][0].text
+
+
+def test_depth_then_zoom(file: str) -> None:
+    call = json.dumps({"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 400, 1000]}})
+    vlm = ScriptedVLM([BOXES, f"<tool_call>{call}</tool_call>", "chair"])
+    trace = run(partial(depth_zoom, depth=DepthSource(file, scale=1000)), ASKED, vlm)
+    assert (trace.answer, len(trace.best.looks)) == ("chair", 1)
+
+
+def test_a_samples_own_map_comes_first(tmp_path: Path, file: str) -> None:
+    turned = tmp_path / "own.npy"
+    np.save(turned, values()[:, ::-1])
+    sample = Sample("q", ASKED.prompt, tags={"depth": str(turned)})
+    shown = DepthSource(file)(sample, GREY)
+    assert shown.values[0, 0] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        pytest.param({"file": "gone.png"}, "there is no such depth map", id="missing"),
+        pytest.param({"file": "constant.npy"}, "every pixel has the depth 2", id="constant"),
+        pytest.param({"file": "nan.npy"}, "no pixel has a depth", id="nothing known"),
+        pytest.param({"file": "tall.npy"}, "the image 80 x 40: give the map of this", id="size"),
+        pytest.param({"file": "room.png"}, "whole numbers need their scale", id="no scale"),
+    ],
+)
+def test_a_map_that_cannot_be_used_fails_that_question_in_one_line(
+    tmp_path: Path, file: str, source, reason: str
+) -> None:
+    np.save(tmp_path / "constant.npy", np.full((40, 80), 2.0))
+    np.save(tmp_path / "nan.npy", np.full((40, 80), np.nan))
+    np.save(tmp_path / "tall.npy", values().T)
+    source = DepthSource(str(tmp_path / source["file"]))
+    trace = run(partial(depth_text, depth=source), ASKED, ScriptedVLM([]))
+    assert trace.error is not None
+    assert reason in trace.error
+    assert "\n" not in trace.error
+
+
+def test_a_question_without_an_image_fails() -> None:
+    trace = run(depth_text, Sample("q", (user("How far?"),)), ScriptedVLM([]))
+    assert trace.error == "depth needs an image, and the question has none"
+
+
+def things(session, image) -> list[tuple[str, Region]]:
+    return [("left", Region(0, 0, 0.4, 1)), ("right", Region(0.6, 0, 1, 1))]
+
+
+def test_a_program_may_name_the_things(file: str) -> None:
+    vlm = ScriptedVLM(["left"])
+    source = DepthSource(file, scale=1000, kind="relative")
+    run(partial(depth_text, depth=source, things=things), ASKED, vlm)
+    assert "From the nearest to the farthest: left, right." in vlm.conversations[0][0].text
+
+
+def test_ask_and_a_batch_take_a_persons_map(
+    tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    GREY.pixels.save(tmp_path / "a.png")
+    how = ["--strategy", "depth", "--depth-scale", "1000", "--max-tokens", "4"]
+    asked = ["ask", str(tmp_path / "a.png"), "Which?", "--depth", file, "--json", *how]
+    drawn = tmp_path / "drawn.png"
+    mm_run([*asked, "--draw", str(drawn)])
+    said = json.loads(capsys.readouterr().out)
+    assert (said["depth"]["kind"], len(said["depth"]["regions"])) == ("metric", 9)
+    assert PIL.Image.open(drawn).size > (160, 40)
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"image": "a.png", "question": "Which?", "depth": "room.png"}))
+    out = tmp_path / "answers.jsonl"
+    assert mm_run(["ask", "--batch", str(rows), "--out", str(out), *how]) == 0
+    assert json.loads(out.read_text())["depth"]["source"].endswith("room.png")
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--depth", "x.png"], "direct uses none; use depth-text"),
+        (["--strategy", "depth"], "no depth map: give one with --depth"),
+    ],
+    ids=["not used", "none"],
+)
+def test_flags_that_miss_something(tmp_path: Path, flags, reason, capsys) -> None:
+    GREY.pixels.save(tmp_path / "a.png")
+    try:
+        code = mm_run(["ask", str(tmp_path / "a.png"), "Which?", *flags])
+    except ModelError as error:
+        code, said = 2, str(error)
+    else:
+        said = capsys.readouterr().err
+    assert code == 2
+    assert reason in said

@@ -1,0 +1,118 @@
+"""Strategies that tell the model what a depth map shows (SSR, arXiv 2505.12448, as text)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+from mm.errors import ModelError
+from mm.geometry import Region
+from mm.session import Session, Strategy
+from mm.strategies.single import direct
+from mm.trace import Branch
+from mm.types import Image, Sampling, Text, message, user
+
+from .depth import BadDepth, DepthMap
+from .depth_source import DepthSource, Estimate
+from .grounding import parse_grounding
+from .rationale import placed, rationale, whole_view
+from .zoom import zoom
+
+Named = Callable[[Session, Image], Sequence[tuple[str, Region]]]
+"""The things in an image whose depth is told, by name."""
+
+NOTE = "depth"
+"""The trace's setting that says what was told."""
+
+_LOCATE = Sampling(max_tokens=256)
+
+
+def depth_text(
+    session: Session,
+    *,
+    depth: Estimate = DepthSource(),
+    things: Named | None = None,
+    strategy: Strategy = direct,
+) -> Branch:
+    """Answer with a rationale of depth before the question: distances, order, relations.
+
+    Args:
+        depth: gives the map of the question's first image.
+        things: what is told of; None asks the model, beside the branch, where the things that the
+            question names are, and tells of nine parts of the image where it names none.
+        strategy: answers then.
+
+    Raises:
+        ModelError: the model failed, the question has no image, or its map cannot be had.
+    """
+    if not session.sample.images:
+        raise ModelError("depth needs an image, and the question has none")
+    image = session.sample.images[0]
+    try:
+        shown = depth(session.sample, image)
+    except BadDepth as error:  # this question's alone, of many that may be asked
+        raise ModelError(str(error)) from error
+    named = list((things or own_things)(session, image)) or whole_view()
+    session.note(NOTE, _facts(shown, named))
+    session.say(message("system", told(shown, named)))
+    return strategy(session)
+
+
+def depth_zoom(
+    session: Session, *, depth: Estimate = DepthSource(), things: Named | None = None
+) -> Branch:
+    """`depth_text`, then the zoom loop: to know what is near, and to see it enlarged."""
+    return depth_text(session, depth=depth, things=things, strategy=zoom)
+
+
+def told(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> str:
+    """The rationale as the model gets it, before the question."""
+    return f"What a depth map of the image shows:\n{rationale(depth, named)}"
+
+
+def own_things(session: Session, image: Image) -> list[tuple[str, Region]]:
+    """The things that the question names, where the model itself sees them, by one side question.
+
+    A thing that is named twice is numbered.
+    """
+    aside = session.at(None)
+    key, asked = session.vlm.traits.box_format.key, _question(session)
+    aside.say(
+        user(
+            f"Do not answer yet. Locate each object that this question is about: {asked} "
+            f"Reply with boxes only, as JSON with {key} and label."
+        )
+    )
+    parts = aside.generate(_LOCATE).message.parts
+    text = "".join(part.text for part in parts if isinstance(part, Text))
+    seen = session.vlm.seen_size(image.size, image.kind)
+    found = parse_grounding(text, session.vlm.traits.box_format, seen)
+    return _numbered([(each.label or "object", each.region) for each in found])
+
+
+def _question(session: Session) -> str:
+    said = [m.text for m in session.sample.prompt if m.role == "user"]
+    return " ".join(said[-1].split()) if said else ""
+
+
+def _numbered(found: Sequence[tuple[str, Region]]) -> list[tuple[str, Region]]:
+    labels = [label for label, _ in found]
+    named, counts = [], dict.fromkeys(labels, 0)
+    for label, region in found:
+        counts[label] += 1
+        more = f" {counts[label]}" if labels.count(label) > 1 else ""
+        named.append((label + more, region))
+    return named
+
+
+def _facts(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> dict[str, object]:
+    """What `--json` and traces say of the map and its regions."""
+    things = [
+        {
+            "name": thing.name,
+            "region": [round(v, 4) for v in asdict(thing.region).values()],
+            "depth": None if thing.depth is None else round(thing.depth.median, 4),
+        }
+        for thing in placed(depth, named)
+    ]
+    return {"kind": depth.kind, "source": depth.source, "regions": things}
