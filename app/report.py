@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import mm
+from mm.origins import FrameOf
+from video.context import seconds
+from video.search import SPANS
 from vision.depth_strategies import NOTE
 
 Pixels = tuple[int, int, int, int]
@@ -86,6 +89,7 @@ def as_json(trace: mm.Trace) -> dict[str, object]:
         "thoughts": list(trace.best.thoughts),
         "finish": trace.best.finish,
         "regions": [asdict(look) for look in looks(trace)],
+        "spans": trace.settings.get(SPANS, []),
         "depth": trace.settings.get(NOTE),
         "verdicts": [asdict(verdict) for verdict in verdicts(trace)],
         "cost": asdict(trace.cost),
@@ -101,16 +105,37 @@ def failure_json(error: Exception) -> dict[str, object]:
 def as_text(trace: mm.Trace, names: list[str]) -> str:
     """The reply, then a line each for what is graded of it, what is left out, looks and cost.
 
-    `names` are those of the images.
+    `names` are those of the images and clips.
     """
     reply = printable(trace.reply) or f"({error_of(trace)})"
-    looked = [f"looked at  {names[look.image]} {list(look.xyxy)}" for look in looks(trace)]
+    shown = _names(trace, names)
+    looked = [f"looked at  {shown[look.image]} {list(look.xyxy)}" for look in looks(trace)]
+    looked += [f"watched    {span}" for span in spans(trace)]
     notes = [f"{name:<11}{said}" for name, said in notes_on(trace)]
     judged = [f"verdict    step {v.step}: {v.verifier} {number(v.score)}" for v in verdicts(trace)]
     far = [f"depth      {line}" for line in depths(trace)]
     return "\n".join(
         [reply, "", *notes, *far, *looked, *judged, f"cost       {cost_line(trace.cost)}"]
     )
+
+
+def _names(trace: mm.Trace, names: list[str]) -> list[str]:
+    """What each image of the question is called; frames by their clip and time."""
+    stills = iter(names)
+    found = []
+    for image in trace.sample.images:
+        origin = image.origin
+        if isinstance(origin, FrameOf):
+            found.append(f"{origin.video} at {seconds(origin.time_s)} s")
+        else:
+            found.append(next(stills, "image"))
+    return found
+
+
+def spans(trace: mm.Trace) -> list[str]:
+    """The spans of clips that were looked at again, in order."""
+    told: Any = trace.settings.get(SPANS, ())
+    return [f"{s['clip']} {seconds(s['start_s'])} s to {seconds(s['end_s'])} s" for s in told]
 
 
 def number(score: float | None) -> str:

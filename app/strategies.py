@@ -13,6 +13,7 @@ from mm.errors import UserError
 from mm.own_functions import is_own, own_function
 from mm.session import name_of
 from mm.strategies import length, likelihood
+from video.search import uniform, watch
 from vision import act, attend, depth_text, depth_zoom, replay, scale, zoom
 from vision.depth_source import DepthSource
 from vision.verifier import always, asked, logratio, never, random_stop, read_verifier, score
@@ -31,6 +32,8 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "depth": depth_text,
     "depth-text": depth_text,
     "depth-zoom": depth_zoom,
+    "uniform": uniform,
+    "watch": watch,
     "vote": mm.vote,
     "best_of": mm.best_of,
 }

@@ -16,6 +16,7 @@ from .strategies.voting import vote
 from .trace import Branch, Sample, Step, Trace
 from .trace_store import load_traces, save_traces
 from .types import (
+    Clip,
     Cost,
     Features,
     Generation,

@@ -49,6 +49,21 @@ def door(thing: str, raises: type[UserError], remedy: str = "") -> Iterator[None
         raise raises(f"{thing}: {why}" + (f": {remedy}" if remedy else "")) from error
 
 
+@contextmanager
+def no_panic() -> Iterator[None]:
+    """Around a library in Rust that panics on damaged data: its panic is no `Exception`.
+
+    Raises:
+        ValueError: it panicked.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(f"damaged: {str(error).strip()[:200]}") from error
+
+
 def quote(value: object, most: int = 80) -> str:
     """`value` as Python writes it, cut to `most` characters: for messages, which are short."""
     quoted = repr(value)

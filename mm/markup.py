@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .types import Part, Text, Thinking, ToolCall
+from .types import Clip, Part, Text, Thinking, ToolCall
 
 _GAP = re.compile(r"[\s,]*")
 _PIECE = re.compile(
@@ -74,6 +74,10 @@ def _render(part: Part) -> str:
             return f"<think>{text}{'</think>' if closed else ''}"
         case ToolCall():
             return render_call(part)
+        case Clip(source):
+            raise ValueError(
+                f"the clip {source!r} goes to a model as frames: use the strategy uniform or watch"
+            )
     raise ValueError(f"only words and calls render as text, got {type(part).__name__}")
 
 

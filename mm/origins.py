@@ -35,4 +35,12 @@ class Drawn:
     what: str
 
 
-Origin = Loaded | Cropped | Drawn
+@dataclass(frozen=True)
+class FrameOf:
+    """A frame of the clip `video` (its source), shown from `time_s` seconds on."""
+
+    video: str
+    time_s: float
+
+
+Origin = Loaded | Cropped | Drawn | FrameOf

@@ -1,4 +1,4 @@
-"""A question about images, in one line."""
+"""A question about images and clips, in one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .images import open_image
 from .trace import Sample
-from .types import Image, message, user
+from .types import Clip, Image, message, user
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -18,25 +18,50 @@ if TYPE_CHECKING:
 
 def question(
     text: str,
-    *images: Image | Pixels | str | Path,
+    *images: Image | Pixels | Clip | str | Path,
     id: str | None = None,
     target: str | None = None,
     choices: Sequence[str] = (),
     system: str | None = None,
 ) -> Sample:
-    """A sample with one user message: the images, then `text`.
+    """A sample with one user message: the images and clips, then `text`.
 
-    `id` is by default a hash of the images, the text and the choices.
+    A path with the suffix of a clip, or to a folder, is a `Clip`; so is what `video.clip_of` makes.
+    `id` is by default a hash of the images, the clips' paths, the text and the choices.
 
     Raises:
         BadImage: an image cannot be opened.
     """
-    opened = tuple(open_image(image) for image in images)
+    opened = tuple(_opened(image) for image in images)
     if id is None:
-        content = "\0".join([*(i.id for i in opened), text, *choices])
+        named = (i.source if isinstance(i, Clip) else i.id for i in opened)
+        content = "\0".join([*named, text, *choices])
         id = hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
     sample = Sample(id, (user(*opened, text),), target=target, choices=tuple(choices))
     return instructed(sample, system)
+
+
+CLIPS = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts"),
+        *("ogv", "ts", "webm", "wmv"),
+    )
+)
+"""Suffixes of clips."""
+
+
+def is_clip(path: str | Path) -> bool:
+    """Whether `path` names a clip: by its suffix, or because it is a folder, of frames."""
+    return Path(path).suffix.lower() in CLIPS or Path(path).is_dir()
+
+
+def _opened(source: Image | Pixels | Clip | str | Path) -> Image | Clip:
+    if isinstance(source, Clip):
+        return source
+    if isinstance(source, str | Path) and is_clip(source):
+        return Clip(str(source))
+    return open_image(source)
 
 
 def instructed(sample: Sample, system: str | None) -> Sample:

@@ -16,6 +16,7 @@ from itertools import groupby, takewhile
 from mm.answers.extraction import extract_answer, shown_reply
 
 from .types import (
+    Clip,
     Conversation,
     Cost,
     Features,
@@ -57,6 +58,11 @@ class Sample:
             else:
                 found, features = [*found, seen.image], [seen]
         return tuple(found)
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The clips asked about whose frames were not chosen yet."""
+        return tuple(clip for m in self.prompt for clip in m.clips)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from .errors import BadTrace, door, first_line, quote
 from .geometry import Region
 from .origins import Origin
 from .trace import Sample, Step, Trace
-from .types import Cost, Features, Image, Message, Part, Text, Thinking, ToolCall, ToolSpec
+from .types import Clip, Cost, Features, Image, Message, Part, Text, Thinking, ToolCall, ToolSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -232,6 +232,8 @@ def _part(part: Part) -> dict[str, Any]:
             return {"call": name, "arguments": dict(arguments)}
         case ToolSpec(name, description, parameters):
             return {"tool": name, "description": description, "parameters": dict(parameters)}
+        case Clip(source):
+            return {"clip": source}
 
 
 def _origin(image: Image) -> dict[str, Any]:
@@ -253,6 +255,8 @@ def _read_part(row: dict[str, Any], images: _Images) -> Part:
             return ToolCall(name, arguments)
         case {"tool": name, "description": description, "parameters": parameters}:
             return ToolSpec(name, description, parameters)
+        case {"clip": source}:
+            return Clip(source)
     raise ValueError(f"no such part: {', '.join(row)}")
 
 

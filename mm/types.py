@@ -154,7 +154,21 @@ class Features:
 Visual = Image | Features
 """What takes visual tokens."""
 
-Part = Text | Thinking | Visual | ToolCall | ToolSpec
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip that a question is about; a strategy chooses the frames that a model is shown.
+
+    Attributes:
+        source: the file, or the folder of frames; a name for frames in memory.
+        video: those in memory, a `video.decode.Video`; None opens `source`.
+    """
+
+    source: str
+    video: Any = field(default=None, repr=False, compare=False)
+
+
+Part = Text | Thinking | Visual | ToolCall | ToolSpec | Clip
 
 
 @dataclass(frozen=True)
@@ -183,6 +197,11 @@ class Message:
     def visuals(self) -> tuple[Visual, ...]:
         """The parts that take visual tokens, in order."""
         return tuple(p for p in self.parts if isinstance(p, Visual))
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        """The message's clips, in order."""
+        return tuple(p for p in self.parts if isinstance(p, Clip))
 
     @cached_property
     def tool_calls(self) -> tuple[ToolCall, ...]:

@@ -1,1 +1,5 @@
-"""Frames of a clip, and looking again in time."""
+"""Looking again in time: clips, their frames, and strategies over them."""
+
+from .context import Showing, clip_of
+from .decode import open_video
+from .search import uniform, watch

@@ -19,6 +19,7 @@ from mm.errors import UserError, quote
 from mm.local.load import no_collecting
 from mm.trace_store import append_trace, check_folder
 from mm.vlm import sampling_of
+from video.search import over_clips
 from vision.depth_source import DepthSource
 
 
@@ -62,9 +63,9 @@ class How:
         return mm.insist(strategy) if self.choices else strategy
 
     def named(self) -> mm.Strategy:
-        """The strategy, with its verifier and its depth."""
+        """The strategy, with its verifier and its depth; over frames where there are clips."""
         judged = judged_by(strategy_named(self.strategy), self.model.verifier)
-        return with_depth(judged, self.depth)
+        return over_clips(with_depth(judged, self.depth))
 
 
 def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | None = None) -> int:
@@ -125,7 +126,7 @@ def _split(words: list[str]) -> tuple[list[str], str]:
         raise UserError(f"{quote(question)} is a file: end with the question, in quotes")
     if not files:
         asked = quote(question)
-        raise UserError(f'no image before the question {asked}: mm ask FILE... "question"')
+        raise UserError(f'no image or clip before the question {asked}: mm ask FILE... "question"')
     if not question.strip():
         raise UserError("the question is empty")
     return files, question

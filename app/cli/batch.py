@@ -29,8 +29,16 @@ from mm.parallel import in_order
 from mm.trace_store import check_folder
 from mm.vlm import sampling_of
 from training.data import Access
-from training.data.formats.declaration import HARMLESS, IMAGES, images_of, is_empty, reason_of
-from training.data.images import MAX_PATH, open_row_image
+from training.data.formats.clip_columns import clips_of
+from training.data.formats.declaration import (
+    CLIPS,
+    HARMLESS,
+    IMAGES,
+    images_of,
+    is_empty,
+    reason_of,
+)
+from training.data.images import MAX_PATH, open_row_image, row_file
 from training.data.readers import brief
 from vision.depth_source import TAG
 
@@ -38,7 +46,7 @@ from .ask import How, keep
 
 Answer = dict[str, Any]
 
-READ = frozenset({"id", "question", "answer", "depth", *IMAGES})
+READ = frozenset({"id", "question", "answer", "depth", *IMAGES, *CLIPS})
 """The columns of a row; `answer` is for whoever compares, `depth` the map of the first image."""
 
 ANYWHERE = Access(absolute_paths=True)
@@ -183,6 +191,7 @@ def _asked(row: Row, how: How) -> Answer:
         "row": row.number,
         "id": fields.get("id"),
         "images": _named(fields.get("images", fields.get("image"))),
+        **({"videos": clips} if (clips := clips_of(fields)) else {}),
         "question": fields.get("question"),
         **how.facts,
     }
@@ -229,15 +238,16 @@ def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
     if not isinstance(question, str) or not question.strip():
         raise UserError(f'row {row.number} needs a "question" in text, got {brief(question)}')
     try:
-        named = images_of(row.fields)
-        if not named:
-            raise ValueError('expected "image" (a path) or "images" (a list), found neither')
-        images = [open_row_image(each, folder, ANYWHERE) for each in named]
+        named, clips = images_of(row.fields), clips_of(row.fields)
+        if not (named or clips):
+            raise ValueError('expected "image" (a path), "images" (a list) or "video", found none')
+        shown: list[mm.Image | mm.Clip] = [open_row_image(i, folder, ANYWHERE) for i in named]
+        shown += [mm.Clip(row_file(each, folder, ANYWHERE)) for each in clips]
     except ValueError as error:
         raise UserError(f"row {row.number}: {error}") from None
     id = row.fields.get("id")
     named_id = None if id is None else str(id)
-    made = mm.question(question, *images, id=named_id, choices=how.choices, system=how.system)
+    made = mm.question(question, *shown, id=named_id, choices=how.choices, system=how.system)
     depth = row.fields.get("depth")
     return replace(made, tags={TAG: str(folder / str(depth))}) if depth else made
 

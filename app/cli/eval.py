@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ class Evaluation:
                 f"a file is one task, its name: leave --task {','.join(self.tasks)} out"
             )
         questions = read_questions(path, limit=self.limit, access=self.access, ignore=self.ignore)
-        return [Suite(path.stem, partial(iter, questions), len(questions), looking=True)]
+        items, count = partial(iter, questions), len(questions)
+        clips = any(item.sample.clips for item in islice(items(), 1))
+        return [Suite(path.stem, items, count, looking=True, clips=clips)]
 
     @property
     def hardness(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import mm
@@ -14,6 +15,7 @@ from mm.local.checkpoints import find, inspect
 from mm.local.precision import fast_line
 from mm.remote.connect import BASE_URL, connect
 from mm.vlm import sampling_of
+from video.decode import open_video
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
@@ -51,6 +53,27 @@ def print_info(choice: ModelChoice) -> None:
     print(table({"python": platform.python_version(), **versions()}))
     print(table(machine()), end="\n\n")
     print(table(facts))
+
+
+def print_clip(source: str) -> None:
+    """Print what is in a clip, without decoding it, and what reads it.
+
+    Raises:
+        BadVideo: it cannot be read.
+    """
+    video = open_video(source)
+    info = video.info
+    steps = sorted({round(b - a, 4) for a, b in pairwise(info.times_s)})
+    rate = f"{info.fps:.3f} a second" + (", uneven" if len(steps) > 2 else "")
+    facts = {
+        "clip": info.source,
+        "length": f"{info.duration_s:.3f} s",
+        "frames": f"{len(info.times_s):,}, {rate}",
+        "size": f"{info.size[0]} x {info.size[1]} as shown",
+        "codec": info.codec or "none",
+        "reader": video.reader,
+    }
+    print(table({**facts, **{f"note {n}": note for n, note in enumerate(info.notes, 1)}}))
 
 
 def versions() -> dict[str, str]:

@@ -128,12 +128,17 @@ def ask(
 @cli.command()
 @takes_model("model", "backend", "base_url", "processor", *BUDGETS)
 def info(
+    *,
     choice: ModelChoice,
+    file: Annotated[str | None, typer.Argument(help="A clip: what is in it.")] = None,
 ) -> None:
-    """Versions, the device, and what a model is: box format, tokens per image size."""
-    from .info import print_info
+    """Versions, the device, and what a model or a clip is: box format, tokens per image size."""
+    from .info import print_clip, print_info
 
-    print_info(choice)
+    if file:
+        print_clip(file)
+    else:
+        print_info(choice)
 
 
 @cli.command()

@@ -26,6 +26,7 @@ from app.report import as_json
 from app.strategies import STRATEGIES
 from app.terminal import spinner
 from mm.errors import UserError
+from video.search import over_clips
 
 MAX_FILE_SIZE = "50mb"
 MAX_QUESTION = 2000
@@ -45,7 +46,7 @@ WAITING = 32
 PAUSE_S = 0.05
 """Between two views of words that are still coming."""
 
-HINT = "Drop an image, ask about it, and see where the model looked."
+HINT = "Drop an image or a clip, ask about it, and see where the model looked."
 Update = Any
 View = tuple[Update, Update, Update, Update]
 """What the page shows: words, the image with regions, crops with captions, the cost."""
@@ -107,14 +108,7 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
         gr.Markdown(_title(vlm), elem_id="title")
         with gr.Row():
             with gr.Column(scale=5):
-                image = gr.Image(
-                    label="Image",
-                    type="filepath",
-                    image_mode=None,
-                    height=380,
-                    sources=["upload", "clipboard"],
-                    elem_id="image",
-                )
+                image, clip = _inputs()
                 question = gr.Textbox(
                     label="Question",
                     placeholder="What letter is on the red square?",
@@ -154,7 +148,7 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
         asked = gr.on(
             [go.click, question.submit],
             handlers.show,
-            [image, question, strategy],
+            [image, question, strategy, clip],
             [said, looked, crops, cost],
             preprocess=False,
             api_visibility="private",
@@ -176,24 +170,33 @@ class Handlers:
     vlm: mm.VLM
     sampling: mm.Sampling | None = None
 
-    def show(self, image: dict | None, question: str, strategy: str) -> Generator[View]:
+    def show(
+        self, image: dict | None, question: str, strategy: str, video: dict | None = None
+    ) -> Generator[View]:
         """Views of an answer in the making. Closing the iterator stops the model."""
         try:
-            sample, function = _sample(image, question), _strategy(strategy)
+            sample, function = _sample(image, question, video), _strategy(strategy)
         except UserError as error:
             yield view.mistake(str(error)), None, [], ""
             return
-        yield view.writing("looking"), view.shown(sample.images[0]), [], ""
+        first = view.shown(sample.images[0]) if sample.images else None
+        yield view.writing("looking"), first, [], ""
         try:
             with closing(mm.stream(function, sample, self.vlm, sampling=self.sampling)) as events:
                 yield from _views(sample, events)
         except UserError as error:  # an option that the strategy needs
             yield view.mistake(str(error)), gr.skip(), gr.skip(), gr.skip()
 
-    def ask(self, image: dict, question: str, strategy: str = "zoom") -> dict:
-        """Ask `question` about an uploaded `image`: what `mm ask --json` prints."""
+    def ask(
+        self,
+        image: dict | None,
+        question: str,
+        strategy: str = "zoom",
+        video: dict | None = None,
+    ) -> dict:
+        """Ask `question` about an uploaded `image` or `video`: what `mm ask --json` prints."""
         try:
-            sample, function = _sample(image, question), _strategy(strategy)
+            sample, function = _sample(image, question, video), _strategy(strategy)
             return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))
         except UserError as error:
             raise gr.Error(str(error)) from None
@@ -212,7 +215,7 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             words = ""
             last = len(so_far.steps) - 1
             so_far.chosen = so_far.add(mm.Step(event.message, last if last >= 0 else None))
-            if event.message.visuals:
+            if event.message.visuals and sample.images:
                 yield (
                     gr.skip(),
                     view.image(so_far),
@@ -238,16 +241,18 @@ def _stopped() -> str:
     return view.hint("Stopped.")
 
 
-def _sample(image: dict | None, question: str) -> mm.Sample:
-    if not image:
-        raise UserError("drop an image first")
+def _sample(image: dict | None, question: str, video: dict | None = None) -> mm.Sample:
+    if not (image or video):
+        raise UserError("drop an image or a clip first")
     if not isinstance(question, str) or not question.strip():
         raise UserError("ask a question about the image")
     if len(question) > MAX_QUESTION:
         raise UserError(
             f"the question has {len(question)} characters; {MAX_QUESTION} are the limit"
         )
-    return mm.question(question.strip(), _uploaded(image))
+    shown: list[str | mm.Clip] = [_uploaded(image)] if image else []
+    shown += [mm.Clip(_uploaded(video))] if video else []
+    return mm.question(question.strip(), *shown)
 
 
 def _uploaded(image: object) -> str:
@@ -262,7 +267,23 @@ def _strategy(name: str) -> mm.Strategy:
     """By name only: a client may not name a module to import."""
     if name not in STRATEGIES:
         raise UserError(f"no strategy {name!r}: one of {', '.join(STRATEGIES)}")
-    return STRATEGIES[name]
+    return over_clips(STRATEGIES[name])
+
+
+def _inputs() -> tuple[gr.Image, gr.Video]:
+    """Where an image or a clip is dropped."""
+    with gr.Tab("Image"):
+        image = gr.Image(
+            label="Image",
+            type="filepath",
+            image_mode=None,
+            height=380,
+            sources=["upload", "clipboard"],
+            elem_id="image",
+        )
+    with gr.Tab("Clip"):
+        clip = gr.Video(label="Clip", height=380, sources=["upload"], elem_id="clip")
+    return image, clip
 
 
 def _theme() -> Soft:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import mm
 from app.report import cost_line, error_of, number, verdicts
 from mm.answers.extraction import is_short
+from mm.origins import FrameOf
+from video.strip import strip
 from vision.depth_source import DepthSource
 from vision.depth_strategies import NOTE
 
@@ -58,10 +60,13 @@ def asking_words(message: mm.Message) -> str:
 def looked_at(trace: mm.Trace, depth: DepthSource = DepthSource()) -> Pixels:
     """The question's images with what was looked at drawn over them, side by side.
 
-    Where the model was told of depth, the map from `depth` stands beside them.
+    Where the model was told of depth, the map from `depth` stands beside them. Of a clip it is the
+    strip of all frames with their times.
     """
     from vision import draw, sheet
 
+    if any(isinstance(image.origin, FrameOf) for image in trace.images):
+        return strip(trace.best)
     drawn = [draw(image, trace.best) for image in trace.sample.images]
     if told := trace.settings.get(NOTE):
         drawn.append(_depth(trace, depth, told))

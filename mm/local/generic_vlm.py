@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm.engine.detokenizer import StreamDetokenizer
 from mm.engine.sampler import Sampler, log_probs
-from mm.errors import ModelError, ModelUnavailable, first_line
+from mm.errors import ModelError, ModelUnavailable, first_line, no_panic
 from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import crop_rule_of
 from mm.geometry import BoxFormat, Size
@@ -282,6 +282,7 @@ def load_generic(
     return GenericVLM(model, processor, name=name, traits=traits)
 
 
+@no_panic()
 def _processor(folder: str, name: str, trust_remote_code: bool) -> Any:
     """The processor's own class over tokenizer and image processor; else what transformers makes.
 

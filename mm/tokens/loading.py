@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from mm.errors import no_panic
 from mm.families.image_budgets import ImageBudgets, shortfall
 from mm.families.registry import Family, family_of, traits_of
 from mm.types import Sampling, user
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 _PROBE = "What is here?"
 
 
+@no_panic()
 def load_builder(
     folder_or_id: str,
     *,

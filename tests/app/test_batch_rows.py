@@ -46,9 +46,9 @@ def test_an_image_is_opened_as_rows_that_train_open_it(folder, image):
         pytest.param({"image": "A-" * 90_000}, "at most 4096 characters", id="no path"),
         pytest.param({"image": "a.png", "images": ["b.png"]}, "one column of images", id="two"),
         pytest.param({}, 'expected "image" (a path)', id="none"),
-        pytest.param({"image": "red.png", "videos": ["a"]}, "'videos' would be lost", id="videos"),
+        pytest.param({"image": "red.png", "audios": ["a"]}, "'audios' would be lost", id="audios"),
         pytest.param({"image": "red.png", "choices": ["a"]}, "give --choices", id="choices"),
-        pytest.param({"image": "red.png", "hint": "left"}, "rows have answer, depth, id", id="unknown"),
+        pytest.param({"image": "red.png", "hint": "left"}, "have answer, depth, id", id="unknown"),
     ],
 )
 def test_a_row_that_cannot_be_asked_is_told_in_a_short_line(folder, fields, complaint):

@@ -101,7 +101,7 @@ def test_bad_picture_is_json_for_a_program(tmp_path, capsys):
     ("arguments", "says"),
     [
         pytest.param(["ask"], "give an image and a question", id="nothing"),
-        pytest.param(["ask", "What?"], "no image before the question", id="no picture"),
+        pytest.param(["ask", "What?"], "no image or clip before the question", id="no picture"),
         pytest.param(["ask", "PICTURE"], "end with the question", id="no question"),
         pytest.param(["ask", "PICTURE", " "], "question is empty", id="blank question"),
         pytest.param(["ask", "PICTURE", "What?", "--zoom"], "No such option", id="bad flag"),
@@ -167,6 +167,7 @@ def test_json_says_exactly_the_contract(scripted, picture, capsys):
         "thoughts",
         "finish",
         "regions",
+        "spans",
         "depth",
         "verdicts",
         "cost",

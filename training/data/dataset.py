@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm.vlm import CropRule
+from video.context import Showing
+from video.frames import BadVideo
 from vision.crop import crop
 
 from .boxes import WriteBox, box_writer
+from .clips import shown_frames
 from .formats import to_native
 from .images import Access, open_row_image, row_file
 from .native import Opening, read_row
@@ -41,6 +44,7 @@ class DataSet(Sequence[Row]):
         crop_rule: how `{"crop_of": ...}` is cut: as the model that reads it was shown crops.
         write_box: how the model writes a box of ms-swift's `objects`; None where none is known.
         change: what is made of each row.
+        frames: puts frames in the place of clips; None leaves the clips.
     """
 
     path: Path
@@ -51,6 +55,7 @@ class DataSet(Sequence[Row]):
     crop_rule: CropRule = "vlm_r3"
     write_box: WriteBox | None = None
     change: Callable[[Row], Row] | None = None
+    frames: Callable[[Row], Row] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,13 +66,13 @@ class DataSet(Sequence[Row]):
         record = self.records[index]
         try:
             return self._row(record)
-        except ValueError as error:
+        except (BadVideo, ValueError) as error:
             raise BadData(f"{self._place(record)}: {error}") from None
 
     def shown_to(self, builder: TokenBuilder) -> DataSet:
-        """These rows as the model of `builder` is shown crops and writes boxes."""
-        rule = builder.traits.crop_rule
-        return replace(self, crop_rule=rule, write_box=box_writer(builder))
+        """These rows as the model of `builder` is shown crops and clips, and writes boxes."""
+        rule, frames = builder.traits.crop_rule, shown_frames(builder, Showing())
+        return replace(self, crop_rule=rule, write_box=box_writer(builder), frames=frames)
 
     def each(self, function: Callable[[Row], T], *, threads: int = 2) -> Iterator[T | BadData]:
         """What `function` makes of each row, in order, read and worked on by several threads.
@@ -93,7 +98,7 @@ class DataSet(Sequence[Row]):
             return function(self[index])
         except BadData as error:
             return error
-        except ValueError as error:
+        except (BadVideo, ValueError) as error:
             return BadData(f"{self._place(self.records[index])}: {error}")
 
     def _row(self, record: Record) -> Row:
@@ -107,6 +112,7 @@ class DataSet(Sequence[Row]):
         )
         native = to_native(record.fields, self.dialect, self.ignore)
         row = read_row(native, f"{self.path.stem}-{record.number}", opening)
+        row = self.frames(row) if self.frames else row
         return self.change(row) if self.change else row
 
     def _place(self, record: Record) -> str:

@@ -62,7 +62,7 @@ def open_row_image(value: Any, folder: Path, access: Access) -> Image:
 
 
 def row_file(value: Any, folder: Path, access: Access) -> str:
-    """Where a file lies that a row names besides its images, such as a depth map.
+    """Where a file lies that a row names besides its images, such as a depth map or a clip.
 
     Raises:
         ValueError: it is no path, may not be read, or is not there.
@@ -75,7 +75,7 @@ def row_file(value: Any, folder: Path, access: Access) -> str:
             " (--allow-absolute-paths)"
         )
     path = folder / value
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"expected a file, found none at {brief(value)}")
     return str(path)
 

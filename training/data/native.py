@@ -11,9 +11,11 @@ from typing import Any
 from mm.answers.matching import choice_error
 from mm.geometry import Region
 from mm.markup import parse_parts, read_call
-from mm.types import Conversation, Image, Message, Part, Text, ToolSpec, message
+from mm.types import Clip, Conversation, Image, Message, Part, Text, ToolSpec, message
 
 from .boxes import WriteBox, filled, has_box_tags, regions_of
+from .clips import clipped
+from .formats.clip_columns import clips_of
 from .formats.declaration import Fields, Native
 from .formats.messages import holes
 from .formats.questions import text_in
@@ -60,6 +62,8 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
         raise ValueError("expected 'objects' for <ref-object> and <bbox> in text, found none")
     columns = ("images", "chosen_images", "rejected_images")
     asked, good, bad = map(conversation, said, columns, (shared, *own))
+    if clips := [Clip(opening.locate(clip)) for clip in clips_of(native)]:
+        asked = clipped(asked, clips)
     if good and good == bad:
         raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
     offered = _offered(native)

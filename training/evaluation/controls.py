@@ -13,11 +13,14 @@ from mm.session import Strategy
 from mm.strategies.single import direct, insist
 from mm.trace import Sample
 from mm.types import Conversation, Image, Message
+from video.search import over_clips, uniform
 from vision.controls import random_region
 from vision.crop import GREY
 from vision.depth import DepthMap, flipped, noisy
 from vision.depth_source import Estimate
 
+from .clip_controls import CONTROLS as CLIP_CONTROLS
+from .clip_controls import changed_clips
 from .tasks import Item, Suite
 
 
@@ -28,7 +31,8 @@ class Condition:
     `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
     image at full resolution stands in the context), "flipped" (the depth map with near and far
-    swapped), "noise" (random depths in its place), or "blind" (the images are grey).
+    swapped), "noise" (random depths in its place), or "blind" (the images are grey). Clips have
+    those of `clip_controls`.
     """
 
     name: str
@@ -42,12 +46,21 @@ class Condition:
 
     def meet(self, item: Item, *, seed: int = 0) -> tuple[Strategy, Sample]:
         """What to run for `item`. `direct` and every control must answer a closed question."""
+        if item.sample.clips:
+            return self._over_clips(item.sample)
         if self.control == "blind":
             return insist(self.strategy), blind(item.sample)
         if self.control:
             changed = _changed(self.control, item, seed, self.strategy)
             return insist(partial(self.strategy, **changed)), item.sample
         return (insist(self.strategy) if self.strategy is direct else self.strategy), item.sample
+
+    def _over_clips(self, sample: Sample) -> tuple[Strategy, Sample]:
+        strategy = over_clips(self.strategy)
+        if self.control:
+            return insist(strategy), changed_clips(sample, self.control)
+        plain = self.strategy in (direct, uniform)
+        return (insist(strategy) if plain else strategy), sample
 
 
 class TrueInTurn:
@@ -88,6 +101,8 @@ def greyed(conversation: Conversation) -> Conversation:
 
 
 def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
+    if suite.clips:
+        return tuple(CLIP_CONTROLS)
     if not suite.looking:
         return ()
     options = inspect.signature(strategy).parameters

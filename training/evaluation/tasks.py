@@ -40,6 +40,7 @@ class Suite:
         n: how many there are.
         looking: whether looking again can help, and so has controls.
         located: whether each item says where to look.
+        clips: whether it is about clips.
     """
 
     task: str
@@ -47,6 +48,7 @@ class Suite:
     n: int
     looking: bool = False
     located: bool = False
+    clips: bool = False
 
 
 def tabletop_suites(tasks: Iterable[str], *, seed: int, limit: int, level: int) -> list[Suite]:

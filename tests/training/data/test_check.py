@@ -83,9 +83,9 @@ def test_a_row_longer_than_the_models_positions_is_bad(folder, builder, purpose)
 
 
 def test_columns_may_be_ignored(folder):
-    row = {**TALK, "videos": ["a.mp4"]}
-    assert "column 'videos' would be lost" in check(folder, row).stdout
-    assert check(folder, row, flags=["--ignore", "videos, x"]).exit_code == 0
+    row = {**TALK, "audios": ["a.mp3"]}
+    assert "column 'audios' would be lost" in check(folder, row).stdout
+    assert check(folder, row, flags=["--ignore", "audios, x"]).exit_code == 0
 
 
 @pytest.mark.parametrize(

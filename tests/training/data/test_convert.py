@@ -176,7 +176,7 @@ def test_rows_of_several_kinds_in_one_file(folder, suffix, batch, monkeypatch):
 
 
 def test_a_bad_row_leaves_nothing_behind(folder):
-    path = data_of(folder, ROWS["sft"], {"messages": [user("a")], "videos": ["b"]}).path
-    with pytest.raises(BadData, match="row 2: column 'videos' would be lost"):
+    path = data_of(folder, ROWS["sft"], {"messages": [user("a")], "audios": ["b"]}).path
+    with pytest.raises(BadData, match="row 2: column 'audios' would be lost"):
         convert(read_data(path), "native", folder / "out.jsonl")
     assert not list(folder.glob("out*"))

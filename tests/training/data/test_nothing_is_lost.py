@@ -80,7 +80,7 @@ def test_images_are_seen_wherever_a_row_names_them(folder, row):
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        pytest.param({"videos": ["a.mp4"]}, "column 'videos' would be lost: clips", id="videos"),
+        pytest.param({"audios": ["a.mp3"]}, "column 'audios' would be lost: clips", id="audios"),
         pytest.param({"audio": "a.wav"}, "column 'audio' would be lost: clips", id="audio"),
         pytest.param({"image_urls": ["a.png"]}, "'image_urls' would be lost: images", id="urls"),
         pytest.param({"img_path": "a.png"}, "'img_path' would be lost: images are", id="img_path"),
@@ -221,6 +221,6 @@ def test_questions_with_a_truth_are_read(folder, row):
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_every_format_refuses_what_it_does_not_read(folder, name):
-    for key in ("videos", "weights", "new_column"):
+    for key in ("audios", "weights", "new_column"):
         with pytest.raises(BadData):
             one(folder, {"messages": TYPED, "images": ["red.png"], key: ["x"]}, dialect=name)

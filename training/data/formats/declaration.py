@@ -34,7 +34,12 @@ class Format:
     write: Callable[[Native], Native] | None = None
 
 
-KEPT = frozenset({"id", "answer", "choices", "depth", "regions", "source", "tools", "objects"})
+CLIPS = ("videos", "video")
+"""Columns that name a row's clips: one of them or a list."""
+
+KEPT = frozenset(
+    {"id", "answer", "choices", "depth", "regions", "source", "tools", "objects", *CLIPS}
+)
 """Columns that mean the same in every format, and are written again by every one."""
 
 IMAGES = ("images", "image", "image_path")
@@ -64,7 +69,7 @@ _SAID = frozenset({"role", "from", "content", "value", "tool_calls", "function_c
 MESSAGE_KEYS = _SAID | {"loss", "weight", "reasoning_content", "reasoning"}
 HARMLESS_IN_MESSAGES = frozenset({"id", "name", "tool_call_id", "timestamp", "model"})
 
-_CLIPS = "clips are not read: give frames in 'images'"
+_CLIPS = "clips are read from 'video' or 'videos', sound is not read: rename it"
 _REASONS = (
     (r"video|audio|clip|speech|sound", _CLIPS),
     (r"choice|option|candidate", "choices are read from 'choices': rename it"),
@@ -95,7 +100,8 @@ def refuse_unread(fields: Fields, format: Format, texts: Collection[str]) -> Non
         if reason or not (isinstance(value, str) and value.strip() in texts):
             reason = reason or f"{format.name} rows have none of that name"
             name = str(key)[:60]
-            raise ValueError(f"column {name!r} would be lost: {reason}; or --ignore {name}")
+            given = name if name.isprintable() and name.strip() else repr(name)
+            raise ValueError(f"column {name!r} would be lost: {reason}; or --ignore {given}")
 
 
 def refuse_keys(value: Fields, known: Collection[str], what: str) -> None:

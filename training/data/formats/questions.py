@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..readers import brief
+from .clip_columns import clips_of
 from .conversations import read_conversation
 from .declaration import Fields, Native, images_of, is_empty
 from .tags import IMAGE_TAG
@@ -14,9 +15,8 @@ _TRUTHS = ("answer", "solution", "ground_truth")
 
 
 def read_short(fields: Fields) -> Native:
-    """An image or several, a question, and an answer or a good and a bad one."""
-    images = images_of(fields)
-    if not images:
+    """An image or several, or a clip, a question, and an answer or a good and a bad one."""
+    if not (images_of(fields) or clips_of(fields)):
         raise ValueError(f"expected the path of an image, found {brief(fields.get('image'))}")
     asked = text_in(fields, "question")
     rest = {k: v for k, v in fields.items() if k != "question"}

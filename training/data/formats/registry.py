@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from ..readers import brief
+from .clip_columns import without_tags
 from .conversations import read_conversation
 from .declaration import IMAGES, KEPT, PAIRED, TALK, Fields, Format, Native, refuse_unread
 from .openai import read_openai, write_openai
@@ -68,7 +69,7 @@ def to_native(fields: Any, dialect: str = "auto", ignore: Collection[str] = ()) 
         raise ValueError(f"expected {count} columns, found {found} too many")
     if dialect != "auto" and dialect not in FORMATS:
         raise ValueError(f"expected a format of {', '.join(FORMATS)}, found {dialect!r}")
-    left = {key: value for key, value in fields.items() if key not in ignore}
+    left = without_tags({key: value for key, value in fields.items() if key not in ignore})
     format = FORMATS[recognise(left) if dialect == "auto" else dialect]
     if format.name in ("native", "trl") and not TALK & left.keys():
         format = FORMATS["short"]

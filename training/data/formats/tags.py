@@ -11,7 +11,10 @@ Part = dict[str, Any]
 IMAGE_TAG = "<image>"
 _IMAGE = re.compile(r"(?:<image>|<img>(?P<path>[^<>]+)</img>)\n?")
 _REFUSED = (
-    (r"<(?:video|audio)>|<\|(?:video_pad|audio|video)\|>", "clips are not read: give frames"),
+    (
+        r"<(?:video|audio)>|<\|(?:video_pad|audio|video)\|>",
+        "clips are named in the column 'video', of which there is none",
+    ),
     (
         r"<image[_ -]?\d+>|<image_placeholder>|<ImageHere>|<IMG_CONTEXT>"
         r"|<\|(?:image|image_\d+|image_pad|vision_start)\|>",

@@ -1,0 +1,279 @@
+"""Strategies over clips: what is shown, what a look in time gives, what the trace says of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from clips import write_clip
+from tiny_models import FAMILIES
+from tiny_vlm import vlm
+
+import mm
+from mm.errors import UserError
+from mm.origins import FrameOf
+from mm.scripted import ScriptedVLM
+from mm.session import run
+from mm.trace import Trace
+from mm.trace_store import load_traces, save_traces
+from mm.types import Clip, Sampling, Text
+from mm.vlm import Traits
+from video import clip_of, uniform, watch
+from video.context import Showing, seconds
+from video.search import NO_SPAN, SHOWN, WHERE
+from video.strip import strip
+from vision import zoom
+
+ASKS = Traits(calls_tools=False)
+
+
+def made(count: int = 60, fps: float = 10.0, name: str = "memory") -> Clip:
+    """A clip whose frames are shades of their number."""
+    frames = [PIL.Image.new("RGB", (64, 48), (n % 256, 0, 0)) for n in range(count)]
+    return clip_of(frames, [n / fps for n in range(count)], name)
+
+
+ASKED = mm.question("When does the light change?", made(), id="q", target="3")
+
+
+def call(name: str, **arguments: object) -> str:
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
+
+
+def span(start: float, end: float, **more: object) -> str:
+    return call("look_at_span", start_s=start, end_s=end, **more)
+
+
+def times(images: Sequence[mm.Image]) -> list[float]:
+    return [i.origin.time_s for i in images if isinstance(i.origin, FrameOf)]
+
+
+def spans(trace: Trace) -> list[tuple[float, float]]:
+    told = trace.settings.get("spans", [])
+    assert isinstance(told, list)
+    return [(each["start_s"], each["end_s"]) for each in told]
+
+
+def test_frames_stand_in_the_clips_place_after_their_times() -> None:
+    model = ScriptedVLM(["3"])
+    trace = run(partial(uniform, frames=4), ASKED, model)
+    (prompt,) = model.conversations[0]
+    assert [p.text for p in prompt.parts if isinstance(p, Text)] == [
+        "<0.7 seconds>",
+        "<2.2 seconds>",
+        "<3.7 seconds>",
+        "<5.2 seconds>",
+        "When does the light change?",
+    ]
+    assert times(trace.sample.images) == [0.7, 2.2, 3.7, 5.2]
+    shades = [np.asarray(image.pixels)[0, 0, 0] for image in trace.sample.images]
+    assert shades == [7, 22, 37, 52]
+    assert trace.answer == "3"
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        pytest.param({}, 16, id="as many as usual"),
+        pytest.param({"fps": 1.0}, 6, id="by rate"),
+        pytest.param({"fps": 5.0, "frames": 8}, 8, id="by rate, with a cap"),
+        pytest.param({"clip_tokens": 12}, 3, id="a budget: four tokens each"),
+        pytest.param({"choose": "change", "frames": 5}, 5, id="by change"),
+    ],
+)
+def test_how_many_frames(options, count: int) -> None:
+    trace = run(partial(uniform, **options), ASKED, ScriptedVLM(["3"]))
+    assert len(trace.sample.images) == count
+
+
+def test_frames_are_seen_by_any_strategy() -> None:
+    look = call("image_zoom_in_tool", bbox_2d=[0, 0, 500, 500], img_idx=2)
+    model = ScriptedVLM([look, "3"])
+    trace = run(partial(uniform, strategy=zoom, frames=4), ASKED, model)
+    assert (len(trace.best.looks), trace.answer) == (1, "3")
+
+
+def test_a_question_without_a_clip_is_only_asked() -> None:
+    for strategy in (uniform, watch):
+        assert run(strategy, mm.question("Why?"), ScriptedVLM(["So."])).reply == "So."
+
+
+def test_a_span_is_seen_in_more_frames() -> None:
+    model = ScriptedVLM([span(2, 4), span(2.9, 3.1, fps=10), "3"])
+    trace = run(partial(watch, frames=4, look_frames=5), ASKED, model)
+    assert trace.answer == "3"
+    assert spans(trace) == [(2.0, 4.0), (2.9, 3.1)]
+    first, second = (step.message for step in trace.best.steps if step.message.role == "tool")
+    assert times(first.images) == [2.6, 3.0, 3.4, 3.8]  # 2.2 was shown before
+    assert times(second.images) == [2.9]  # 3.0 was shown before
+    assert first.text.startswith("<2.6 seconds>")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        pytest.param(span(7, 9), "The clip is 6.0 s long", id="outside"),
+        pytest.param(span(0, 1, clip=1), '"clip" must be from 0 to 0', id="no such clip"),
+        pytest.param(call("look_at_span", start_s=1), "end_s", id="one end"),
+        pytest.param(call("look_at_span", start_s="a", end_s=2), "start_s", id="no number"),
+        pytest.param(call("rewind"), "rewind", id="no such tool"),
+    ],
+)
+def test_a_wrong_call_is_told_what_is_wrong(wrong: str, reason: str) -> None:
+    model = ScriptedVLM([wrong, "3"])
+    trace = run(watch, ASKED, model)
+    assert reason in model.conversations[1][-1].text
+    assert (trace.answer, spans(trace)) == ("3", [])
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [(4, 2, (2.0, 4.0)), (3, 3, (2.75, 3.25)), (-5, 1, (0.0, 1.0)), (5, 90, (5.0, 6.0))],
+    ids=["swapped", "a moment", "begins before", "ends after"],
+)
+def test_a_span_is_read_as_it_is_meant(start: float, end: float, expected) -> None:
+    trace = run(partial(watch, frames=2), ASKED, ScriptedVLM([span(start, end), "3"]))
+    assert spans(trace) == [expected]
+
+
+def test_the_same_again_is_refused_and_looks_end() -> None:
+    model = ScriptedVLM([span(2, 4), span(2, 4), "3"])
+    trace = run(partial(watch, frames=2, max_looks=2), ASKED, model)
+    assert "already shown above" in model.conversations[2][-1].text
+    assert trace.answer == "3"
+
+
+def test_a_model_without_tools_is_asked_for_a_span() -> None:
+    model = ScriptedVLM(['{"start_s": 2, "end_s": 3}', "3"], traits=ASKS)
+    trace = run(partial(watch, frames=2), ASKED, model)
+    assert model.conversations[0][-1].text == WHERE
+    assert model.conversations[1][-1].text.endswith(SHOWN)
+    assert (trace.answer, spans(trace)) == ("3", [(2.0, 3.0)])
+
+
+def test_no_span_is_no_end() -> None:
+    model = ScriptedVLM(["Hm.", "3"], traits=ASKS)
+    assert run(watch, ASKED, model).answer == "3"
+    assert model.conversations[1][-1] == NO_SPAN
+
+
+def test_a_long_clip_is_gone_through_in_windows() -> None:
+    model = ScriptedVLM(["A lamp.", "", "It is dark.", "3"])
+    trace = run(partial(watch, frames=3, window_s=2.0), ASKED, model)
+    windows = model.conversations[:3]
+    assert [times(c[0].images) for c in windows] == [
+        [0.3, 1.0, 1.6],
+        [2.3, 3.0, 3.6],
+        [4.3, 5.0, 5.6],
+    ]
+    assert "When does the light change?" in windows[0][0].text
+    assert "Notes so far:\n0.0 s to 2.0 s: A lamp." in windows[1][0].text
+    told = model.conversations[3][0].text
+    assert told.splitlines()[1:] == [
+        "0.0 s to 2.0 s: A lamp.",
+        "2.0 s to 4.0 s: nothing",
+        "4.0 s to 6.0 s: It is dark.",
+    ]
+    assert trace.cost.calls == 4
+
+
+def test_two_clips_have_numbers() -> None:
+    two = mm.question("Which is longer?", made(name="a"), made(20, name="b"))
+    model = ScriptedVLM([span(0, 1, clip=1), "a"])
+    trace = run(partial(watch, frames=2), two, model)
+    told = trace.settings["spans"]
+    assert told == [{"clip": "b", "start_s": 0.0, "end_s": 1.0}]
+
+
+def test_a_trace_keeps_frames_and_their_times(tmp_path: Path) -> None:
+    trace = run(partial(watch, frames=2), ASKED, ScriptedVLM([span(2, 3), "3"]))
+    save_traces([trace], tmp_path)
+    (read,) = load_traces(tmp_path)
+    assert times(read.images) == times(trace.images)
+    assert read.settings["spans"] == trace.settings["spans"]
+    unopened = Trace(ASKED)
+    save_traces([unopened], tmp_path)
+    assert load_traces(tmp_path)[0].sample.clips == (Clip("memory"),)
+
+
+def test_a_strip_has_every_frame_in_order() -> None:
+    trace = run(partial(watch, frames=3), ASKED, ScriptedVLM([span(2, 3), "3"]))
+    pixels = np.asarray(strip(trace.best))
+    assert pixels.shape[1] > pixels.shape[0]
+    assert (pixels == (214, 40, 40)).all(-1).any()  # the border of a look
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("strategy", [uniform, watch], ids=["uniform", "watch"])
+def test_every_family_ends_in_a_reply(family: str, strategy) -> None:
+    model = vlm(family)
+    options = {"frames": 3, "side": 28}
+    trace = run(partial(strategy, **options), ASKED, model, sampling=Sampling(max_tokens=8))
+    assert trace.error is None
+    assert trace.cost.generated_tokens > 0
+
+
+def test_a_bare_clip_is_refused_with_the_remedy() -> None:
+    trace = run(mm.direct, ASKED, vlm("qwen3_vl"), sampling=Sampling(max_tokens=8))
+    assert trace.error == (
+        "the clip 'memory' goes to a model as frames: use the strategy uniform or watch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        pytest.param("gone.mp4", "there is no such clip", id="missing"),
+        pytest.param("http://example.com/a.mp4", "addresses are not opened", id="address"),
+        pytest.param("file:///etc/a.mp4", "addresses are not opened", id="file address"),
+        pytest.param("broken.mp4", "broken.mp4", id="broken"),
+    ],
+)
+def test_what_cannot_be_read_fails_that_question(tmp_path: Path, source: str, reason: str) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no clip at all")
+    place = source if "://" in source else str(tmp_path / source)
+    trace = run(watch, mm.question("?", Clip(place)), ScriptedVLM([]))
+    assert trace.error is not None
+    assert reason in trace.error
+    assert "\n" not in trace.error
+
+
+def test_a_budget_that_pays_for_nothing_is_told() -> None:
+    large = mm.question("?", clip_of([PIL.Image.new("RGB", (900, 900))], [0.0]))
+    trace = run(partial(uniform, clip_tokens=1), large, ScriptedVLM([]))
+    assert "a budget of 1 visual tokens pays for no frame" in str(trace.error)
+
+
+@pytest.mark.parametrize(
+    "options", [{"frames": 0}, {"fps": -1.0}, {"clip_tokens": 0}, {"side": 0}, {"choose": "best"}]
+)
+def test_bad_numbers_are_refused(options) -> None:
+    with pytest.raises(UserError, match="must be"):
+        Showing(**options)
+
+
+@pytest.mark.parametrize(
+    ("time", "written"),
+    [(1.5, "1.5"), (0.0, "0.0"), (1 / 3, "0.33"), (2.04, "2.04"), (9.99, "10.0")],
+)
+def test_times_are_written_as_exactly_as_they_must(time: float, written: str) -> None:
+    assert seconds(time) == written
+
+
+def test_a_path_of_a_clip_is_one(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.MP4", frames=24, size=(64, 48), fps=12)
+    asked = mm.question("?", str(path))
+    assert asked.clips == (Clip(str(path)),)
+    trace = run(partial(uniform, frames=2), asked, ScriptedVLM(["x"]))
+    assert times(trace.sample.images) == [0.5, 1.5]
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for n in range(3):
+        PIL.Image.new("RGB", (32, 32)).save(folder / f"{n}.png")
+    trace = run(uniform, mm.question("?", folder), ScriptedVLM(["x"]))
+    assert times(trace.sample.images) == [0.0, 1.0, 2.0]

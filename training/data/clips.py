@@ -1,0 +1,40 @@
+"""A row's clips, and their frames as a model is shown them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mm.types import Clip, Conversation
+from video.context import Showing, with_frames
+
+from .row import Row
+
+if TYPE_CHECKING:
+    from mm.tokens.builder import TokenBuilder
+
+
+def clipped(messages: Conversation, clips: list[Clip]) -> Conversation:
+    """`messages` with `clips` before what the user says first.
+
+    Raises:
+        ValueError: no user speaks.
+    """
+    at = next((i for i, m in enumerate(messages) if m.role == "user"), None)
+    if at is None:
+        raise ValueError("expected a user message for the row's clips, found none")
+    first = replace(messages[at], parts=(*clips, *messages[at].parts))
+    return (*messages[:at], first, *messages[at + 1 :])
+
+
+def shown_frames(builder: TokenBuilder, showing: Showing) -> Callable[[Row], Row]:
+    """Puts the frames in the place of a row's clips, as the strategy `uniform` does."""
+    return partial(_framed, showing=showing, tokens_of=partial(builder.visual_tokens))
+
+
+def _framed(row: Row, *, showing: Showing, tokens_of: Any) -> Row:
+    if not any(message.clips for message in row.messages):
+        return row
+    return replace(row, messages=with_frames(row.messages, showing, tokens_of))

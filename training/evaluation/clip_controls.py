@@ -1,0 +1,87 @@
+"""Controls of clips: the same times and sizes, other frames in their places."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from mm.geometry import Size
+from mm.trace import Sample
+from mm.types import Clip, Message
+from video.context import opened
+from video.decode import Video
+from vision.crop import GREY
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+Places = Callable[[int, int], int]
+"""Which frame stands at a position, of so many frames."""
+
+
+def middle_frame(position: int, count: int) -> int:
+    """The frame in the middle, wherever one looks."""
+    return count // 2
+
+
+def reversed_frames(position: int, count: int) -> int:
+    """The frames in reverse order."""
+    return count - 1 - position
+
+
+def shuffled_frames(position: int, count: int, *, seed: int = 0) -> int:
+    """The frames in random order."""
+    return random.Random(f"{seed} {count}").sample(range(count), count)[position]
+
+
+CONTROLS: Mapping[str, Places | None] = {
+    "blind": None,
+    "middle-frame": middle_frame,
+    "shuffled": shuffled_frames,
+    "reversed": reversed_frames,
+}
+"""By name; None shows grey frames."""
+
+
+def changed_clips(sample: Sample, control: str) -> Sample:
+    """`sample` with its clips under one of `CONTROLS`, opened when a strategy reads them.
+
+    Raises:
+        BadVideo: a clip cannot be opened.
+    """
+    change = partial(_changed, control=control)
+    return replace(sample, prompt=tuple(_in_message(m, change) for m in sample.prompt))
+
+
+def _in_message(message: Message, change: Callable[[Clip], Clip]) -> Message:
+    if not message.clips:
+        return message
+    parts = tuple(change(part) if isinstance(part, Clip) else part for part in message.parts)
+    return replace(message, parts=parts)
+
+
+def _changed(clip: Clip, control: str) -> Clip:
+    video, places = opened(clip), CONTROLS[control]
+    reading = partial(_grey, video.info.size) if places is None else partial(_other, video, places)
+    return Clip(clip.source, Video(video.info, f"{video.reader}, {control}", reading))
+
+
+def _grey(whole: Size, wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
+    from PIL import Image as pil
+
+    for position in wanted:
+        yield position, pil.new("RGB", size or whole, GREY)
+
+
+def _other(
+    video: Video, places: Places, wanted: Sequence[int], size: Size | None
+) -> Iterator[tuple[int, Pixels]]:
+    times = video.info.times_s
+    at = {position: places(position, len(times)) for position in wanted}
+    needed = [times[position] for position in sorted(set(at.values()))]
+    frames: dict[float, Any] = {f.time_s: f.pixels for f in video.frames_at(needed, size)}
+    for position in wanted:
+        yield position, frames[times[at[position]]]

@@ -1,0 +1,158 @@
+"""Frames of a clip as a model is shown them: images with their times in the text between.
+
+A time is written as Qwen3-VL's own processor writes it, "<1.5 seconds>", before its frame: words
+that every family reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from mm.errors import UserError
+from mm.geometry import Size
+from mm.origins import FrameOf
+from mm.types import Clip, Conversation, Image, Message, Part, Text
+
+from .decode import Video, open_video, video_of
+from .frames import BadVideo, ClipInfo, Frame
+from .sampling import by_change, by_rate, plan_frames, uniform
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+TokensOf = Callable[[Size], int]
+"""How many visual tokens an image of a size takes."""
+
+Choose = Literal["uniform", "change"]
+
+MOST_FRAMES = 768
+"""Of one clip, whatever is asked for; as many as Qwen's processors take."""
+
+
+@dataclass(frozen=True)
+class Showing:
+    """How much of a clip is shown at first.
+
+    Attributes:
+        frames: at most so many.
+        fps: so many a second, where they are fewer; None spreads `frames` over the whole length.
+        clip_tokens: at most so many visual tokens for all frames, which are made smaller, then
+            fewer; None for no bound but `side`.
+        choose: "uniform" over the length, or one from each scene ("change").
+        side: the shorter side of a frame in pixels, at most.
+    """
+
+    frames: int = 16
+    fps: float | None = None
+    clip_tokens: int | None = None
+    choose: Choose = "uniform"
+    side: int = 336
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.frames <= MOST_FRAMES:
+            raise UserError(f"frames must be from 1 to {MOST_FRAMES}, got {self.frames}")
+        for name in ("clip_tokens", "side", "fps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UserError(f"{name} must be over 0, got {value}")
+        if self.choose not in ("uniform", "change"):
+            raise UserError(f"choose must be uniform or change, got {self.choose!r}")
+
+
+def clip_of(frames: Sequence[Pixels], times_s: Sequence[float], name: str = "frames") -> Clip:
+    """A clip of PIL images, shown from `times_s` on, in seconds.
+
+    Raises:
+        BadVideo: there are none, or the times do not rise, or are not as many.
+    """
+    return Clip(name, video_of(frames, times_s, name))
+
+
+def opened(clip: Clip) -> Video:
+    """The clip, open.
+
+    Raises:
+        BadVideo: it cannot be read; one line says why.
+    """
+    return clip.video or open_video(clip.source)
+
+
+def first_frames(video: Video, showing: Showing, tokens_of: TokensOf | None) -> list[Frame]:
+    """The frames of `video` that are shown at first.
+
+    Args:
+        tokens_of: None where the model cannot tell; there is no budget then.
+
+    Raises:
+        BadVideo: a frame cannot be decoded, or the budget pays for none.
+    """
+    count, size = _plan(video.info, showing, tokens_of)
+    if showing.choose == "change":
+        times = by_change(video, count)
+    elif showing.fps:
+        times = by_rate(video.info, showing.fps, count)
+    else:
+        times = uniform(video.info, count)
+    return list(video.frames_at(times, size))
+
+
+def _plan(info: ClipInfo, showing: Showing, tokens_of: TokensOf | None) -> tuple[int, Size]:
+    size = smaller(info.size, showing.side)
+    if showing.clip_tokens is None:
+        return showing.frames, size
+    if tokens_of is None:
+        raise BadVideo("clip_tokens: this model does not tell what an image costs: give frames")
+    limited = replace(info, size=size)
+    fps = showing.fps or showing.frames / info.duration_s
+    try:
+        plan = plan_frames(limited, showing.clip_tokens, tokens_of, fps=fps)
+    except ValueError as error:
+        raise BadVideo(f"{info.source}: {error}") from error
+    return min(plan.count, showing.frames), plan.size
+
+
+def smaller(size: Size, side: int) -> Size:
+    """`size` with a shorter side of at most `side` pixels."""
+    scale = min(side / min(size), 1.0)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def shown(source: str, frames: Sequence[Frame]) -> list[Part]:
+    """The frames as a message has them, each after its time."""
+    parts: list[Part] = []
+    for frame in frames:
+        parts.append(Text(f"<{seconds(frame.time_s)} seconds>"))
+        parts.append(Image(frame.pixels, FrameOf(source, frame.time_s)))
+    return parts
+
+
+def seconds(time_s: float) -> str:
+    """A time as it is written: to a tenth, or to a hundredth where that differs by more."""
+    tenth = f"{time_s:.1f}"
+    return tenth if abs(float(tenth) - time_s) < 0.011 else f"{time_s:.2f}"
+
+
+def with_frames(
+    conversation: Conversation, showing: Showing, tokens_of: TokensOf | None
+) -> Conversation:
+    """`conversation` with each clip in it replaced by its first frames.
+
+    Raises:
+        BadVideo: a clip cannot be read.
+    """
+    return tuple(_with_frames(message, showing, tokens_of) for message in conversation)
+
+
+def _with_frames(message: Message, showing: Showing, tokens_of: TokensOf | None) -> Message:
+    if not message.clips:
+        return message
+    parts: list[Part] = []
+    for part in message.parts:
+        if isinstance(part, Clip):
+            video = opened(part)
+            parts += shown(part.source, first_frames(video, showing, tokens_of))
+        else:
+            parts.append(part)
+    return replace(message, parts=tuple(parts))

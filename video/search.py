@@ -1,0 +1,310 @@
+"""Looking again in time: strategies over clips.
+
+`uniform` shows frames spread over the whole clip and lets any strategy answer. `watch` then lets
+the model ask for more frames of a span, or for a region of a frame, before it answers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+
+from mm.errors import ModelError
+from mm.geometry import Size
+from mm.origins import FrameOf
+from mm.session import Session, Strategy
+from mm.strategies.single import direct
+from mm.strategies.verdict import Metered
+from mm.trace import Branch
+from mm.types import Clip, Image, Message, Sampling, Text, message, user
+from mm.vlm import VLM
+from vision.act import act
+from vision.action_schema import Action
+from vision.actions import terminate, zoom_in
+from vision.zoom_tool import BadCall
+
+from .context import Choose, Showing, TokensOf, opened, seconds, shown, smaller, with_frames
+from .decode import Video
+from .frames import BadVideo, Frame
+from .sampling import within
+
+SPANS = "spans"
+"""The trace's setting that lists the spans looked at again: clip, start and end in seconds."""
+
+WHERE = (
+    "Do not answer yet. Which part of the clip must be seen in more frames to answer the question? "
+    'Reply with its start and end in seconds only: {"start_s": s, "end_s": e}'
+)
+NO_SPAN = user("No span could be read from that. Now answer the question.")
+SHOWN = "These are more frames of that part. Now answer the question."
+SUMMARISE = (
+    "These frames are from {start} s to {end} s of a longer clip. Note in one or two sentences "
+    "what in them bears on this question, or nothing: {question}"
+)
+Look = Callable[[int, float, float, float | None], list[Image | str]]
+"""Frames of a clip, by its number, from one second to another, so many a second."""
+
+_NUMBER = r"(-?\d+(?:\.\d+)?)"
+_SPAN = re.compile(rf'"?start_s"?\s*:\s*"?{_NUMBER}"?\s*,\s*"?end_s"?\s*:\s*"?{_NUMBER}')
+_LEAST_S = 1e-3
+
+
+def uniform(
+    session: Session,
+    *,
+    strategy: Strategy = direct,
+    frames: int = 16,
+    fps: float | None = None,
+    clip_tokens: int | None = None,
+    choose: Choose = "uniform",
+    side: int = 336,
+) -> Branch:
+    """Show frames spread over each clip, then let `strategy` answer.
+
+    Args:
+        frames, fps, clip_tokens, choose, side: as `Showing` has them.
+        strategy: sees the frames as images; `zoom` may enlarge parts of them.
+
+    Raises:
+        UserError: a number is out of its bounds.
+        ModelError: the model failed, or a clip cannot be read.
+    """
+    _show(session, Showing(frames, fps, clip_tokens, choose, side))
+    return strategy(session)
+
+
+def watch(
+    session: Session,
+    *,
+    frames: int = 8,
+    fps: float | None = None,
+    clip_tokens: int | None = None,
+    choose: Choose = "uniform",
+    side: int = 336,
+    look_frames: int = 8,
+    look_side: int = 672,
+    max_looks: int = 4,
+    look_tokens: int | None = None,
+    window_s: float = 600.0,
+    regions: bool = True,
+) -> Branch:
+    """Show few frames of the clip, then more of the spans that the model names, until it answers.
+
+    A model that calls no tools is asked once which span it must see. A clip longer than `window_s`
+    is first gone through in windows of that length, and what each holds for the question is noted.
+
+    Args:
+        frames, fps, clip_tokens, choose, side: what is shown at first, as `Showing` has it.
+        look_frames: frames of a look, at most.
+        look_side: the shorter side of a look's frames in pixels, at most.
+        max_looks: looks, wrong ones included; then it must answer.
+        look_tokens: no more looks once their frames cost this many visual tokens.
+        window_s: seconds of a window, over 0.
+        regions: whether a part of a frame may be enlarged too.
+
+    Raises:
+        UserError: a number is out of its bounds.
+        ModelError: the model failed, or a clip cannot be read.
+    """
+    clips = session.sample.clips
+    showing = Showing(frames, fps, clip_tokens, choose, side)
+    videos = _show(session, showing)
+    if not videos:
+        return direct(session)
+    _note_windows(session, clips, videos, showing, window_s)
+    look = partial(_span, session, clips, videos, count=look_frames, side=look_side)
+    if not session.vlm.traits.calls_tools:
+        return _asked_where(session, look)
+    actions: list[Action] = [partial(look_at_span, clips=clips, look=look)]
+    actions += [zoom_in, terminate] if regions else [terminate]
+    return act(session, actions=actions, max_steps=max_looks, look_tokens=look_tokens)
+
+
+def over_clips(strategy: Strategy) -> Strategy:
+    """`strategy`, which sees frames spread over a clip where the question has one."""
+    aware = "clip_tokens" in inspect.signature(strategy).parameters
+    return strategy if aware else partial(uniform, strategy=strategy)
+
+
+def look_at_span(
+    start_s: float,
+    end_s: float,
+    fps: float | None = None,
+    clip: int = 0,
+    *,
+    clips: Sequence[Clip],
+    look: Look,
+) -> list[Image | str]:
+    """See more frames of a part of the clip, with their times.
+
+    Args:
+        start_s: where the part starts, in seconds.
+        end_s: where it ends.
+        fps: frames a second; as many as are allowed, by default.
+        clip: which clip, from 0.
+    """
+    if not 0 <= clip < len(clips):
+        raise BadCall(f'"clip" must be from 0 to {len(clips) - 1}, got {clip}.')
+    return look(clip, start_s, end_s, fps)
+
+
+def _show(session: Session, showing: Showing) -> list[Video]:
+    """Put the first frames of each clip in its place; the clips, open."""
+    clips = session.sample.clips
+    if not clips:
+        return []
+    try:
+        videos = [opened(clip) for clip in clips]
+        held = {clip.source: Clip(clip.source, v) for clip, v in zip(clips, videos, strict=True)}
+        prompt = tuple(_holding(message, held) for message in session.sample.prompt)
+        session.reword(with_frames(prompt, showing, tokens_of(session.vlm)))
+    except BadVideo as error:  # this question's alone, of many that may be asked
+        raise ModelError(str(error)) from error
+    session.note("clips", [_facts(video) for video in videos])
+    return videos
+
+
+def _holding(message: Message, held: dict[str, Clip]) -> Message:
+    parts = tuple(held[p.source] if isinstance(p, Clip) else p for p in message.parts)
+    return Message(message.role, parts, message.tokens)
+
+
+def tokens_of(vlm: VLM) -> TokensOf | None:
+    """What an image of a size costs; None where the model cannot tell."""
+    try:
+        vlm.visual_tokens((64, 64))
+    except ModelError:
+        return None
+    return vlm.visual_tokens
+
+
+def _facts(video: Video) -> dict[str, object]:
+    info = video.info
+    return {
+        "source": info.source,
+        "reader": video.reader,
+        "duration_s": round(info.duration_s, 3),
+        "frames": len(info.times_s),
+        "notes": list(info.notes),
+    }
+
+
+def _span(
+    session: Session,
+    clips: Sequence[Clip],
+    videos: Sequence[Video],
+    clip: int,
+    start_s: float,
+    end_s: float,
+    fps: float | None,
+    *,
+    count: int,
+    side: int,
+) -> list[Image | str]:
+    """Frames of a span that the model named, as parts of an observation.
+
+    Raises:
+        BadCall: it lies outside the clip, or shows nothing new.
+    """
+    video = videos[clip]
+    start_s, end_s = _inside(video, start_s, end_s)
+    wanted = count if not fps or fps <= 0 else max(math.ceil((end_s - start_s) * fps), 1)
+    times = within(video.info, start_s, end_s, min(wanted, count))
+    size = smaller(video.info.size, side)
+    found = [f for f in _decoded(video, times, size) if not _known(session, clips[clip], f, size)]
+    if not found:
+        raise BadCall("These frames were already shown above. Name another span, or answer.")
+    told = session.trace.settings.get(SPANS, [])
+    assert isinstance(told, list)
+    session.note(SPANS, [*told, {"clip": clips[clip].source, "start_s": start_s, "end_s": end_s}])
+    return [p.text if isinstance(p, Text) else p for p in shown(clips[clip].source, found)]  # type: ignore[misc]
+
+
+def _inside(video: Video, start_s: float, end_s: float) -> tuple[float, float]:
+    """The span inside the clip; its ends may be given in either order."""
+    start_s, end_s = min(start_s, end_s), max(start_s, end_s)
+    length = video.info.duration_s
+    if not (math.isfinite(start_s) and math.isfinite(end_s)) or end_s < 0 or start_s > length:
+        raise BadCall(f"The clip is {seconds(length)} s long: name a span from 0 to that.")
+    start_s, end_s = max(start_s, 0.0), min(end_s, length)
+    if end_s - start_s < _LEAST_S:  # a moment: half a second around it
+        start_s, end_s = max(start_s - 0.25, 0.0), min(end_s + 0.25, length)
+    return round(start_s, 3), min(round(end_s, 3), length)
+
+
+def _decoded(video: Video, times: Sequence[float], size: Size) -> list[Frame]:
+    try:
+        return list(video.frames_at(times, size))
+    except BadVideo as error:
+        raise BadCall(f"That part cannot be read: {error}") from error
+
+
+def _known(session: Session, clip: Clip, frame: Frame, size: Size) -> bool:
+    """Whether the frame was shown at this size, or a larger one."""
+    origin = FrameOf(clip.source, frame.time_s)
+    return any(i.origin == origin and i.size[0] >= size[0] for i in session.images)
+
+
+def _asked_where(session: Session, look: Look) -> Branch:
+    """For a model that calls no tools: it is asked for one span, shown it, and asked again."""
+    session.say(user(WHERE))
+    reply = session.generate().message
+    found = _SPAN.search("".join(p.text for p in reply.parts if isinstance(p, Text)))
+    try:
+        parts = look(0, float(found[1]), float(found[2]), None) if found else None
+    except BadCall:
+        parts = None
+    session.say(NO_SPAN if parts is None else message("user", *parts, SHOWN))
+    return direct(session)
+
+
+def _note_windows(
+    session: Session,
+    clips: Sequence[Clip],
+    videos: Sequence[Video],
+    showing: Showing,
+    window_s: float,
+) -> None:
+    """Go through long clips window by window, and tell the model what it noted of each."""
+    notes: list[str] = []
+    meter = Metered(session.vlm)
+    for clip, video in zip(clips, videos, strict=True):
+        count = math.ceil(video.info.duration_s / window_s - 1e-9)
+        edges = [n * video.info.duration_s / count for n in range(count + 1)] if count > 1 else []
+        for start, end in pairwise(edges):
+            if session.stopped:
+                return
+            notes.append(_noted(session, meter, clip, video, showing, (start, end), notes))
+    if notes:
+        told = "\n".join(notes)
+        session.note("windows", notes)
+        session.say(message("system", f"Notes on the whole clip:\n{told}"), cost=meter.cost)
+
+
+def _noted(
+    session: Session,
+    meter: Metered,
+    clip: Clip,
+    video: Video,
+    showing: Showing,
+    span: tuple[float, float],
+    before: Sequence[str],
+) -> str:
+    start, end = (seconds(edge) for edge in span)
+    times = within(video.info, *span, showing.frames)
+    frames = _decoded(video, times, smaller(video.info.size, showing.side))
+    asked = SUMMARISE.format(start=start, end=end, question=_question(session))
+    if before:
+        asked = "Notes so far:\n" + "\n".join(before[-3:]) + "\n" + asked
+    prompt = (user(*shown(clip.source, frames), asked),)
+    (reply,) = meter.generate([prompt], Sampling(max_tokens=96))
+    return f"{start} s to {end} s: {' '.join(reply.message.text.split()) or 'nothing'}"
+
+
+def _question(session: Session) -> str:
+    said = [m.text for m in session.sample.prompt if m.role == "user"]
+    return " ".join(re.sub(r"<[\d.]+ seconds>", "", said[-1]).split()) if said else ""
