@@ -15,10 +15,18 @@ from torch import Tensor, nn
 
 from mm.local.precision import fast_dtype
 
-COEFFICIENTS = (3.4445, -4.775, 2.0315)
-"""Of the quintic of Newton and Schulz (Jordan 2024), whose slope at zero is the largest."""
+POLYNOMIALS = (
+    (8.0934, -23.6204, 17.4462),
+    (3.6366, -2.7219, 0.5365),
+    (2.6613, -1.9772, 0.4526),
+)
+"""Coefficients of x, x^3 and x^5 for each step: the best three in a row for singular values from
+0.01 to 1, which end between 0.73 and 1.27 (Polar Express, arXiv 2505.16932, section 3).
 
-STEPS = 5
+`torch.optim.Muon` takes five steps of one polynomial to come as near; with these three a training
+learns as much from each sample.
+"""
+
 _EPSILON = 1e-7
 
 OUTER = ("embed", "lm_head", "merger", "projector")
@@ -66,14 +74,35 @@ class Muon(torch.optim.Muon):
 
 def orthogonalised(update: Tensor, dtype: torch.dtype) -> Tensor:
     """`update` (m, n) with its singular values brought near one, computed in `dtype`."""
-    a, b, c = COEFFICIENTS
     wide = update.mT if update.shape[0] > update.shape[1] else update
     x = wide.to(dtype)
     x = x / x.norm().clamp(min=_EPSILON)
-    for _ in range(STEPS):
+    rows, columns = x.shape
+    # products of Gram matrices are smaller, and square what rounding does: not for 16 bits
+    by_gram = columns >= 2 * rows and dtype.itemsize > 2
+    x = _by_gram(x) if by_gram else _by_itself(x)
+    return x.mT if wide is not update else x
+
+
+def _by_itself(x: Tensor) -> Tensor:
+    for a, b, c in POLYNOMIALS:
         gram = x @ x.mT  # (m, m), the smaller side
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.mT if wide is not update else x
+    return x
+
+
+def _by_gram(x: Tensor) -> Tensor:
+    """The same steps on x x^T (m, m) alone; what they come to is applied to `x` once."""
+    gram = x @ x.mT
+    whole = None
+    for step, (a, b, c) in enumerate(POLYNOMIALS, 1):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        whole = factor if whole is None else factor @ whole
+        if step < len(POLYNOMIALS):
+            gram = factor @ gram @ factor  # all are polynomials of one matrix, so they commute
+    assert whole is not None
+    return whole @ x
 
 
 class CombinedOptimizer(torch.optim.Optimizer):

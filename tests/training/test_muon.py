@@ -1,10 +1,11 @@
-"""Muon in any precision: in bfloat16 it is torch's own, in float32 the same to rounding."""
+"""Muon in any precision: with torch's polynomial it is torch's own, in float32 to rounding."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from training import muon
 from training.muon import Muon, orthogonalised
 
 
@@ -25,11 +26,12 @@ SHAPES = pytest.mark.parametrize(
 
 
 @SHAPES
-def test_in_bfloat16_it_is_torchs(shape):
+def test_in_bfloat16_with_its_polynomial_it_is_torchs(shape, monkeypatch):
     theirs = trained(
         lambda p: torch.optim.Muon(p, lr=0.01, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         shape,
     )
+    monkeypatch.setattr(muon, "POLYNOMIALS", [(3.4445, -4.775, 2.0315)] * 5)
     ours = trained(lambda p: Muon(p, lr=0.01, weight_decay=0.05, dtype=torch.bfloat16), shape)
     assert torch.equal(ours, theirs)
 
@@ -43,11 +45,32 @@ def test_in_float32_it_differs_by_rounding_alone(shape):
     torch.testing.assert_close(single, rounded, atol=5e-3, rtol=0.1)
 
 
-def test_singular_values_come_near_one():
-    update = torch.randn(16, 48, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(64, 64), (64, 176), (176, 64)], ids=["square", "wide", "tall"])
+def test_singular_values_come_near_one(shape, dtype):
+    update = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(orthogonalised(update, dtype).float())
+    assert values.median() == pytest.approx(1.0, abs=0.3)
+    assert values.max() < 1.35
+    assert (values > 0.6).float().mean() > 0.9
+
+
+@SHAPES
+def test_gram_matrices_give_the_same(shape):
+    update = torch.randn(shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = update if shape[0] <= shape[1] else update.mT
+    x = x / x.norm()
+    torch.testing.assert_close(muon._by_gram(x), muon._by_itself(x), atol=1e-9, rtol=1e-9)
+    single = x.float()
+    torch.testing.assert_close(muon._by_gram(single), muon._by_itself(single), atol=1e-4, rtol=1e-3)
+
+
+def test_rows_that_depend_on_each_other_stay_bounded():
+    """Singular values of zero stay zero; nothing blows up."""
+    update = torch.randn(16, 3, generator=torch.Generator().manual_seed(3)) @ torch.randn(3, 48)
     values = torch.linalg.svdvals(orthogonalised(update, torch.float32))
-    assert values.min() > 0.5
-    assert values.max() < 1.5
+    assert values[:3].min() > 0.6
+    assert values[3:].max() < 0.05
 
 
 def test_state_goes_on_from_torchs_own():
