@@ -154,6 +154,23 @@ def stats(
         made.plot(facts, plot)
 
 
+@data.command()
+def pairs(
+    traces: Annotated[Path, typer.Argument(help="The folder that `mm collect` wrote.")],
+    out: Annotated[Path, typer.Option(help="A .jsonl file, beside or above that folder.")],
+    kind: Annotated[
+        Literal["verdict", "trajectory"],
+        typer.Option(help="verdict: is it enough, yes or no; trajectory: right ways over wrong."),
+    ] = "verdict",
+    per_group: Annotated[int, typer.Option(min=1, help="Trajectories of a question.")] = 4,
+) -> None:
+    """Make preference pairs of graded traces, for `mm train dpo`."""
+    from training.evaluation.pairs import write_pairs
+
+    for line in write_pairs(traces, out, kind=kind, per_group=per_group).lines():
+        print(line)
+
+
 def opened(
     file: Path, format: str, ignore: str | None, absolute_paths: bool, urls: bool
 ) -> DataSet:

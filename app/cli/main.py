@@ -19,6 +19,8 @@ from mm.errors import UserError
 from vision.depth_source import DepthSource
 
 from .bench import bench
+from .bench_verifier import verifier
+from .collect import collect
 from .data import data
 from .options import (
     BUDGETS,
@@ -157,6 +159,10 @@ def demo(
             raise
         raise UserError("mm demo needs gradio: pip install 'multimodal-reasoning[demo]'") from None
     serve(choice, host=host, port=port)
+
+
+cli.command()(collect)
+bench.command()(verifier)
 
 
 @cli.command("eval")

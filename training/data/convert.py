@@ -12,7 +12,7 @@ from typing import Any
 
 from .dataset import DataSet
 from .formats import from_native, to_native
-from .formats.declaration import HARMLESS, Native, is_empty, source_of
+from .formats.declaration import CLIPS, HARMLESS, Native, is_empty, source_of
 from .native import choices_of, conversation, listed_tools
 from .readers import BadData, Record, parse_row, read_records
 
@@ -73,9 +73,12 @@ def _native(data: DataSet, record: Record, out: Path) -> Native:
     native = to_native(record.fields, data.dialect, data.ignore)
     if "tools" in native:
         native["tools"] = listed_tools(native["tools"])
-    for key in _IMAGES:
-        if key in native:
+    for key in (*_IMAGES, *CLIPS):
+        if isinstance(native.get(key), list):
             native[key] = [_written(each, data.path.parent, out) for each in native[key]]
+    for key in ("depth", *CLIPS):
+        if isinstance(native.get(key), str):
+            native[key] = _written(native[key], data.path.parent, out)
     return native
 
 

@@ -177,7 +177,10 @@ def _sft_options(plan: Plan, rows: Rows) -> Mapping[str, Any]:
 
 
 def _dpo_options(plan: Plan, rows: Rows) -> Mapping[str, Any]:
-    return {"max_length": None, "beta": 0.1 if plan.recipe.beta is None else plan.recipe.beta}
+    recipe = plan.recipe
+    beta = 0.1 if recipe.beta is None else recipe.beta
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, recipe.sft_weight]}
+    return {"max_length": None, "beta": beta, **(losses if recipe.sft_weight else {})}
 
 
 def _grpo_options(plan: Plan, rows: Rows) -> Mapping[str, Any]:

@@ -97,6 +97,12 @@ class Recipe:
         at_least=0,
         methods=("dpo", "grpo"),
     )
+    sft_weight: float = key(
+        0.0,
+        "Of the chosen side's likelihood, added to the loss: keeps it from falling.",
+        at_least=0,
+        methods=("dpo",),
+    )
     strategy: str = key("zoom", "How answers are sampled; zoom by default.", methods=ONLY_GRPO)
     rewards: str | dict | None = key(
         "accuracy",

@@ -1,0 +1,73 @@
+"""Areas, thresholds and splits of verifiers, on numbers whose answers are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.benchmarks.verifier_report import (
+    Judged,
+    accuracy,
+    auc,
+    calibration_split,
+    lines,
+    reliability_plot,
+    threshold,
+    write_threshold,
+)
+from vision.verifier import read_verifier
+
+
+def made(right: str, *, tokens: int = 10, task: str = "read") -> list[Judged]:
+    """Scores rising from 0 in tenths; "+" is right and "-" wrong."""
+    return [Judged(task, mark == "+", tokens, {"s": n / 10}) for n, mark in enumerate(right)]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "area"),
+    [([2, 3], [0, 1], 1.0), ([0], [1], 0.0), ([1], [1], 0.5), ([1, 3], [2], 0.5)],
+    ids=["apart", "turned round", "tied", "mixed"],
+)
+def test_the_area(good, bad, area: float) -> None:
+    assert auc(good, bad) == area
+
+
+def test_areas_are_taken_within_a_task_and_at_a_length() -> None:
+    easy = [Judged("easy", True, 10, {"s": 0.9}), Judged("easy", False, 40, {"s": 0.8})]
+    hard = [Judged("hard", True, 10, {"s": 0.2}), Judged("hard", False, 10, {"s": 0.1})]
+    (line,) = lines([*easy, *hard])
+    assert (line.auc, line.at_length, line.n, line.wrong) == (1.0, 1.0, 4, 2)
+    (line,) = lines(made("++"))
+    assert (line.auc, line.at_length) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("marks", "at", "share"),
+    [("--++", 0.15, 1.0), ("-+-++", 0.05, 0.8), ("++++", 0.0, 1.0)],
+    ids=["apart", "one astray", "all right"],
+)
+def test_the_threshold_sorts_most(marks: str, at: float, share: float) -> None:
+    found = made(marks)
+    assert threshold("s", found) == pytest.approx(at)
+    assert accuracy("s", found, threshold("s", found)) == pytest.approx(share)
+
+
+def test_a_threshold_is_kept_with_the_verifier(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    write_threshold(tmp_path, "score", 0.25)
+    assert json.loads((tmp_path / "verifier.json").read_text()) == {
+        "kind": "score",
+        "threshold": 0.25,
+    }
+    assert read_verifier(tmp_path).threshold == 0.25
+
+
+def test_halves_share_nothing_and_a_plot_is_drawn(tmp_path: Path) -> None:
+    found = made("-+" * 4)
+    one, other = calibration_split(found)
+    assert len(one) == len(other) == 4
+    assert not {id(each) for each in one} & {id(each) for each in other}
+    reliability_plot("s", found, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").stat().st_size > 1000

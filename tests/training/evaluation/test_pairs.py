@@ -1,0 +1,152 @@
+"""Traces collected, graded and gone on with; pairs made of them, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from images import noise
+from tiny_vlm import vlm as tiny_model
+
+import mm
+from mm.errors import UserError
+from mm.scripted import ScriptedVLM
+from mm.trace_store import load_traces
+from mm.types import Sampling
+from training.data import read_data
+from training.evaluation.collect import RIGHT, collect, open_folder
+from training.evaluation.pairs import write_pairs
+from training.evaluation.tasks import BadTarget, Item, Suite
+from training.trainers.row_builders import ROW_BUILDERS
+from vision.scaling import SPENT
+from vision.verifier import ENOUGH
+from vision.zoom import zoom
+
+CALL = (
+    '<tool_call>{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 400, 400]}}'
+    "</tool_call>"
+)
+WARM = Sampling(temperature=1.0)
+
+
+def suite(count: int = 1) -> Suite:
+    items = [
+        Item(mm.question("What letter?", noise(n), id=f"q{n}", target="K")) for n in range(count)
+    ]
+    return Suite("read", lambda: items, count)
+
+
+def collected(folder: Path, replies: list[str], samples: int, strategy=zoom, count: int = 1):
+    vlm = ScriptedVLM(replies)
+    done = open_folder(folder, {"model": "scripted"})
+    return collect(
+        [suite(count)], strategy, vlm, folder, samples=samples, done=done, sampling=WARM, threads=1
+    )
+
+
+def test_each_draw_is_graded_and_has_a_seed_of_its_own(tmp_path: Path) -> None:
+    said = collected(tmp_path, [CALL, "K", "Q", CALL, "K"], 3)
+    assert (said.traces, said.right, said.failed) == (3, 2, 0)
+    traces = load_traces(tmp_path)
+    assert [t.best.steps[-1].scores[RIGHT] for t in traces] == [1.0, 0.0, 1.0]
+    seeds = {t.settings["sampling"]["seed"] for t in traces}  # type: ignore[index]
+    assert len(seeds) == 3
+
+
+def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:
+    collected(tmp_path, ["K", "Q"], 2)
+    file = tmp_path / "traces.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[0] + lines[1][:-20])  # killed while it wrote
+    said = collected(tmp_path, ["Q", "K"], 3)
+    assert (said.traces, said.right) == (2, 1)
+    assert [t.settings["draw"] for t in load_traces(tmp_path)] == ["q0 0", "q0 1", "q0 2"]
+
+
+def test_other_traces_are_not_mixed_in(tmp_path: Path) -> None:
+    open_folder(tmp_path, {"model": "a"})
+    with pytest.raises(BadTarget, match="differ in model: give another --out"):
+        open_folder(tmp_path, {"model": "b"})
+    mm.save_traces([], tmp_path / "other")
+    with pytest.raises(BadTarget, match="holds traces of `mm ask`"):
+        open_folder(tmp_path / "other", {"model": "b"})
+
+
+def test_a_failure_is_counted_and_tried_again(tmp_path: Path) -> None:
+    assert collected(tmp_path, ["K"], 2).failed == 1
+    assert collected(tmp_path, ["Q"], 2).traces == 1
+
+
+def test_verdicts_are_asked_of_right_and_wrong_branches_alike(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", [CALL, "K", "Q", "K"], 3)
+    counts = write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+    assert (counts.pairs, counts.mixed, counts.all_right, counts.all_wrong) == (2, 1, 0, 0)
+    good, bad = (json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines())
+    assert good["prompt"][-1]["content"] == [{"type": "text", "text": ENOUGH}]
+    assert [good[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["yes", "no"]
+    assert [bad[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["no", "yes"]
+
+
+def test_ways_part_where_they_differ(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", [CALL, "K", CALL, "Q"], 2)
+    out = tmp_path / "pairs.jsonl"
+    assert write_pairs(tmp_path / "traces", out, kind="trajectory").pairs == 1
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert [m["role"] for m in row["prompt"]] == ["user", "assistant", "tool"]
+    assert len(row["images"]) == 2  # the question's, and the crop that both saw
+    assert [row[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["K", "Q"]
+
+
+def test_ways_that_part_early_keep_their_own_images(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", [CALL, "K", "Q"], 2)
+    out = tmp_path / "pairs.jsonl"
+    write_pairs(tmp_path / "traces", out, kind="trajectory")
+    builder = tiny_model("qwen3_vl").builder
+    (row,) = read_data(out).shown_to(builder)
+    assert [len(m.images) for m in row.chosen] == [0, 1, 0]
+    sides = ROW_BUILDERS["dpo"](builder)(row)
+    assert [len(side.images) for side in sides] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("replies", "left"),
+    [
+        pytest.param(["K", "K"], "1 all right", id="all right"),
+        pytest.param(["Q", "X"], "1 all wrong", id="all wrong"),
+    ],
+)
+def test_groups_without_a_difference_make_no_pair(tmp_path: Path, replies, left: str) -> None:
+    collected(tmp_path / "traces", replies, 2)
+    with pytest.raises(UserError, match=f"no pair: .*{left}"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+
+
+def test_a_spent_budget_teaches_nothing(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", ["K", "Q"], 2)
+    traces = load_traces(tmp_path / "traces")
+    traces[1].score(traces[1].chosen or 0, SPENT, 1.0)
+    mm.save_traces(traces, tmp_path / "traces")
+    with pytest.raises(UserError, match="1 traces left out"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+
+
+def test_rows_must_be_able_to_name_the_images(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", ["K", "Q"], 2)
+    with pytest.raises(UserError, match="put it beside or above"):
+        write_pairs(tmp_path / "traces", tmp_path / "elsewhere" / "pairs.jsonl")
+
+
+def test_lengths_are_matched(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", ["It is K", "K", "Q", "It is Q, so"], 4)
+    write_pairs(tmp_path / "traces", tmp_path / "p.jsonl", kind="trajectory", per_group=2)
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    said = [[row[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] for row in rows]
+    assert said == [["K", "Q"], ["It is K", "It is Q, so"]]
+
+
+def test_options_of_a_strategy_are_kept(tmp_path: Path) -> None:
+    said = collected(tmp_path, [CALL, "K"], 1, strategy=partial(zoom, max_looks=1))
+    assert replace(said, failed=0).right == 1

@@ -1,0 +1,181 @@
+"""How well verifiers tell right answers from wrong ones, on traces of `mm collect`.
+
+    mm bench verifier TRACES --model tiny --verifier FOLDER --plot reliability.png --write
+
+Traces must be of other questions than the verifier was trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mm.errors import UserError
+from mm.session import Verifier
+from mm.strategies import length, likelihood
+from mm.strategies.verdict import for_model
+from mm.trace import Branch
+from mm.trace_store import load_traces
+from mm.vlm import VLM
+from training.evaluation.collect import RIGHT
+from training.evaluation.pairs import is_right
+from vision.verifier import FACTS, Kind, asked, logratio, score
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A branch's score by each verifier that could tell."""
+
+    task: str
+    right: bool
+    tokens: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One verifier: areas under its ROC curve, averaged over tasks.
+
+    Attributes:
+        auc: right against wrong answers, within a task.
+        at_length: the same among branches of about equal length.
+        n, wrong: branches that it scored, and how many of them are wrong.
+    """
+
+    verifier: str
+    auc: float | None
+    at_length: float | None
+    n: int
+    wrong: int
+
+
+def judged(
+    folder: Path, vlm: VLM, *, trained: bool, tell: Callable[[int], None] = lambda _: None
+) -> list[Judged]:
+    """The graded traces in `folder`, scored by `asked`, `likelihood`, `length` and, if there is
+    one, the trained verifier.
+
+    Raises:
+        BadTrace: the folder cannot be read.
+        UserError: no trace in it is graded.
+        ModelError: the model failed.
+    """
+    verifiers: dict[str, Verifier] = {"asked": asked, "likelihood": likelihood, "length": length}
+    if trained:
+        verifiers |= {"score": score, "logratio": logratio}
+    found = []
+    for number, trace in enumerate(load_traces(folder), 1):
+        branch = trace.best
+        if branch.steps and RIGHT in branch.steps[-1].scores:
+            found.append(_judged(branch, verifiers, vlm))
+        tell(number)
+    if not found:
+        raise UserError(f"{folder} holds no graded trace: `mm collect` writes some")
+    return found
+
+
+def _judged(branch: Branch, verifiers: Mapping[str, Verifier], vlm: VLM) -> Judged:
+    scores = {name: for_model(verifier, vlm)(branch) for name, verifier in verifiers.items()}
+    tokens = sum(step.cost.generated_tokens for step in branch.steps)
+    task = str(branch.sample.tags.get("task", ""))
+    known = {name: value for name, value in scores.items() if value is not None}
+    return Judged(task, is_right(branch), tokens, known)
+
+
+def lines(found: Sequence[Judged]) -> list[Line]:
+    """A line for each verifier."""
+    return [_line(name, found) for name in found[0].scores]
+
+
+def _line(name: str, found: Sequence[Judged]) -> Line:
+    of = [each for each in found if name in each.scores]
+    tasks: dict[str, list[Judged]] = defaultdict(list)
+    alike: dict[str, list[Judged]] = defaultdict(list)
+    for each in of:
+        tasks[each.task].append(each)
+        alike[f"{each.task} {each.tokens // 8}"].append(each)
+    wrong = sum(not each.right for each in of)
+    return Line(name, _mean_auc(name, tasks), _mean_auc(name, alike), len(of), wrong)
+
+
+def _mean_auc(name: str, groups: Mapping[str, Sequence[Judged]]) -> float | None:
+    """Of all groups that have right and wrong ones, weighted by their pairs."""
+    total = pairs = 0.0
+    for group in groups.values():
+        good = [each.scores[name] for each in group if each.right]
+        bad = [each.scores[name] for each in group if not each.right]
+        if good and bad:
+            total += auc(good, bad) * len(good) * len(bad)
+            pairs += len(good) * len(bad)
+    return total / pairs if pairs else None
+
+
+def auc(good: Sequence[float], bad: Sequence[float]) -> float:
+    """How often one of `good` is larger than one of `bad`; ties count half."""
+    wins = sum((g > b) + 0.5 * (g == b) for g in good for b in bad)
+    return wins / (len(good) * len(bad))
+
+
+def threshold(name: str, found: Sequence[Judged]) -> float:
+    """The score from which on most answers are sorted rightly; the middle of its gap."""
+    scored = sorted((each.scores[name], each.right) for each in found if name in each.scores)
+    wrong_above = sum(not right for _, right in scored)
+    errors, best, at = wrong_above, wrong_above, scored[0][0]
+    for (value, right), (after, _) in zip(scored, [*scored[1:], scored[-1]], strict=True):
+        errors += 1 if right else -1
+        if errors < best and after > value:
+            best, at = errors, (value + after) / 2
+    return at
+
+
+def write_threshold(folder: Path, kind: Kind, at: float) -> None:
+    """Keep how the verifier in `folder` is to be used beside its adapter."""
+    (folder / FACTS).write_text(json.dumps({"kind": kind, "threshold": round(at, 6)}) + "\n")
+
+
+def calibration_split(found: Sequence[Judged], seed: int = 0) -> tuple[list[Judged], list[Judged]]:
+    """Two halves by chance: one to choose the threshold on, the other to report."""
+    order = list(found)
+    random.Random(seed).shuffle(order)
+    return order[: len(order) // 2], order[len(order) // 2 :]
+
+
+def accuracy(name: str, found: Sequence[Judged], at: float) -> float:
+    """How many of the answers are sorted rightly by "from `at` on it is right"."""
+    of = [each for each in found if name in each.scores]
+    return sum((each.scores[name] >= at) == each.right for each in of) / max(len(of), 1)
+
+
+def reliability_plot(name: str, found: Sequence[Judged], path: Path) -> None:
+    """How many answers are right among those of about one score, as PNG or SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bins: dict[int, list[bool]] = defaultdict(list)
+    for each in found:
+        if name in each.scores:
+            bins[min(int(each.scores[name] * BINS), BINS - 1)].append(each.right)
+    at = sorted(bins)
+    figure, axes = pyplot.subplots(figsize=(5, 5))
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="as it should be")
+    shares = [sum(bins[b]) / len(bins[b]) for b in at]
+    axes.plot([(b + 0.5) / BINS for b in at], shares, marker="o", label=name)
+    for b, share in zip(at, shares, strict=True):
+        axes.annotate(f"{len(bins[b])}", ((b + 0.5) / BINS, share), fontsize=8)
+    axes.set(xlabel="score", ylabel="share of right answers", xlim=(0, 1), ylim=(0, 1))
+    axes.legend()
+    figure.savefig(path, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def as_json(found: Sequence[Judged]) -> dict[str, object]:
+    """The report for programs."""
+    return {"verifiers": [asdict(line) for line in lines(found)]}

@@ -1,0 +1,154 @@
+"""Collects sampled traces of a strategy, each graded, in a folder that goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mm.errors import quote
+from mm.parallel import in_order
+from mm.samples import instructed
+from mm.session import Strategy, run
+from mm.strategies.single import insist
+from mm.trace import Trace
+from mm.trace_store import FILE, append_trace
+from mm.types import Sampling
+from mm.vlm import VLM, Cancelled
+from video.search import over_clips
+
+from .grade import grade
+from .tasks import BadTarget, Item, Suite
+
+FACTS = "collected.json"
+"""The file, beside the traces, that says what they were sampled from."""
+
+RIGHT = "right"
+"""The score of a trace's chosen step: 1 where its answer is right, else 0."""
+
+JUDGE = 2
+"""The version of `mm.answers.judge`: labels of different ones do not mix."""
+
+_DRAW = 1_000_003  # between the seeds of one question's draws
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One sample of an item, by its number from 0."""
+
+    item: Item
+    number: int
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others in its folder."""
+        return f"{self.item.sample.id} {self.number}"
+
+
+@dataclass(frozen=True)
+class Collected:
+    """How many traces were written, how many of them are right, and how many answers failed."""
+
+    traces: int
+    right: int
+    failed: int
+
+
+def open_folder(folder: Path, facts: Mapping[str, Any]) -> set[str]:
+    """The draws that `folder` holds already; it is made where there is none.
+
+    Raises:
+        BadTarget: it holds traces of something else.
+    """
+    facts = json.loads(json.dumps({**facts, "judge": JUDGE}))
+    known = folder / FACTS
+    if known.is_file():
+        before = json.loads(known.read_text())
+        other = sorted(k for k in {*facts, *before} if facts.get(k) != before.get(k))
+        if other:
+            raise BadTarget(
+                f"{quote(str(folder))} holds traces that differ in {', '.join(other)}: "
+                "give another --out"
+            )
+    elif (folder / FILE).exists():
+        raise BadTarget(f"{quote(str(folder))} holds traces of `mm ask`: give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    known.write_text(json.dumps(facts, indent=1) + "\n")
+    return set(_keys(folder / FILE))
+
+
+def _keys(file: Path) -> Iterator[str]:
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):  # else its writer was stopped, and it is sampled again
+                yield str(json.loads(line)["settings"].get("draw"))
+
+
+def collect(
+    suites: Iterable[Suite],
+    strategy: Strategy,
+    vlm: VLM,
+    folder: Path,
+    *,
+    samples: int,
+    done: set[str],
+    sampling: Sampling,
+    system: str | None = None,
+    threads: int = 8,
+    tell: Callable[[Collected], None] = lambda _: None,
+) -> Collected:
+    """Sample each item `samples` times, but for those `done`, and add the traces to `folder`.
+
+    A trace whose model failed is not written, and is tried again by the next run.
+
+    Raises:
+        BadTrace: a trace cannot be written.
+    """
+    so_far = Collected(0, 0, 0)
+    answer = partial(_answer, strategy, vlm, sampling, system)
+    draws = (
+        Draw(item, number)
+        for suite in suites
+        for item in suite.items()
+        for number in range(samples)
+    )
+    left = (draw for draw in draws if draw.key not in done)
+    with closing(in_order(answer, left, threads)) as answers:
+        for trace, right in answers:
+            if trace.error is None:
+                append_trace(trace, folder)
+            so_far = Collected(
+                so_far.traces + (trace.error is None),
+                so_far.right + right,
+                so_far.failed + (trace.error is not None),
+            )
+            tell(so_far)
+    return so_far
+
+
+def _answer(
+    strategy: Strategy,
+    vlm: VLM,
+    sampling: Sampling,
+    system: str | None,
+    draw: Draw,
+    cancelled: Cancelled,
+) -> tuple[Trace, bool]:
+    seed = sampling.seed + _DRAW * (draw.number + 1)
+    item = replace(draw.item, sample=instructed(draw.item.sample, system))
+    strategy = over_clips(strategy) if item.sample.clips else strategy
+    strategy = insist(strategy) if item.sample.choices else strategy
+    trace = run(strategy, item.sample, vlm, sampling=replace(sampling, seed=seed), cancel=cancelled)
+    trace.settings = {**trace.settings, "draw": draw.key}
+    right = trace.error is None and grade(trace.best, item, vlm) is True
+    if trace.error is None and trace.chosen is not None:
+        trace.score(trace.chosen, RIGHT, float(right))
+    elif trace.error is None:
+        trace.error = "the strategy chose no step"
+    return trace, right

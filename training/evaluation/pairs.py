@@ -1,0 +1,204 @@
+"""Preference pairs from graded traces: what a verifier learns from (VTS-V, arXiv 2506.07235).
+
+Two kinds. "verdict": the question whether what was seen is enough, "yes" over "no" where the
+answer came out right and "no" over "yes" where it did not: what the verifier `score` reads.
+"trajectory": a right way to an answer over a wrong one to the same question, from where the two
+part: what `logratio` reads, and the paper's own (section 3.4), with wrong ways that really
+happened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mm.errors import UserError, quote
+from mm.markup import render_parts
+from mm.trace import Branch, Trace
+from mm.trace_store import load_traces
+from mm.types import Image, Message, ToolSpec, assistant
+from vision.scaling import SPENT
+from vision.verifier import NO, YES, verdict_prompt
+
+from .collect import RIGHT
+
+Kind = Literal["verdict", "trajectory"]
+
+
+@dataclass
+class Counts:
+    """What became of the groups, one a question, and how long both sides are, in tokens."""
+
+    pairs: int = 0
+    mixed: int = 0
+    all_right: int = 0
+    all_wrong: int = 0
+    left_out: int = 0
+    chosen: list[int] = field(default_factory=list)
+    rejected: list[int] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        groups = f"{self.mixed} mixed, {self.all_right} all right, {self.all_wrong} all wrong"
+        out = f"{self.left_out} traces left out (budget spent, no grade, or images inside a reply)"
+        return [
+            f"{self.pairs:,} pairs from questions: {groups}",
+            out,
+            f"tokens written, mean: chosen {_mean(self.chosen)}, rejected {_mean(self.rejected)}",
+        ]
+
+
+def write_pairs(traces: Path, out: Path, *, kind: Kind = "verdict", per_group: int = 4) -> Counts:
+    """Write the pairs of the `traces` in a folder to `out`, rows of `mm train dpo`.
+
+    Raises:
+        BadTrace: the folder cannot be read.
+        UserError: no pair can be made, or `out` lies where it cannot name the images.
+    """
+    images = os.path.relpath(traces / "images", out.parent)
+    if images.startswith(".."):
+        raise UserError(
+            f"--out {quote(str(out))}: put it beside or above {quote(str(traces))}, whose images "
+            "its rows name"
+        )
+    counts, rows = Counts(), []
+    for group in _groups(load_traces(traces), counts):
+        _count_group(group, counts)
+        made = _verdicts(group, counts) if kind == "verdict" else _ways(group, counts, per_group)
+        rows += [_row(*each, images) for each in made]
+    if not rows:
+        raise UserError("no pair: " + "; ".join(counts.lines()))
+    counts.pairs = len(rows)
+    part = out.with_name(out.name + ".part")
+    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    os.replace(part, out)
+    return counts
+
+
+Pair = tuple[str, Sequence[Message], Sequence[Message], Sequence[Message]]
+"""A name, what both sides share, the chosen side, the rejected one."""
+
+
+def _groups(traces: Iterable[Trace], counts: Counts) -> list[list[Branch]]:
+    groups: dict[str, list[Branch]] = defaultdict(list)
+    for trace in traces:
+        branch = trace.best
+        known = branch.steps and RIGHT in branch.steps[-1].scores
+        spent = any(SPENT in step.scores for step in branch.steps)
+        inside = any(m.images for m in branch.messages if m.role == "assistant")
+        if not known or spent or inside:
+            counts.left_out += 1
+        else:
+            groups[trace.sample.id].append(branch)
+    return list(groups.values())
+
+
+def _count_group(group: Sequence[Branch], counts: Counts) -> None:
+    right = sum(map(is_right, group))
+    counts.mixed += 0 < right < len(group)
+    counts.all_right += right == len(group)
+    counts.all_wrong += right == 0
+
+
+def is_right(branch: Branch) -> bool:
+    """Whether the branch's answer was graded as right."""
+    return branch.steps[-1].scores.get(RIGHT) == 1.0
+
+
+def _verdicts(group: Sequence[Branch], counts: Counts) -> Iterator[Pair]:
+    """A verdict on each whole branch; as many on right ones as on wrong ones, of groups that have
+    both, so that the question alone tells nothing."""
+    right = [branch for branch in group if is_right(branch)]
+    wrong = [branch for branch in group if not is_right(branch)]
+    for number, (good, bad) in enumerate(_matched(right, wrong, min(len(right), len(wrong)))):
+        for branch, word, other in ((good, YES, NO), (bad, NO, YES)):
+            name = f"{branch.sample.id}-{number}-{word}"
+            yield name, verdict_prompt(branch), [assistant(word)], [assistant(other)]
+        counts.chosen.append(_length(good))
+        counts.rejected.append(_length(bad))
+
+
+def _ways(group: Sequence[Branch], counts: Counts, per_group: int) -> Iterator[Pair]:
+    """Right ways over wrong ones, from the step at which they part."""
+    right = [branch for branch in group if is_right(branch)]
+    wrong = [branch for branch in group if not is_right(branch)]
+    for number, (good, bad) in enumerate(_matched(right, wrong, per_group)):
+        shared = 0
+        for a, b in zip(good.messages, bad.messages, strict=False):
+            if a != b:
+                break
+            shared += 1
+        chosen, rejected = good.messages[shared:], bad.messages[shared:]
+        if chosen and rejected:
+            counts.chosen.append(_length(good))
+            counts.rejected.append(_length(bad))
+            yield f"{good.sample.id}-{number}", good.messages[:shared], chosen, rejected
+
+
+def _matched(
+    right: Sequence[Branch], wrong: Sequence[Branch], most: int
+) -> list[tuple[Branch, Branch]]:
+    """Pairs of a right and a wrong branch, the most alike in length first, each used once."""
+    apart = sorted(
+        (abs(_length(good) - _length(bad)), i, j)
+        for i, good in enumerate(right)
+        for j, bad in enumerate(wrong)
+    )
+    found: list[tuple[Branch, Branch]] = []
+    used: set[tuple[bool, int]] = set()
+    for _, i, j in apart:
+        if len(found) < most and not {(True, i), (False, j)} & used:
+            used |= {(True, i), (False, j)}
+            found.append((right[i], wrong[j]))
+    return found
+
+
+def _length(branch: Branch) -> int:
+    return sum(len(step.message.tokens or ()) for step in branch.steps if step.sampled)
+
+
+def _row(
+    name: str,
+    shared: Sequence[Message],
+    chosen: Sequence[Message],
+    rejected: Sequence[Message],
+    images: str,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": name}
+    tools = [part.json for m in shared for part in m.parts if isinstance(part, ToolSpec)]
+    if tools:
+        row["tools"] = tools
+    for key, column, said in (
+        ("prompt", "images", shared),
+        ("chosen", "chosen_images", chosen),
+        ("rejected", "rejected_images", rejected),
+    ):
+        messages = [_native(message) for message in said if not _offers(message)]
+        row[key] = messages
+        shown = [image.id for message in said for image in message.images]
+        if shown:
+            row[column] = [f"{images}/{id}.png" for id in shown]
+    return row
+
+
+def _offers(message: Message) -> bool:
+    return bool(message.parts) and all(isinstance(part, ToolSpec) for part in message.parts)
+
+
+def _native(message: Message) -> dict[str, Any]:
+    content = []
+    for part in message.parts:
+        if isinstance(part, Image):
+            content.append({"type": "image"})
+        else:
+            content.append({"type": "text", "text": render_parts([part])})
+    return {"role": message.role, "content": content}
+
+
+def _mean(lengths: Sequence[int]) -> str:
+    return f"{sum(lengths) / len(lengths):.1f}" if lengths else "none"
