@@ -42,7 +42,11 @@ Observer = Callable[[Event], None]
 
 
 class Session:
-    """One path through a trace, and the model to extend it with."""
+    """One path through a trace, and the model to extend it with.
+
+    `shared` is a place for what the paths of one trace hold in common and no record keeps, such as
+    an open clip.
+    """
 
     def __init__(
         self,
@@ -54,11 +58,13 @@ class Session:
         cancel: Cancelled | None = None,
         leaf: int | None = None,
         seeds: Iterator[int] | None = None,
+        shared: dict[str, Any] | None = None,
     ) -> None:
         self.trace = trace
         self.vlm = vlm
         self.sampling = sampling
         self.cancel = cancel
+        self.shared = {} if shared is None else shared
         self._observer = observer
         self._leaf = leaf
         self._seeds = seeds or count(sampling.seed + 1)
@@ -181,6 +187,7 @@ class Session:
             cancel=self.cancel,
             leaf=leaf,
             seeds=self._seeds,
+            shared=self.shared,
         )
 
     def score(

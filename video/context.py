@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mm.errors import UserError
 from mm.geometry import Size
@@ -17,7 +17,7 @@ from mm.types import Clip, Conversation, Image, Message, Part, Text
 
 from .decode import Video, open_video, video_of
 from .frames import BadVideo, ClipInfo, Frame
-from .sampling import by_change, by_rate, plan_frames, uniform
+from .sampling import by_change, by_question, by_rate, plan_frames, uniform
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 TokensOf = Callable[[Size], int]
 """How many visual tokens an image of a size takes."""
 
-Choose = Literal["uniform", "change"]
+Choose = Literal["uniform", "change", "question"]
 
 MOST_FRAMES = 768
 """Of one clip, whatever is asked for; as many as Qwen's processors take."""
@@ -40,8 +40,10 @@ class Showing:
         fps: so many a second, where they are fewer; None spreads `frames` over the whole length.
         clip_tokens: at most so many visual tokens for all frames, which are made smaller, then
             fewer; None for no bound but `side`.
-        choose: "uniform" over the length, or one from each scene ("change").
+        choose: "uniform" over the length, one from each scene ("change"), or those that fit the
+            "question" best, spread.
         side: the shorter side of a frame in pixels, at most.
+        siglip: for "question": a SigLIP checkpoint, a folder or a hub id.
     """
 
     frames: int = 16
@@ -49,6 +51,7 @@ class Showing:
     clip_tokens: int | None = None
     choose: Choose = "uniform"
     side: int = 336
+    siglip: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.frames <= MOST_FRAMES:
@@ -57,8 +60,11 @@ class Showing:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UserError(f"{name} must be over 0, got {value}")
-        if self.choose not in ("uniform", "change"):
-            raise UserError(f"choose must be uniform or change, got {self.choose!r}")
+        if self.choose not in get_args(Choose):
+            known = ", ".join(get_args(Choose))
+            raise UserError(f"choose must be one of {known}, got {self.choose!r}")
+        if (self.choose == "question") != bool(self.siglip):
+            raise UserError("choose=question and siglip, a SigLIP checkpoint, go together")
 
 
 def clip_of(frames: Sequence[Pixels], times_s: Sequence[float], name: str = "frames") -> Clip:
@@ -79,10 +85,13 @@ def opened(clip: Clip) -> Video:
     return clip.video or open_video(clip.source)
 
 
-def first_frames(video: Video, showing: Showing, tokens_of: TokensOf | None) -> list[Frame]:
+def first_frames(
+    video: Video, showing: Showing, tokens_of: TokensOf | None, question: str = ""
+) -> list[Frame]:
     """The frames of `video` that are shown at first.
 
     Args:
+        question: what is asked, for frames that are chosen by it.
         tokens_of: None where the model cannot tell; there is no budget then.
 
     Raises:
@@ -91,6 +100,10 @@ def first_frames(video: Video, showing: Showing, tokens_of: TokensOf | None) -> 
     count, size = _plan(video.info, showing, tokens_of)
     if showing.choose == "change":
         times = by_change(video, count)
+    elif showing.siglip:
+        from .siglip import load_siglip
+
+        times = by_question(video, question, count, load_siglip(showing.siglip).score)
     elif showing.fps:
         times = by_rate(video.info, showing.fps, count)
     else:
@@ -152,7 +165,7 @@ def _with_frames(message: Message, showing: Showing, tokens_of: TokensOf | None)
     for part in message.parts:
         if isinstance(part, Clip):
             video = opened(part)
-            parts += shown(part.source, first_frames(video, showing, tokens_of))
+            parts += shown(part.source, first_frames(video, showing, tokens_of, message.text))
         else:
             parts.append(part)
     return replace(message, parts=tuple(parts))

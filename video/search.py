@@ -19,7 +19,7 @@ from mm.origins import FrameOf
 from mm.session import Session, Strategy
 from mm.strategies.single import direct
 from mm.strategies.verdict import Metered
-from mm.trace import Branch
+from mm.trace import Branch, Sample
 from mm.types import Clip, Image, Message, Sampling, Text, message, user
 from mm.vlm import VLM
 from vision.act import act
@@ -48,9 +48,13 @@ SUMMARISE = (
 Look = Callable[[int, float, float, float | None], list[Image | str]]
 """Frames of a clip, by its number, from one second to another, so many a second."""
 
+ChooseSpan = Callable[[Sample, tuple[float, float], float], tuple[float, float]]
+"""The span really shown for the one asked for, in seconds, of a clip so many seconds long."""
+
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 _SPAN = re.compile(rf'"?start_s"?\s*:\s*"?{_NUMBER}"?\s*,\s*"?end_s"?\s*:\s*"?{_NUMBER}')
 _LEAST_S = 1e-3
+_OPEN = "open clips"
 
 
 def uniform(
@@ -62,18 +66,19 @@ def uniform(
     clip_tokens: int | None = None,
     choose: Choose = "uniform",
     side: int = 336,
+    siglip: str | None = None,
 ) -> Branch:
     """Show frames spread over each clip, then let `strategy` answer.
 
     Args:
-        frames, fps, clip_tokens, choose, side: as `Showing` has them.
+        frames, fps, clip_tokens, choose, side, siglip: as `Showing` has them.
         strategy: sees the frames as images; `zoom` may enlarge parts of them.
 
     Raises:
         UserError: a number is out of its bounds.
         ModelError: the model failed, or a clip cannot be read.
     """
-    _show(session, Showing(frames, fps, clip_tokens, choose, side))
+    _show(session, Showing(frames, fps, clip_tokens, choose, side, siglip))
     return strategy(session)
 
 
@@ -85,12 +90,14 @@ def watch(
     clip_tokens: int | None = None,
     choose: Choose = "uniform",
     side: int = 336,
+    siglip: str | None = None,
     look_frames: int = 8,
     look_side: int = 672,
     max_looks: int = 4,
     look_tokens: int | None = None,
     window_s: float = 600.0,
     regions: bool = True,
+    choose_span: ChooseSpan | None = None,
 ) -> Branch:
     """Show few frames of the clip, then more of the spans that the model names, until it answers.
 
@@ -98,25 +105,27 @@ def watch(
     is first gone through in windows of that length, and what each holds for the question is noted.
 
     Args:
-        frames, fps, clip_tokens, choose, side: what is shown at first, as `Showing` has it.
+        frames, fps, clip_tokens, choose, side, siglip: what is shown at first, as `Showing` has it.
         look_frames: frames of a look, at most.
         look_side: the shorter side of a look's frames in pixels, at most.
         max_looks: looks, wrong ones included; then it must answer.
         look_tokens: no more looks once their frames cost this many visual tokens.
         window_s: seconds of a window, over 0.
         regions: whether a part of a frame may be enlarged too.
+        choose_span: replaces each span asked for, for controls.
 
     Raises:
         UserError: a number is out of its bounds.
         ModelError: the model failed, or a clip cannot be read.
     """
-    clips = session.sample.clips
-    showing = Showing(frames, fps, clip_tokens, choose, side)
-    videos = _show(session, showing)
+    showing = Showing(frames, fps, clip_tokens, choose, side, siglip)
+    clips, videos = _show(session, showing)
     if not videos:
         return direct(session)
     _note_windows(session, clips, videos, showing, window_s)
-    look = partial(_span, session, clips, videos, count=look_frames, side=look_side)
+    look = partial(
+        _span, session, clips, videos, count=look_frames, side=look_side, choose=choose_span
+    )
     if not session.vlm.traits.calls_tools:
         return _asked_where(session, look)
     actions: list[Action] = [partial(look_at_span, clips=clips, look=look)]
@@ -152,11 +161,11 @@ def look_at_span(
     return look(clip, start_s, end_s, fps)
 
 
-def _show(session: Session, showing: Showing) -> list[Video]:
-    """Put the first frames of each clip in its place; the clips, open."""
+def _show(session: Session, showing: Showing) -> tuple[Sequence[Clip], Sequence[Video]]:
+    """Put the first frames of each clip in its place, once a trace; the clips, and they open."""
     clips = session.sample.clips
-    if not clips:
-        return []
+    if not clips:  # none, or another draw of the same question has put the frames in
+        return session.shared.get(_OPEN, ((), ()))
     try:
         videos = [opened(clip) for clip in clips]
         held = {clip.source: Clip(clip.source, v) for clip, v in zip(clips, videos, strict=True)}
@@ -165,7 +174,8 @@ def _show(session: Session, showing: Showing) -> list[Video]:
     except BadVideo as error:  # this question's alone, of many that may be asked
         raise ModelError(str(error)) from error
     session.note("clips", [_facts(video) for video in videos])
-    return videos
+    session.shared[_OPEN] = clips, videos
+    return clips, videos
 
 
 def _holding(message: Message, held: dict[str, Clip]) -> Message:
@@ -204,6 +214,7 @@ def _span(
     *,
     count: int,
     side: int,
+    choose: ChooseSpan | None,
 ) -> list[Image | str]:
     """Frames of a span that the model named, as parts of an observation.
 
@@ -212,6 +223,8 @@ def _span(
     """
     video = videos[clip]
     start_s, end_s = _inside(video, start_s, end_s)
+    if choose:
+        start_s, end_s = choose(session.sample, (start_s, end_s), video.info.duration_s)
     wanted = count if not fps or fps <= 0 else max(math.ceil((end_s - start_s) * fps), 1)
     times = within(video.info, start_s, end_s, min(wanted, count))
     size = smaller(video.info.size, side)

@@ -19,6 +19,7 @@ from mm.errors import UserError
 from mm.origins import FrameOf
 from mm.scripted import ScriptedVLM
 from mm.session import run
+from mm.strategies import vote
 from mm.trace import Trace
 from mm.trace_store import load_traces, save_traces
 from mm.types import Clip, Sampling, Text
@@ -180,6 +181,14 @@ def test_a_long_clip_is_gone_through_in_windows() -> None:
         "4.0 s to 6.0 s: It is dark.",
     ]
     assert trace.cost.calls == 4
+
+
+def test_every_draw_may_look_again() -> None:
+    model = ScriptedVLM([span(2, 3), "3", span(4, 5), "3"])
+    strategy = partial(vote, strategy=partial(watch, frames=2), n=2)
+    trace = run(strategy, ASKED, model, sampling=Sampling(temperature=1.0))
+    assert [len(branch.images) > 0 for branch in trace.branches] == [True, True]
+    assert spans(trace) == [(2.0, 3.0), (4.0, 5.0)]
 
 
 def test_two_clips_have_numbers() -> None:

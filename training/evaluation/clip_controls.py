@@ -46,6 +46,22 @@ CONTROLS: Mapping[str, Places | None] = {
 """By name; None shows grey frames."""
 
 
+def chosen_span(
+    sample: Sample,
+    asked: tuple[float, float],
+    length_s: float,
+    *,
+    true: tuple[float, float] | None,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The `true` span; without one another of the length that was asked for, by chance."""
+    if true is not None:
+        return true
+    long = asked[1] - asked[0]
+    start = random.Random(f"{seed} {sample.id} {asked}").uniform(0, max(length_s - long, 0.0))
+    return start, start + long
+
+
 def changed_clips(sample: Sample, control: str) -> Sample:
     """`sample` with its clips under one of `CONTROLS`, opened when a strategy reads them.
 

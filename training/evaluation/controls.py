@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from mm.geometry import Region, iou
 from mm.origins import Drawn
-from mm.session import Strategy
+from mm.session import Strategy, Verifier
 from mm.strategies.single import direct, insist
-from mm.trace import Sample
+from mm.trace import Branch, Sample
 from mm.types import Conversation, Image, Message
 from video.search import over_clips, uniform
 from vision.controls import random_region
 from vision.crop import GREY
 from vision.depth import DepthMap, flipped, noisy
 from vision.depth_source import Estimate
+from vision.look_stats import found
+from vision.verifier import always, asked, never, random_stop
 
 from .clip_controls import CONTROLS as CLIP_CONTROLS
-from .clip_controls import changed_clips
+from .clip_controls import changed_clips, chosen_span
 from .tasks import Item, Suite
 
 
@@ -31,7 +33,8 @@ class Condition:
     `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
     image at full resolution stands in the context), "flipped" (the depth map with near and far
-    swapped), "noise" (random depths in its place), or "blind" (the images are grey). Clips have
+    swapped), "noise" (random depths in its place), one of `VERDICTS` or "oracle" (enough once the
+    object that answers was shown) in the verifier's place, or "blind" (the images are grey). Clips have
     those of `clip_controls`.
     """
 
@@ -47,7 +50,7 @@ class Condition:
     def meet(self, item: Item, *, seed: int = 0) -> tuple[Strategy, Sample]:
         """What to run for `item`. `direct` and every control must answer a closed question."""
         if item.sample.clips:
-            return self._over_clips(item.sample)
+            return self._over_clips(item, seed)
         if self.control == "blind":
             return insist(self.strategy), blind(item.sample)
         if self.control:
@@ -55,12 +58,25 @@ class Condition:
             return insist(partial(self.strategy, **changed)), item.sample
         return (insist(self.strategy) if self.strategy is direct else self.strategy), item.sample
 
-    def _over_clips(self, sample: Sample) -> tuple[Strategy, Sample]:
-        strategy = over_clips(self.strategy)
+    def _over_clips(self, item: Item, seed: int) -> tuple[Strategy, Sample]:
+        strategy, sample = over_clips(self.strategy), item.sample
+        if self.control in ("random", "true"):
+            true = item.span if self.control == "true" else None
+            choose = partial(chosen_span, true=true, seed=seed)
+            return insist(partial(strategy, choose_span=choose)), sample
         if self.control:
             return insist(strategy), changed_clips(sample, self.control)
         plain = self.strategy in (direct, uniform)
         return (insist(strategy) if plain else strategy), sample
+
+
+VERDICTS: Mapping[str, Verifier] = {
+    "asked": asked,
+    "always": always,
+    "never": never,
+    "random-stop": random_stop,
+}
+"""Verdicts that stand in for the strategy's own verifier, by the names of their controls."""
 
 
 class TrueInTurn:
@@ -102,7 +118,9 @@ def greyed(conversation: Conversation) -> Conversation:
 
 def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
     if suite.clips:
-        return tuple(CLIP_CONTROLS)
+        spans = "choose_span" in inspect.signature(strategy).parameters
+        looks = ("random", "true") if suite.located else ("random",)
+        return (*(looks if spans else ()), *CLIP_CONTROLS)
     if not suite.looking:
         return ()
     options = inspect.signature(strategy).parameters
@@ -115,6 +133,8 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
         controls.append("full")
     if "depth" in options:
         controls += ["flipped", "noise"]
+    if {"verifier", "threshold"} <= options.keys():
+        controls += [*VERDICTS, "oracle"] if suite.located else VERDICTS
     return (*controls, "blind")
 
 
@@ -131,7 +151,16 @@ def _changed(control: str, item: Item, seed: int, strategy: Strategy) -> dict[st
         true = inspect.signature(strategy).parameters["depth"].default
         change = flipped if control == "flipped" else partial(noisy, seed=seed)
         return {"depth": partial(_depth, true, change)}
+    if control == "oracle":
+        return {"verifier": partial(_oracle, item.regions), "threshold": 0.5}
+    if control in VERDICTS:
+        return {"verifier": VERDICTS[control], "threshold": 0.5}
     raise ValueError(f"no control {control!r}")
+
+
+def _oracle(regions: Sequence[Region], branch: Branch) -> float:
+    """1 once the object that answers, the last that a perfect reasoner looks at, was shown."""
+    return float(found(branch, regions[-1:]) == len(regions[-1:]))
 
 
 def _depth(

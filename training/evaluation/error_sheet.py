@@ -40,9 +40,13 @@ class WrongAnswer:
         return f"{self.condition.name}: {asked} True: {sample.target}. Said: {said}."
 
     def image(self, vlm: VLM) -> Pixels | None:
-        """The first image with what was looked at, or with the box given and the true one."""
+        """The first image with what was looked at, or with the box given and the true one; of a
+        clip the strip of its frames."""
+        from video.strip import strip
         from vision.draw import draw
 
+        if self.item.sample.clips and self.trace.sample.images:
+            return strip(self.trace.best)
         if not self.item.sample.images:
             return None
         first = self.item.sample.images[0]

@@ -24,11 +24,13 @@ class Item:
         regions: what a perfect reasoner looks at, in order; () when one look is enough, or nobody
             knows.
         box: the target where the answer is a box in the image.
+        span: of a clip, in seconds: what must be looked at; None where nobody knows.
     """
 
     sample: Sample
     regions: tuple[Region, ...] = ()
     box: Region | None = None
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,15 @@ class Suite:
 
 
 def tabletop_suites(tasks: Iterable[str], *, seed: int, limit: int, level: int) -> list[Suite]:
-    """Test items of Tabletop, `limit` for each of `tasks`; all tasks when there are none.
+    """Test items of Tabletop, `limit` for each of `tasks`; all those of images when there are none.
 
     Raises:
         BadTarget: no such task or level, or a negative seed.
     """
     chosen = list(dict.fromkeys(tasks)) or list(tabletop.TASKS)
-    if unknown := [task for task in chosen if task not in tabletop.TASKS]:
-        raise BadTarget(f"no task {unknown[0]!r}: give some of {', '.join(tabletop.TASKS)}")
+    known = (*tabletop.TASKS, *tabletop.CLIP_TASKS)
+    if unknown := [task for task in chosen if task not in known]:
+        raise BadTarget(f"no task {unknown[0]!r}: give some of {', '.join(known)}")
     if level not in list(tabletop.Level):
         raise BadTarget(f"no level {level!r}: give one of {_levels()}")
     if seed < 0:
@@ -84,6 +87,9 @@ def level_named(level: str | int | None, default: int) -> int:
 
 
 def _suite(task: str, seed: int, limit: int, level: int) -> Suite:
+    if task in tabletop.CLIP_TASKS:
+        items = partial(_clip_items, task, seed, limit)
+        return Suite(task, items, limit, located=task == "moment", clips=True)
     items = partial(_tabletop_items, task, seed, limit, level)
     first = next(items(), None)
     looking = first is not None and bool(first.regions)
@@ -93,6 +99,11 @@ def _suite(task: str, seed: int, limit: int, level: int) -> Suite:
 def _tabletop_items(task: str, seed: int, limit: int, level: int) -> Iterator[Item]:
     for item in tabletop.stream(task, seed, limit, level):
         yield Item(item.sample, item.regions, item.box)
+
+
+def _clip_items(task: str, seed: int, limit: int) -> Iterator[Item]:
+    for item in tabletop.clip_stream(task, seed, limit):
+        yield Item(item.sample, span=item.question.span)
 
 
 def _levels() -> str:

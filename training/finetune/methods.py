@@ -154,7 +154,7 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
         presence_penalty=recipe.presence_penalty,
         frequency_penalty=recipe.frequency_penalty,
     )
-    mixes = read_mixes(recipe.rewards, recipe.rewards_by_source)
+    mixes = read_mixes(recipe.rewards, recipe.rewards_by_source, siglip=recipe.siglip)
     return Explorer(vlm, bound(strategy, recipe), mixes, sampling, recipe.system)
 
 

@@ -110,6 +110,9 @@ class Recipe:
         flag="--reward",
         methods=ONLY_GRPO,
     )
+    siglip: str | None = key(
+        None, "A SigLIP checkpoint, for the rewards video-rft.", methods=ONLY_GRPO
+    )
     rewards_by_source: dict | None = key(
         None, "Other rewards for the rows of some sources.", flag="", methods=ONLY_GRPO
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from mm.errors import UserError
@@ -21,6 +22,15 @@ from .terms import (
     looked,
     thought_and_answer,
 )
+from .video_rft import consistency, regression, rouge, transcription, typed_accuracy
+
+VIDEO_TERMS: Mapping[str, Term] = {
+    "typed_accuracy": typed_accuracy,
+    "regression": regression,
+    "transcription": transcription,
+    "rouge": rouge,
+}
+"""Terms of VideoRFT that need no checkpoint."""
 
 ANSWER_ONLY: Mix = (Weighted("accuracy", accuracy),)
 
@@ -32,6 +42,9 @@ REASON_RFT: Mix = (
     Weighted("format", thought_and_answer),
 )
 """Reason-RFT (2503.20752), its default sum."""
+
+VIDEO_RFT = ("video-rft", "video-rft-no-gate", "video-rft-code")
+"""Names of VideoRFT's sums, made for a SigLIP checkpoint."""
 
 MIXES: Mapping[str, Mix] = {
     "accuracy": ANSWER_ONLY,
@@ -45,18 +58,46 @@ _KEYS = {"term", "weight", "gate"}
 """What a mapping may say of a term."""
 
 
-def read_mixes(rewards: object, by_source: Mapping[str, object] | None = None) -> dict[str, Mix]:
+def video_rft(name: str, siglip: str | None) -> Mix:
+    """VideoRFT (2505.12434): format, accuracy by the item's type, and consistency with the frames,
+    which counts where the accuracy is above 0; `name` is one of `VIDEO_RFT`.
+
+    Raises:
+        BadData: no SigLIP checkpoint is named.
+    """
+    if not siglip:
+        raise BadData(f"rewards {name!r} compare thoughts with frames: give --siglip, a checkpoint")
+    released = name.endswith("code")
+    gate = None if name.endswith("no-gate") else "accuracy"
+    right = partial(typed_accuracy, released=released)
+    fits = partial(consistency, siglip=siglip, released=released)
+    return (
+        Weighted("accuracy", right),
+        Weighted("format", thought_and_answer),
+        Weighted("consistency", fits, gate=gate, part=True),
+    )
+
+
+def read_mixes(
+    rewards: object,
+    by_source: Mapping[str, object] | None = None,
+    *,
+    siglip: str | None = None,
+) -> dict[str, Mix]:
     """Mixes by a row's source, `rewards` under "" for all other sources.
+
+    `siglip` is a checkpoint for those of VideoRFT.
 
     Raises:
         BadData: one of them is no mix.
     """
     named = dict(by_source or {})
-    mixes = {str(source): read_mix(value) for source, value in named.items()}
-    return {**mixes, "": read_mix(rewards)} if rewards else mixes
+    read = partial(read_mix, siglip=siglip)
+    mixes = {str(source): read(value) for source, value in named.items()}
+    return {**mixes, "": read(rewards)} if rewards else mixes
 
 
-def read_mix(written: object) -> Mix:
+def read_mix(written: object, *, siglip: str | None = None) -> Mix:
     """The mix that a recipe or a flag writes.
 
     The name of one of `MIXES`; or a mapping from names to weights, or to mappings of `term` (the
@@ -67,6 +108,8 @@ def read_mix(written: object) -> Mix:
     Raises:
         BadData: it is none of these; the message says what was found, and what there is.
     """
+    if isinstance(written, str) and written in VIDEO_RFT:
+        return video_rft(written, siglip)
     if isinstance(written, str) and written in MIXES:
         return MIXES[written]
     terms = written if isinstance(written, Mapping) else _terms_of_sum(str(written))
@@ -105,12 +148,14 @@ def _weight(value: Any) -> float:
 def _term(name: str) -> Term:
     if name in TERMS:
         return TERMS[name]
+    if name in VIDEO_TERMS:
+        return VIDEO_TERMS[name]
     if is_own(name):
         try:
             return own_function(name, "--reward")
         except UserError as error:
             raise BadData(f"no reward {name!r}: {error}") from None
-    known = ", ".join([*MIXES, *TERMS])
+    known = ", ".join([*MIXES, *VIDEO_RFT, *TERMS, *VIDEO_TERMS])
     raise BadData(f"no reward {name!r}: give one of {known}, or package.module:function")
 
 

@@ -44,12 +44,14 @@ class Weighted:
 
     Attributes:
         gate: the name of an earlier term; where that is below 1, this one is 0.
+        part: the gate is open from any number above 0 on.
     """
 
     name: str
     term: Term
     weight: float = 1.0
     gate: str | None = None
+    part: bool = False
 
 
 Mix = Sequence[Weighted]
@@ -66,10 +68,14 @@ def weigh(mix: Mix, attempt: Attempt) -> dict[str, float]:
     for each in mix:
         if each.gate is not None and each.gate not in plain:
             raise ValueError(f"{each.name}: the gate {each.gate!r} names no earlier term")
-        shut = each.gate is not None and plain[each.gate] < 1
+        shut = each.gate is not None and not _opens(plain[each.gate], each.part)
         plain[each.name] = 0.0 if shut else each.term(attempt)
         added[each.name] = each.weight * plain[each.name]
     return added
+
+
+def _opens(value: float, part: bool) -> bool:
+    return value > 0 if part else value >= 1
 
 
 def route(mixes: Mapping[str, Mix], attempt: Attempt) -> dict[str, float]:

@@ -11,7 +11,7 @@ from PIL import ImageChops, ImageDraw, ImageFilter, ImageFont
 
 from .scene import FAR_M, LETTER_HEIGHT, SIDE, Level, Scene, Thing
 
-_RGB = {
+RGB = {
     "red": (214, 48, 49),
     "orange": (240, 138, 36),
     "yellow": (247, 212, 66),
@@ -19,6 +19,8 @@ _RGB = {
     "blue": (52, 108, 206),
     "purple": (140, 78, 176),
 }
+"""What each colour is painted with."""
+
 _DARK_INK = {"yellow", "orange"}
 _SUPERSAMPLE = 4
 
@@ -101,7 +103,7 @@ def _paint(image: Pil.Image, thing: Thing, level: Level, rng: random.Random, sid
     x0, y0, x1, _ = _pixel_box(thing, side)
     width = x1 - x0
     mask = _shape_mask(thing.shape, width)
-    colour = tuple(max(0, min(255, v + rng.randint(-10, 10))) for v in _RGB[thing.colour])
+    colour = tuple(max(0, min(255, v + rng.randint(-10, 10))) for v in RGB[thing.colour])
     if level >= Level.SHADED:
         reach = max(3, width // 14)
         image.paste(

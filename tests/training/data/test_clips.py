@@ -104,6 +104,9 @@ def test_eval_and_a_batch_ask_about_clips(folder: Path, capsys: pytest.CaptureFi
     out = folder / "table.json"
     asked = ["eval", str(path), "--strategy", "direct,watch", "--nulls", "--max-tokens", "4"]
     assert mm_run([*asked, "--out", str(out)]) == 0
+    sheet = folder / "errors.png"
+    assert mm_run(["eval", str(path), "--max-tokens", "4", "--show-errors", str(sheet)]) == 0
+    assert sheet.stat().st_size > 0
     table = json.loads(out.read_text())["rows"]
     assert [row["control"] for row in table if row["strategy"] == "watch"] == [
         "",

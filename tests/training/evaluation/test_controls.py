@@ -16,7 +16,7 @@ from training.evaluation.controls import GREY, Condition, TrueInTurn, conditions
 from training.evaluation.evaluate import evaluate
 from training.evaluation.results import row_of
 from training.evaluation.tasks import Item, Suite
-from vision import depth_text
+from vision import depth_text, scale
 from vision.depth_source import DepthSource
 from vision.zoom import zoom
 
@@ -137,3 +137,27 @@ def test_depth_has_controls_of_its_own(tmp_path):
 
 def _things(session, image):
     return [("left", Region(0, 0, 0.4, 1)), ("right", Region(0.6, 0, 1, 1))]
+
+
+def test_verdicts_have_controls_of_their_own():
+    conditions = conditions_of(SUITE, [("scale", scale)], controls=True)
+    names = ["", "asked", "always", "never", "random-stop", "oracle", "blind"]
+    assert [c.control for c in conditions] == names
+
+
+@pytest.mark.parametrize(
+    ("control", "replies", "looks"),
+    [
+        pytest.param("always", [look_at(0, 0, 100, 100), "K"], 1, id="always: one look"),
+        pytest.param(
+            "oracle",
+            [look_at(700, 0, 900, 100), look_at(80, 80, 220, 220), "K"],
+            2,
+            id="oracle: until it is shown",
+        ),
+    ],
+)
+def test_a_verdict_in_the_verifiers_place(control, replies, looks):
+    strategy = partial(scale, tools="zoom")
+    outcome, _ = answer(Condition("scale", strategy, control), replies)
+    assert (outcome.correct, outcome.looks) == (True, looks)

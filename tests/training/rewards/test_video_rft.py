@@ -1,0 +1,161 @@
+"""VideoRFT's rewards: the paper's numbers, the released code's quirks, and a real SigLIP."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from siglip_models import save_siglip
+
+import mm
+from mm.markup import parse_parts
+from mm.origins import FrameOf
+from mm.trace import Step, Trace
+from mm.types import Image, Message, user
+from training.data import BadData, Row
+from training.rewards.presets import read_mix
+from training.rewards.terms import Attempt, weigh
+from training.rewards.video_rft import (
+    choice,
+    consistency,
+    described,
+    numerical,
+    regression,
+    rouge,
+    transcription,
+    typed_accuracy,
+)
+from video import clip_of, uniform
+from video.siglip import load_siglip
+
+FRAMES = [PIL.Image.new("RGB", (32, 32), shade) for shade in ("red", "blue", "green")]
+
+
+def attempt(written: str, answer: str | None = None, *, choices: tuple[str, ...] = ()) -> Attempt:
+    shown = [Image(pixels, FrameOf("a", float(n))) for n, pixels in enumerate(FRAMES)]
+    sample = mm.Sample("r", (user(*shown, "What happens?"),), choices=choices)
+    trace = Trace(sample)
+    said = Message("assistant", parse_parts(written), tuple(written.encode()))
+    trace.chosen = trace.add(Step(said, sampled=True))
+    return Attempt(trace.best, Row("r", sample.prompt, answer=answer, choices=choices))
+
+
+def said(answer: str) -> str:
+    return f"<think>It moves. Red, then blue.</think><answer>{answer}</answer>"
+
+
+@pytest.mark.parametrize(
+    ("term", "answer", "target", "paper", "released"),
+    [
+        pytest.param(numerical, "3", "3.0", 1.0, 0.0, id="a point on one side"),
+        pytest.param(numerical, "1000", "1,000", 1.0, 0.0, id="a comma on one side"),
+        pytest.param(numerical, "3.14", "3.144", 1.0, 1.0, id="two decimals"),
+        pytest.param(numerical, "3.1", "3.2", 0.0, 0.0, id="another number"),
+        pytest.param(numerical, "many", "3", 0.0, 0.0, id="no number"),
+        pytest.param(regression, "12", "10", 0.8, 0.8, id="a fifth away"),
+        pytest.param(regression, "0", "0", 1.0, 0.0, id="a right zero"),
+        pytest.param(regression, "5", "0", 0.0, 0.0, id="a wrong zero"),
+        pytest.param(regression, "30", "10", 0.0, 0.0, id="far away"),
+    ],
+)
+def test_numbers(term, answer: str, target: str, paper: float, released: float) -> None:
+    one = attempt(said(answer), target)
+    assert term(one) == pytest.approx(paper)
+    assert term(one, released=True) == pytest.approx(released, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "right"),
+    [
+        ("hello there world", "hello world", 0.5),
+        ("hello world", "hello world", 1.0),
+        ("", "a b", 0),
+    ],
+)
+def test_transcriptions(answer: str, target: str, right: float) -> None:
+    assert transcription(attempt(said(answer), target)) == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("answer", "target", "f1"),
+    [
+        pytest.param("a red cup", "a red cup", 1.0, id="the same"),
+        pytest.param("no", "a red cup", 0.0, id="nothing shared"),
+        pytest.param("a cup", "a red cup", (0.8 + 0.0 + 0.8) / 3, id="words, no pair of them"),
+    ],
+)
+def test_free_text(answer: str, target: str, f1: float) -> None:
+    assert rouge(attempt(said(answer), target)) == pytest.approx(f1)
+
+
+def test_choices_and_types() -> None:
+    letters = ("A", "B")
+    assert choice(attempt(said("A."), "A", choices=letters)) == 1.0
+    assert choice(attempt(said("A."), "A", choices=letters), released=True) == 0.0
+    assert typed_accuracy(attempt(said("A"), "A", choices=letters)) == 1.0
+    assert typed_accuracy(attempt(said("3"), "3.0")) == 1.0
+    assert 0 < typed_accuracy(attempt(said("a cup"), "a red cup")) < 1
+    assert typed_accuracy(attempt(said("a cup"))) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("thought", "paper", "released"),
+    [
+        pytest.param("It asks. A cup falls.", "A cup falls.", "A cup falls.", id="two sentences"),
+        pytest.param("At 0.5 s it asks. A cup.", "A cup.", "5 s it asks. A cup.", id="a number"),
+        pytest.param("Only this", "Only this", "Only this", id="one"),
+    ],
+)
+def test_what_is_described(thought: str, paper: str, released: str) -> None:
+    one = attempt(f"<think>{thought}</think><answer>a</answer>")
+    assert (described(one), described(one, released=True)) == (paper, released)
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_siglip(tmp_path_factory.mktemp("siglip"))
+
+
+def test_consistency_is_the_cosine_with_the_mean_frame(siglip: Path) -> None:
+    one = attempt(said("a"), "a")
+    model = load_siglip(str(siglip))
+    words, seen = model.texts(["Red, then blue."])[0], model.images(FRAMES)
+    mean = seen.mean(0)
+    cosine = float(mean @ words / mean.norm())
+    expected = min(1.0, 2 * max(cosine, 0.0))
+    assert consistency(one, siglip=str(siglip)) == pytest.approx(expected, abs=1e-6)
+    each = float((2 * (seen @ words).clamp(min=0)).clamp(max=1).mean())
+    assert consistency(one, siglip=str(siglip), released=True) == pytest.approx(each, abs=1e-6)
+    assert consistency(one, siglip=str(siglip), weight=1e9) in (0.0, 1.0)
+
+
+def test_nothing_described_and_nothing_shown_is_worth_nothing(siglip: Path) -> None:
+    bare = attempt("", "a")
+    assert consistency(bare, siglip=str(siglip)) == 0.0
+    sample = replace(bare.branch.sample, prompt=(user("What?"),))
+    blind = Attempt(replace(attempt(said("a")).branch, sample=sample), bare.row)
+    assert consistency(blind, siglip=str(siglip)) == 0.0
+
+
+def test_the_sum_pays_for_consistency_where_the_answer_is_partly_right(siglip: Path) -> None:
+    mix = read_mix("video-rft", siglip=str(siglip))
+    plain = [replace(each, term=(lambda _: 0.5)) for each in mix[2:]]
+    mix = (*mix[:2], *plain)
+    assert weigh(mix, attempt(said("a cup"), "a red cup"))["consistency"] == 0.5
+    assert weigh(mix, attempt(said("no"), "a red cup"))["consistency"] == 0.0
+    free = read_mix("video-rft-no-gate", siglip=str(siglip))
+    assert [each.gate for each in free] == [None, None, None]
+    with pytest.raises(BadData, match="give --siglip"):
+        read_mix("video-rft")
+
+
+def test_frames_may_be_chosen_by_the_question(siglip: Path) -> None:
+    frames = [PIL.Image.fromarray(np.full((32, 32, 3), n, np.uint8)) for n in range(0, 250, 5)]
+    asked = mm.question("When?", clip_of(frames, [n / 10 for n in range(len(frames))]))
+    strategy = partial(uniform, frames=4, choose="question", siglip=str(siglip))
+    trace = mm.run(strategy, asked, mm.ScriptedVLM(["x"]))
+    assert len(trace.sample.images) == 4

@@ -1,0 +1,89 @@
+"""How well images fit a text, by a SigLIP checkpoint: for choosing frames, and for rewards."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from mm.errors import ModelUnavailable, first_line
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image as Pixels
+
+WINDOW = 64
+"""Tokens that SigLIP's text encoder reads; what comes after them is cut off."""
+
+BATCH = 32
+
+
+class Siglip:
+    """Embeddings of texts and images, of length one, so that their product is a cosine.
+
+    Any number of threads may ask; one is served at a time.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, process: Any) -> None:
+        self._model = model.eval()
+        self._tokenizer = tokenizer
+        self._process = process
+        self._lock = threading.Lock()
+
+    def texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """(N, D) of `texts`, each cut to `WINDOW` tokens."""
+        import torch
+
+        window = min(WINDOW, self._model.config.text_config.max_position_embeddings)
+        ids = self._tokenizer(
+            list(texts),
+            padding="max_length",  # as it was trained
+            truncation=True,
+            max_length=window,
+            return_tensors="pt",
+        ).input_ids
+        with self._lock, torch.inference_mode():
+            return _unit(self._model.get_text_features(input_ids=ids))
+
+    def images(self, images: Sequence[Pixels]) -> torch.Tensor:
+        """(N, D) of `images`, PIL images in 8-bit RGB."""
+        import torch
+
+        found = []
+        for at in range(0, len(images), BATCH):
+            some = [image.convert("RGB") for image in images[at : at + BATCH]]
+            pixels = self._process(images=some, return_tensors="pt").pixel_values
+            with self._lock, torch.inference_mode():
+                found.append(_unit(self._model.get_image_features(pixel_values=pixels)))
+        return torch.cat(found)
+
+    def score(self, images: Sequence[Pixels], text: str) -> list[float]:
+        """The cosine of each image with `text`: a `Scorer` for choosing frames."""
+        return (self.images(images) @ self.texts([text])[0]).tolist()
+
+
+@lru_cache(maxsize=2)
+def load_siglip(name: str) -> Siglip:
+    """The SigLIP checkpoint in a folder, or of a hub id; loaded once a process.
+
+    Raises:
+        ModelUnavailable: it cannot be loaded, or is none.
+    """
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(name)
+        if config.model_type not in ("siglip", "siglip2"):
+            raise ModelUnavailable(
+                f"{name}: model type {config.model_type!r} is no SigLIP: give siglip or siglip2"
+            )
+        process = AutoImageProcessor.from_pretrained(name, backend="pil")
+        return Siglip(AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name), process)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelUnavailable(f"SigLIP model {name}: {first_line(error)}") from error
+
+
+def _unit(found: Any) -> torch.Tensor:
+    features = getattr(found, "pooler_output", found)
+    return features / features.norm(dim=-1, keepdim=True).clamp(min=1e-12)
