@@ -12,9 +12,9 @@ from functools import partial
 from itertools import count
 from typing import Any, Literal
 
+from .answers.thought_limit import write_within
 from .errors import ModelError
 from .parallel import in_order
-from .thought_limit import write_within
 from .trace import Branch, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
 from .vlm import VLM, Cancelled, sampling_of

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import PIL.Image
 import PIL.ImageDraw
 import pytest
@@ -15,6 +17,7 @@ import mm
 from app.strategies import STRATEGIES
 from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
+from vision.depth import DepthMap
 
 SIZES = {
     "1:8": (120, 960),
@@ -41,6 +44,13 @@ def asked(path: Path, width: int, height: int) -> mm.Sample:
     return mm.question("What letter is on the red square?", path)
 
 
+def slope(sample: mm.Sample, image: mm.Image) -> DepthMap:
+    """Farther from left to right."""
+    width, height = image.size
+    values = np.linspace(1, 9, width, dtype="float32")[None].repeat(height, axis=0)
+    return DepthMap(values, "metric", np.ones_like(values, bool))
+
+
 @cache
 def model(name: str) -> mm.VLM:
     if name == "tiny":
@@ -60,7 +70,9 @@ def test_every_strategy_ends_with_a_reply(
 ) -> None:
     if strategy == "act" and not model(name).traits.calls_tools:
         pytest.skip("act refuses models that write no tool calls")
-    trace = mm.run(STRATEGIES[strategy], sample(size), model(name), sampling=REPLY)
+    given: dict[str, Any] = {"depth": slope} if strategy.startswith("depth") else {}
+    chosen = partial(STRATEGIES[strategy], **given)
+    trace = mm.run(chosen, sample(size), model(name), sampling=REPLY)
     assert trace.error is None
     assert trace.sample.images[0].size == SIZES[size]
     assert trace.cost.generated_tokens > 0

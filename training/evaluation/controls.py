@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from mm.geometry import Region, iou
 from mm.origins import Drawn
@@ -34,8 +35,8 @@ class Condition:
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
     image at full resolution stands in the context), "flipped" (the depth map with near and far
     swapped), "noise" (random depths in its place), one of `VERDICTS` or "oracle" (enough once the
-    object that answers was shown) in the verifier's place, or "blind" (the images are grey). Clips have
-    those of `clip_controls`.
+    object that answers was shown) in the verifier's place, or "blind" (the images are grey). Clips
+    have those of `clip_controls`, and "random" and "true" for the span that is looked at.
     """
 
     name: str
@@ -62,8 +63,8 @@ class Condition:
         strategy, sample = over_clips(self.strategy), item.sample
         if self.control in ("random", "true"):
             true = item.span if self.control == "true" else None
-            choose = partial(chosen_span, true=true, seed=seed)
-            return insist(partial(strategy, choose_span=choose)), sample
+            chosen: Any = {"choose_span": partial(chosen_span, true=true, seed=seed)}
+            return insist(partial(strategy, **chosen)), sample
         if self.control:
             return insist(strategy), changed_clips(sample, self.control)
         plain = self.strategy in (direct, uniform)

@@ -110,6 +110,7 @@ def test_eval_and_a_batch_ask_about_clips(folder: Path, capsys: pytest.CaptureFi
     table = json.loads(out.read_text())["rows"]
     assert [row["control"] for row in table if row["strategy"] == "watch"] == [
         "",
+        "random",
         "blind",
         "middle-frame",
         "shuffled",

@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from .answers.extraction import THOUGHT_END, answer_opening
-from .markup import parse_parts, render_parts
-from .types import Conversation, Generation, Message, Sampling, Thinking, assistant
+from mm.markup import parse_parts, render_parts
+from mm.types import Conversation, Generation, Message, Sampling, Thinking, assistant
+
+from .extraction import THOUGHT_END, answer_opening
 
 Write = Callable[[Conversation, Sampling], Generation]
 """Lets a model write its next message."""

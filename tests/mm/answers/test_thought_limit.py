@@ -10,11 +10,11 @@ from images import noise
 from tiny_models import FAMILIES, QWEN_SPECIALS, bytes_tokenizer, template
 
 import mm
+from mm.answers.thought_limit import write_within
 from mm.engine.engine import Engine
 from mm.families.registry import family_of
 from mm.local.hf_vlm import HFVLM
 from mm.markup import parse_parts, render_parts
-from mm.thought_limit import write_within
 from mm.tokens.loading import compose
 from mm.types import Conversation, Cost, Generation, Message, Sampling, Thinking
 from vision import zoom
