@@ -14,7 +14,7 @@ from mm.own_functions import is_own, own_function
 from mm.session import name_of
 from mm.strategies import length, likelihood
 from video.search import uniform, watch
-from vision import act, attend, depth_text, depth_zoom, replay, scale, zoom
+from vision import act, attend, depth_latent, depth_text, depth_zoom, replay, scale, zoom
 from vision.depth_source import DepthSource
 from vision.verifier import always, asked, logratio, never, random_stop, read_verifier, score
 
@@ -31,6 +31,7 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "scale": scale,
     "depth": depth_text,
     "depth-text": depth_text,
+    "depth-latent": depth_latent,
     "depth-zoom": depth_zoom,
     "uniform": uniform,
     "watch": watch,
@@ -63,7 +64,7 @@ def strategies_named(
     found = {name: strategy_named(name) for name in split_outside_brackets(text)}
     taking = [name for name, strategy in found.items() if _takes(strategy, "verifier")]
     if verifier and not taking:
-        raise UserError(f"--verifier: {text} takes none; scale, beam and best_of do")
+        raise UserError(f"--verifier: {text} takes none; scale and best_of do")
     if depth != DepthSource() and not any(_takes(s, "depth") for s in found.values()):
         raise UserError(f"--depth and the like: {text} uses none; depth-text and depth-zoom do")
     judged = {n: judged_by(s, verifier) if n in taking else s for n, s in found.items()}

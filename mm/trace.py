@@ -22,6 +22,7 @@ from .types import (
     Features,
     Finish,
     Image,
+    Latents,
     Message,
     Text,
     Thinking,
@@ -49,7 +50,9 @@ class Sample:
     def images(self) -> tuple[Image, ...]:
         """The images asked about, whether shown as pixels or from memory."""
         found: list[Image] = []
-        features: list[Features] = []  # those of the last image; the same again is another copy
+        features: list[
+            Features | Latents
+        ] = []  # those of the last image; the same again is another copy
         for seen in (seen for m in self.prompt for seen in m.visuals):
             if isinstance(seen, Image):
                 found, features = [*found, seen], []
@@ -174,7 +177,8 @@ class Branch:
     @property
     def looks(self) -> tuple[Image | Features, ...]:
         """What was looked at again, in order, as images or from memory."""
-        return tuple(seen for s in self.steps for seen in s.message.visuals)
+        seen = (seen for s in self.steps for seen in s.message.visuals)
+        return tuple(each for each in seen if not isinstance(each, Latents))
 
     @property
     def cost(self) -> Cost:

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import warnings
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +22,19 @@ from .errors import BadTrace, door, first_line, quote
 from .geometry import Region
 from .origins import Origin
 from .trace import Sample, Step, Trace
-from .types import Clip, Cost, Features, Image, Message, Part, Text, Thinking, ToolCall, ToolSpec
+from .types import (
+    Clip,
+    Cost,
+    Features,
+    Image,
+    Latents,
+    Message,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolSpec,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -224,6 +237,9 @@ def _part(part: Part) -> dict[str, Any]:
             of = {"region": asdict(part.region), "pool": part.pool, "snapshot": part.snapshot}
             of = {**of, "copy": part.copy}
             return {"features": part.image.id, "origin": _origin(part.image), **of}
+        case Latents(image, key):
+            of = {"origin": _origin(image), "key": key}
+            return {"latents": image.id, **of, "vectors": _written(part.vectors)}
         case Text(text):
             return {"text": text}
         case Thinking(text, closed):
@@ -234,6 +250,17 @@ def _part(part: Part) -> dict[str, Any]:
             return {"tool": name, "description": description, "parameters": dict(parameters)}
         case Clip(source):
             return {"clip": source}
+
+
+def _written(vectors: Any) -> dict[str, Any]:
+    numbers = vectors.astype("<f4")
+    return {"shape": list(numbers.shape), "base64": b64encode(numbers.tobytes()).decode()}
+
+
+def _read_vectors(row: dict[str, Any]) -> Any:
+    import numpy as np
+
+    return np.frombuffer(b64decode(row["base64"]), "<f4").reshape(row["shape"])
 
 
 def _origin(image: Image) -> dict[str, Any]:
@@ -247,6 +274,9 @@ def _read_part(row: dict[str, Any], images: _Images) -> Part:
         case {"features": id, "origin": origin, "region": region, "pool": p, "snapshot": snapshot}:
             image = Image(images.open(id), _read_origin(origin))
             return Features(image, Region(**region), p, snapshot, row.get("copy", 0))
+        case {"latents": id, "origin": origin, "key": key, "vectors": vectors}:
+            image = Image(images.open(id), _read_origin(origin))
+            return Latents(image, key, _read_vectors(vectors))
         case {"text": text}:
             return Text(text)
         case {"thinking": text}:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -151,7 +151,22 @@ class Features:
         return self.image
 
 
-Visual = Image | Features
+@dataclass(frozen=True)
+class Latents:
+    """What a small network read in `image` and its depth (SSR): `vectors` (n, D) in the context, D
+    being the width of the model's embeddings. Those of equal `key` are equal."""
+
+    image: Image
+    key: str
+    vectors: Any = field(repr=False, compare=False)
+
+    @property
+    def source(self) -> Image:
+        """The image that was read."""
+        return self.image
+
+
+Visual = Image | Features | Latents
 """What takes visual tokens."""
 
 
@@ -210,12 +225,6 @@ class Message:
 
 
 Conversation = tuple[Message, ...]
-
-
-def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:
-    """The messages after the last one that the model itself `wrote`."""
-    written = [i for i, message in enumerate(conversation) if wrote(message)]
-    return tuple(conversation[written[-1] + 1 :] if written else conversation)
 
 
 def message(role: Role, *parts: Part | str) -> Message:

@@ -14,6 +14,8 @@ from .types import (
     Generation,
     Image,
     ImageKind,
+    Latents,
+    Message,
     Sampling,
     Scores,
     Visual,
@@ -205,8 +207,16 @@ class Remembering(VLM, Protocol):
         ...
 
 
+def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:
+    """The messages after the last one that the model itself `wrote`."""
+    written = [i for i, message in enumerate(conversation) if wrote(message)]
+    return tuple(conversation[written[-1] + 1 :] if written else conversation)
+
+
 def tokens_of(vlm: VLM, visual: Visual) -> int:
     """How many visual tokens an image, or features of one, take in the context of `vlm`."""
     if isinstance(visual, Image):
         return vlm.visual_tokens(visual.size, visual.kind)
+    if isinstance(visual, Latents):
+        return len(visual.vectors)
     return cast(Remembering, vlm).feature_tokens(visual)

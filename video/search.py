@@ -101,8 +101,9 @@ def watch(
 ) -> Branch:
     """Show few frames of the clip, then more of the spans that the model names, until it answers.
 
-    A model that calls no tools is asked once which span it must see. A clip longer than `window_s`
-    is first gone through in windows of that length, and what each holds for the question is noted.
+    A model that calls no tools, or was taught others alone, is asked once which span it must see.
+    A clip longer than `window_s` is first gone through in windows of that length, and what each
+    holds for the question is noted.
 
     Args:
         frames, fps, clip_tokens, choose, side, siglip: what is shown at first, as `Showing` has it.
@@ -126,7 +127,8 @@ def watch(
     look = partial(
         _span, session, clips, videos, count=look_frames, side=look_side, choose=choose_span
     )
-    if not session.vlm.traits.calls_tools:
+    traits = session.vlm.traits
+    if not traits.calls_tools or (traits.tools and look_at_span.__name__ not in traits.tools):
         return _asked_where(session, look)
     actions: list[Action] = [partial(look_at_span, clips=clips, look=look)]
     actions += [zoom_in, terminate] if regions else [terminate]
@@ -226,9 +228,10 @@ def _span(
     if choose:
         start_s, end_s = choose(session.sample, (start_s, end_s), video.info.duration_s)
     wanted = count if not fps or fps <= 0 else max(math.ceil((end_s - start_s) * fps), 1)
-    times = within(video.info, start_s, end_s, min(wanted, count))
+    wanted = min(wanted, count)
     size = smaller(video.info.size, side)
-    found = [f for f in _decoded(video, times, size) if not _known(session, clips[clip], f, size)]
+    known = {t for t in video.info.times_s if _known(session, clips[clip], t, size)}
+    found = _decoded(video, _unseen(video, start_s, end_s, wanted, known), size)
     if not found:
         raise BadCall("These frames were already shown above. Name another span, or answer.")
     told = session.trace.settings.get(SPANS, [])
@@ -256,9 +259,23 @@ def _decoded(video: Video, times: Sequence[float], size: Size) -> list[Frame]:
         raise BadCall(f"That part cannot be read: {error}") from error
 
 
-def _known(session: Session, clip: Clip, frame: Frame, size: Size) -> bool:
-    """Whether the frame was shown at this size, or a larger one."""
-    origin = FrameOf(clip.source, frame.time_s)
+def _unseen(
+    video: Video, start_s: float, end_s: float, count: int, known: set[float]
+) -> list[float]:
+    """Up to `count` times of frames in the span that are not `known`.
+
+    Where all of them are, times between them.
+    """
+    times = [t for t in within(video.info, start_s, end_s, count) if t not in known]
+    if times:
+        return times
+    between = [t for t in within(video.info, start_s, end_s, 2 * count) if t not in known]
+    return between[:: max(len(between) // count, 1)][:count]
+
+
+def _known(session: Session, clip: Clip, time_s: float, size: Size) -> bool:
+    """Whether the frame at `time_s` was shown at this size, or a larger one."""
+    origin = FrameOf(clip.source, time_s)
     return any(i.origin == origin and i.size[0] >= size[0] for i in session.images)
 
 

@@ -5,7 +5,7 @@ from .actions import ACTIONS, actions_with
 from .attend import attend
 from .controls import random_region, shown, true_region
 from .crop import crop, square_view, square_window
-from .depth_strategies import depth_text, depth_zoom
+from .depth_strategies import depth_latent, depth_text, depth_zoom
 from .draw import draw, sheet
 from .grounding import format_box, parse_boxes, parse_grounding
 from .look_loop import Limits, look

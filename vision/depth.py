@@ -142,10 +142,13 @@ def noisy(depth: DepthMap, *, seed: int = 0) -> DepthMap:
 
 
 def region_depth(depth: DepthMap, region: Region) -> RegionDepth | None:
-    """The depth of what `region` shows; None where too few of its pixels have one."""
+    """The depth of what `region` shows; None where too few of its pixels have one.
+
+    Its middle half each way counts: the corners of a box show what lies behind.
+    """
     import numpy as np
 
-    x0, y0, x1, y1 = region.to_pixels(depth.size)
+    x0, y0, x1, y1 = _middle(region).to_pixels(depth.size)
     values, valid = depth.values[y0:y1, x0:x1], depth.valid[y0:y1, x0:x1]
     share = float(valid.mean())
     if share < LEAST_SHARE:
@@ -154,6 +157,11 @@ def region_depth(depth: DepthMap, region: Region) -> RegionDepth | None:
     if depth.kind == "inverse":
         low, high = high, low
     return RegionDepth(median, low, high, share)
+
+
+def _middle(region: Region) -> Region:
+    aside, below = (region.x1 - region.x0) / 4, (region.y1 - region.y0) / 4
+    return Region(region.x0 + aside, region.y0 + below, region.x1 - aside, region.y1 - below)
 
 
 def drawn_depth(depth: DepthMap) -> Pixels:

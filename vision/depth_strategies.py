@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from mm.errors import ModelError
 from mm.geometry import Region
 from mm.session import Session, Strategy
 from mm.strategies.single import direct
 from mm.trace import Branch
-from mm.types import Image, Sampling, Text, message, user
+from mm.types import Conversation, Image, Latents, Sampling, Text, message, user
+from mm.vlm import VLM
 
 from .depth import BadDepth, DepthMap
 from .depth_source import DepthSource, Estimate
@@ -21,8 +22,17 @@ from .zoom import zoom
 Named = Callable[[Session, Image], Sequence[tuple[str, Region]]]
 """The things in an image whose depth is told, by name."""
 
+ReadLatents = Callable[[VLM, Image, DepthMap, str], Latents | None]
+"""Latents for a model, of an image, its depth and a question; None for none."""
+
 NOTE = "depth"
 """The trace's setting that says what was told."""
+
+WHERE = (
+    "Do not answer yet. Locate each object that this question is about: {question} "
+    "Reply with boxes only, as JSON with {key} and label."
+)
+TOLD = "What a depth map of the image shows:\n"
 
 _LOCATE = Sampling(max_tokens=256)
 
@@ -45,13 +55,7 @@ def depth_text(
     Raises:
         ModelError: the model failed, the question has no image, or its map cannot be had.
     """
-    if not session.sample.images:
-        raise ModelError("depth needs an image, and the question has none")
-    image = session.sample.images[0]
-    try:
-        shown = depth(session.sample, image)
-    except BadDepth as error:  # this question's alone, of many that may be asked
-        raise ModelError(str(error)) from error
+    image, shown = _seen(session, depth)
     named = list((things or own_things)(session, image)) or whole_view()
     session.note(NOTE, _facts(shown, named))
     session.say(message("system", told(shown, named)))
@@ -65,9 +69,71 @@ def depth_zoom(
     return depth_text(session, depth=depth, things=things, strategy=zoom)
 
 
+def depth_latent(
+    session: Session,
+    *,
+    depth: Estimate = DepthSource(),
+    midi: str | ReadLatents | None = None,
+    strategy: Strategy = direct,
+) -> Branch:
+    """Answer with latents of the image and its depth in the context, before the question (SSR).
+
+    Args:
+        depth: gives the map of the question's first image.
+        midi: what reads it: a folder that `mm train depth` wrote, or a function.
+        strategy: answers then.
+
+    Raises:
+        ModelError: the model failed or is over a server, the question has no image, or its map
+            cannot be had.
+        ModelUnavailable: the module of the latents cannot be loaded.
+    """
+    image, shown = _seen(session, depth)
+    read = _reader(session, midi)
+    latents = read(session.vlm, image, shown, _question(session))
+    if latents is not None:
+        session.reword(with_latents(session.sample.prompt, latents))
+    session.note(NOTE, {"kind": shown.kind, "source": shown.source, "latents": bool(latents)})
+    return strategy(session)
+
+
+def _reader(session: Session, midi: str | ReadLatents | None) -> ReadLatents:
+    if callable(midi):
+        return midi
+    if midi is None:
+        raise ModelError(
+            "depth-latent needs the module that reads depth: depth-latent(midi=FOLDER), where "
+            "FOLDER is what `mm train depth` wrote"
+        )
+    from .midi import load_reader
+
+    return load_reader(midi)
+
+
+def with_latents(prompt: Conversation, latents: Latents) -> Conversation:
+    """`prompt` with the latents behind its first image, on a line of their own."""
+    for number, said in enumerate(prompt):
+        if latents.image in said.parts:
+            at = said.parts.index(latents.image) + 1
+            parts = (*said.parts[:at], latents, Text("\n"), *said.parts[at:])
+            return (*prompt[:number], replace(said, parts=parts), *prompt[number + 1 :])
+    return prompt
+
+
+def _seen(session: Session, depth: Estimate) -> tuple[Image, DepthMap]:
+    """The question's first image and its depth."""
+    if not session.sample.images:
+        raise ModelError("depth needs an image, and the question has none")
+    image = session.sample.images[0]
+    try:
+        return image, depth(session.sample, image)
+    except BadDepth as error:  # this question's alone, of many that may be asked
+        raise ModelError(str(error)) from error
+
+
 def told(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> str:
     """The rationale as the model gets it, before the question."""
-    return f"What a depth map of the image shows:\n{rationale(depth, named)}"
+    return TOLD + rationale(depth, named)
 
 
 def own_things(session: Session, image: Image) -> list[tuple[str, Region]]:
@@ -77,17 +143,17 @@ def own_things(session: Session, image: Image) -> list[tuple[str, Region]]:
     """
     aside = session.at(None)
     key, asked = session.vlm.traits.box_format.key, _question(session)
-    aside.say(
-        user(
-            f"Do not answer yet. Locate each object that this question is about: {asked} "
-            f"Reply with boxes only, as JSON with {key} and label."
-        )
-    )
+    aside.say(user(where_asked(asked, key)))
     parts = aside.generate(_LOCATE).message.parts
     text = "".join(part.text for part in parts if isinstance(part, Text))
     seen = session.vlm.seen_size(image.size, image.kind)
     found = parse_grounding(text, session.vlm.traits.box_format, seen)
     return _numbered([(each.label or "object", each.region) for each in found])
+
+
+def where_asked(question: str, key: str) -> str:
+    """The words that ask where the things are that a question names; `key` names a box."""
+    return WHERE.format(question=question, key=key)
 
 
 def _question(session: Session) -> str:

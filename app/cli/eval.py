@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,9 +23,16 @@ from training.evaluation.controls import conditions_of
 from training.evaluation.error_sheet import ErrorSheet
 from training.evaluation.questions import read_questions
 from training.evaluation.results import envelope
-from training.evaluation.run import DEFAULT_LEVEL, Measured, measure, place_of, result_log
+from training.evaluation.run import Measured, measure, place_of, result_log
 from training.evaluation.table import print_table
-from training.evaluation.tasks import BadTarget, Suite, level_named, tabletop_suites
+from training.evaluation.tasks import (
+    BadTarget,
+    Suite,
+    default_level,
+    level_named,
+    tabletop_suites,
+)
+from training.tabletop import TASKS
 
 INTERRUPTED = 130
 
@@ -73,7 +81,7 @@ class Evaluation:
             UserError: there are none such.
         """
         if self.target == "tabletop":
-            level = self.hardness
+            level = None if self.level is None else level_named(self.level)
             return tabletop_suites(self.tasks, seed=self.seed, limit=self.limit, level=level)
         path = Path(self.target)
         if not is_data(path):
@@ -89,13 +97,16 @@ class Evaluation:
         return [Suite(path.stem, items, count, looking=True, clips=clips)]
 
     @property
-    def hardness(self) -> int:
-        """The level as a number.
+    def hardness(self) -> int | dict[str, int]:
+        """The level as a number; where the tasks' own levels differ, each by its task.
 
         Raises:
             BadTarget: there is no such level.
         """
-        return level_named(self.level, DEFAULT_LEVEL)
+        if self.level is not None:
+            return level_named(self.level)
+        each = {task: default_level(task) for task in self.tasks or TASKS}
+        return each if len(set(each.values())) > 1 else next(iter(each.values()))
 
     def about(self, vlm: VLM) -> dict[str, Any]:
         """What the table depends on."""
@@ -153,8 +164,16 @@ def _measure(
     return measure(plan, vlm, measured, seed=asked.seed, threads=asked.threads, watch=watch, **said)
 
 
+def _levels(level: int | dict[str, int]) -> str:
+    if isinstance(level, int):
+        return f"level {level}"
+    (usual, _), *_ = Counter(level.values()).most_common(1)
+    others = ", ".join(f"{task} {each}" for task, each in level.items() if each != usual)
+    return f"level {usual} ({others})"
+
+
 def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> None:
-    level = f"level {about['level']}, seed {about['seed']}, " if "level" in about else ""
+    level = f"{_levels(about['level'])}, seed {about['seed']}, " if "level" in about else ""
     hot = asked.sampling.temperature
     heat = f"temperature {hot:g}" if hot else "greedy"
     title = f"{Path(asked.target).name}: {level}model {about['model']}, {heat}"

@@ -135,22 +135,21 @@ def takes_sampling(command: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+DepthScale = Annotated[
+    str | None, typer.Option(help="Its units a metre: a number, nyu, tum or kitti.")
+]
+DepthKind = Annotated[
+    Literal["metric", "relative", "inverse"] | None,
+    typer.Option(help="What its numbers mean: metres; larger is farther; is nearer."),
+]
+
 _DEPTH_FLAGS: dict[str, tuple[str, Any]] = {
     "depth": (
         "file",
         Annotated[str | None, typer.Option(help="The depth map of the image: PNG, NPY, TIFF.")],
     ),
-    "depth_scale": (
-        "scale",
-        Annotated[str | None, typer.Option(help="Its units a metre: a number, nyu, tum or kitti.")],
-    ),
-    "depth_kind": (
-        "kind",
-        Annotated[
-            Literal["metric", "relative", "inverse"] | None,
-            typer.Option(help="What its numbers mean: metres; larger is farther; is nearer."),
-        ],
-    ),
+    "depth_scale": ("scale", DepthScale),
+    "depth_kind": ("kind", DepthKind),
     "depth_model": (
         "model",
         Annotated[str | None, typer.Option(help="Or a depth-estimation checkpoint.")],

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from app.errors import needs_train
+from mm.errors import UserError
 from training.finetune.recipe import KEYS, Recipe
 from training.finetune.recipe_keys import METHODS, MethodName, flag_of, kinds_of
+
+from .options import DepthKind, DepthScale
 
 train = typer.Typer(help="Fine-tune a model on your own data.", no_args_is_help=True)
 
@@ -67,6 +70,59 @@ def _add(method: MethodName) -> None:
 
 for _method in METHODS:
     _add(_method)
+
+
+@train.command()
+def depth(
+    data: Annotated[Path, typer.Option(help="Rows: question, rationale, answer, image, depth.")],
+    output: Annotated[Path, typer.Option(help="Folder for what is trained.")],
+    stage: Annotated[int, typer.Option(min=1, max=2, help="1: from rationales; 2: answers.")] = 1,
+    start: Annotated[str | None, typer.Option(help="Stage 2: the folder of stage 1.")] = None,
+    model: Annotated[str, typer.Option(help="tiny, a hub id, or a local folder.")] = "tiny",
+    learned: Annotated[
+        str, typer.Option(help="Stage 2: midi; constant or none as controls.")
+    ] = "midi",
+    latents: Annotated[int, typer.Option(min=1, help="Vectors in the context.")] = 10,
+    learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
+    epochs: Annotated[float, typer.Option(help="How often to see each row.")] = 2.0,
+    batch: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 16,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Stage 2: of the adapter.")] = 16,
+    max_minutes: Annotated[float | None, typer.Option(help="Be done by then.")] = None,
+    depth_scale: DepthScale = None,
+    depth_kind: DepthKind = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    allow_absolute_paths: Annotated[bool, typer.Option("--allow-absolute-paths")] = False,
+    allow_urls: Annotated[bool, typer.Option("--allow-urls")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was cut off.")] = False,
+) -> None:
+    """Train a module that writes what depth shows into a few vectors of the context (SSR)."""
+    with needs_train("mm train"):
+        from training.latents.train import LatentsRecipe, train_latents
+    from training.data import Access
+
+    if learned not in ("midi", "constant", "none"):
+        raise UserError(f"--learned must be midi, constant or none, got {learned!r}")
+    recipe = LatentsRecipe(
+        data=data,
+        output=output,
+        stage=1 if stage == 1 else 2,
+        model=model,
+        start=start,
+        learned=learned,
+        latents=latents,
+        lora_rank=lora_rank,
+        learning_rate=learning_rate,
+        epochs=epochs,
+        batch=batch,
+        max_minutes=max_minutes,
+        seed=seed,
+        depth_scale=depth_scale,
+        depth_kind=depth_kind or "metric",
+        device=device,
+        access=Access(allow_absolute_paths, allow_urls),
+    )
+    train_latents(recipe, resume=resume)
 
 
 @train.command()

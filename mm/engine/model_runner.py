@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from mm.errors import ModelError
 from mm.tokens.builder import TokenBuilder
+from mm.tokens.image_processing import LATENTS
 from mm.tokens.sequence import ImageSpan, Tokens
 
 from .lm_head import logits_of
-from .vision_encoder import ImageFeatures, encode_features, encode_memory
+from .vision_encoder import ImageFeatures, encode_features, encode_memory, given
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -195,10 +196,11 @@ class ModelRunner:
         if not (self.family.mrope and tokens.images):
             return torch.arange(len(tokens.ids), device=self.device)[None]
         ids = torch.tensor([tokens.ids])
+        seen = [self._thw(span) for span in tokens.images if span.encoded]
         positions, _ = self.model.model.get_rope_index(
             ids,
-            mm_token_type_ids=(ids == self.builder.placeholder_id).int(),
-            image_grid_thw=torch.tensor([self._thw(span) for span in tokens.images]),
+            mm_token_type_ids=torch.tensor([tokens.types(self.builder.placeholder_id)]),
+            image_grid_thw=torch.tensor(seen) if seen else None,
         )
         return positions.to(self.device)
 
@@ -232,21 +234,25 @@ class ModelRunner:
             deep = [torch.cat(layer) for layer in layers]
             extra = {"visual_pos_masks": visual, "deepstack_visual_embeds": deep}
         if self.family.bidirectional_images:
-            masks = _image_masks(visual[0], start, self._text.sliding_window)
+            latent = [torch.full((len(f.embeds),), f.latent) for f in features]
+            seen = visual.masked_scatter(visual, ~torch.cat(latent).to(visual.device))
+            masks = _image_masks(seen[0], start, self._text.sliding_window)
             extra["attention_mask"] = {kind: self._mask(mask) for kind, mask in masks.items()}
         return embeds, extra
 
     def encode_images(self, spans: Sequence[ImageSpan]) -> list[ImageFeatures]:
         """Features of images, in one pass where they can share it, and of memories, each whole."""
-        images = iter(
-            encode_features(self.model, [span.process() for span in spans if not span.block])
-        )
-        features = [
-            encode_memory(self.model, self.family, span.process(), span.block)
-            if span.block
-            else next(images)
-            for span in spans
-        ]
+        alone = [span.process() for span in spans if span.encoded and not span.block]
+        images = iter(encode_features(self.model, alone))
+        features = []
+        for span in spans:
+            if span.block:
+                memory = encode_memory(self.model, self.family, span.process(), span.block)
+                features.append(memory)
+            elif span.encoded:
+                features.append(next(images))
+            else:
+                features.append(given(span.process()[LATENTS], self.model))
         self.feature_bytes = max(f.nbytes // len(f.embeds) for f in features)
         return features
 

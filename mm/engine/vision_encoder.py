@@ -98,10 +98,14 @@ def _chain(values: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """An image's visual tokens, (V, D): for the input, and for each early layer that adds more."""
+    """An image's visual tokens, (V, D): for the input, and for each early layer that adds more.
+
+    `latent`: they are latents, which the decoder reads as text is read.
+    """
 
     embeds: Tensor
     deep: tuple[Tensor, ...] = ()
+    latent: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -129,6 +133,31 @@ def encode_memory(model: Any, family: Family, tiles: ImageTensors, block: Block)
         raise ModelError(f"{family.name} remembers no images; use zoom in place of replay")
     encoded = recall.encode(model, tiles) if recall.encode else feature_layers(encode(model, tiles))
     return _features([block.grid.join(layer) for layer in encoded])
+
+
+def given(vectors: Tensor, model: Any) -> ImageFeatures:
+    """Latents (V, D) as an image's visual tokens, to which early layers add nothing.
+
+    Raises:
+        ModelError: they are not as wide as the model's embeddings.
+    """
+    import torch
+
+    width = model.get_input_embeddings().weight.shape[1]
+    if vectors.shape[-1] != width:
+        raise ModelError(
+            f"latents are {vectors.shape[-1]} wide, the model's embeddings {width}: they were "
+            "trained for another model"
+        )
+    vectors = vectors.to(model.device)
+    nothing = torch.zeros_like(vectors)
+    return ImageFeatures(vectors, (nothing,) * deep_layers(model), latent=True)
+
+
+def deep_layers(model: Any) -> int:
+    """To how many early layers of the decoder images add something."""
+    vision = getattr(model.config, "vision_config", None)
+    return len(getattr(vision, "deepstack_visual_indexes", None) or ())
 
 
 def feature_layers(output: Any) -> list[Tensor]:

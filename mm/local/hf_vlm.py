@@ -17,7 +17,6 @@ from mm.types import (
     Message,
     Sampling,
     Scores,
-    unread,
 )
 from mm.vlm import (
     AttentionMaps,
@@ -26,6 +25,7 @@ from mm.vlm import (
     Query,
     Traits,
     check_on_token,
+    unread,
 )
 
 

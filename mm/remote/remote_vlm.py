@@ -28,9 +28,8 @@ from mm.types import (
     Sampling,
     Scores,
     assistant,
-    unread,
 )
-from mm.vlm import Cancelled, OnToken, Traits, check_on_token
+from mm.vlm import Cancelled, OnToken, Traits, check_on_token, unread
 
 from .http_client import Client
 from .openai_format import MessageFormat

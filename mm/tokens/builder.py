@@ -17,7 +17,7 @@ from mm.families.image_layouts import Grid
 from mm.families.registry import Family, traits_of
 from mm.geometry import Size
 from mm.markup import parse_parts, render_parts
-from mm.types import Features, Image, ImageKind, Message, Part, Visual
+from mm.types import Features, Image, ImageKind, Latents, Message, Part, Visual
 from mm.vlm import Traits
 
 from .image_processing import ImageProcessing
@@ -188,7 +188,7 @@ class TokenBuilder:
     def _parts(self, message: Message) -> list[Piece]:
         parts = list(message.parts)
         if self.template.images_first:
-            parts.sort(key=lambda part: not isinstance(part, Visual))
+            parts.sort(key=lambda part: not isinstance(part, Image | Features))
         pieces: list[Piece] = []
         for part in parts:
             pieces += self._visual(part) if isinstance(part, Visual) else [self._text(part)]
@@ -200,7 +200,7 @@ class TokenBuilder:
 
     def _visual(self, visual: Visual) -> list[Piece]:
         """Placeholders, with the text and the markers around and between them."""
-        before, after = self.template.image
+        before, after = ("", "") if isinstance(visual, Latents) else self.template.image
         pieces: list[Piece] = []
         for run in (before, *self.image_processing.footprint(visual).runs, after):
             pieces += self._split(run) if isinstance(run, str) else [self.placeholder_id] * run

@@ -14,12 +14,15 @@ from mm.families.registry import RECALLING, Family
 from mm.families.visual_memory import Block, Recall, TileGrid, block, tile_grid
 from mm.geometry import Size
 from mm.lru_cache import LRUCache
-from mm.types import Features, Image, ImageKind, Visual
+from mm.types import Features, Image, ImageKind, Latents, Visual
 from mm.vlm import Memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
     from torch import Tensor
+
+LATENTS = "latents"
+"""What the tensors of latents are called: vectors that no encoder has to make."""
 
 _BUDGET = 256 * 2**20  # bytes of tensors: some dozens of images at a usual resolution
 
@@ -102,10 +105,17 @@ class ImageProcessing:
         if cached is not None:
             return cached
         # two threads may process one image at the same time: that costs less than one lock for all
-        made = self._shown(visual) if isinstance(visual, Image) else self._tiles(visual)
+        made = self._made(visual)
         with self._lock:
             self._cache.put(key, made, sum(t.nbytes for t in made.values()))
         return made
+
+    def _made(self, visual: Visual) -> Mapping[str, Tensor]:
+        if isinstance(visual, Latents):
+            import torch
+
+            return {LATENTS: torch.as_tensor(visual.vectors)}
+        return self._shown(visual) if isinstance(visual, Image) else self._tiles(visual)
 
     def footprint(self, visual: Visual) -> Footprint:
         """What `visual` takes in a context.
@@ -118,6 +128,9 @@ class ImageProcessing:
             layout = self.layout(visual.pixels.size, kind)
             shape = layout.grid.columns, layout.grid.rows
             return Footprint(layout.runs, layout.tokens, layout.patches, shape)
+        if isinstance(visual, Latents):
+            count = len(visual.vectors)
+            return Footprint((count,), count, patches=0, shape=(count, 1))
         recall, grid = self._remembered(visual)
         part = block(visual.region, grid, visual.pool)
         tokens = part.shape[0] * part.shape[1]

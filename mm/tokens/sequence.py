@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mm.families.visual_memory import Block
 from mm.geometry import Size
-from mm.types import Image, Visual
+from mm.types import Image, Latents, Visual
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +51,11 @@ class ImageSpan:
         """The image whose tokens these are."""
         return self.visual.source
 
+    @property
+    def encoded(self) -> bool:
+        """Whether the vision encoder makes them; latents are vectors already."""
+        return not isinstance(self.visual, Latents)
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -63,3 +68,12 @@ class Tokens:
     ids: tuple[int, ...]
     images: tuple[ImageSpan, ...]
     trained: tuple[bool, ...]
+
+    def types(self, placeholder: int) -> list[int]:
+        """1 for each placeholder of an image, 0 for text, and for latents, which stand as text
+        does."""
+        types = [int(id == placeholder) for id in self.ids]
+        for span in self.images:
+            if not span.encoded:
+                types[span.start : span.stop] = [0] * (span.stop - span.start)
+        return types

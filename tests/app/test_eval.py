@@ -13,7 +13,6 @@ import mm
 from app.cli.eval import Evaluation, run_eval
 from mm.errors import UserError
 from training import tabletop
-from training.evaluation import run as evaluation_run
 from vision.zoom import zoom
 
 STRATEGIES = {"direct": mm.direct, "zoom": zoom}
@@ -133,4 +132,4 @@ def test_all_tasks_of_tabletop_run(monkeypatch, capsys):
     measured("tabletop", limit=1)
     said = capsys.readouterr().out
     assert all(task in said for task in tabletop.TASKS)
-    assert f"level {evaluation_run.DEFAULT_LEVEL}, seed 0" in said
+    assert "level 3 (nearer 5, read_nearest 5), seed 0" in said

@@ -144,9 +144,23 @@ def test_a_span_is_read_as_it_is_meant(start: float, end: float, expected) -> No
 
 def test_the_same_again_is_refused_and_looks_end() -> None:
     model = ScriptedVLM([span(2, 4), span(2, 4), "3"])
-    trace = run(partial(watch, frames=2, max_looks=2), ASKED, model)
+    trace = run(partial(watch, frames=2, max_looks=2, look_frames=64), ASKED, model)
     assert "already shown above" in model.conversations[2][-1].text
     assert trace.answer == "3"
+
+
+def test_a_span_that_was_seen_is_seen_more_finely() -> None:
+    model = ScriptedVLM(['{"start_s": 0, "end_s": 8}', "3"], traits=ASKS)
+    trace = run(partial(watch, frames=4, look_frames=4), ASKED, model)
+    times = [i.origin.time_s for i in trace.images if isinstance(i.origin, FrameOf)]
+    assert len(times) == len(set(times)) == 8
+
+
+def test_a_model_that_was_taught_other_tools_is_asked_for_a_span() -> None:
+    taught = Traits(tools=("image_zoom_in_tool",))
+    model = ScriptedVLM(['{"start_s": 2, "end_s": 3}', "3"], traits=taught)
+    assert run(watch, ASKED, model).answer == "3"
+    assert model.conversations[0][-1].text == WHERE
 
 
 def test_a_model_without_tools_is_asked_for_a_span() -> None:

@@ -124,7 +124,7 @@ class Collator:
         labels = [self._padded(_labels(tokens), length, IGNORED) for tokens in built]
         inputs = {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
         return Batch(
-            {**inputs, **self._types(inputs["input_ids"])},
+            {**inputs, **self._types(built, length)},
             torch.tensor(labels),
             tuple(span for tokens in built for span in tokens.images),
             tuple(self._pointed(built, length)),
@@ -150,8 +150,11 @@ class Collator:
         padding = [filler] * (length - len(values))
         return [*padding, *values] if self.side == "left" else [*values, *padding]
 
-    def _types(self, ids: Tensor) -> dict[str, Tensor]:
-        visual = (ids == self.builder.placeholder_id).int()
+    def _types(self, built: Sequence[Tokens], length: int) -> dict[str, Tensor]:
+        import torch
+
+        types = [each.types(self.builder.placeholder_id) for each in built]
+        visual = torch.tensor([self._padded(each, length, 0) for each in types])
         if self.builder.family.mrope:
             return {"mm_token_type_ids": visual}
         return {"token_type_ids": visual} if self.builder.family.bidirectional_images else {}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mm.engine.vision_encoder import encode_all, encode_each, encode_memory, join
+from mm.engine.vision_encoder import encode_all, encode_each, encode_memory, given, join
 from mm.families.registry import family_of
 from mm.families.visual_memory import Block
 from mm.lru_cache import LRUCache
+from mm.tokens.image_processing import LATENTS
 from mm.tokens.sequence import ImageSpan
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def encode_images(model: Any, images: Sequence[ImageSpan]) -> dict[str, Any]:
 
     keys = [span.key for span in images]
     spans = dict(zip(keys, images, strict=True))
-    if len(spans) < len(images) or any(span.block for span in images):
+    if len(spans) < len(images) or any(span.block or not span.encoded for span in images):
         return _joined(model, images, keys, _encoded(model, spans))
     tensors = [span.tensors for span in images]
     found: dict[str, Any] = {"mm_encoder_outputs": {"image": encode_all(model, tensors)}}
@@ -51,7 +52,8 @@ class FrozenFeatureCache:
 
     def __call__(self, model: Any, images: Sequence[ImageSpan]) -> dict[str, Any]:
         keys = [span.key for span in images]
-        encoded = self._encoded(model, dict(zip(keys, images, strict=True)))
+        spans = zip(keys, images, strict=True)
+        encoded = self._encoded(model, {key: span for key, span in spans if span.encoded})
         return _joined(model, images, keys, encoded)
 
     def _encoded(self, model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Encoded]:
@@ -81,7 +83,7 @@ def _encoded_alike(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Enco
 
 def _encoded(model: Any, spans: Mapping[str, ImageSpan]) -> dict[str, Encoded]:
     """All of `spans`, images in one pass where they can share one."""
-    tensors = {key: span.tensors for key, span in spans.items() if not span.block}
+    tensors = {k: span.tensors for k, span in spans.items() if span.encoded and not span.block}
     outputs = encode_each(model, list(tensors.values())) if tensors else []
     found: dict[str, Encoded] = {}
     for (key, each), output in zip(tensors.items(), outputs, strict=True):
@@ -107,14 +109,18 @@ def _joined(
     """What `model(**...)` takes for `images`, in their order."""
     import torch
 
-    ordered = [
-        _part(model, encoded[key][0], span.block) if span.block else encoded[key]
-        for key, span in zip(keys, images, strict=True)
-    ]
-    found: dict[str, Any] = {"mm_encoder_outputs": {"image": join([out for out, _ in ordered])}}
-    if ordered[0][1] is not None:
-        found[_GRID] = torch.cat([grid for _, grid in ordered if grid is not None])
-    return found
+    ordered = []
+    for key, span in zip(keys, images, strict=True):
+        if not span.encoded:
+            latents = given(span.tensors[LATENTS], model)
+            ordered.append((_output([latents.embeds, *latents.deep]), None))
+        else:
+            found = encoded[key]
+            ordered.append(_part(model, found[0], span.block) if span.block else found)
+    made: dict[str, Any] = {"mm_encoder_outputs": {"image": join([out for out, _ in ordered])}}
+    if grids := [grid for _, grid in ordered if grid is not None]:
+        made[_GRID] = torch.cat(grids)
+    return made
 
 
 def _part(model: Any, memory: Sequence[Tensor], block: Block) -> Encoded:

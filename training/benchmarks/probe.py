@@ -29,8 +29,8 @@ from mm.origins import Cropped
 from mm.types import Image
 from training.evaluation.intervals import Interval, wilson
 from training.evaluation.results import envelope
-from training.evaluation.run import DEFAULT_LEVEL, place_of
-from training.evaluation.tasks import level_named
+from training.evaluation.run import place_of
+from training.evaluation.tasks import default_level, level_named
 from training.tabletop import LETTERS, Scene, make_scene, render
 from training.tabletop.questions import FIRST_TEST_SEED
 from vision.crop import crop
@@ -194,7 +194,7 @@ def main(
     vlm = mm.load(model, device=device, dtype=dtype)
     if not isinstance(vlm, HFVLM):
         raise typer.BadParameter(f"{model} is of no listed family, whose encoder can be read")
-    hardness = level_named(level, DEFAULT_LEVEL)
+    hardness = default_level("read") if level is None else level_named(level)
     readings = probe(vlm, scenes, seed=seed, level=hardness)
     for r in readings:
         low, high, chance = 100 * r.right.low, 100 * r.right.high, 100 * r.chance

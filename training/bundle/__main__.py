@@ -4,9 +4,10 @@
     python -m training.bundle --stage vision        # one stage
 
 Stages: `shards` (draw the training images), `vision`, `language`, `memories` (what the encoder
-sees at full resolution), `replay`, `export` (to --to). `full`, which no other needs, trains an
-adapter for the exported model, to --adapter. Each saves its state in --folder; run the command
-again after an interruption and it goes on from there.
+sees at full resolution), `replay`, `export` (to --to), `extend` (depth maps and clips, from --to
+to --to), `depth` (the depth model, beside --to). `full`, which no other needs, trains an adapter
+for the exported model, to --adapter. Each saves its state in --folder; run the command again after
+an interruption and it goes on from there.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from mm.local.torch_warmup import warm_up
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.loading import load_builder
 from training.tabletop.examples import write_examples
+from vision.depth_source import TINY as TINY_DEPTH
 
-from .assemble import Model, export, parts
+from .assemble import Model, export, grown, parts
+from .depth_stage import export_depth, make_depth_model, train_depth
+from .extend_stage import train_extend
 from .full_stage import export_adapter, train_full
 from .language_stage import batches, train_language
 from .memories import Memories, write_memories
@@ -39,6 +43,8 @@ VISION_STEPS = 600
 LANGUAGE_STEPS = 1440
 MEMORIES = 4500
 REPLAY_STEPS = 480
+EXTEND_STEPS = 400
+DEPTH_STEPS = 800
 FULL_STEPS = 600
 
 
@@ -82,6 +88,24 @@ def _export(args: argparse.Namespace) -> None:
     write_examples(args.examples)
 
 
+def _extend(args: argparse.Namespace) -> None:
+    model, builder = grown(args.to)
+    _remember(model, args)
+    shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    train_extend(model, builder, shards, memories, args.folder, steps=args.extend_steps)
+    after = model.state_dict()
+    model.load_state_dict(before)
+    blend(model, after, args.extend_share)
+    export(model, builder, args.to)
+
+
+def _depth(args: argparse.Namespace) -> None:
+    model = make_depth_model()
+    train_depth(model, args.folder, steps=args.depth_steps)
+    export_depth(model, args.to.parent / TINY_DEPTH)
+
+
 def _full(args: argparse.Namespace) -> None:
     model = Model.from_pretrained(args.to, dtype=torch.float32)
     _remember(model, args)
@@ -103,6 +127,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
     parser.add_argument("--memories", type=int, default=MEMORIES, help="scenes, 0.6 MB each")
     parser.add_argument("--replay-steps", type=int, default=REPLAY_STEPS)
+    parser.add_argument("--extend-steps", type=int, default=EXTEND_STEPS)
+    parser.add_argument("--extend-share", type=float, default=1.0, help="how far weights move")
+    parser.add_argument("--depth-steps", type=int, default=DEPTH_STEPS)
     parser.add_argument("--full-steps", type=int, default=FULL_STEPS)
     parser.add_argument("--adapter", type=Path, default=Path("runs/bundle/tiny-full"))
     parser.add_argument("--threads", type=int, default=2)
@@ -156,6 +183,8 @@ MADE = {
     "memories": _memories,
     "replay": _replay,
     "export": _export,
+    "extend": _extend,
+    "depth": _depth,
 }
 """What makes the model that ships."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil
+from transformers import PreTrainedTokenizerFast, Qwen2VLImageProcessorPil, Qwen3VLConfig
 from transformers import Qwen3VLForConditionalGeneration as Model
 
 from mm.families.registry import family_of
@@ -14,8 +14,9 @@ from mm.tokens.loading import compose
 from vision.zoom_tool import ZOOM_TOOL
 
 from .architecture import MERGE, PATCH, make_config, make_model
+from .extend_stage import grow_vocabulary
 from .shards import VIEW
-from .vocabulary import frames, make_tokenizer
+from .vocabulary import PHRASES, frames, make_tokenizer
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -44,9 +45,22 @@ def parts() -> tuple[Model, TokenBuilder]:
     words = tokenizer()
     torch.manual_seed(0)
     config = make_config(words)
+    return make_model(config), builder_of(config, words)
+
+
+def builder_of(config: Qwen3VLConfig, words: PreTrainedTokenizerFast) -> TokenBuilder:
+    """The token builder of `tiny` with these words."""
     family = family_of(config.model_type)
     assert family is not None
-    return make_model(config), compose(family, config, words, image_processor())
+    return compose(family, config, words, image_processor())
+
+
+def grown(folder: Path) -> tuple[Model, TokenBuilder]:
+    """The exported `tiny`, in float32, with the words that the extend stage adds."""
+    model = Model.from_pretrained(folder, dtype=torch.float32)
+    words = PreTrainedTokenizerFast.from_pretrained(folder)
+    grow_vocabulary(model, words, PHRASES)
+    return model, builder_of(model.config, words)
 
 
 def export(model: Model, builder: TokenBuilder, folder: Path) -> None:

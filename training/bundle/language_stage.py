@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen3VLForConditionalGeneration
 
-from mm.local.precision import fast_autocast
+from mm.local.precision import fast_autocast, fast_dtype
 from mm.tokens.builder import TokenBuilder
 
 from .encoder import encode_views
@@ -107,10 +107,15 @@ def train_language(
     steps: int,
     rate: float = 1.5e-3,
     name: str = "language",
+    save_every: int | None = None,
+    log_every: int = 20,
+    compiled: bool = True,
 ) -> None:
     """Train what of `model` wants gradients, in place; resumes from `folder`/`name`.pt."""
     torch.manual_seed(0)
-    model.model.language_model.set_attn_implementation("eager")  # sdpa's bf16 backward is slow
+    slow = fast_dtype(torch.device("cpu")) == torch.bfloat16  # sdpa's backward is, in bf16
+    model.model.language_model.set_attn_implementation("eager" if slow else "sdpa")
+    save_every = CHECKPOINT_EVERY if save_every is None else save_every
     parts = nn.ModuleDict({"model": model})
     optimizers = Optimizers(
         parts,
@@ -126,18 +131,18 @@ def train_language(
         optimizers.load(state["optimizers"])
         first, before_s = state["step"], state["seconds"]
     log = Log(folder / f"{name}.log", before_s)
-    forward = fast(decode, steps)
+    forward = fast(decode, steps) if compiled else decode
     for number, batch in enumerate(ahead(made(first, steps)), first):
         with fast_autocast(torch.device("cpu")):
             hidden = forward(model, batch)
             losses, right, kinds = token_losses(model, hidden, batch)
         losses.mean().backward()
         optimizers.step(number)
-        if number % 20 == 0:
+        if number % log_every == 0:
             log.write(
                 step=number, loss=round(losses.mean().item(), 4), **_by_kind(losses, right, kinds)
             )
-        if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == steps:
+        if (number + 1) % save_every == 0 or number + 1 == steps:
             save_checkpoint(
                 path,
                 model=model.state_dict(),

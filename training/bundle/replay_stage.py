@@ -88,7 +88,9 @@ def train_replay(
     train_language(model, made, folder, steps=steps, rate=RATE, name="replay")
 
 
-def blend(model: Qwen3VLForConditionalGeneration, after: dict[str, Tensor]) -> None:
+def blend(
+    model: Qwen3VLForConditionalGeneration, after: dict[str, Tensor], share: float = SHARE
+) -> None:
     """Move the weights of `model`, as they were before the stage, towards those `after` it."""
     before = model.state_dict()
-    model.load_state_dict({k: torch.lerp(before[k], after[k], SHARE) for k in before})
+    model.load_state_dict({k: torch.lerp(before[k], after[k], share) for k in before})

@@ -23,6 +23,7 @@ from mm.strategies.single import THINK
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.sequence import ImageSpan
 from mm.types import Features, Image, Message, Part, assistant, message, user
+from training.tabletop.clip_questions import CLIP_TASKS
 from training.tabletop.questions import ask
 from training.tabletop.scene import SIDE
 from training.tabletop.traces import answered, caption, solved, thought
@@ -125,7 +126,12 @@ class Batch(NamedTuple):
 KINDS = (
     *("caption", "colour", "count", "locate", "read", "same", "search"),
     *(f"{mode} {kind}" for mode in ("replay", "full") for kind, _ in MIX[mode]),
+    *(f"depth {kind}" for kind in ("where", "nearer", "read_nearest")),
+    *(f"depth {kind}" for kind in ("colour", "count", "read", "same")),
+    *(f"{strategy} {task}" for strategy in ("uniform", "watch") for task in CLIP_TASKS),
+    "uniform track",
 )
+"""What a branch may ask, under the names that logs have."""
 
 
 class RowMaker:
@@ -255,10 +261,10 @@ def make_batch(
         row = maker.row(pick(), mode, rng, room, tokens)
         left -= sum(len(s.views) for s in row[0])
         made.append(row)
-    return _collate(made, views, tokens, blocks)
+    return collate(made, views, tokens, blocks)
 
 
-def _collate(
+def collate(
     rows: Sequence[tuple[list[Segment], list[str]]],
     views: int,
     length: int = ROW_TOKENS,

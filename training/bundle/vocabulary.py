@@ -15,6 +15,8 @@ from importlib.resources import files
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+import video.search
+import vision.depth_strategies
 from mm.strategies.single import THINK
 from training.tabletop.questions import TASKS, ask
 from training.tabletop.scene import LETTERS, make_scene
@@ -32,6 +34,15 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+_ASKED, _IN_BOXES = vision.depth_strategies.WHERE.split("{question}")
+PHRASES = (
+    *(video.search.WHERE, video.search.SHOWN, " seconds>", '{"start_s": ', ', "end_s": '),
+    *(vision.depth_strategies.TOLD, "From the nearest to the farthest: ", " m, ", " m.\n"),
+    *(" is nearer than the ", " is about as far as the ", " and to the left of it."),
+    *(" and to the right of it.", _ASKED, _IN_BOXES.format(key="bbox_2d")),
+)
+"""What strategies over clips and depth say the same way every time: one added token each."""
+
 TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 CAPTION = "Describe the picture."
 SIZE = 1400
@@ -49,7 +60,8 @@ def make_tokenizer(frames: tuple[str, ...]) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     bpe.train_from_iterator(_corpus(), trainer)
-    bpe.add_tokens([AddedToken(t, normalized=False, special=False) for t in (*TAGS, *frames)])
+    added = (*TAGS, *frames, *PHRASES)
+    bpe.add_tokens([AddedToken(t, normalized=False, special=False) for t in added])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
     )

@@ -14,7 +14,6 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 
 from mm.types import Sampling
 from mm.vlm import VLM
-from training.tabletop.scene import Level
 
 from .controls import Condition
 from .evaluate import Outcome, Watch, evaluate
@@ -24,9 +23,6 @@ from .tasks import Suite
 
 if TYPE_CHECKING:
     from mm.engine.engine import Engine
-
-DEFAULT_LEVEL = int(Level.PERSPECTIVE)
-"""The Tabletop level measured when none is asked for: the hardest that `tiny` was found to hold."""
 
 
 @runtime_checkable

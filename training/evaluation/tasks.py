@@ -10,6 +10,7 @@ from mm.errors import UserError
 from mm.geometry import Region
 from mm.trace import Sample
 from training import tabletop
+from training.tabletop import Level
 
 
 class BadTarget(UserError):
@@ -53,8 +54,12 @@ class Suite:
     clips: bool = False
 
 
-def tabletop_suites(tasks: Iterable[str], *, seed: int, limit: int, level: int) -> list[Suite]:
+def tabletop_suites(
+    tasks: Iterable[str], *, seed: int, limit: int, level: int | None
+) -> list[Suite]:
     """Test items of Tabletop, `limit` for each of `tasks`; all those of images when there are none.
+
+    `level` None takes for each task that of `default_level`.
 
     Raises:
         BadTarget: no such task or level, or a negative seed.
@@ -63,21 +68,31 @@ def tabletop_suites(tasks: Iterable[str], *, seed: int, limit: int, level: int) 
     known = (*tabletop.TASKS, *tabletop.CLIP_TASKS)
     if unknown := [task for task in chosen if task not in known]:
         raise BadTarget(f"no task {unknown[0]!r}: give some of {', '.join(known)}")
-    if level not in list(tabletop.Level):
+    if level is not None and level not in list(tabletop.Level):
         raise BadTarget(f"no level {level!r}: give one of {_levels()}")
     if seed < 0:
         raise BadTarget(f"the seed of a test stream must not be negative, got {seed}")
-    return [_suite(task, seed, limit, level) for task in chosen]
+    return [
+        _suite(task, seed, limit, default_level(task) if level is None else level)
+        for task in chosen
+    ]
 
 
-def level_named(level: str | int | None, default: int) -> int:
+def default_level(task: str) -> int:
+    """The level at which a task is measured when none is named.
+
+    That is the hardest that `tiny` was found to hold; for questions of depth the one at which size
+    and height tell nothing.
+    """
+    return int(Level.GRAIN if task in ("nearer", "read_nearest") else Level.PERSPECTIVE)
+
+
+def level_named(level: str | int) -> int:
     """The Tabletop level a person means by its number or name.
 
     Raises:
         BadTarget: there is no such level.
     """
-    if level is None:
-        return default
     known = {
         key: int(each) for each in tabletop.Level for key in (each.name.lower(), str(int(each)))
     }

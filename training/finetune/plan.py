@@ -18,6 +18,7 @@ from mm.local.precision import fast_dtype
 from training.data import BadData
 from training.trainers.compile import WORTH_IT_S, compile_blocks, why_not_compiled
 from training.trainers.course import Rows
+from training.trainers.lora import adapted
 from training.trainers.model_parts import bare, is_sharded, set_tower_trainable
 
 from .recipe import Recipe
@@ -32,11 +33,6 @@ _RATES = (2e-4, 7e-4, 1e-5)
 _SAMPLED_RATES = (2e-5, 1e-4, 1e-6)
 """Learning rates of adapters, of all weights of small models, and of others: supervised, and from
 answers that are sampled."""
-
-_LORA_TARGET = (
-    r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
-)
-"""Never peft's "all-linear", which would reach into the vision tower and the projector."""
 
 
 @dataclass(frozen=True)
@@ -219,15 +215,8 @@ def cores() -> int:
 
 
 def _adapted(model: Any, recipe: Recipe) -> Any:
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
     if recipe.quantize:
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+        from peft import prepare_model_for_kbit_training
 
-    config = LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=2 * recipe.lora_rank,
-        target_modules=_LORA_TARGET,
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    return adapted(model, recipe.lora_rank)

@@ -126,12 +126,17 @@ def span_of(flash: Flash) -> tuple[float, float]:
 
 def _state(motion: Motion, time_s: float) -> tuple[tuple[float, ...], tuple[int, int, int]]:
     """Where each thing is, across, and the colour of the lamp."""
+    return across_at(motion, time_s), _lamp(motion.flashes, time_s)
+
+
+def across_at(motion: Motion, time_s: float) -> tuple[float, ...]:
+    """How far across the frame each thing is, as a fraction."""
     across = [thing.x for thing in motion.scene.things]
     for slide in motion.slides:
         share = min(max((time_s - slide.start_s) / SLIDE_S, 0.0), 1.0)
         sign = 1 if slide.direction == "right" else -1
         across[slide.thing] += round(sign * share * _STEP, 3)
-    return tuple(across), _lamp(motion.flashes, time_s)
+    return tuple(across)
 
 
 def _lamp(flashes: Sequence[Flash], time_s: float) -> tuple[int, int, int]:

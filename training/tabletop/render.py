@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from PIL import Image as Pil
@@ -21,16 +23,32 @@ RGB = {
 }
 """What each colour is painted with."""
 
+GRAIN_PX = 7.0
+"""The period, in pixels, of the pattern of `Level.GRAIN` at one metre."""
+
 _DARK_INK = {"yellow", "orange"}
 _SUPERSAMPLE = 4
 
 
-def render(scene: Scene, side: int = SIDE) -> Pil.Image:
+@dataclass(frozen=True)
+class Grain:
+    """The pattern on faces at `Level.GRAIN`.
+
+    Attributes:
+        kind: waves in one direction, sharp "steps" in one, or "checks": waves in two.
+        contrast: how far it makes a face lighter and darker, of 255.
+    """
+
+    kind: Literal["stripes", "steps", "checks"] = "stripes"
+    contrast: float = 18.0
+
+
+def render(scene: Scene, side: int = SIDE, *, grain: Grain = Grain()) -> Pil.Image:
     """The image of `scene`: RGB, `side` x `side` pixels."""
     rng = random.Random(f"render {scene.seed}")
     image = _background(rng, scene.level, side)
     for thing in sorted(scene.things, key=lambda t: -t.depth):
-        _paint(image, thing, scene.level, rng, side)
+        _paint(image, thing, scene.level, rng, side, grain)
     for word, x, y in scene.words:
         font = _font(round(0.035 * side))
         ImageDraw.Draw(image).text((x * side, y * side), word, (70, 60, 55), font, "mm")
@@ -40,7 +58,7 @@ def render(scene: Scene, side: int = SIDE) -> Pil.Image:
 def depth_map(scene: Scene, side: int = SIDE) -> np.ndarray:
     """Metres from the camera, float32 of shape (side, side); the table recedes upwards in
     perspective."""
-    if scene.level >= Level.PERSPECTIVE:
+    if scene.level.recedes:
         rows = np.linspace(FAR_M + 1.2, 0.9, side, dtype=np.float32)
         depth = np.repeat(rows[:, None], side, axis=1)
     else:
@@ -64,7 +82,7 @@ def _background(rng: random.Random, level: Level, side: int) -> Pil.Image:
     if level < Level.TABLE:
         return Pil.new("RGB", (side, side), base)
     wood = _wood(rng, side)
-    if level >= Level.PERSPECTIVE:
+    if level.recedes:
         wood.paste(Pil.new("RGB", (side, round(0.2 * side)), base), (0, 0))
     light = _glow(side).rotate(rng.choice((0, 90, 180, 270)))
     dimmed = wood.point([int(v * 0.86) for v in range(256)] * 3)
@@ -99,7 +117,9 @@ def _glow(side: int) -> Pil.Image:
     )
 
 
-def _paint(image: Pil.Image, thing: Thing, level: Level, rng: random.Random, side: int) -> None:
+def _paint(
+    image: Pil.Image, thing: Thing, level: Level, rng: random.Random, side: int, grain: Grain
+) -> None:
     x0, y0, x1, _ = _pixel_box(thing, side)
     width = x1 - x0
     mask = _shape_mask(thing.shape, width)
@@ -117,10 +137,25 @@ def _paint(image: Pil.Image, thing: Thing, level: Level, rng: random.Random, sid
         face = Pil.composite(
             Pil.new("RGB", (width, width), dim), Pil.new("RGB", (width, width), lit), slope
         )
+        if level == Level.GRAIN:
+            face = _grained(face, thing.depth * SIDE / side, rng, grain)
         image.paste(face, (x0, y0), mask)
     else:
         image.paste(colour, (x0, y0), mask)
     _write(image, thing, x0, y0, width)
+
+
+def _grained(face: Pil.Image, depth: float, rng: random.Random, grain: Grain) -> Pil.Image:
+    """`face` with a pattern whose period in pixels is `GRAIN_PX` at one metre, less the farther."""
+    turn, phase = rng.uniform(0, np.pi), rng.uniform(0, 2 * np.pi)
+    down, across = np.mgrid[: face.height, : face.width] * (2 * np.pi * depth / GRAIN_PX)
+    waves = np.sin(across * np.cos(turn) + down * np.sin(turn) + phase)
+    if grain.kind == "steps":
+        waves = np.tanh(4 * waves)
+    elif grain.kind == "checks":
+        waves *= np.sin(down * np.cos(turn) - across * np.sin(turn))
+    pattern = grain.contrast * waves[..., None]
+    return Pil.fromarray(np.clip(np.asarray(face) + pattern, 0, 255).astype(np.uint8))
 
 
 def _write(image: Pil.Image, thing: Thing, x0: int, y0: int, width: int) -> None:

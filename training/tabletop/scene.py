@@ -29,13 +29,23 @@ NEAR_M, FAR_M = 1.0, 3.0
 
 
 class Level(IntEnum):
-    """How hard the images are; each level adds one thing to the level before it."""
+    """How hard the images are; each level up to CLUTTER adds one thing to the level before it.
+
+    GRAIN is TABLE with a fine pattern on every object, the coarser the nearer it is. Nothing else
+    tells how far an object is, and an overview is too coarse to show the pattern.
+    """
 
     PLAIN = 0
     SHADED = 1
     TABLE = 2
     PERSPECTIVE = 3
     CLUTTER = 4
+    GRAIN = 5
+
+    @property
+    def recedes(self) -> bool:
+        """Whether the table recedes upwards, so that size and height tell how far things are."""
+        return self in (Level.PERSPECTIVE, Level.CLUTTER)
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def make_scene(seed: int, level: int = Level.PLAIN) -> Scene:
             placed.append(Thing(colour, shape, rng.choice(LETTERS), *spot))
     things = _share_a_letter(rng, placed) if rng.random() < 0.5 else placed
     things = sorted(things, key=lambda t: t.x)
-    words = _distractors(rng, things) if level >= Level.CLUTTER else ()
+    words = _distractors(rng, things) if level == Level.CLUTTER else ()
     return Scene(seed, Level(level), tuple(things), words)
 
 
@@ -99,7 +109,7 @@ def _free_spot(
     for _ in range(200):
         depth = rng.uniform(NEAR_M, FAR_M)
         nearness = (FAR_M - depth) / (FAR_M - NEAR_M)
-        if level >= Level.PERSPECTIVE:
+        if level.recedes:
             side = 0.09 + 0.055 * nearness
             y = 0.30 + 0.60 * nearness
         else:
@@ -107,7 +117,7 @@ def _free_spot(
             y = rng.uniform(MARGIN + side / 2, 1 - MARGIN - side / 2)
         x = rng.uniform(MARGIN + side / 2, 1 - MARGIN - side / 2)
         y = min(y, 1 - MARGIN - side / 2)
-        gap = -0.015 if level >= Level.CLUTTER else GAP
+        gap = -0.015 if level == Level.CLUTTER else GAP
         if all(_apart(x, y, side, other, gap) for other in placed):
             return x, y, side, depth
     return None

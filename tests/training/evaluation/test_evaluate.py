@@ -9,6 +9,7 @@ import mm
 from training.evaluation.controls import Condition
 from training.evaluation.evaluate import evaluate
 from training.evaluation.tasks import BadTarget, level_named, tabletop_suites
+from training.tabletop import Level
 
 
 def test_a_failing_model_is_counted_and_does_not_stop_the_rest():
@@ -47,12 +48,18 @@ def test_suites_of_tabletop():
 
 @pytest.mark.parametrize(
     ("level", "expected"),
-    [("1", 1), (1, 1), ("Shaded", 1), (None, 2)],
+    [("1", 1), (1, 1), ("Shaded", 1), ("grain", 5)],
 )
 def test_level_named(level, expected):
-    assert level_named(level, 2) == expected
+    assert level_named(level) == expected
+
+
+def test_each_task_has_a_level_of_its_own_where_none_is_named():
+    suites = tabletop_suites(["read", "nearer"], seed=0, limit=1, level=None)
+    tags = [next(iter(suite.items())).sample.tags["level"] for suite in suites]
+    assert tags == [int(Level.PERSPECTIVE), int(Level.GRAIN)]
 
 
 def test_an_unknown_level_is_refused():
     with pytest.raises(BadTarget, match="no level 'hard'"):
-        level_named("hard", 0)
+        level_named("hard")

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import random
 import time
-from itertools import combinations, islice
+from dataclasses import replace
+from itertools import combinations, count, islice
 
 import numpy as np
 import pytest
 
 from mm.geometry import Region, iou
 from mm.types import Image
-from training.bundle.shards import crop_windows, grid_box, tile_windows, training_scene
+from training.bundle.shards import (
+    crop_windows,
+    grid_box,
+    overview,
+    tile_windows,
+    training_scene,
+)
 from training.tabletop import COLOURS, LETTERS, SHAPES, SIDE, TASKS, Level, make_scene, stream
 from training.tabletop.questions import FIRST_TEST_SEED, ask
 from training.tabletop.render import depth_map, render
@@ -67,6 +74,31 @@ def test_the_depth_map_has_each_objects_depth_where_it_stands_in_front():
     for thing in scene.things:
         at = depth[round(thing.y * SIDE), round(thing.x * SIDE)]
         assert at == pytest.approx(thing.depth)
+
+
+def test_nothing_but_the_grain_tells_how_far_a_thing_is():
+    asked = list(islice(_questions("nearer", Level.GRAIN), 400))
+    pairs = [([s.things[i] for i in q.about], q.answer) for s, q in asked]
+    for guess in ("side", "y"):
+        right = sum(max(both, key=lambda t: getattr(t, guess)).name == a for both, a in pairs)
+        assert 0.4 < right / len(pairs) < 0.6
+
+
+def test_an_overview_does_not_show_the_grain():
+    scene = make_scene(5, Level.GRAIN)
+    things = (replace(t, depth=(t.depth + NEAR_M) / 2) for t in scene.things)  # in the same order
+    near = replace(scene, things=tuple(things))
+    shown, seen_near = (render(s) for s in (scene, near))
+    assert np.abs(np.subtract(*(np.asarray(i, int) for i in (shown, seen_near)))).max() > 10
+    small = [np.asarray(overview(i), int) for i in (shown, seen_near)]
+    assert np.abs(np.subtract(*small)).max() <= 3
+
+
+def _questions(task, level):
+    for seed in count(FIRST_TEST_SEED):
+        scene = make_scene(seed, level)
+        if question := ask(task, scene, random.Random(seed)):
+            yield scene, question
 
 
 def test_the_picture_shows_each_object_in_its_box_and_nothing_beside_it():

@@ -1,0 +1,103 @@
+"""`mm train depth` from rows to an answer with latents, through both stages."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from app.cli.main import run as mm_run
+from mm.errors import UserError
+from training.data import BadData
+from training.latents.train import LatentsRecipe, train_latents
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    lines = []
+    for number in range(3):
+        PIL.Image.new("RGB", (64, 64), (80 * number, 40, 90)).save(tmp_path / f"{number}.png")
+        depth = np.linspace(1 + number, 3 + number, 64)[None].repeat(64, 0)
+        np.save(tmp_path / f"{number}.npy", depth)
+        row = {
+            "image": f"{number}.png",
+            "depth": f"{number}.npy",
+            "question": "Which side is nearer?",
+            "rationale": "The left side is nearer than the right side.",
+            "answer": "left",
+        }
+        lines.append(json.dumps(row))
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def asked(data: Path, name: str, *more: str) -> list[str]:
+    given = ["train", "depth", "--data", str(data), "--output", str(data.parent / name)]
+    return [*given, "--epochs", "1", "--batch", "2", *more]
+
+
+def test_both_stages_and_an_answer(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert mm_run(asked(data, "one", "--latents", "2")) == 0
+    first, second = data.parent / "one", data.parent / "two"
+    assert mm_run(asked(data, "two", "--stage", "2", "--start", str(first))) == 0
+    log = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in log] == [0, 1]
+    assert all(row["answer"] > 0 for row in log)
+    assert mm_run(asked(data, "two", "--stage", "2", "--start", str(first), "--resume")) == 0
+    strategy = f"depth-latent(midi={second})"
+    question = ["ask", str(data.parent / "0.png"), "Which side is nearer?"]
+    told = ["--depth", str(data.parent / "0.npy"), "--adapter", str(second), "--max-tokens", "4"]
+    capsys.readouterr()
+    assert mm_run([*question, "--strategy", strategy, *told, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["error"] is None
+
+
+def test_a_training_goes_on_where_it_was_killed(data: Path, monkeypatch) -> None:
+    recipe = LatentsRecipe(data, data.parent / "out", latents=2, batch=1, epochs=2)
+    whole = LatentsRecipe(data, data.parent / "whole", latents=2, batch=1, epochs=2)
+    train_latents(whole)
+    monkeypatch.setattr("training.latents.train.SAVE_EVERY_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train_latents(recipe, stop=lambda step: step == 3)
+    train_latents(recipe, resume=True)
+    same = ((data.parent / n / "midi.safetensors").read_bytes() for n in ("out", "whole"))
+    assert len(set(same)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param({"rationale": None}, "text in 'rationale', found nothing", id="words"),
+        pytest.param({"depth": None}, "expected a file in 'depth', found nothing", id="depth"),
+        pytest.param({"depth": "9.npy"}, "expected a file, found none at '9.npy'", id="file"),
+        pytest.param({"answer": None}, "answer", id="answer"),
+    ],
+)
+def test_bad_rows_are_told_by_number(data: Path, change, told) -> None:
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    rows[1] = {k: v for k, v in {**rows[1], **change}.items() if v is not None}
+    data.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(BadData, match=f"row 2: .*{told}"):
+        train_latents(LatentsRecipe(data, data.parent / "out"))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        pytest.param({"batch": 0}, "batch must be over 0, got 0", id="batch"),
+        pytest.param({"learned": "constant"}, "controls and --start are for --stage 2", id="stage"),
+    ],
+)
+def test_what_cannot_be_is_refused(data: Path, given, told) -> None:
+    with pytest.raises(UserError, match=told):
+        LatentsRecipe(data, data.parent / "out", **given)
+
+
+def test_a_folder_with_other_settings_is_refused(data: Path) -> None:
+    train_latents(LatentsRecipe(data, data.parent / "out", latents=2, epochs=0.4))
+    with pytest.raises(BadData, match="was begun with latents 2, not 3"):
+        train_latents(LatentsRecipe(data, data.parent / "out", latents=3, epochs=0.4), resume=True)

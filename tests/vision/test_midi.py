@@ -1,0 +1,186 @@
+"""Latents of depth: where they stand, what they are read from, and that a context takes them as
+it takes words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from tiny_models import FAMILIES
+
+import mm
+from mm.engine.engine import Engine
+from mm.errors import ModelError
+from mm.local.hf_vlm import HFVLM
+from mm.scripted import ScriptedVLM
+from mm.trace_store import load_traces, save_traces
+from mm.types import Image, Latents, Text, user
+from vision import depth_latent
+from vision.depth import depth_map
+from vision.midi import (
+    SLOT,
+    LatentReader,
+    Midi,
+    MidiConfig,
+    depth_picture,
+    features_of,
+    latents_of,
+    load_midi,
+    mark_of,
+    save_midi,
+    slots,
+    with_slots,
+)
+
+IMAGE = Image(PIL.Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), "uint8")))
+
+
+def ramp(near: float, far: float, kind="metric"):
+    return depth_map(np.linspace(near, far, 96)[None].repeat(96, 0), kind)
+
+
+def vlm_of(family: str) -> HFVLM:
+    made = FAMILIES[family]()
+    return HFVLM(Engine(made.model, made.builder), name=family)
+
+
+def midi_for(vlm: HFVLM, **changes) -> Midi:
+    torch.manual_seed(0)
+    table = vlm.engine.model.get_input_embeddings().weight
+    (seen,) = features_of(vlm.engine, [IMAGE])
+    config = MidiConfig(
+        seen.shape[-1],
+        table.shape[1],
+        table.shape[0],
+        hidden=16,
+        layers=2,
+        state=4,
+        latents=3,
+        base=mark_of(vlm.engine.model),
+    )
+    return Midi(replace(config, **changes))
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        pytest.param(18, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18], id="even"),
+        pytest.param(5, [0, 1, 1, 2, 2, 3, 3, 4, 4, 5], id="half to even"),
+        pytest.param(0, [0] * 10, id="no words"),
+    ],
+)
+def test_ten_latents_are_spread_as_in_the_paper(words, places):
+    assert slots(words, 10) == places
+    ids = with_slots([[7]] * words, 10)
+    assert (ids.count(SLOT), ids.count(7)) == (10, words)
+    assert ids[0] == SLOT
+
+
+def test_one_latent_stands_behind_all_words():
+    assert with_slots([[1, 2], [3]], 1) == [1, 2, 3, SLOT]
+
+
+def test_metres_look_the_same_in_every_depth_picture():
+    one, other = (
+        np.asarray(depth_picture(ramp(1.0, far), IMAGE).pixels)[0, 0] for far in (2.0, 8.0)
+    )
+    assert (one == other).all()
+    near, far = np.asarray(depth_picture(ramp(1.0, 8.0), IMAGE).pixels)[0, [0, -1], 0]
+    assert far > near  # red rises with the distance
+
+
+def test_nearer_is_the_same_colour_whatever_the_kind():
+    relative = np.asarray(depth_picture(ramp(0.1, 0.9, "relative"), IMAGE).pixels)
+    inverse = np.asarray(depth_picture(ramp(0.9, 0.1, "inverse"), IMAGE).pixels)
+    assert np.abs(relative.astype(int) - inverse).max() <= 1
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "llava_next", "gemma3", "internvl"])
+def test_the_embeddings_of_words_in_place_of_the_words_change_nothing(family):
+    vlm = vlm_of(family)
+    builder, table = vlm.builder, vlm.engine.model.get_input_embeddings()
+    word = "abcdef"
+    written = builder.build((user(IMAGE, Text("?"), Text(word)),))
+    width = table.weight.shape[1]
+    empty = latents_of(IMAGE, np.zeros((1, width), "float32"))
+    around = builder.build((user(IMAGE, Text("?"), empty),)).ids
+    count = len(written.ids) - len(around) + 1
+    start = next(i for i, (a, b) in enumerate(zip(written.ids, around, strict=False)) if a != b)
+    ids = torch.tensor(written.ids[start : start + count])
+    vectors = table(ids).detach().numpy()
+    given = builder.build((user(IMAGE, Text("?"), latents_of(IMAGE, vectors)),))
+    assert len(given.ids) == len(written.ids)
+    assert sum(a != b for a, b in zip(given.ids, written.ids, strict=True)) == count
+    said, read = (vlm.engine.next_logits(tokens) for tokens in (written, given))
+    assert torch.allclose(said, read, atol=2e-4)
+
+
+def test_latents_of_another_width_are_refused():
+    vlm = vlm_of("qwen3_vl")
+    narrow = latents_of(IMAGE, np.zeros((2, 3), "float32"))
+    with pytest.raises(ModelError, match="latents are 3 wide, the model's embeddings"):
+        vlm.generate([(user(IMAGE, narrow, "?"),)], mm.Sampling(max_tokens=2))
+
+
+def test_exactly_as_many_as_promised_enter_the_context():
+    vlm = vlm_of("qwen3_vl")
+    read = LatentReader(midi_for(vlm), "here")
+    asked = mm.question("What is near?", IMAGE)
+    trace = mm.run(
+        lambda session: depth_latent(session, depth=lambda s, i: ramp(1, 3), midi=read),
+        asked,
+        vlm,
+        sampling=mm.Sampling(max_tokens=3),
+    )
+    assert trace.error is None
+    (latents,) = [p for m in trace.sample.prompt for p in m.parts if isinstance(p, Latents)]
+    assert latents.vectors.shape == (3, vlm.engine.model.get_input_embeddings().weight.shape[1])
+    plain = vlm.builder.build(asked.prompt)
+    full = vlm.builder.build(trace.sample.prompt)
+    assert sum(span.tokens for span in full.images if not span.encoded) == 3
+    assert len(full.ids) >= len(plain.ids) + 3
+    assert trace.images == ()  # nothing was looked at again
+
+
+def test_another_depth_gives_other_latents_and_the_same_the_same():
+    vlm = vlm_of("qwen3_vl")
+    read = LatentReader(midi_for(vlm), "here")
+    keys = [read(vlm, IMAGE, ramp(1, far), "What is near?").key for far in (3, 3, 2)]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_module_for_other_weights_is_refused():
+    vlm = vlm_of("qwen3_vl")
+    read = LatentReader(midi_for(vlm, base="0" * 16), "here")
+    with pytest.raises(ModelError, match="here was trained for other weights"):
+        read(vlm, IMAGE, ramp(1, 3), "?")
+
+
+def test_a_model_over_a_server_is_refused():
+    read = LatentReader(midi_for(vlm_of("qwen3_vl")), "here")
+    with pytest.raises(ModelError, match="that runs here, over no server: use depth-text"):
+        read(ScriptedVLM([]), IMAGE, ramp(1, 3), "?")
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path):
+    midi = midi_for(vlm_of("qwen3_vl"))
+    save_midi(midi, tmp_path)
+    again = load_midi(str(tmp_path))
+    assert again.config == midi.config
+    both = zip(midi.parameters(), again.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in both)
+
+
+def test_traces_keep_latents(tmp_path):
+    vectors = np.arange(6, dtype="float32").reshape(2, 3)
+    sample = mm.question("?", IMAGE)
+    said = replace(sample.prompt[0], parts=(*sample.prompt[0].parts, latents_of(IMAGE, vectors)))
+    trace = mm.run(mm.direct, replace(sample, prompt=(said,)), ScriptedVLM(["x"]))
+    save_traces([trace], tmp_path)
+    (read,) = load_traces(tmp_path)
+    (latents,) = [p for p in read.sample.prompt[0].parts if isinstance(p, Latents)]
+    assert (latents.vectors == vectors).all()
+    assert latents == said.parts[-1]

@@ -1,0 +1,100 @@
+"""Stage 4: the decoder learns what depth maps tell and what happens in clips, and keeps what it
+knew.
+
+The encoder is left as it is: what it sees already tells how a lamp glows and where things stand.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AddedToken,
+    PreTrainedTokenizerFast,
+    Qwen3VLForConditionalGeneration,
+)
+
+from mm.tokens.builder import TokenBuilder
+
+from .extend_rows import CLIP_TOKENS, DEPTH_TOKENS, Row, clip_row, depth_row
+from .language_stage import train_language
+from .memories import Memories
+from .replay_stage import mixed_batch, with_memory
+from .rows import Batch, RowMaker, collate
+from .shards import Shards
+
+DEPTH_ROWS, CLIP_ROWS = 36, 20
+RATE = 8e-4
+TURN = ("known", "depth", "clips", "clips")
+"""What batches hold, in turn."""
+
+
+def batches(
+    shards: Shards, memories: Memories, builder: TokenBuilder, first: int, steps: int
+) -> Iterator[Batch]:
+    """Batch number n is a function of n alone."""
+    maker = RowMaker(builder)
+    for number in range(first, steps):
+        rng = random.Random(f"extend {number}")
+        what = TURN[number % len(TURN)]
+        if what == "known":
+            yield mixed_batch(maker, partial(with_memory, shards, memories, rng), rng)
+        elif what == "depth":
+            rows = [depth_row(builder, rng) for _ in range(DEPTH_ROWS)]
+            yield collate(rows, _views(rows), DEPTH_TOKENS)
+        else:
+            rows = [clip_row(builder, rng) for _ in range(CLIP_ROWS)]
+            yield collate(rows, _views(rows), CLIP_TOKENS)
+
+
+def _views(rows: Sequence[Row]) -> int:
+    return sum(len(segment.views) for segments, _ in rows for segment in segments)
+
+
+def train_extend(
+    model: Qwen3VLForConditionalGeneration,
+    builder: TokenBuilder,
+    shards: Shards,
+    memories: Memories,
+    folder: Path,
+    *,
+    steps: int,
+) -> None:
+    """Train the decoder of `model` in place; resumes from `folder`/extend.pt."""
+    model.model.visual.requires_grad_(False)
+    made = partial(batches, shards, memories, builder)
+    train_language(
+        model,
+        made,
+        folder,
+        steps=steps,
+        rate=RATE,
+        name="extend",
+        save_every=len(TURN) * 5,
+        log_every=5,
+        compiled=False,  # no two batches have the same shapes
+    )
+
+
+@torch.no_grad()
+def grow_vocabulary(
+    model: Qwen3VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    phrases: Sequence[str],
+) -> None:
+    """Make each phrase one token, which begins as the mean of what it was written in.
+
+    Those that are one already stay.
+    """
+    table: Any = model.get_input_embeddings().weight
+    for phrase in phrases:
+        before = tokenizer.encode(phrase, add_special_tokens=False)
+        if len(before) > 1:
+            tokenizer.add_tokens([AddedToken(phrase, normalized=False, special=False)])
+            (number,) = tokenizer.encode(phrase, add_special_tokens=False)
+            table[number] = table[before].mean(0)

@@ -1,0 +1,309 @@
+"""`mm train depth`: latents of depth, in two stages, in a folder that can go on after a kill."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+import mm
+from mm.errors import ModelUnavailable, UserError
+from mm.local.hf_vlm import HFVLM
+from mm.lru_cache import LRUCache
+from training.batching.collator import Collator
+from training.batching.image_features import FrozenFeatureCache
+from training.data import Access, BadData
+from training.trainers.checkpoints import Checkpoint, path_of, prune, seal, whole_checkpoints
+from training.trainers.lora import adapted
+from vision.depth import Kind
+from vision.midi import Midi, MidiConfig, features_of, load_midi, mark_of, save_midi
+
+from .losses import Example, answering_loss, distilling_loss, example_of, total
+from .rows import DepthRows, read_depth_rows
+
+SETTINGS, LOG, STATE, CHECKPOINTS = "latents.json", "log.jsonl", "state.pt", "checkpoints"
+FINISHED = "finished.json"
+WARMUP = 0.02
+SAVE_EVERY_S = 60.0
+CACHE = 2**30
+"""Bytes of features that are kept, of images and of rows."""
+
+Learned = Literal["midi", "constant", "none"]
+
+
+@dataclass(frozen=True)
+class LatentsRecipe:
+    """What `mm train depth` is told.
+
+    Attributes:
+        stage: 1 distils rationales into latents; 2 couples them to the model, with an adapter.
+        start: stage 2: the folder of a stage 1; None begins with random weights.
+        learned: "constant" and "none" are controls: vectors that see nothing, and none at all.
+        learning_rate: None: 1e-3 below 100 million parameters, else 2e-5 (the paper's).
+        hidden, layers: of the Mamba; None by the model's width.
+    """
+
+    data: Path
+    output: Path
+    stage: Literal[1, 2] = 1
+    model: str = "tiny"
+    start: str | None = None
+    learned: Learned = "midi"
+    latents: int = 10
+    hidden: int | None = None
+    layers: int | None = None
+    lora_rank: int = 16
+    learning_rate: float | None = None
+    epochs: float = 2.0
+    batch: int = 16
+    max_minutes: float | None = None
+    seed: int = 0
+    depth_scale: float | str | None = None
+    depth_kind: Kind = "metric"
+    device: str | None = None
+    access: Access = field(default=Access())
+
+    def __post_init__(self) -> None:
+        for name in ("latents", "batch", "epochs", "lora_rank"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} must be over 0, got {getattr(self, name)}")
+        if self.stage == 1 and (self.learned != "midi" or self.start):
+            raise UserError("controls and --start are for --stage 2")
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What must be the same when a training goes on."""
+        may_change = ("output", "device", "access")
+        known = {k: v for k, v in asdict(self).items() if k not in may_change}
+        return json.loads(json.dumps(known, default=str))
+
+
+@dataclass
+class _Run:
+    """A training in progress."""
+
+    recipe: LatentsRecipe
+    vlm: HFVLM
+    midi: Midi
+    model: Any
+    rows: DepthRows
+    examples: LRUCache[int, Example] = field(default_factory=lambda: LRUCache(CACHE))
+
+    @cached_property
+    def steps(self) -> int:
+        """Batches in all."""
+        return max(math.ceil(len(self.rows) * self.recipe.epochs / self.recipe.batch), 1)
+
+    def example(self, index: int) -> Example:
+        """Row number `index`, made ready once."""
+        made = self.examples.get(index)
+        if made is None:
+            see = partial(features_of, self.vlm.engine)
+            made = example_of(self.rows[index], self.vlm.builder, see, self.midi)
+            self.examples.put(index, made, made.image.nbytes + made.depth.nbytes)
+        return made
+
+    def batch(self, number: int) -> list[Example]:
+        """Batch `number`, a function of the number and the seed alone."""
+        at, size, count = number * self.recipe.batch, self.recipe.batch, len(self.rows)
+        return [
+            self.example(_shuffled(count, n // count, self.recipe.seed)[n % count])
+            for n in range(at, at + size)
+        ]
+
+
+def train_latents(
+    recipe: LatentsRecipe, *, resume: bool = False, stop: Callable[[int], bool] | None = None
+) -> None:
+    """Train as `recipe` says, into its output folder; `stop` ends it before a step, for tests.
+
+    Raises:
+        BadData: a row cannot be learnt from, or the folder holds something else.
+        ModelUnavailable: the model cannot be loaded, or is of no listed family.
+        UserError: the recipe cannot be.
+    """
+    folder = recipe.output
+    if _begun(folder, recipe, resume=resume):
+        print(f"{folder} is trained to its end", file=sys.stderr)
+        return
+    rows = read_depth_rows(
+        recipe.data,
+        scale=recipe.depth_scale,
+        kind=recipe.depth_kind,
+        rationales=recipe.stage == 1,
+        access=recipe.access,
+    )
+    vlm = _loaded(recipe)
+    run = _Run(recipe, vlm, _module(recipe, vlm), _coupled(recipe, vlm), rows)
+    _train(run, folder, stop)
+    _save(run, folder)
+
+
+def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
+    """Whether the training has come to its end; writes what it was told where it is new.
+
+    Raises:
+        BadData: the folder holds something else, or a training with other settings.
+    """
+    known = folder / SETTINGS
+    if not known.is_file():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise BadData(f"{folder} is not empty: give another --output")
+        folder.mkdir(parents=True, exist_ok=True)
+        known.write_text(json.dumps(recipe.kept, indent=1) + "\n")
+        return False
+    if not resume:
+        raise BadData(f"{folder} is not empty: go on with --resume, or give another --output")
+    before = json.loads(known.read_text())
+    if changed := [k for k, v in recipe.kept.items() if before.get(k) != v]:
+        told = ", ".join(f"{k} {before.get(k)!r}, not {recipe.kept[k]!r}" for k in changed)
+        raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
+    return (folder / FINISHED).is_file()
+
+
+def _loaded(recipe: LatentsRecipe) -> HFVLM:
+    vlm = mm.load(recipe.model, device=recipe.device)
+    if not isinstance(vlm, HFVLM):
+        raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
+    return vlm
+
+
+def _module(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
+    torch.manual_seed(recipe.seed)
+    mark = vlm.engine.on_thread(mark_of, vlm.engine.model)
+    if recipe.start:
+        midi = load_midi(recipe.start)
+        if midi.config.base != mark:
+            raise UserError(f"{recipe.start} was trained for other weights than {recipe.model}")
+        return midi
+    table = vlm.engine.model.get_input_embeddings().weight
+    width = table.shape[1]
+    (seen,) = features_of(vlm.engine, [_grey()])
+    config = MidiConfig(
+        vision_width=seen.shape[-1],
+        model_width=width,
+        vocabulary=table.shape[0],
+        hidden=recipe.hidden or min(width, 768),
+        layers=recipe.layers or (24 if width >= 1024 else 4),
+        latents=recipe.latents,
+        base=mark,
+        kind=recipe.learned,
+    )
+    return Midi(config)
+
+
+def _grey() -> mm.Image:
+    from PIL import Image as Pil
+
+    return mm.Image(Pil.new("RGB", (64, 64), (128, 128, 128)))
+
+
+def _coupled(recipe: LatentsRecipe, vlm: HFVLM) -> Any:
+    """The model as it is trained with: frozen in stage 1, under an adapter in stage 2."""
+    model = vlm.engine.model.requires_grad_(False)
+    return adapted(model, recipe.lora_rank) if recipe.stage == 2 else model
+
+
+def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> None:
+    recipe = run.recipe
+    trained = [p for p in [*run.midi.parameters(), *run.model.parameters()] if p.requires_grad]
+    rate = recipe.learning_rate or (1e-3 if run.vlm.engine.model.num_parameters() < 1e8 else 2e-5)
+    optimizer = torch.optim.AdamW(trained, rate, weight_decay=0.01)
+    first, before_s = _resumed(run, optimizer, folder)
+    collator, encode = Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
+    start, saved, steps = time.monotonic() - before_s, time.monotonic(), run.steps
+    run.midi.train()
+    for number in track(range(first, steps), f"stage {recipe.stage}", disable=None):
+        if stop and stop(number):
+            raise KeyboardInterrupt
+        spent = time.monotonic() - start
+        done = (spent / 60 / recipe.max_minutes) if recipe.max_minutes else 0.0
+        for group in optimizer.param_groups:
+            group["lr"] = rate * _share(max(number / steps, done))
+        examples = run.batch(number)
+        if recipe.stage == 1:
+            losses = distilling_loss(run.model, run.midi, examples)
+        else:
+            losses = answering_loss(run.model, run.midi, collator, examples, encode)
+        loss = total(losses)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _log(folder, number, losses, time.monotonic() - start)
+        if time.monotonic() - saved > SAVE_EVERY_S or done >= 1:
+            _checkpoint(run, optimizer, folder, number + 1, time.monotonic() - start)
+            saved = time.monotonic()
+        if done >= 1:
+            break
+
+
+def _share(done: float) -> float:
+    """Of the learning rate, where so much of the training is done: a rise, then a cosine."""
+    if done < WARMUP:
+        return max(done / WARMUP, 0.05)
+    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def _shuffled(count: int, epoch: int, seed: int) -> Sequence[int]:
+    order = list(range(count))
+    random.Random(f"{seed} {epoch}").shuffle(order)
+    return order
+
+
+def _log(folder: Path, step: int, losses: Mapping[str, Tensor], seconds: float) -> None:
+    told = {name: round(loss.item(), 4) for name, loss in losses.items()}
+    with (folder / LOG).open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step, **told, "seconds": round(seconds, 1)}) + "\n")
+
+
+def _trained(model: Any) -> dict[str, Tensor]:
+    return {k: p.detach() for k, p in model.named_parameters() if p.requires_grad}
+
+
+def _checkpoint(run: _Run, optimizer: Any, folder: Path, step: int, seconds: float) -> None:
+    aside = folder / CHECKPOINTS / "checkpoint.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    state = {
+        "midi": run.midi.state_dict(),
+        "adapter": _trained(run.model),
+        "optimizer": optimizer.state_dict(),
+    }
+    torch.save(state, aside / STATE)
+    seal(aside, Checkpoint(path_of(folder / CHECKPOINTS, step), step, seconds))
+    prune(folder / CHECKPOINTS)
+
+
+def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:
+    """The step to go on from, and the seconds until it."""
+    found = next(iter(whole_checkpoints(folder / CHECKPOINTS)), None)
+    if found is None:
+        return 0, 0.0
+    state = torch.load(found.folder / STATE, weights_only=True)
+    run.midi.load_state_dict(state["midi"])
+    run.model.load_state_dict(state["adapter"], strict=False)
+    optimizer.load_state_dict(state["optimizer"])
+    print(f"going on from step {found.step}", file=sys.stderr)
+    return found.step, found.seconds
+
+
+def _save(run: _Run, folder: Path) -> None:
+    save_midi(run.midi, folder)
+    if run.recipe.stage == 2:
+        run.model.peft_config["default"].base_model_name_or_path = run.recipe.model
+        run.model.save_pretrained(folder)
+    (folder / FINISHED).write_text(json.dumps({"steps": run.steps}) + "\n")
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
