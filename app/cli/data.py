@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import mm
 from app.model_choice import ModelChoice
 from mm.errors import UserError
 
@@ -169,6 +170,68 @@ def pairs(
 
     for line in write_pairs(traces, out, kind=kind, per_group=per_group).lines():
         print(line)
+
+
+@data.command()
+@takes_model()
+def thoughts(
+    *,
+    choice: ModelChoice,
+    file: File,
+    out: Annotated[
+        Path, typer.Option(help="A .jsonl file beside or above FILE; goes on by running again.")
+    ],
+    writer: Annotated[
+        str | None, typer.Option(help="Who thinks: a model's name; the one that sees by default.")
+    ] = None,
+    writer_url: Annotated[
+        str | None, typer.Option(help="Where it is, over OpenAI's API; here by default.")
+    ] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 16,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of each text.")] = 2048,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many rows.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 4,
+    ignore: Ignore = None,
+    allow_absolute_paths: AbsolutePaths = False,
+    allow_urls: Urls = False,
+) -> None:
+    """Write thoughts for rows: describe, think blind, mend, leave out what ends wrong."""
+    from rich.console import Console
+
+    from training.data import Access
+    from training.evaluation import thoughts as work
+    from training.evaluation.questions import read_questions
+
+    access = Access(allow_absolute_paths, allow_urls)
+    rows = read_questions(file, limit=limit, access=access, ignore=split(ignore))
+    facts = {"file": file.name, "model": choice.name, "writer": writer, "frames": frames}
+    if not file.resolve().is_relative_to(out.resolve().parent):
+        raise UserError(f"--out must lie beside {file} or above it, so that rows find their images")
+    folder = out.with_suffix(".steps")
+    done = work.open_thoughts(folder, {**facts, "max_tokens": max_tokens})
+    seeing = choice.load()
+    thinking = seeing
+    if writer:
+        backend = "openai" if writer_url else "local"
+        thinking = ModelChoice(name=writer, backend=backend, base_url=writer_url).load()
+    elif writer_url:
+        raise UserError("--writer-url needs --writer, the model's name there")
+    writers = work.Writers(seeing, thinking, mm.Sampling(max_tokens=max_tokens), frames)
+    with Console(stderr=True).status("") as status:
+        kept = work.write_thoughts(
+            rows,
+            partial(rows.fields, beside=out.parent),
+            writers,
+            folder,
+            out,
+            done=done,
+            threads=threads,
+            tell=lambda k: status.update(f"{k.kept + k.wrong + k.failed:,} of {len(rows):,} rows"),
+        )
+    print(
+        f"{kept.kept:,} rows with thoughts, {kept.wrong:,} left out: their answer is wrong, "
+        f"{kept.failed:,} failed (run again to try them): {out}"
+    )
 
 
 def opened(

@@ -6,6 +6,7 @@ a time, so that a large set needs little memory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from mm.answers.extraction import extract_answer, shown_reply
 from mm.answers.matching import choice_error
 from mm.trace import Sample
 from training.data import Access, DataSet, Row, read_data
+from training.data.formats.declaration import CLIPS, IMAGES
+from training.data.images import MAX_PATH
 from vision.depth_source import TAG
 
 from .tasks import Item
@@ -38,6 +41,14 @@ class Questions:
     def __len__(self) -> int:
         return len(self._indices)
 
+    def fields(self, item: Item, *, beside: Path) -> dict[str, object]:
+        """The columns of the item's row that name images and clips, as paths from the folder
+        `beside`; nothing else of it."""
+        number = item.sample.tags["row"]
+        (record,) = (r for r in self.data.records if r.number == number)
+        kept = {k: v for k, v in record.fields.items() if k in (*IMAGES, *CLIPS)}
+        return {name: _beside(value, self.data.path.parent, beside) for name, value in kept.items()}
+
     @property
     def _indices(self) -> Sequence[int]:
         return range(len(self.data)) if self.chosen is None else self.chosen
@@ -61,6 +72,13 @@ def read_questions(
     data = read_data(path, limit=limit, access=access, ignore=ignore)
     data.check(target_of)
     return Questions(data)
+
+
+def _beside(value: object, folder: Path, beside: Path) -> object:
+    if isinstance(value, list):
+        return [_beside(each, folder, beside) for each in value]
+    there = isinstance(value, str) and len(value) < MAX_PATH and (folder / value).exists()
+    return os.path.relpath(folder / str(value), beside) if there else value
 
 
 def _item(row: Row, path: Path, number: int) -> Item:

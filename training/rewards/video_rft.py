@@ -8,11 +8,11 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 
 from mm.answers.extraction import extract_answer
 from mm.answers.matching import judge
+from mm.answers.rouge import rouge as alike
 from mm.origins import FrameOf
 from mm.types import Thinking
 from video.siglip import load_siglip
@@ -84,13 +84,8 @@ def transcription(attempt: Attempt) -> float:
 
 
 def rouge(attempt: Attempt) -> float:
-    """The mean F1 of ROUGE-1, ROUGE-2 and ROUGE-L over words, without stemming."""
-    said, right = _words(attempt.branch.answer or ""), _words(attempt.row.answer or "")
-    if not said or not right:
-        return 0.0
-    shared = _common(said, right)
-    longest = _f1(shared, len(said), len(right))
-    return (_overlap(said, right, 1) + _overlap(said, right, 2) + longest) / 3
+    """How like the right answer it is, by `mm.answers.rouge`."""
+    return alike(attempt.branch.answer or "", attempt.row.answer or "")
 
 
 def consistency(
@@ -145,29 +140,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-def _overlap(said: Sequence[str], right: Sequence[str], n: int) -> float:
-    a, b = (Counter(tuple(w[i : i + n]) for i in range(len(w) - n + 1)) for w in (said, right))
-    return _f1(sum((a & b).values()), sum(a.values()), sum(b.values()))
-
-
-def _f1(shared: int, said: int, right: int) -> float:
-    return 2 * shared / (said + right) if said + right else 0.0
-
-
-def _common(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence."""
-    row = [0] * (len(b) + 1)
-    for x in a:
-        before = 0
-        for j, y in enumerate(b, 1):
-            before, row[j] = row[j], before + 1 if x == y else max(row[j], row[j - 1])
-    return row[-1]
 
 
 def _distance(a: Sequence[str], b: Sequence[str]) -> int:

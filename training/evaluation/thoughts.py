@@ -1,0 +1,270 @@
+"""Thoughts for rows of clips or images, written in four steps (VideoRFT, arXiv 2505.12434, 3.1).
+
+What the frames show is described; a writer that sees the description alone thinks and answers; a
+model that sees the frames mends the thought; what ends in a wrong answer is left out. The writer
+may be any model, over a server too. Every step of every row is kept, and a run that was stopped
+goes on behind the last step it kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from mm.answers.extraction import extract_answer
+from mm.answers.matching import judge, kind_of
+from mm.answers.rouge import rouge
+from mm.errors import ModelError, quote
+from mm.parallel import in_order
+from mm.trace import Sample
+from mm.types import Conversation, Message, Sampling, Thinking, user
+from mm.vlm import VLM, Cancelled
+from video.context import Showing, with_frames
+from video.frames import BadVideo
+from video.search import tokens_of
+
+from .tasks import BadTarget, Item
+
+FACTS, STEPS = "thoughts.json", "steps.jsonl"
+
+DESCRIBE = """\
+Describe what is shown, for somebody who cannot see it. First one or two sentences on the whole. \
+Then a JSON list with one object for each frame or image:
+{"time": "...", "caption": "two or three sentences", "key_elements": {"objects": [], \
+"actions": [], "scene": "", "notable_features": [], "spatial_relations": [], \
+"potential_interactions": []}}
+Say where an action goes on from before. Write [Uncertain] behind what is hardly visible."""
+
+THINK = """\
+You watch what is described below as if you saw it yourself. Answer the question about it: \
+understand what it wants, find the parts that matter, reason over what is seen there, check \
+yourself where you doubt. Never mention a description, text or data: say what you see. Name times \
+in words such as "at first" or "near the end". Think inside <think></think>, then give the answer \
+inside <answer></answer>{how}.
+
+{description}
+
+Question: {question}"""
+
+REVISE = """\
+Here is a thought about this question: {question}
+
+<think>{thought}</think>
+
+Compare it with what you see. Change only steps that conflict with it, and put what is seen in the \
+place of what was read. Keep its logic and its conclusion. Reply with <think></think> alone."""
+
+LEAST_LIKE = 0.3
+"""How much like the right one a free answer must be, by ROUGE, to be kept."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What was written for one row; None for what is not yet."""
+
+    id: str
+    description: str | None = None
+    thought: str | None = None
+    answer: str | None = None
+    revised: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether every step was taken."""
+        return self.revised is not None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How many rows have thoughts, were left out as wrong, and failed."""
+
+    kept: int = 0
+    wrong: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Writers:
+    """Who writes.
+
+    Attributes:
+        seeing: sees the frames: describes and mends.
+        thinking: reads the description alone.
+    """
+
+    seeing: VLM
+    thinking: VLM
+    sampling: Sampling = Sampling(max_tokens=2048)
+    frames: int = 16
+
+
+def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
+    """The steps that `folder` holds already, by row; it is made where there is none.
+
+    Raises:
+        BadTarget: it holds those of something else.
+    """
+    facts = json.loads(json.dumps(facts))
+    known = folder / FACTS
+    if known.is_file():
+        before = json.loads(known.read_text())
+        if other := sorted(k for k in {*facts, *before} if facts.get(k) != before.get(k)):
+            raise BadTarget(
+                f"{quote(str(folder))} holds thoughts that differ in {', '.join(other)}: "
+                "give another --out"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadTarget(f"{quote(str(folder))} is not empty: give another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    known.write_text(json.dumps(facts, indent=1) + "\n")
+    _cut(folder / STEPS)
+    return {each.id: each for each in _read(folder / STEPS)}
+
+
+def _cut(file: Path) -> None:
+    """Remove a last line that a death cut off."""
+    if file.exists():
+        written = file.read_bytes()
+        if not written.endswith(b"\n"):
+            file.write_bytes(written[: written.rfind(b"\n") + 1])
+
+
+def _read(file: Path) -> Iterator[Steps]:
+    """What was written; a later line of a row comes after its earlier ones."""
+    if not file.exists():
+        return
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            yield Steps(**json.loads(line))
+
+
+def write_thoughts(
+    items: Iterable[Item],
+    fields: Callable[[Item], Mapping[str, Any]],
+    writers: Writers,
+    folder: Path,
+    out: Path,
+    *,
+    done: Mapping[str, Steps],
+    threads: int = 4,
+    tell: Callable[[Kept], None] = lambda _: None,
+) -> Kept:
+    """Write thoughts for `items`, but for steps that are `done`, and the rows that pass to `out`.
+
+    Args:
+        folder: has every step.
+        fields: of a row, its images or clips among them, as they go into the rows that are kept.
+    """
+    so_far, lock = Kept(), Lock()
+    keep = partial(_append, folder / STEPS, lock)
+    work = partial(_steps, writers, done, keep)
+    rows = out.with_name(f"{out.name}.part")
+    with closing(in_order(work, items, threads)) as results, rows.open("w") as file:
+        for item, steps in results:
+            if not steps.done:
+                so_far = replace(so_far, failed=so_far.failed + 1)
+            elif is_right(steps, item.sample):
+                row = {**fields(item), "id": steps.id, "messages": _talk(steps, item.sample)}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                so_far = replace(so_far, kept=so_far.kept + 1)
+            else:
+                so_far = replace(so_far, wrong=so_far.wrong + 1)
+            tell(so_far)
+    rows.replace(out)
+    return so_far
+
+
+def is_right(steps: Steps, sample: Sample) -> bool:
+    """Whether a thought ends in the right answer, by the judge; in free text, in one like it."""
+    said, right = steps.answer or "", sample.target or ""
+    if sample.choices or kind_of(right) != "words":
+        return judge(said, right, choices=sample.choices) is True
+    return judge(said, right) is True or rouge(said, right) >= LEAST_LIKE
+
+
+def _steps(
+    writers: Writers,
+    done: Mapping[str, Steps],
+    keep: Callable[[Steps], None],
+    item: Item,
+    cancelled: Cancelled,
+) -> tuple[Item, Steps]:
+    steps = done.get(item.sample.id, Steps(item.sample.id))
+    try:
+        for step in (_described, _thought, _revised):
+            if not cancelled() and (made := step(steps, item.sample, writers)) is not None:
+                keep(made)
+                steps = made
+    except (ModelError, BadVideo):  # tried again by the next run
+        return item, steps
+    return item, steps
+
+
+def _described(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
+    if steps.description is not None:
+        return None
+    said = _reply(writers.seeing, _shown(sample, writers, DESCRIBE), writers.sampling)
+    return replace(steps, description=said.text.strip())
+
+
+def _thought(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
+    if steps.thought is not None:
+        return None
+    asked = THINK.format(
+        how=_how(sample), description=steps.description, question=_question(sample)
+    )
+    said = _reply(writers.thinking, (user(asked),), writers.sampling)
+    thought = " ".join(part.text for part in said.parts if isinstance(part, Thinking)).strip()
+    answer = extract_answer(said.text) or ""
+    return replace(steps, thought=thought, answer=answer.strip())
+
+
+def _revised(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
+    if steps.revised is not None:
+        return None
+    asked = REVISE.format(question=_question(sample), thought=steps.thought)
+    said = _reply(writers.seeing, _shown(sample, writers, asked), writers.sampling)
+    thought = " ".join(part.text for part in said.parts if isinstance(part, Thinking)).strip()
+    return replace(steps, revised=thought or (steps.thought or ""))
+
+
+def _shown(sample: Sample, writers: Writers, asked: str) -> Conversation:
+    """The images, and the frames of the clips, and then what is `asked` about them."""
+    showing = Showing(frames=writers.frames)
+    prompt = with_frames(sample.prompt, showing, tokens_of(writers.seeing))
+    seen = [part for said in prompt if said.role == "user" for part in said.parts[:-1]]
+    return (user(*seen, asked),)
+
+
+def _reply(vlm: VLM, asked: Conversation, sampling: Sampling) -> Message:
+    (reply,) = vlm.generate([asked], sampling)
+    return reply.message
+
+
+def _question(sample: Sample) -> str:
+    asked = [said.text for said in sample.prompt if said.role == "user"][-1]
+    return "\n".join([asked.strip(), *sample.choices])
+
+
+def _how(sample: Sample) -> str:
+    return ": one of the choices alone" if sample.choices else ""
+
+
+def _talk(steps: Steps, sample: Sample) -> list[dict[str, str]]:
+    """The row's conversation; its images and clips stand before the question."""
+    said = f"<think>{steps.revised}</think>\n<answer>{steps.answer}</answer>"
+    clips = "<video>" * len(sample.clips)
+    images = "<image>" * len(sample.images)
+    asked = images + clips + _question(sample)
+    return [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+
+
+def _append(file: Path, lock: Lock, steps: Steps) -> None:
+    with lock, file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(vars(steps), ensure_ascii=False) + "\n")
