@@ -34,9 +34,10 @@ class Condition:
     `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
     image at full resolution stands in the context), "flipped" (the depth map with near and far
-    swapped), "noise" (random depths in its place), one of `VERDICTS` or "oracle" (enough once the
-    object that answers was shown) in the verifier's place, or "blind" (the images are grey). Clips
-    have those of `clip_controls`, and "random" and "true" for the span that is looked at.
+    swapped), "noise" (random depths in its place), "shuffled" (another image's map; under "true" a
+    strategy that uses depth gets the renderer's own), one of `VERDICTS` or "oracle" (enough once
+    the object that answers was shown) in the verifier's place, or "blind" (the images are grey).
+    Clips have those of `clip_controls`, and "random" and "true" for the span that is looked at.
     """
 
     name: str
@@ -122,18 +123,18 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
         spans = "choose_span" in inspect.signature(strategy).parameters
         looks = ("random", "true") if suite.located else ("random",)
         return (*(looks if spans else ()), *CLIP_CONTROLS)
-    if not suite.looking:
-        return ()
     options = inspect.signature(strategy).parameters
     controls = []
+    if "depth" in options:
+        controls += ["flipped", "noise", *(["shuffled", "true"] if suite.deep else [])]
+    if not suite.looking:
+        return tuple(controls)
     if "choose_region" in options:
         controls += ["random", "true"] if suite.located else ["random"]
     if "max_looks" in options:
         controls.append("no-look")
     if "full" in options:
         controls.append("full")
-    if "depth" in options:
-        controls += ["flipped", "noise"]
     if {"verifier", "threshold"} <= options.keys():
         controls += [*VERDICTS, "oracle"] if suite.located else VERDICTS
     return (*controls, "blind")
@@ -142,21 +143,33 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
 def _changed(control: str, item: Item, seed: int, strategy: Strategy) -> dict[str, object]:
     if control == "random":
         return {"choose_region": partial(random_region, seed=seed)}
+    if "depth" in inspect.signature(strategy).parameters:
+        return {"depth": _depth_under(control, item, seed, strategy)}
     if control == "true":
         return {"choose_region": TrueInTurn(item.regions)}
     if control == "no-look":
         return {"max_looks": 0}
     if control == "full":
         return {"full": True}
-    if control in ("flipped", "noise"):
-        true = inspect.signature(strategy).parameters["depth"].default
-        change = flipped if control == "flipped" else partial(noisy, seed=seed)
-        return {"depth": partial(_depth, true, change)}
     if control == "oracle":
         return {"verifier": partial(_oracle, item.regions), "threshold": 0.5}
     if control in VERDICTS:
         return {"verifier": VERDICTS[control], "threshold": 0.5}
     raise ValueError(f"no control {control!r}")
+
+
+def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Estimate:
+    if item.depths and control in ("true", "shuffled"):
+        return partial(_known, item.depths, int(control == "shuffled"))
+    given = inspect.signature(strategy).parameters["depth"].default
+    changes = {"flipped": flipped, "noise": partial(noisy, seed=seed)}
+    if control not in changes:
+        raise ValueError(f"no control {control!r} of depth")
+    return partial(_depth, given, changes[control])
+
+
+def _known(depths: Callable[[int], DepthMap], other: int, sample: Sample, image: Image) -> DepthMap:
+    return depths(other)
 
 
 def _oracle(regions: Sequence[Region], branch: Branch) -> float:

@@ -11,6 +11,7 @@ from mm.geometry import Region
 from mm.trace import Sample
 from training import tabletop
 from training.tabletop import Level
+from vision.depth import DepthMap, depth_map
 
 
 class BadTarget(UserError):
@@ -26,12 +27,15 @@ class Item:
             knows.
         box: the target where the answer is a box in the image.
         span: of a clip, in seconds: what must be looked at; None where nobody knows.
+        depths: the true depth map of the image, at 0, and those of other images; None where nobody
+            knows.
     """
 
     sample: Sample
     regions: tuple[Region, ...] = ()
     box: Region | None = None
     span: tuple[float, float] | None = None
+    depths: Callable[[int], DepthMap] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Suite:
         looking: whether looking again can help, and so has controls.
         located: whether each item says where to look.
         clips: whether it is about clips.
+        deep: whether the true depth of each image is known.
     """
 
     task: str
@@ -52,6 +57,7 @@ class Suite:
     looking: bool = False
     located: bool = False
     clips: bool = False
+    deep: bool = False
 
 
 def tabletop_suites(
@@ -108,12 +114,19 @@ def _suite(task: str, seed: int, limit: int, level: int) -> Suite:
     items = partial(_tabletop_items, task, seed, limit, level)
     first = next(items(), None)
     looking = first is not None and bool(first.regions)
-    return Suite(task, items, limit, looking, located=looking)
+    return Suite(task, items, limit, looking, located=looking, deep=True)
 
 
 def _tabletop_items(task: str, seed: int, limit: int, level: int) -> Iterator[Item]:
     for item in tabletop.stream(task, seed, limit, level):
-        yield Item(item.sample, item.regions, item.box)
+        depths = partial(_true_depth, item.scene.seed, level)
+        yield Item(item.sample, item.regions, item.box, depths=depths)
+
+
+def _true_depth(seed: int, level: int, other: int) -> DepthMap:
+    """The depth of a scene, or of the one so many seeds on."""
+    metres = tabletop.depth_map(tabletop.make_scene(seed + other, level))
+    return depth_map(metres, "metric", "renderer")
 
 
 def _clip_items(task: str, seed: int, limit: int) -> Iterator[Item]:

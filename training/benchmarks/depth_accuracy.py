@@ -1,0 +1,122 @@
+"""How right a depth model is about Tabletop, and what a rationale states of it.
+
+python -m training.benchmarks.depth_accuracy --scenes 100
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+from rich.progress import track
+
+from mm.types import Image
+from training.evaluation.intervals import Interval, wilson
+from training.evaluation.results import envelope
+from training.tabletop import Level, Scene, depth_map, make_scene, render
+from training.tabletop.questions import FIRST_TEST_SEED
+from vision.depth import DepthMap, compare
+from vision.depth_source import TINY, estimated
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
+
+RATIO = 1.25
+"""Pixels within this ratio of the truth are right: delta 1."""
+
+APART = 1.1
+"""Pairs of pixels count whose true depths differ by more than this ratio."""
+
+PAIRS = 500
+"""Pairs of pixels drawn in an image."""
+
+Picture = tuple["Pixels", np.ndarray, Scene]
+"""An image, the metres of its pixels (H, W), its scene."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many of so many are right."""
+
+    what: str
+    right: int
+    n: int
+
+    @property
+    def share(self) -> Interval:
+        return wilson(self.right, self.n)
+
+
+def pictures(scenes: int, seed: int = 0) -> Iterator[Picture]:
+    """Test scenes of the level `grain`."""
+    for number in range(scenes):
+        scene = make_scene(FIRST_TEST_SEED + (seed << 20) + number, Level.GRAIN)
+        yield render(scene), depth_map(scene), scene
+
+
+def accuracy(model: str, shown: Iterable[Picture], seed: int = 0) -> list[Counted]:
+    """Pixels near the truth, pairs of pixels in the right order, and things told in the right one.
+
+    Args:
+        model: a depth model of metres, as `--depth-model` names it.
+    """
+    rng = np.random.default_rng(seed)
+    found = {"delta1": [0, 0], "order": [0, 0], "relations": [0, 0]}
+    for image, metres, scene in shown:
+        depth = estimated(model, Image(image))
+        ratio = np.maximum(depth.values / metres, metres / np.maximum(depth.values, 1e-6))
+        _add(found["delta1"], ratio[depth.valid] < RATIO)
+        _add(found["order"], _ordered(depth.values.ravel(), metres.ravel(), rng))
+        _add(found["relations"], np.array(list(_stated(depth, scene)), bool))
+    return [Counted(what, right, n) for what, (right, n) in found.items()]
+
+
+def _add(count: list[int], right: np.ndarray) -> None:
+    count[0] += int(right.sum())
+    count[1] += right.size
+
+
+def _ordered(found: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    a, b = rng.integers(0, true.size, (2, PAIRS))
+    apart = np.maximum(true[a], true[b]) > APART * np.minimum(true[a], true[b])
+    return ((found[a] < found[b]) == (true[a] < true[b]))[apart]
+
+
+def _stated(depth: DepthMap, scene: Scene) -> Iterator[bool]:
+    """Of each pair of things whose order a rationale would state, whether it is so."""
+    for a, b in combinations(scene.things, 2):
+        said = compare(depth, a.region, b.region)
+        if said != "cannot tell":
+            yield (said == "nearer") == (a.depth < b.depth)
+
+
+def main(
+    depth_model: str = TINY,
+    scenes: Annotated[int, typer.Option(min=1, help="Test scenes.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Which of them.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write the counts as JSON.")] = None,
+) -> None:
+    """How often a depth model is right: near the truth, in the order, in what is told."""
+    shown = track(pictures(scenes, seed), "estimating", total=scenes, transient=True)
+    counts = accuracy(depth_model, shown)
+    for each in counts:
+        share = each.share
+        told = f"{100 * share.value:.1f} % ({100 * share.low:.1f}-{100 * share.high:.1f})"
+        print(f"{each.what:10} {told} of {each.n:,}")
+    if out:
+        command = shlex.join(["python", "-m", "training.benchmarks.depth_accuracy", *sys.argv[1:]])
+        rows = [{"what": c.what, "right": c.right, "n": c.n} for c in counts]
+        about = {"depth_model": depth_model, "scenes": scenes, "seed": seed}
+        out.write_text(json.dumps(envelope(rows, [], command=command, **about), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
