@@ -230,6 +230,22 @@ def test_in_a_browser_the_answer_and_the_crop_are_seen(browser, photo, served):
 
 
 @pytest.mark.slow
+def test_in_a_browser_a_clip_is_asked_about(browser, served):
+    vlm = mm.ScriptedVLM(["<answer>red</answer>"])
+    browser.goto(served(vlm))
+    browser.get_by_role("tab", name="Clip").click()
+    clip = browser.locator("#clip input[type=file]")
+    clip.set_input_files(str(ROOT / "app/examples/lamp.mp4"))
+    browser.wait_for_selector("#clip video")
+    browser.locator("#question textarea").fill("In which colour did the lamp flash?")
+    browser.locator("#ask").click()
+    answer = browser.wait_for_selector("#said .answer, #said .error", timeout=60_000)
+    assert answer.inner_text() == "red"
+    assert len(vlm.conversations[0][-1].images) == 16  # frames, as `uniform` shows them
+    assert browser.locator("#looked img").count() == 1
+
+
+@pytest.mark.slow
 def test_in_a_browser_stop_stops_the_model(browser, photo, served):
     vlm = Endless()
     browser.goto(served(vlm))

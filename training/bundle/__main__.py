@@ -92,12 +92,16 @@ def _extend(args: argparse.Namespace) -> None:
     model, builder = grown(args.to)
     _remember(model, args)
     shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
-    before = {k: v.clone() for k, v in model.state_dict().items()}
+    before = _copied(model)
     train_extend(model, builder, shards, memories, args.folder, steps=args.extend_steps)
-    after = model.state_dict()
+    after = _copied(model)
     model.load_state_dict(before)
     blend(model, after, args.extend_share)
     export(model, builder, args.to)
+
+
+def _copied(model: Model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def _depth(args: argparse.Namespace) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
+from training.tabletop.traces import ZOOM
+
 from .shards import VIEW
 
 PATCH, MERGE = 16, 2
@@ -49,6 +51,7 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLConfig:
     }
     extra: Any = {  # ours; a configuration keeps what it does not know
         "crop_rule": "square",
+        "tools": [ZOOM],  # it was taught to call no other
         "memory": {"tile": VIEW, "max_tiles": 36, "replay": 1},
         "attend": {"layer": 0, "query": "words", "relative": False, "base": 128},
     }

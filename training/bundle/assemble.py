@@ -57,7 +57,7 @@ def builder_of(config: Qwen3VLConfig, words: PreTrainedTokenizerFast) -> TokenBu
 
 def grown(folder: Path) -> tuple[Model, TokenBuilder]:
     """The exported `tiny`, in float32, with the words that the extend stage adds."""
-    model = Model.from_pretrained(folder, dtype=torch.float32)
+    model = Model.from_pretrained(folder).float()
     words = PreTrainedTokenizerFast.from_pretrained(folder)
     grow_vocabulary(model, words, PHRASES)
     return model, builder_of(model.config, words)
