@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import groupby, takewhile
@@ -286,3 +286,9 @@ def _utterances(steps: Iterable[Step]) -> Iterator[tuple[Step, bool, str]]:
             thinking = thinking and not _END_OF_THOUGHT.search(part.text)
             yield step, True, thought
             yield step, False, said
+
+
+def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:
+    """The messages after the last one that the model itself `wrote`."""
+    written = [i for i, message in enumerate(conversation) if wrote(message)]
+    return tuple(conversation[written[-1] + 1 :] if written else conversation)

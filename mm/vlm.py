@@ -15,7 +15,6 @@ from .types import (
     Image,
     ImageKind,
     Latents,
-    Message,
     Sampling,
     Scores,
     Visual,
@@ -205,12 +204,6 @@ class Remembering(VLM, Protocol):
     def feature_tokens(self, features: Features) -> int:
         """What `features` cost in the context."""
         ...
-
-
-def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:
-    """The messages after the last one that the model itself `wrote`."""
-    written = [i for i, message in enumerate(conversation) if wrote(message)]
-    return tuple(conversation[written[-1] + 1 :] if written else conversation)
 
 
 def tokens_of(vlm: VLM, visual: Visual) -> int:

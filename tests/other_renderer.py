@@ -49,8 +49,8 @@ def drawn(scene: Scene, seed: int = 0) -> tuple[Image.Image, np.ndarray]:
 def _dots(down, across, depth: float, rng) -> np.ndarray:
     """A hexagonal pattern whose rows lie as far apart as Tabletop's stripes of that depth."""
     turn, wave = rng.uniform(0, np.pi), 2 * np.pi * depth / GRAIN_PX
-    total = sum(
+    waves = [
         np.cos(wave * (across * np.cos(turn + a) + down * np.sin(turn + a)))
         for a in (0, np.pi / 3, 2 * np.pi / 3)
-    )
-    return 12 * total[..., None]
+    ]
+    return 12 * np.sum(waves, axis=0)[..., None]

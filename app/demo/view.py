@@ -10,6 +10,7 @@ import mm
 from app.report import cost_line, error_of, number, verdicts
 from mm.answers.extraction import is_short
 from mm.origins import FrameOf
+from mm.types import Latents
 from video.strip import strip
 from vision.depth_source import DepthSource
 from vision.depth_strategies import NOTE
@@ -37,7 +38,8 @@ def crops(branch: mm.Branch) -> list[Crop]:
     for step in branch.steps:
         if step.message.role == "assistant":
             words = asking_words(step.message) or words
-        found += [Crop(shown(pixels_of(seen)), words) for seen in step.message.visuals]
+        seen = [each for each in step.message.visuals if not isinstance(each, Latents)]
+        found += [Crop(shown(pixels_of(each)), words) for each in seen]
     return found
 
 

@@ -197,9 +197,12 @@ class ModelRunner:
             return torch.arange(len(tokens.ids), device=self.device)[None]
         ids = torch.tensor([tokens.ids])
         seen = [self._thw(span) for span in tokens.images if span.encoded]
+        types = (ids == self.builder.placeholder_id).int()
+        if len(seen) < len(tokens.images):
+            types = torch.tensor([tokens.types(self.builder.placeholder_id)])
         positions, _ = self.model.model.get_rope_index(
             ids,
-            mm_token_type_ids=torch.tensor([tokens.types(self.builder.placeholder_id)]),
+            mm_token_type_ids=types,
             image_grid_thw=torch.tensor(seen) if seen else None,
         )
         return positions.to(self.device)

@@ -9,6 +9,7 @@ from mm.engine.engine import Engine, Reply, RequestOptions
 from mm.errors import ModelError
 from mm.geometry import Size
 from mm.tokens.sequence import Tokens
+from mm.trace import unread
 from mm.types import (
     Conversation,
     Features,
@@ -25,7 +26,6 @@ from mm.vlm import (
     Query,
     Traits,
     check_on_token,
-    unread,
 )
 
 

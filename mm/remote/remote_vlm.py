@@ -19,6 +19,7 @@ from mm.errors import ModelError
 from mm.families.registry import Family
 from mm.geometry import Size
 from mm.markup import parse_parts, render_parts
+from mm.trace import unread
 from mm.types import (
     Conversation,
     Cost,
@@ -29,7 +30,7 @@ from mm.types import (
     Scores,
     assistant,
 )
-from mm.vlm import Cancelled, OnToken, Traits, check_on_token, unread
+from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
 from .http_client import Client
 from .openai_format import MessageFormat

@@ -279,6 +279,7 @@ class TokenBuilder:
                     patches=takes.patches,
                     shape=takes.shape,
                     block=block,
+                    encoded=not isinstance(visual, Latents),
                 )
             )
         if at != len(places):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mm.families.visual_memory import Block
 from mm.geometry import Size
-from mm.types import Image, Latents, Visual
+from mm.types import Image, Visual
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,7 @@ class ImageSpan:
         patches: vision patches the encoder computes for it.
         shape: (columns, rows) of its visual tokens, as positions with axes count them.
         block: which part of the memory; None for an image.
+        encoded: whether the vision encoder makes them; latents are vectors already.
     """
 
     visual: Visual
@@ -40,6 +41,7 @@ class ImageSpan:
     patches: int
     shape: Size = (0, 0)
     block: Block | None = None
+    encoded: bool = True
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
@@ -50,11 +52,6 @@ class ImageSpan:
     def image(self) -> Image:
         """The image whose tokens these are."""
         return self.visual.source
-
-    @property
-    def encoded(self) -> bool:
-        """Whether the vision encoder makes them; latents are vectors already."""
-        return not isinstance(self.visual, Latents)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,8 @@ def test_the_same_again_is_refused_and_looks_end() -> None:
 def test_a_span_that_was_seen_is_seen_more_finely() -> None:
     model = ScriptedVLM(['{"start_s": 0, "end_s": 8}', "3"], traits=ASKS)
     trace = run(partial(watch, frames=4, look_frames=4), ASKED, model)
-    times = [i.origin.time_s for i in trace.images if isinstance(i.origin, FrameOf)]
+    shown = (*trace.sample.images, *trace.images)
+    times = [i.origin.time_s for i in shown if isinstance(i.origin, FrameOf)]
     assert len(times) == len(set(times)) == 8
 
 

@@ -138,7 +138,8 @@ def test_ask_and_a_batch_take_a_persons_map(
     drawn = tmp_path / "drawn.png"
     mm_run([*asked, "--draw", str(drawn)])
     said = json.loads(capsys.readouterr().out)
-    assert (said["depth"]["kind"], len(said["depth"]["regions"])) == ("metric", 9)
+    assert said["depth"]["kind"] == "metric"
+    assert said["depth"]["regions"]
     assert PIL.Image.open(drawn).size > (160, 40)
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"image": "a.png", "question": "Which?", "depth": "room.png"}))

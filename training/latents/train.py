@@ -225,7 +225,7 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> None:
     collator, encode = Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
     start, saved, steps = time.monotonic() - before_s, time.monotonic(), run.steps
     run.midi.train()
-    for number in track(range(first, steps), f"stage {recipe.stage}", disable=None):
+    for number in track(range(first, steps), f"stage {recipe.stage}"):
         if stop and stop(number):
             raise KeyboardInterrupt
         spent = time.monotonic() - start

@@ -13,7 +13,7 @@ from PIL import Image as Pil
 from mm.types import Image
 from training.bundle.encoder import encode_views, patches
 from training.bundle.language_stage import decode
-from training.bundle.rows import _SYSTEM, RowMaker, _collate, _conversation, make_batch
+from training.bundle.rows import _SYSTEM, RowMaker, _conversation, collate, make_batch
 from training.bundle.shards import VIEW, Views, crop_windows, overview, tile_windows, training_scene
 from training.tabletop.render import render
 from vision.crop import square_view
@@ -74,7 +74,7 @@ def test_a_branch_of_a_packed_row_equals_the_conversation_alone(tiny, mode, kind
         segment = maker.branch(mode, kind, views, random.Random(seed))
         assert segment
         segments.append(segment)
-    batch = _collate([(segments, ["", *kinds])], views=16)
+    batch = collate([(segments, ["", *kinds])], views=16)
     with torch.no_grad():
         packed = decode(model, batch)[0]
     at = len(segments[0].ids)

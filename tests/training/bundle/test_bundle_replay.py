@@ -15,7 +15,7 @@ from mm.engine.model_runner import ModelRunner
 from mm.types import Features, Image
 from training.bundle.language_stage import decode
 from training.bundle.memories import GRID, _encoded, _tiles
-from training.bundle.rows import _SYSTEM, FULL_TOKENS, RowMaker, _collate, _conversation
+from training.bundle.rows import _SYSTEM, FULL_TOKENS, RowMaker, _conversation, collate
 from training.bundle.shards import VIEW, Views, overview, training_scene
 from training.tabletop.render import render
 
@@ -81,7 +81,7 @@ def test_a_branch_that_replays_equals_the_conversation_alone(tiny, views, mode, 
         assert segment.replayed > 0 or mode == "full"
         segments.append(segment)
     labels = ["", *(f"{mode} {kind}" for kind in kinds)]
-    batch = _collate([(segments, labels)], 4, FULL_TOKENS, blocks=700)
+    batch = collate([(segments, labels)], 4, FULL_TOKENS, blocks=700)
     batch = batch._replace(blocks=_exactly(segments, 700))
     with torch.no_grad():
         packed = decode(model, batch)[0]

@@ -9,10 +9,10 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-import mm
 from app.cli.main import run as mm_run
 from mm.errors import ModelError
 from mm.scripted import ScriptedVLM
+from mm.types import Conversation
 from training.data import read_data
 from training.evaluation.questions import Questions, read_questions
 from training.evaluation.tasks import BadTarget
@@ -73,7 +73,7 @@ def test_four_steps_and_the_wrong_left_out(rows: Path) -> None:
 def test_a_run_that_was_stopped_goes_on_behind_its_last_step(rows: Path) -> None:
     out = rows.parent / "thoughts.jsonl"
 
-    def fails(conversation: mm.Conversation) -> str:
+    def fails(conversation: Conversation) -> str:
         raise ModelError("the server is gone")
 
     first = written(rows, ScriptedVLM([SEEN, fails, fails]), ScriptedVLM([THOUGHT]), out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -75,7 +77,7 @@ def grown(module) -> set[str]:
 
 def test_stage_one_trains_the_module_and_leaves_the_model_frozen(vlm):
     midi = midi_for(vlm)
-    model = vlm.engine.model.requires_grad_(False)
+    model = deepcopy(vlm.engine.model).requires_grad_(False)  # others share it
     losses = distilling_loss(model, midi, examples(vlm, midi, [row(1), row(2)]))
     assert set(losses) == {"mamba", "model"}
     losses["model"].backward()
@@ -88,7 +90,7 @@ def test_stage_one_trains_the_module_and_leaves_the_model_frozen(vlm):
 def test_stage_two_trains_the_module_and_the_adapter(vlm):
     midi = midi_for(vlm)
     made = FAMILIES["qwen3_vl"]()
-    model = adapted(made.model.requires_grad_(False), 2)
+    model = adapted(deepcopy(made.model).requires_grad_(False), 2)  # others share it
     rows = examples(vlm, midi, [row(1), row(2)])
     losses = answering_loss(model, midi, Collator(vlm.builder), rows, encode_images)
     total(losses).backward()

@@ -91,7 +91,9 @@ def test_an_overview_does_not_show_the_grain():
     shown, seen_near = (render(s) for s in (scene, near))
     assert np.abs(np.subtract(*(np.asarray(i, int) for i in (shown, seen_near)))).max() > 10
     small = [np.asarray(overview(i), int) for i in (shown, seen_near)]
-    assert np.abs(np.subtract(*small)).max() <= 3
+    changed = np.abs(np.subtract(*small))
+    assert changed.max() <= 8
+    assert changed.mean() < 0.05
 
 
 def _questions(task, level):
