@@ -43,7 +43,10 @@ VISION_STEPS = 600
 LANGUAGE_STEPS = 1440
 MEMORIES = 4500
 REPLAY_STEPS = 480
-EXTEND_STEPS = 400
+EXTEND_STEPS = 260
+EXTEND_SHARE = 0.7
+"""All the way, counts fall by six points."""
+
 DEPTH_STEPS = 800
 FULL_STEPS = 600
 
@@ -132,7 +135,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--memories", type=int, default=MEMORIES, help="scenes, 0.6 MB each")
     parser.add_argument("--replay-steps", type=int, default=REPLAY_STEPS)
     parser.add_argument("--extend-steps", type=int, default=EXTEND_STEPS)
-    parser.add_argument("--extend-share", type=float, default=1.0, help="how far weights move")
+    parser.add_argument(
+        "--extend-share", type=float, default=EXTEND_SHARE, help="how far weights move"
+    )
     parser.add_argument("--depth-steps", type=int, default=DEPTH_STEPS)
     parser.add_argument("--full-steps", type=int, default=FULL_STEPS)
     parser.add_argument("--adapter", type=Path, default=Path("runs/bundle/tiny-full"))
