@@ -72,6 +72,9 @@ class Condition:
         return (insist(strategy) if plain else strategy), sample
 
 
+DEPTHS = ("flipped", "noise", "shuffled", "true")
+"""What stands in the place of a depth map; the last two where the true depth is known."""
+
 VERDICTS: Mapping[str, Verifier] = {
     "asked": asked,
     "always": always,
@@ -126,7 +129,7 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
     options = inspect.signature(strategy).parameters
     controls = []
     if "depth" in options:
-        controls += ["flipped", "noise", *(["shuffled", "true"] if suite.deep else [])]
+        controls += DEPTHS if suite.deep else DEPTHS[:2]
     if not suite.looking:
         return tuple(controls)
     if "choose_region" in options:
@@ -143,7 +146,7 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
 def _changed(control: str, item: Item, seed: int, strategy: Strategy) -> dict[str, object]:
     if control == "random":
         return {"choose_region": partial(random_region, seed=seed)}
-    if "depth" in inspect.signature(strategy).parameters:
+    if control in DEPTHS and "depth" in inspect.signature(strategy).parameters:
         return {"depth": _depth_under(control, item, seed, strategy)}
     if control == "true":
         return {"choose_region": TrueInTurn(item.regions)}
@@ -162,10 +165,8 @@ def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Est
     if item.depths and control in ("true", "shuffled"):
         return partial(_known, item.depths, int(control == "shuffled"))
     given = inspect.signature(strategy).parameters["depth"].default
-    changes = {"flipped": flipped, "noise": partial(noisy, seed=seed)}
-    if control not in changes:
-        raise ValueError(f"no control {control!r} of depth")
-    return partial(_depth, given, changes[control])
+    change = flipped if control == "flipped" else partial(noisy, seed=seed)
+    return partial(_depth, given, change)
 
 
 def _known(depths: Callable[[int], DepthMap], other: int, sample: Sample, image: Image) -> DepthMap:

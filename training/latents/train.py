@@ -81,6 +81,8 @@ class LatentsRecipe:
                 raise UserError(f"{name} must be over 0, got {getattr(self, name)}")
         if self.stage == 1 and (self.learned != "midi" or self.start):
             raise UserError("controls and --start are for --stage 2")
+        if self.start and self.learned != "midi":
+            raise UserError(f"--learned {self.learned} begins with no stage 1: leave --start out")
 
     @property
     def kept(self) -> dict[str, Any]:

@@ -90,6 +90,11 @@ def test_bad_rows_are_told_by_number(data: Path, change, told) -> None:
     [
         pytest.param({"batch": 0}, "batch must be over 0, got 0", id="batch"),
         pytest.param({"learned": "constant"}, "controls and --start are for --stage 2", id="stage"),
+        pytest.param(
+            {"stage": 2, "start": "one", "learned": "none"},
+            "--learned none begins with no stage 1: leave --start out",
+            id="a control with a start",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(data: Path, given, told) -> None:
