@@ -164,11 +164,15 @@ def pairs(
         typer.Option(help="verdict: is it enough, yes or no; trajectory: right ways over wrong."),
     ] = "verdict",
     per_group: Annotated[int, typer.Option(min=1, help="Trajectories of a question.")] = 4,
+    across: Annotated[
+        bool,
+        typer.Option("--across", help="Verdicts across questions too, of one task and length."),
+    ] = False,
 ) -> None:
     """Make preference pairs of graded traces, for `mm train dpo`."""
     from training.evaluation.pairs import write_pairs
 
-    for line in write_pairs(traces, out, kind=kind, per_group=per_group).lines():
+    for line in write_pairs(traces, out, kind=kind, per_group=per_group, across=across).lines():
         print(line)
 
 

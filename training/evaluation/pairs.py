@@ -1,7 +1,8 @@
 """Preference pairs from graded traces: what a verifier learns from (VTS-V, arXiv 2506.07235).
 
-Two kinds. "verdict": the question whether what was seen is enough, "yes" over "no" where the
-answer came out right and "no" over "yes" where it did not: what the verifier `score` reads.
+Two kinds. "verdict": the question whether what was seen is enough, put after an answer and after
+the last look before it, "yes" over "no" where the answer came out right and "no" over "yes" where
+it did not, and before that look where a right way went on: what the verifier `score` reads.
 "trajectory": a right way to an answer over a wrong one to the same question, from where the two
 part: what `logratio` reads, and the paper's own (section 3.4), with wrong ways that really
 happened.
@@ -53,8 +54,20 @@ class Counts:
         ]
 
 
-def write_pairs(traces: Path, out: Path, *, kind: Kind = "verdict", per_group: int = 4) -> Counts:
+def write_pairs(
+    traces: Path,
+    out: Path,
+    *,
+    kind: Kind = "verdict",
+    per_group: int = 4,
+    across: bool = False,
+) -> Counts:
     """Write the pairs of the `traces` in a folder to `out`, rows of `mm train dpo`.
+
+    Args:
+        per_group: trajectory pairs of one question, at most.
+        across: a right and a wrong trace of two questions of one task, of as many steps, may make
+            verdicts too, where those of one question are used up.
 
     Raises:
         BadTrace: the folder cannot be read.
@@ -67,10 +80,14 @@ def write_pairs(traces: Path, out: Path, *, kind: Kind = "verdict", per_group: i
             "its rows name"
         )
     counts, rows = Counts(), []
-    for group in _groups(load_traces(traces), counts):
+    groups = _groups(load_traces(traces), counts)
+    for group in groups:
         _count_group(group, counts)
         made = _verdicts(group, counts) if kind == "verdict" else _ways(group, counts, per_group)
         rows += [_row(*each, images) for each in made]
+    if across and kind == "verdict":
+        for group in _left_over(groups):
+            rows += [_row(*each, images) for each in _verdicts(group, counts)]
     if not rows:
         raise UserError("no pair: " + "; ".join(counts.lines()))
     counts.pairs = len(rows)
@@ -111,16 +128,48 @@ def is_right(branch: Branch) -> bool:
 
 
 def _verdicts(group: Sequence[Branch], counts: Counts) -> Iterator[Pair]:
-    """A verdict on each whole branch; as many on right ones as on wrong ones, of groups that have
-    both, so that the question alone tells nothing."""
-    right = [branch for branch in group if is_right(branch)]
-    wrong = [branch for branch in group if not is_right(branch)]
-    for number, (good, bad) in enumerate(_matched(right, wrong, min(len(right), len(wrong)))):
-        for branch, word, other in ((good, YES, NO), (bad, NO, YES)):
-            name = f"{branch.sample.id}-{number}-{word}"
-            yield name, verdict_prompt(branch), [assistant(word)], [assistant(other)]
+    """Verdicts on as many right branches as wrong ones, so that the question alone tells nothing."""
+    for number, (good, bad) in enumerate(_as_many(group)):
+        for branch in (good, bad):
+            for at, enough in _slots(branch):
+                word, other = (YES, NO) if enough else (NO, YES)
+                seen = Branch(branch.sample, branch.steps[:at], None)
+                name = f"{branch.sample.id}-{number}-{at}-{word}"
+                yield name, verdict_prompt(seen), [assistant(word)], [assistant(other)]
         counts.chosen.append(_length(good))
         counts.rejected.append(_length(bad))
+
+
+def _slots(branch: Branch) -> Iterator[tuple[int, bool]]:
+    """After how many steps it is asked whether that is enough, and whether it is.
+
+    A right way that went on from a look had not seen enough; where a wrong one could have turned is
+    not known.
+    """
+    right = is_right(branch)
+    looks = [at for at, step in enumerate(branch.steps, 1) if step.message.images]
+    yield len(branch.steps), right
+    if looks:
+        yield looks[-1], right
+    if right and len(looks) > 1:
+        yield looks[-2], False
+
+
+def _left_over(groups: Sequence[Sequence[Branch]]) -> list[list[Branch]]:
+    """Branches that make no pair within their own group, by task and number of steps."""
+    alike: dict[tuple[object, int], list[Branch]] = defaultdict(list)
+    for group in groups:
+        used = {id(branch) for pair in _as_many(group) for branch in pair}
+        for branch in group:
+            if id(branch) not in used:
+                alike[branch.sample.tags.get("task"), len(branch.steps)].append(branch)
+    return list(alike.values())
+
+
+def _as_many(group: Sequence[Branch]) -> list[tuple[Branch, Branch]]:
+    right = [branch for branch in group if is_right(branch)]
+    wrong = [branch for branch in group if not is_right(branch)]
+    return _matched(right, wrong, min(len(right), len(wrong)))
 
 
 def _ways(group: Sequence[Branch], counts: Counts, per_group: int) -> Iterator[Pair]:

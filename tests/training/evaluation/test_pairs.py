@@ -80,14 +80,38 @@ def test_a_failure_is_counted_and_tried_again(tmp_path: Path) -> None:
     assert collected(tmp_path, ["Q"], 2).traces == 1
 
 
+def verdicts(file: Path) -> list[tuple[int, str]]:
+    """For each row, how many messages stand before the question if it is enough, and the word."""
+    found = []
+    for row in map(json.loads, file.read_text().splitlines()):
+        assert row["prompt"][-1]["content"] == [{"type": "text", "text": ENOUGH}]
+        word, other = (row[side][0]["content"][0]["text"] for side in ("chosen", "rejected"))
+        assert {word, other} == {"yes", "no"}
+        found.append((len(row["prompt"]) - 1, word))
+    return found
+
+
 def test_verdicts_are_asked_of_right_and_wrong_branches_alike(tmp_path: Path) -> None:
-    collected(tmp_path / "traces", [CALL, "K", "Q", "K"], 3)
+    collected(tmp_path / "traces", ["K", "Q", "K"], 3)
     counts = write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
     assert (counts.pairs, counts.mixed, counts.all_right, counts.all_wrong) == (2, 1, 0, 0)
-    good, bad = (json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines())
-    assert good["prompt"][-1]["content"] == [{"type": "text", "text": ENOUGH}]
-    assert [good[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["yes", "no"]
-    assert [bad[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["no", "yes"]
+    assert verdicts(tmp_path / "pairs.jsonl") == [(2, "yes"), (2, "no")]
+
+
+def test_a_verdict_is_asked_after_looks_too(tmp_path: Path) -> None:
+    other = CALL.replace("400, 400", "300, 300")
+    collected(tmp_path / "traces", [CALL, other, "K", CALL, other, "Q"], 2)
+    write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+    right, wrong = [(6, "yes"), (5, "yes"), (3, "no")], [(6, "no"), (5, "no")]
+    assert verdicts(tmp_path / "pairs.jsonl") == right + wrong
+
+
+def test_questions_share_verdicts_where_allowed(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", ["K", "Q"], 1, count=2)
+    with pytest.raises(UserError, match="1 all right, 1 all wrong"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+    write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl", across=True)
+    assert verdicts(tmp_path / "pairs.jsonl") == [(2, "yes"), (2, "no")]
 
 
 def test_ways_part_where_they_differ(tmp_path: Path) -> None:
