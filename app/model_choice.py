@@ -20,7 +20,11 @@ BackendName = Literal["local", "openai"]
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model, where and how; None leaves it to the model."""
+    """Which model, where and how; None leaves it to the model.
+
+    `judge` is the folder of the verifier that the model itself brings, where a strategy wants one
+    (`app.strategies.judging`).
+    """
 
     name: str = "tiny"
     device: str | None = None
@@ -35,6 +39,7 @@ class ModelChoice:
     visual_tokens: int | None = None
     look_visual_tokens: int | None = None
     verifier: str | None = None
+    judge: str | None = None
 
     @property
     def verifier_folder(self) -> str | None:
@@ -71,7 +76,7 @@ class ModelChoice:
                 min_pixels=self.min_pixels,
                 visual_tokens=self.visual_tokens,
                 look_visual_tokens=self.look_visual_tokens,
-                verifier=self.verifier_folder,
+                verifier=self.verifier_folder or self.judge,
             )
         return connect(self.name, base_url=self.base_url or BASE_URL, processor=self.processor)
 

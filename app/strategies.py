@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mm
 from mm.errors import UserError
+from mm.local.checkpoints import bundled_verifier
 from mm.own_functions import is_own, own_function
 from mm.session import name_of
 from mm.strategies import length, likelihood
@@ -19,6 +21,7 @@ from vision.depth_source import DepthSource
 from vision.verifier import always, asked, logratio, never, random_stop, read_verifier, score
 
 from .errors import one_of
+from .model_choice import ModelChoice
 from .strategy_options import parse_call, read_options, split_outside_brackets
 
 STRATEGIES: dict[str, mm.Strategy] = {
@@ -52,11 +55,15 @@ VERIFIERS: dict[str, mm.Verifier] = {
 
 
 def strategies_named(
-    text: str, verifier: str | None = None, depth: DepthSource = DepthSource()
+    text: str,
+    verifier: str | None = None,
+    depth: DepthSource = DepthSource(),
+    judge: str | None = None,
 ) -> dict[str, mm.Strategy]:
     """The strategies in "direct,zoom(max_looks=3)", by the text that names each.
 
-    `verifier` and `depth` are for those that take them, as `judged_by` and `with_depth` have it.
+    `verifier`, `judge` and `depth` are for those that take them, as `judged_by` and `with_depth`
+    have it.
 
     Raises:
         UserError: one cannot be understood, as `strategy_named` says.
@@ -67,17 +74,31 @@ def strategies_named(
         raise UserError(f"--verifier: {text} takes none; scale and best_of do")
     if depth != DepthSource() and not any(_takes(s, "depth") for s in found.values()):
         raise UserError(f"--depth and the like: {text} uses none; depth-text and depth-zoom do")
-    judged = {n: judged_by(s, verifier) if n in taking else s for n, s in found.items()}
+    judged = {n: judged_by(s, verifier, judge) if n in taking else s for n, s in found.items()}
     return {n: with_depth(s, depth) if _takes(s, "depth") else s for n, s in judged.items()}
 
 
-def judged_by(strategy: mm.Strategy, verifier: str | None) -> mm.Strategy:
+def judging(choice: ModelChoice, text: str) -> ModelChoice:
+    """`choice` with the verifier that its model brings, where none was named and a strategy in
+    `text` would ask the model itself."""
+    own = bundled_verifier(choice.name) if choice.backend == "local" else None
+    named = choice.verifier or choice.adapter
+    wanted = any(map(_asks_itself, strategies_named(text).values()))
+    return replace(choice, judge=str(own)) if own and wanted and not named else choice
+
+
+def judged_by(strategy: mm.Strategy, verifier: str | None, judge: str | None = None) -> mm.Strategy:
     """`strategy` under the verifier that is named, or whose folder `mm train` wrote; None: its own.
+
+    `judge` is the folder of one for a strategy that would ask the model itself. One that is named
+    in the strategy's own brackets stays.
 
     Raises:
         UserError: it takes no verifier, or there is none such.
     """
-    if verifier is None:
+    if verifier is None and judge and _asks_itself(strategy):
+        verifier = judge
+    if verifier is None or (isinstance(strategy, partial) and "verifier" in strategy.keywords):
         return strategy
     if not _takes(strategy, "verifier"):
         raise UserError(f"--verifier: {name_of(strategy)} takes none; use scale or best_of")
@@ -87,8 +108,16 @@ def judged_by(strategy: mm.Strategy, verifier: str | None) -> mm.Strategy:
     trained = read_verifier(Path(verifier))
     wanted = {"verifier": VERIFIERS[trained.kind], "threshold": trained.threshold}
     options = inspect.signature(strategy).parameters
-    bound = {k: v for k, v in wanted.items() if k in options and v is not None}
+    given = strategy.keywords if isinstance(strategy, partial) else {}
+    bound = {k: v for k, v in wanted.items() if k in options and k not in given and v is not None}
     return partial(strategy, **bound)
+
+
+def _asks_itself(strategy: mm.Strategy) -> bool:
+    """Whether its verifier is the one that asks the model itself."""
+    taken = inspect.signature(strategy).parameters.get("verifier")
+    named = isinstance(strategy, partial) and "verifier" in strategy.keywords
+    return taken is not None and taken.default is asked and not named
 
 
 def with_depth(strategy: mm.Strategy, source: DepthSource) -> mm.Strategy:

@@ -46,7 +46,7 @@ class How:
             "model": model.name,
             "backend": model.backend,
             "adapter": model.adapter,
-            "verifier": model.verifier,
+            "verifier": model.verifier or (model.judge and Path(model.judge).name),
             "quantize": model.quantize,
             "dtype": model.dtype,
             "strategy": self.strategy,
@@ -64,7 +64,7 @@ class How:
 
     def named(self) -> mm.Strategy:
         """The strategy, with its verifier and its depth; over frames where there are clips."""
-        judged = judged_by(strategy_named(self.strategy), self.model.verifier)
+        judged = judged_by(strategy_named(self.strategy), self.model.verifier, self.model.judge)
         return over_clips(with_depth(judged, self.depth))
 
 

@@ -14,7 +14,7 @@ import typer
 import mm
 from app.errors import EXPECTED, hush, leave, tell
 from app.model_choice import ModelChoice
-from app.strategies import strategies_named
+from app.strategies import judging, strategies_named
 from mm.errors import UserError
 from vision.depth_source import DepthSource
 
@@ -108,7 +108,7 @@ def ask(
     from .batch import ask_batch
 
     how = How(
-        model=choice,
+        model=judging(choice, strategy),
         depth=depth,
         strategy=strategy,
         sampling={"max_tokens": max_tokens, "seed": seed, **sampling},
@@ -197,9 +197,10 @@ def evaluate(
 
     from .eval import Evaluation, run_eval
 
+    choice = judging(choice, strategy)
     asked = Evaluation(
         target,
-        strategies_named(strategy, choice.verifier, depth),
+        strategies_named(strategy, choice.verifier, depth, choice.judge),
         model=choice.name,
         adapter=choice.adapter,
         tasks=tuple(split(task)),

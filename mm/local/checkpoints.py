@@ -18,6 +18,7 @@ _PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 _CODE = "*.py"
 _OTHER_FORMATS = ["consolidated*"]  # the same weights again, for Mistral's own code
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_BUNDLED = Path(str(files("mm"))) / "bundled"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATIENCE_S = 10  # for the hub's first answer
 
@@ -54,8 +55,9 @@ def find(name: str, *, code: bool = False) -> Path:
     Raises:
         ModelUnavailable: there is none, or the hub cannot give it.
     """
-    bundled = Path(str(files("mm"))) / "bundled" / name
-    if re.fullmatch(r"[\w-]{1,64}", name) and (bundled / "config.json").is_file():
+    bundled = _BUNDLED / name
+    kinds = ("config.json", "adapter_config.json")
+    if re.fullmatch(r"[\w-]{1,64}", name) and any((bundled / kind).is_file() for kind in kinds):
         return bundled
     path = _path(name)
     if path and path.is_dir():
@@ -88,8 +90,14 @@ def _short(name: str, most: int = 80) -> str:
 
 def bundled_models() -> tuple[str, ...]:
     """Names of the models in the package."""
-    folder = Path(str(files("mm"))) / "bundled"
-    return tuple(sorted(p.parent.name for p in folder.glob("*/config.json")))
+    return tuple(sorted(p.parent.name for p in _BUNDLED.glob("*/config.json")))
+
+
+def bundled_verifier(name: str) -> Path | None:
+    """The folder of the trained verifier that a bundled model brings; None where it brings none."""
+    folder = _BUNDLED / f"{name}-verifier"
+    known = name in bundled_models() and (folder / "adapter_config.json").is_file()
+    return folder if known else None
 
 
 def inspect(folder: Path) -> Checkpoint:

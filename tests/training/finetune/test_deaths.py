@@ -15,7 +15,7 @@ TESTS = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     "given",
     [
-        pytest.param(("--deaths", 3, "--full", 1, "--steps", 2), id="a few"),
+        pytest.param(("--deaths", 1, "--full", 1, "--steps", 2), id="a few"),
         pytest.param(
             ("--deaths", 200, "--full", 20, "--kills", 20),
             id="everywhere",

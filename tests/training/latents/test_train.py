@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,7 @@ def test_what_cannot_be_is_refused(data: Path, given, told) -> None:
 
 
 def test_a_folder_with_other_settings_is_refused(data: Path) -> None:
-    train_latents(LatentsRecipe(data, data.parent / "out", latents=2, epochs=0.4))
+    begun = LatentsRecipe(data, data.parent / "out", latents=2, batch=1, epochs=0.4)
+    train_latents(begun)
     with pytest.raises(BadData, match="was begun with latents 2, not 3"):
-        train_latents(LatentsRecipe(data, data.parent / "out", latents=3, epochs=0.4), resume=True)
+        train_latents(replace(begun, latents=3), resume=True)
