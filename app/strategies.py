@@ -16,7 +16,7 @@ from mm.own_functions import is_own, own_function
 from mm.session import name_of
 from mm.strategies import length, likelihood
 from video.search import uniform, watch
-from vision import act, attend, depth_latent, depth_text, depth_zoom, replay, scale, zoom
+from vision import act, attend, beam, depth_latent, depth_text, depth_zoom, replay, scale, zoom
 from vision.depth_source import DepthSource
 from vision.verifier import always, asked, logratio, never, random_stop, read_verifier, score
 
@@ -40,6 +40,7 @@ STRATEGIES: dict[str, mm.Strategy] = {
     "watch": watch,
     "vote": mm.vote,
     "best_of": mm.best_of,
+    "beam": beam,
 }
 
 VERIFIERS: dict[str, mm.Verifier] = {
@@ -71,7 +72,7 @@ def strategies_named(
     found = {name: strategy_named(name) for name in split_outside_brackets(text)}
     taking = [name for name, strategy in found.items() if _takes(strategy, "verifier")]
     if verifier and not taking:
-        raise UserError(f"--verifier: {text} takes none; scale and best_of do")
+        raise UserError(f"--verifier: {text} takes none; scale, best_of and beam do")
     if depth != DepthSource() and not any(_takes(s, "depth") for s in found.values()):
         raise UserError(f"--depth and the like: {text} uses none; depth-text and depth-zoom do")
     judged = {n: judged_by(s, verifier, judge) if n in taking else s for n, s in found.items()}
@@ -101,7 +102,7 @@ def judged_by(strategy: mm.Strategy, verifier: str | None, judge: str | None = N
     if verifier is None or (isinstance(strategy, partial) and "verifier" in strategy.keywords):
         return strategy
     if not _takes(strategy, "verifier"):
-        raise UserError(f"--verifier: {name_of(strategy)} takes none; use scale or best_of")
+        raise UserError(f"--verifier: {name_of(strategy)} takes none; use scale, best_of or beam")
     if not Path(verifier).is_dir():
         bound: Any = {"verifier": verifier_named(verifier)}
         return partial(strategy, **bound)

@@ -3,6 +3,7 @@
 from .act import act
 from .actions import ACTIONS, actions_with
 from .attend import attend
+from .beam import beam
 from .controls import random_region, shown, true_region
 from .crop import crop, square_view, square_window
 from .depth_strategies import depth_latent, depth_text, depth_zoom

@@ -72,8 +72,8 @@ System = Annotated[str | None, typer.Option(help="A system message before each q
 Strategy = Annotated[
     str,
     typer.Option(
-        help="direct, think, zoom, replay, attend, act, scale, depth, vote, best_of, or your "
-        "own as package.module:function; options in brackets: zoom(max_looks=3)."
+        help="direct, think, zoom, replay, attend, act, scale, depth, vote, best_of, beam, or "
+        "your own as package.module:function; options in brackets: zoom(max_looks=3)."
     ),
 ]
 
