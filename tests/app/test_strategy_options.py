@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from contextlib import suppress
 from functools import partial
@@ -11,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import mm
-from app.strategies import STRATEGIES, strategies_named, strategy_named
+from app.model_choice import ModelChoice
+from app.strategies import STRATEGIES, judging, strategies_named, strategy_named
 from app.strategy_options import parse_call, settable, split_outside_brackets
 from mm.errors import UserError
-from mm.strategies import length
+from mm.strategies import length, likelihood
 from vision import zoom
+from vision.verifier import always, never, score
 
 
 @pytest.mark.parametrize(
@@ -108,3 +111,39 @@ def test_every_strategy_has_readable_options():
 def test_no_text_breaks_the_reader(text):
     with suppress(UserError):
         strategies_named(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "judge"),
+    [
+        pytest.param("scale", {}, True, id="asks itself"),
+        pytest.param("direct,beam(width=3)", {}, True, id="one of several"),
+        pytest.param("zoom,best_of(n=2)", {}, False, id="takes none, or has its own"),
+        pytest.param("scale(verifier=never)", {}, False, id="named in brackets"),
+        pytest.param("scale", {"verifier": "asked"}, False, id="named by flag"),
+        pytest.param("scale", {"adapter": "F"}, False, id="other weights"),
+        pytest.param("scale", {"name": "F"}, False, id="a model that brings none"),
+        pytest.param("scale", {"backend": "openai"}, False, id="a server"),
+    ],
+)
+def test_a_model_brings_its_verifier(text, given, judge, tmp_path, monkeypatch):
+    brought = {"tiny": tmp_path}
+    monkeypatch.setattr("app.strategies.bundled_verifier", brought.get)
+    assert bool(judging(ModelChoice(**given), text).judge) is judge
+
+
+def test_the_verifier_that_a_model_brings_judges_what_would_ask_it(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "verifier.json").write_text('{"kind": "score", "threshold": 0.7}')
+    named = "scale,best_of,scale(verifier=never, threshold=0.9)"
+    found = strategies_named(named, judge=str(tmp_path))
+    scale, best_of, own = (inspect.signature(each).parameters for each in found.values())
+    assert (scale["verifier"].default, scale["threshold"].default) == (score, 0.7)
+    assert best_of["verifier"].default is likelihood
+    assert (own["verifier"].default, own["threshold"].default) == (never, 0.9)
+
+
+def test_what_stands_in_brackets_holds_over_the_flag():
+    found = strategies_named("scale(verifier=never),scale", verifier="always")
+    named = [inspect.signature(each).parameters["verifier"].default for each in found.values()]
+    assert named == [never, always]
