@@ -55,9 +55,9 @@ def beam(
             f"{session.vlm.name} writes no tool calls, which beam needs: use best_of(strategy=zoom)"
         )
     offer_zoom(session)
-    alive, answered = [session], list[Scored]()
+    alive, answered, grown = [session], list[Scored](), list[Scored]()
     for number in range(max_steps):
-        grown: list[Scored] = []
+        grown = []
         for way in alive:
             for fork, ends in _steps(way, draws, heat):
                 if number == max_steps - 1 and not ends:
