@@ -44,8 +44,8 @@ ORDER = {  # each line may import the lines above it; a part may import itself
         "benchmarks",
     ],
     "app": [
-        "errors report terminal strategy_options",
-        "strategies model_choice",
+        "errors report terminal strategy_options model_choice",
+        "strategies",
         "demo server",
         "cli",
     ],

@@ -13,7 +13,7 @@ import mm
 from app.errors import DEBUG, check_file, tell
 from app.model_choice import ModelChoice
 from app.report import as_json, as_text, error_of, failure_json
-from app.strategies import judged_by, strategy_named, with_depth
+from app.strategies import judged_by, judging, strategy_named, with_depth
 from app.terminal import spinner
 from mm.errors import UserError, quote
 from mm.local.load import no_collecting
@@ -39,9 +39,18 @@ class How:
     depth: DepthSource = DepthSource()
 
     @property
+    def judged(self) -> ModelChoice:
+        """The model, with the verifier it brings where the strategy wants one.
+
+        Raises:
+            UserError: there is no such strategy.
+        """
+        return judging(self.model, self.strategy)
+
+    @property
     def facts(self) -> dict[str, object]:
         """What an answer depends on besides its question, for answers that are continued."""
-        model = self.model
+        model = self.judged
         return {
             "model": model.name,
             "backend": model.backend,
@@ -64,7 +73,7 @@ class How:
 
     def named(self) -> mm.Strategy:
         """The strategy, with its verifier and its depth; over frames where there are clips."""
-        judged = judged_by(strategy_named(self.strategy), self.model.verifier, self.model.judge)
+        judged = judged_by(strategy_named(self.strategy), self.model.verifier, self.judged.judge)
         return over_clips(with_depth(judged, self.depth))
 
 
@@ -99,7 +108,7 @@ def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm
     _check_outputs(how.save_trace, draw)
     sample = mm.question(question, *files, choices=how.choices, system=how.system)
     with spinner(f"loading {how.model.name}", quiet=quiet):
-        vlm = how.model.load()
+        vlm = how.judged.load()
     with spinner("looking", quiet=quiet):
         trace = mm.run(strategy, sample, vlm, sampling=sampling_of(vlm.traits, how.sampling))
     keep(trace, how.save_trace)

@@ -84,7 +84,7 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> None:
     if todo:
         with _opened(out) as lines:
             with spinner(f"loading {how.model.name}"):
-                vlm = how.model.load()
+                vlm = how.judged.load()
             answer = partial(_answer, rows_path.parent, strategy, vlm, how)
             with closing(in_order(answer, todo, threads)) as answered:
                 for said, trace in progress(answered, "asking", len(todo)):

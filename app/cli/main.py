@@ -108,7 +108,7 @@ def ask(
     from .batch import ask_batch
 
     how = How(
-        model=judging(choice, strategy),
+        model=choice,
         depth=depth,
         strategy=strategy,
         sampling={"max_tokens": max_tokens, "seed": seed, **sampling},
