@@ -81,7 +81,11 @@ def strategies_named(
 
 def judging(choice: ModelChoice, text: str) -> ModelChoice:
     """`choice` with the verifier that its model brings, where none was named and a strategy in
-    `text` would ask the model itself."""
+    `text` would ask the model itself.
+
+    Raises:
+        UserError: a strategy cannot be understood, as `strategy_named` says.
+    """
     own = bundled_verifier(choice.name) if choice.backend == "local" else None
     named = choice.verifier or choice.adapter
     wanted = any(map(_asks_itself, strategies_named(text).values()))

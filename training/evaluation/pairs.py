@@ -128,7 +128,7 @@ def is_right(branch: Branch) -> bool:
 
 
 def _verdicts(group: Sequence[Branch], counts: Counts) -> Iterator[Pair]:
-    """As many verdicts on right branches as on wrong ones: the question alone tells nothing."""
+    """Verdicts on as many right branches as wrong ones: the question alone tells little."""
     for number, (good, bad) in enumerate(_as_many(group)):
         for branch in (good, bad):
             for at, enough in _slots(branch):
