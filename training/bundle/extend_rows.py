@@ -15,9 +15,9 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-import numpy as np
 from PIL import Image as Pil
 
+from mm.origins import FrameOf
 from mm.scripted import ScriptedVLM
 from mm.session import Strategy, run
 from mm.tokens.builder import TokenBuilder
@@ -25,7 +25,7 @@ from mm.trace import Sample
 from mm.types import Conversation, Image, Message, assistant, message, user
 from mm.vlm import Traits
 from training.tabletop.clip_questions import CLIP_TASKS, ClipQuestion, ask_clip
-from training.tabletop.motion import SECONDS, Motion, across_at, clip, make_motion
+from training.tabletop.motion import SECONDS, Motion, across_at, clip, lamp_at, make_motion
 from training.tabletop.questions import Question, ask, box_text
 from training.tabletop.render import depth_map, render
 from training.tabletop.scene import SIDE, Level, Scene, make_scene
@@ -37,10 +37,12 @@ from vision.depth import depth_map as as_map
 from vision.depth_strategies import told, where_asked
 from vision.zoom_tool import ZOOM_TOOL
 
-from .rows import Segment
+from .branches import Row, branched, fits, segment_of
+from .packing import Segment
 from .shards import BOX_GRID, VIEW, crop_windows, overview
+from .vocabulary import LAMP
 
-DEPTH_TOKENS, CLIP_TOKENS = 320, 672
+DEPTH_TOKENS, CLIP_TOKENS = 320, 736
 """The length of rows about depth, and about clips."""
 
 DEPTH_VIEWS, CLIP_VIEWS = 4, 24
@@ -63,7 +65,7 @@ DEPTH_ERROR = 0.03
 WATCHED = 0.5
 """The share of clips asked about under `watch`."""
 
-FLASHING = 0.4
+FLASHING = 0.55
 """The share of clips that are drawn until one flashes once, and asked about it first."""
 
 WHERE = "where "
@@ -72,9 +74,6 @@ FRAMES = 16
 """`uniform` sees so many; `watch` half of them, and as many again in its look."""
 
 SEEN = partial(uniform, frames=FRAMES)
-Row = tuple[list[Segment], list[str]]
-"""Prefix and branches, and what each asks."""
-
 _NOTHING = Segment((), (), ())
 _BLANK = Image(Pil.new("RGB", (VIEW, VIEW)))
 
@@ -112,17 +111,17 @@ def _depth_segment(
         boxes = ", ".join(box_text(scene, i, BOX_GRID) for i in about)
         asked = user(where_asked(question.text, builder.traits.box_format.key))
         talk = (user(_BLANK, question.text), asked, assistant(f"[{boxes}]"))
-        return _segment(builder, talk, [overview(image)])
+        return segment_of(builder, talk, [overview(image)])
     named = [(scene.things[i].name, scene.things[i].region) for i in about]
     system = message("system", told(noisy_depth(scene, rng), named))
     if not question.looks:
         talk = answered(scene, question, _BLANK, step=BOX_GRID)
-        return _segment(builder, (system, *talk), [overview(image)])
+        return segment_of(builder, (system, *talk), [overview(image)])
     blanks = [_BLANK] * len(scene.things)
     talk = solved(scene, question, _BLANK, blanks, step=BOX_GRID)
     windows = crop_windows(scene)
     views = [overview(image), *(square_view(image, windows[i], VIEW) for i in question.looks)]
-    return _segment(builder, (system, message("system", ZOOM_TOOL), *talk), views)
+    return segment_of(builder, (system, message("system", ZOOM_TOOL), *talk), views)
 
 
 def things_of(scene: Scene, question: Question) -> Sequence[int]:
@@ -138,12 +137,12 @@ def noisy_depth(scene: Scene, rng: random.Random) -> DepthMap:
 
 
 def clip_row(builder: TokenBuilder, rng: random.Random) -> Row:
-    """A clip and questions about it: all under `uniform`, or some under `watch`."""
+    """A clip and questions about it: all under `uniform`, or all under `watch`."""
     flashing = rng.random() < FLASHING
     motions = (make_motion(FIRST_SEED + rng.randrange(1 << 24)) for _ in count())
     motion = next(m for m in motions if not flashing or len(m.flashes) == 1)
     shown = Sample("", (user(clip(motion), ""),))
-    watching = rng.random() < WATCHED
+    ask_under = _watched if rng.random() < WATCHED else _seen
     tasks = [*CLIP_TASKS, *MOVES]
     rng.shuffle(tasks)
     if flashing:
@@ -155,21 +154,13 @@ def clip_row(builder: TokenBuilder, rng: random.Random) -> Row:
         if question is None or question.text in said:
             continue
         said.add(question.text)
-        sample = _about(shown, question.text)
-        if watching:
-            talk = _watched(motion, question, sample)
-        else:
-            talk = _talk(SEEN, sample, [question.answer])
-        if not _added(builder, talk, row, f"{'watch' if watching else 'uniform'} {task}"):
+        if not ask_under(builder, motion, question, _about(shown, question.text), row):
             return row
-    if not watching:
+    if ask_under is _seen:
         for slide in motion.slides:
-            talk = _talk(
-                SEEN,
-                _about(shown, track_question(motion, slide.thing)),
-                [track(motion, slide.thing)],
-            )
-            _added(builder, talk, row, "uniform track")
+            asked = _about(shown, track_question(motion, slide.thing))
+            talk = _talk(SEEN, asked, [track(motion, slide.thing)])
+            _added(builder, talk, (), row, "uniform track", "")
     return row
 
 
@@ -189,11 +180,42 @@ def track(motion: Motion, thing: int) -> str:
     return " ".join(str(BOX_GRID * round(x * 1000 / BOX_GRID)) for x in across)
 
 
-def _watched(motion: Motion, question: ClipQuestion, sample: Sample) -> Conversation:
+def _seen(
+    builder: TokenBuilder, motion: Motion, question: ClipQuestion, sample: Sample, row: Row
+) -> bool:
+    """Whether the question still fits into the row, asked under `uniform`."""
+    talk = _talk(SEEN, sample, [question.answer])
+    if question.task == "moment" and question.answer not in lamp_states(motion, talk[0]).split():
+        return True  # no frame shows it: there is nothing to learn
+    asides = () if row[0] else (_lamp_aside(motion, (), talk[0]),)
+    return _added(builder, talk, asides, row, f"uniform {question.task}", "uniform lamp")
+
+
+def _watched(
+    builder: TokenBuilder, motion: Motion, question: ClipQuestion, sample: Sample, row: Row
+) -> bool:
+    """Whether the question still fits into the row, asked under `watch`."""
     start, end = span_to_watch(motion, question)
     asked = f'{{"start_s": {start}, "end_s": {end}}}'
     strategy = partial(watch, frames=FRAMES // 2, look_frames=FRAMES // 2)
-    return _talk(strategy, sample, [asked, question.answer])
+    talk = _talk(strategy, sample, [asked, question.answer])
+    *before, shown, _ = talk
+    asides = [_lamp_aside(motion, before, shown)]
+    if not row[0]:
+        asides.insert(0, _lamp_aside(motion, (), talk[0]))
+    return _added(builder, talk, asides, row, f"watch {question.task}", "watch lamp")
+
+
+def _lamp_aside(motion: Motion, before: Sequence[Message], shown: Message) -> Conversation:
+    """Behind the frames of `shown`, the question what the lamp shows in each, and the answer."""
+    asked = user(*shown.parts[:-1], LAMP)  # in place of the text behind the frames
+    return (*before, asked, assistant(lamp_states(motion, shown)))
+
+
+def lamp_states(motion: Motion, shown: Message) -> str:
+    """What the lamp shows in each frame of `shown`."""
+    times = [i.origin.time_s for i in shown.images if isinstance(i.origin, FrameOf)]
+    return " ".join(lamp_at(motion, time) for time in times)
 
 
 def span_to_watch(motion: Motion, question: ClipQuestion) -> tuple[float, float]:
@@ -220,43 +242,23 @@ def _talk(strategy: Strategy, sample: Sample, replies: Sequence[str]) -> Convers
     return tuple(replace(m, tokens=None) for m in said)  # those are the script's own
 
 
-def _added(builder: TokenBuilder, talk: Conversation, row: Row, kind: str) -> bool:
+def _added(
+    builder: TokenBuilder,
+    talk: Conversation,
+    asides: Sequence[Conversation],
+    row: Row,
+    kind: str,
+    aside_kind: str,
+) -> bool:
     """Whether the conversation still fits behind those of `row`, all about one clip."""
-    segments, kinds = row
-    first = talk[0]
-    frames = user(*first.parts[:-1])  # the question comes last
-    prefix = _segment(builder, (frames,), _views(frames))
-    whole = _segment(builder, talk, [view for said in talk for view in _views(said)])
-    branch = _behind(prefix, whole)
-    if not segments:
-        segments.append(prefix)
-        kinds.append("")
-    if sum(len(s.ids) for s in segments) + len(branch.ids) > CLIP_TOKENS:
-        return False
-    segments.append(branch)
-    kinds.append(kind)
-    return True
-
-
-def _behind(prefix: Segment, whole: Segment) -> Segment:
-    """`whole` without the prefix it begins with."""
-    start = len(prefix.ids)
-    assert whole.ids[:start] == prefix.ids
-    views = tuple((at - start, view) for at, view in whole.views if at >= start)
-    return Segment(whole.ids[start:], whole.trained[start:], views)
-
-
-def _segment(builder: TokenBuilder, talk: Conversation, views: Sequence[Pil.Image]) -> Segment:
-    """The tokens of a conversation up to the last that trains, or the last image of a prefix."""
-    tokens = builder.build(talk, open_turn=False)
-    trains = [i for i, trained in enumerate(tokens.trained) if trained]
-    stop = trains[-1] + 1 if trains else tokens.images[-1].stop + 1
-    shown = zip([span.start for span in tokens.images], map(np.asarray, views), strict=True)
-    return Segment(tokens.ids[:stop], tokens.trained[:stop], tuple(shown))
-
-
-def _views(said: Message) -> list[Pil.Image]:
-    return [overview(part.pixels) for part in said.parts if isinstance(part, Image)]
+    frames = user(*talk[0].parts[:-1])  # the question comes last
+    prefix = row[0][0] if row[0] else segment_of(builder, (frames,))
+    if not row[0]:
+        row[0].append(prefix)
+        row[1].append("")
+    pieces, others = branched(builder, talk, asides, prefix=prefix, number=len(row[0]))
+    kinds = [kind] * len(pieces) + [aside_kind] * len(others)
+    return fits(row, [*pieces, *others], kinds, tokens=CLIP_TOKENS, views=CLIP_VIEWS)
 
 
 def _drawn(rng: random.Random, shares: Sequence[tuple[Any, float]]) -> Any:

@@ -1,5 +1,5 @@
-"""Stage 4: the decoder learns what depth maps tell and what happens in clips, and keeps what it
-knew.
+"""Stage 4: the decoder learns what depth maps tell, what happens in clips and whether it has seen
+enough, and keeps what it knew.
 
 The encoder is left as it is: what it sees already tells how a lamp glows and where things stand.
 """
@@ -21,16 +21,19 @@ from transformers import (
 
 from mm.tokens.builder import TokenBuilder
 
-from .extend_rows import CLIP_TOKENS, DEPTH_TOKENS, Row, clip_row, depth_row
+from .branches import Row
+from .extend_rows import CLIP_TOKENS, DEPTH_TOKENS, clip_row, depth_row
 from .language_stage import train_language
 from .memories import Memories
+from .packing import Batch, collate
 from .replay_stage import mixed_batch, with_memory
-from .rows import Batch, RowMaker, collate
+from .rows import RowMaker
 from .shards import Shards
+from .verdict_rows import VERDICT_TOKENS, verdict_row
 
-DEPTH_ROWS, CLIP_ROWS = 36, 20
+DEPTH_ROWS, CLIP_ROWS, VERDICT_ROWS = 36, 18, 28
 RATE = 8e-4
-TURN = ("known", "depth", "clips", "clips")
+TURN = ("clips", "known", "verdicts", "clips", "known", "depth")
 """What batches hold, in turn."""
 
 
@@ -47,6 +50,10 @@ def batches(
         elif what == "depth":
             rows = [depth_row(builder, rng) for _ in range(DEPTH_ROWS)]
             yield collate(rows, _views(rows), DEPTH_TOKENS)
+        elif what == "verdicts":
+            drawn = [shards[rng.randrange(len(shards))] for _ in range(VERDICT_ROWS)]
+            rows = [verdict_row(builder, views, rng) for views in drawn]
+            yield collate(rows, _views(rows), VERDICT_TOKENS)
         else:
             rows = [clip_row(builder, rng) for _ in range(CLIP_ROWS)]
             yield collate(rows, _views(rows), CLIP_TOKENS)
@@ -75,7 +82,7 @@ def train_extend(
         steps=steps,
         rate=RATE,
         name="extend",
-        save_every=len(TURN) * 5,
+        save_every=len(TURN) * 4,
         log_every=5,
         compiled=False,  # no two batches have the same shapes
     )

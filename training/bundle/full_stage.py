@@ -19,8 +19,9 @@ from mm.tokens.builder import TokenBuilder
 
 from .language_stage import train_language
 from .memories import Memories
+from .packing import Batch
 from .replay_stage import full_batch, mixed_batch, with_memory
-from .rows import Batch, RowMaker
+from .rows import RowMaker
 from .shards import Shards
 
 RANK = 32

@@ -16,7 +16,8 @@ from mm.local.precision import fast_autocast, fast_dtype
 from mm.tokens.builder import TokenBuilder
 
 from .encoder import encode_views
-from .rows import KINDS, Batch, RowMaker, make_batch
+from .packing import KINDS, Batch
+from .rows import RowMaker, make_batch
 from .shards import Shards
 from .stage import Log, Optimizers, ahead, fast, load_checkpoint, save_checkpoint
 
@@ -53,7 +54,7 @@ def decode(model: Qwen3VLForConditionalGeneration, batch: Batch) -> Tensor:
             _put(d, batch.blocks[:, 1 + layer], batch.block_slots, replace=False)
             for layer, d in enumerate(deep)
         ]
-    mask = _mask(batch.segments, hidden.dtype)
+    mask = _mask(batch.segments, batch.sees, hidden.dtype)
     rope = text.rotary_emb(hidden, batch.positions)
     for index, layer in enumerate(text.layers):
         hidden = layer(hidden, attention_mask=mask, position_embeddings=rope)
@@ -72,12 +73,14 @@ def _put(rows: Tensor, features: Tensor, slots: Tensor, *, replace: bool) -> Ten
     return flat[:-1].view(batch, length, width)
 
 
-def _mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
-    """Additive (B, 1, T, T): a token sees the prefix and its own branch, up to itself."""
-    length = segments.shape[1]
-    mine, theirs = segments[:, :, None], segments[:, None, :]
+def _mask(segments: Tensor, sees: Tensor, dtype: torch.dtype) -> Tensor:
+    """Additive (B, 1, T, T): a token sees its own segment and those it goes on from, up to
+    itself."""
+    rows, length = segments.shape
+    number = segments.remainder(sees.shape[1])  # padding, -1, is the last
+    row = torch.arange(rows)[:, None, None]
     causal = torch.ones(length, length, dtype=torch.bool).tril()
-    seen = causal & ((theirs == 0) | (theirs == mine))
+    seen = causal & sees[row, number[:, :, None], number[:, None, :]]
     return torch.zeros(seen.shape, dtype=dtype).masked_fill(
         ~seen, torch.finfo(torch.float32).min / 2
     )[:, None]

@@ -20,7 +20,8 @@ from mm.tokens.builder import TokenBuilder
 
 from .language_stage import train_language
 from .memories import Memories
-from .rows import FULL_TOKENS, Batch, Modes, RowMaker, make_batch
+from .packing import Batch
+from .rows import FULL_TOKENS, Modes, RowMaker, make_batch
 from .shards import Shards, Views
 
 ROWS, VIEWS = 48, 100

@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 import video.search
 import vision.depth_strategies
+import vision.look_loop
+import vision.verifier
 from mm.strategies.single import THINK
 from training.tabletop.questions import TASKS, ask
 from training.tabletop.scene import LETTERS, make_scene
@@ -34,14 +36,19 @@ SPECIAL = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+LAMP = "What does the lamp show in each frame: a colour, 1 where it glows, 0 where it is dark?"
+"""Asks for the lamp's state frame by frame: no task, but what others are answered from."""
+
 _ASKED, _IN_BOXES = vision.depth_strategies.WHERE.split("{question}")
 PHRASES = (
     *(video.search.WHERE, video.search.SHOWN, " seconds>", '{"start_s": ', ', "end_s": '),
     *(vision.depth_strategies.TOLD, "From the nearest to the farthest: ", " m, ", " m.\n"),
     *(" is nearer than the ", " is about as far as the ", " and to the left of it."),
     *(" and to the right of it.", _ASKED, _IN_BOXES.format(key="bbox_2d")),
+    *(vision.verifier.ENOUGH, vision.look_loop.GO_ON.text, LAMP),
 )
-"""What strategies over clips and depth say the same way every time: one added token each."""
+"""What strategies say the same way every time, over clips, depth and under a verifier: one added
+token each."""
 
 TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>")
 CAPTION = "Describe the picture."

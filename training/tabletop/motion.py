@@ -30,6 +30,7 @@ FRAME_SIDE = 256
 """Width and height of a frame, in pixels."""
 
 DIRECTIONS = ("left", "right")
+DARK, GLOWS = "0", "1"
 _STEP = 0.28
 _LAMP = (0.5, 0.09, 0.055)
 """The lamp's centre and radius, in fractions of the frame."""
@@ -148,6 +149,17 @@ def _lamp(flashes: Sequence[Flash], time_s: float) -> tuple[int, int, int]:
             shade = round(250 - 150 * (since - FLASH_S) / GLOW_S)
             return (shade, shade, shade)
     return (60, 60, 64)
+
+
+def lamp_at(motion: Motion, time_s: float) -> str:
+    """What the lamp shows: the colour of a flash, `GLOWS` after it, or `DARK`."""
+    for flash in motion.flashes:
+        since = time_s - flash.start_s
+        if 0 <= since < FLASH_S:
+            return flash.colour
+        if FLASH_S <= since < FLASH_S + GLOW_S:
+            return GLOWS
+    return DARK
 
 
 def _drawn(scene: Scene, across: tuple[float, ...], lamp: tuple[int, int, int]) -> Pil.Image:

@@ -29,7 +29,7 @@ def solved(
     messages = [user(image, question.text)]
     said = ""
     for i in question.looks:
-        call = _call(scene, i, step)
+        call = look_call(scene, i, step)
         messages.append(assistant(*([said + "\n"] if said else []), call))
         messages.append(Message("tool", (crops[i],)))
         said = scene.things[i].letter + "."
@@ -68,6 +68,7 @@ def _numbers(scene: Scene, index: int, step: int) -> list[int]:
     return [step * round(v * 1000 / step) for v in (r.x0, r.y0, r.x1, r.y1)]
 
 
-def _call(scene: Scene, index: int, step: int) -> ToolCall:
+def look_call(scene: Scene, index: int, step: int) -> ToolCall:
+    """The call that asks to see thing number `index`, its box on a grid of `step`."""
     label = scene.things[index].name
     return ToolCall(ZOOM, {"label": label, "bbox_2d": _numbers(scene, index, step)})

@@ -13,7 +13,8 @@ from PIL import Image as Pil
 from mm.types import Image
 from training.bundle.encoder import encode_views, patches
 from training.bundle.language_stage import decode
-from training.bundle.rows import _SYSTEM, RowMaker, _conversation, collate, make_batch
+from training.bundle.packing import collate
+from training.bundle.rows import _SYSTEM, RowMaker, _conversation, make_batch
 from training.bundle.shards import VIEW, Views, crop_windows, overview, tile_windows, training_scene
 from training.tabletop.render import render
 from vision.crop import square_view

@@ -15,7 +15,8 @@ from mm.engine.model_runner import ModelRunner
 from mm.types import Features, Image
 from training.bundle.language_stage import decode
 from training.bundle.memories import GRID, _encoded, _tiles
-from training.bundle.rows import _SYSTEM, FULL_TOKENS, RowMaker, _conversation, collate
+from training.bundle.packing import collate
+from training.bundle.rows import _SYSTEM, FULL_TOKENS, RowMaker, _conversation
 from training.bundle.shards import VIEW, Views, overview, training_scene
 from training.tabletop.render import render
 

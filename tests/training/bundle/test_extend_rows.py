@@ -21,7 +21,7 @@ from training.bundle.extend_rows import (
     depth_row,
     span_to_watch,
 )
-from training.bundle.rows import KINDS, collate
+from training.bundle.packing import KINDS, collate
 from training.tabletop.clip_questions import clip_stream
 from training.tabletop.motion import FLASH_S, SECONDS
 

@@ -1,0 +1,164 @@
+"""Training rows of the extend stage: whether what was seen and said so far is enough.
+
+The conversations are those of `scale` with a reasoner that errs: it passes things over, answers
+before it has seen what it must, or looks on for nothing. Verdicts stand beside them, where `scale`
+asks for them. What the reasoner says trains only from where it was told to go on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from PIL import Image as Pil
+
+from mm.tokens.builder import TokenBuilder
+from mm.types import Conversation, Image, Message, assistant, message, user
+from training.tabletop.questions import Question, ask
+from training.tabletop.scene import Scene
+from training.tabletop.traces import look_call
+from vision.look_loop import GO_ON
+from vision.verifier import ENOUGH, NO, YES
+from vision.zoom_tool import ZOOM_TOOL
+
+from .branches import Row, branched, fits, segment_of
+from .shards import BOX_GRID, Views
+
+VERDICT_TOKENS, VERDICT_VIEWS = 448, 13
+"""The length of these rows, and at most so many views in one."""
+
+MIX = (("search", 0.45), ("same", 0.15), ("read", 0.12), ("colour", 0.11), ("count", 0.17))
+"""What is asked, with its share."""
+
+CARELESS, PASSED_OVER, LOOKS_ON, SLIPS = 0.6, 0.3, 0.15, 0.2
+"""How often the reasoner passes things over, and how often each; how often it looks on after it
+has seen enough; how often it answers wrong although it has."""
+
+
+@dataclass
+class _Talk:
+    """A conversation as it grows, with the verdicts after so many of its messages."""
+
+    said: list[Message]
+    verdicts: list[tuple[int, bool]]
+
+    def look(self, call: Message, crop: Image, enough: bool) -> None:
+        self.said += [call, Message("tool", (crop,))]
+        self.verdicts.append((len(self.said), enough))
+
+    def answer(self, text: str, right: bool) -> None:
+        self.said.append(assistant(text))
+        self.verdicts.append((len(self.said), right))
+
+    @property
+    def asides(self) -> list[Conversation]:
+        """The conversations that end with each verdict."""
+        return [
+            (*self.said[:at], user(ENOUGH), assistant(YES if enough else NO))
+            for at, enough in self.verdicts
+        ]
+
+
+def verdict_row(builder: TokenBuilder, views: Views, rng: random.Random) -> Row:
+    """Conversations about one scene, with their verdicts."""
+    image = Image(Pil.fromarray(views.overview))
+    system = message("system", ZOOM_TOOL)
+    prefix = segment_of(builder, (system, user(image)))
+    row: Row = ([prefix], [""])
+    names, shares = [name for name, _ in MIX], [share for _, share in MIX]
+    misses = 0
+    while misses < 3:
+        (task,) = rng.choices(names, shares)
+        question = ask(task, views.scene, rng)
+        if question is None:
+            misses += 1
+            continue
+        talk, silent = _talk([system, user(image, question.text)], views, question, rng)
+        number = len(row[0])
+        pieces, verdicts = branched(
+            builder, tuple(talk.said), talk.asides, prefix=prefix, number=number, silent=silent
+        )
+        kinds = ["again"] * len(pieces) + [f"verdict {task}"] * len(verdicts)
+        added = fits(row, [*pieces, *verdicts], kinds, tokens=VERDICT_TOKENS, views=VERDICT_VIEWS)
+        misses += not added
+    return row
+
+
+def _talk(
+    opening: Sequence[Message], views: Views, question: Question, rng: random.Random
+) -> tuple[_Talk, int]:
+    """The conversation, and the index of the verdict from which on the reasoner trains."""
+    talk = _Talk(list(opening), [])
+    seen: list[int] = []
+    for said, thing in _said_before(views.scene, _erring(views.scene, question, rng)):
+        seen.append(thing)
+        _look(talk, views, question, thing, said, seen)
+    right = _enough(question, seen) and rng.random() >= SLIPS
+    _answer(talk, views.scene, question, seen, _right_or_wrong(question, right, rng), right)
+    silent = len(talk.verdicts) - 1
+    if not right:
+        talk.said.append(GO_ON)
+        missing = [thing for thing in question.looks if thing not in seen]
+        for said, thing in _said_before(views.scene, missing):
+            seen.append(thing)
+            _look(talk, views, question, thing, said, seen)
+        _answer(talk, views.scene, question, missing, question.answer, True)
+    return talk, silent
+
+
+def _erring(scene: Scene, question: Question, rng: random.Random) -> list[int]:
+    """What the reasoner looks at before it answers."""
+    if question.task == "read":
+        wrong = [i for i in range(len(scene.things)) if i not in question.looks]
+        first = [rng.choice(wrong)] if wrong and rng.random() < CARELESS else []
+        return first if first and rng.random() < 0.5 else [*first, *question.looks]
+    if question.task == "same":
+        return list(question.looks[: 1 if rng.random() < PASSED_OVER else 2])
+    if question.task != "search":
+        return []
+    rate = PASSED_OVER if rng.random() < CARELESS else 0.0
+    kept = [i for i in question.looks if rng.random() >= rate]
+    beyond = range(question.looks[-1] + 1, len(scene.things))
+    if rng.random() < LOOKS_ON or question.looks[-1] not in kept:
+        kept += beyond[: rng.randint(0, 2)]
+    return kept if rng.random() >= PASSED_OVER / 2 else kept[: rng.randint(0, len(kept))]
+
+
+def _said_before(scene: Scene, things: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """Each thing that is looked at, and what is said first: the letter that was read last."""
+    said = ""
+    for thing in things:
+        yield said, thing
+        said = f"{scene.things[thing].letter}."
+
+
+def _look(
+    talk: _Talk, views: Views, question: Question, thing: int, said: str, seen: Sequence[int]
+) -> None:
+    call = look_call(views.scene, thing, BOX_GRID)
+    crop = Image(Pil.fromarray(views.crops[thing]))
+    before = (f"{said}\n",) if said else ()
+    talk.look(assistant(*before, call), crop, _enough(question, seen))
+
+
+def _enough(question: Question, seen: Sequence[int]) -> bool:
+    """Whether what an answer needs was among what was seen."""
+    needed = question.about if question.task == "search" else question.looks
+    return set(needed) <= set(seen)
+
+
+def _answer(
+    talk: _Talk, scene: Scene, question: Question, seen: Sequence[int], answer: str, right: bool
+) -> None:
+    if question.task in ("same", "search") and seen:
+        answer = f"{scene.things[seen[-1]].letter}.\n<answer>{answer}</answer>"
+    talk.answer(answer, right)
+
+
+def _right_or_wrong(question: Question, right: bool, rng: random.Random) -> str:
+    if right:
+        return question.answer
+    if question.task == "count":
+        return str(abs(int(question.answer) + rng.choice((-1, 1))))
+    return rng.choice([choice for choice in question.choices if choice != question.answer])
