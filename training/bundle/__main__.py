@@ -28,6 +28,8 @@ from vision.depth_source import TINY as TINY_DEPTH
 
 from .assemble import Model, export, grown, parts
 from .depth_stage import export_depth, make_depth_model, train_depth
+from .enlarged import SCENES as ENLARGED
+from .enlarged import SIDES, Enlarged, write_enlarged
 from .extend_stage import train_extend
 from .full_stage import export_adapter, train_full
 from .language_stage import batches, train_language
@@ -95,8 +97,9 @@ def _extend(args: argparse.Namespace) -> None:
     model, builder = grown(args.to)
     _remember(model, args)
     shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
+    seen = _enlarge(model, args)
     before = _copied(model)
-    train_extend(model, builder, shards, memories, args.folder, steps=args.extend_steps)
+    train_extend(model, builder, shards, memories, seen, args.folder, steps=args.extend_steps)
     after = _copied(model)
     model.load_state_dict(before)
     blend(model, after, args.extend_share)
@@ -134,6 +137,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--language-steps", type=int, default=LANGUAGE_STEPS)
     parser.add_argument("--memories", type=int, default=MEMORIES, help="scenes, 0.6 MB each")
     parser.add_argument("--replay-steps", type=int, default=REPLAY_STEPS)
+    parser.add_argument("--enlarged", type=int, default=ENLARGED, help="scenes, 0.8 MB each")
     parser.add_argument("--extend-steps", type=int, default=EXTEND_STEPS)
     parser.add_argument(
         "--extend-share", type=float, default=EXTEND_SHARE, help="how far weights move"
@@ -163,6 +167,13 @@ def _remember(model: Model, args: argparse.Namespace) -> None:
     files = write_memories(model.model.visual, args.folder / "memories", args.memories)
     for _ in track(files, "remembering", total=None):
         pass
+
+
+def _enlarge(model: Model, args: argparse.Namespace) -> Enlarged:
+    files = write_enlarged(model.model.visual, args.folder / "enlarged", args.enlarged)
+    for _ in track(files, "enlarging", total=len(SIDES)):
+        pass
+    return Enlarged(args.folder / "enlarged")
 
 
 def _after(stage: str, folder: Path) -> tuple[Model, TokenBuilder]:

@@ -1,5 +1,5 @@
-"""Stage 4: the decoder learns what depth maps tell, what happens in clips and whether it has seen
-enough, and keeps what it knew.
+"""Stage 4: the decoder learns what depth maps tell, what happens in clips, whether it has seen
+enough and to read larger images, and keeps what it knew.
 
 The encoder is left as it is: what it sees already tells how a lamp glows and where things stand.
 """
@@ -22,6 +22,9 @@ from transformers import (
 from mm.tokens.builder import TokenBuilder
 
 from .branches import Row
+from .budget_rows import ROWS as BUDGET_ROWS
+from .budget_rows import any_side, budget_row, length
+from .enlarged import Enlarged
 from .extend_rows import CLIP_TOKENS, DEPTH_TOKENS, clip_row, depth_row
 from .language_stage import train_language
 from .memories import Memories
@@ -33,12 +36,17 @@ from .verdict_rows import VERDICT_TOKENS, verdict_row
 
 DEPTH_ROWS, CLIP_ROWS, VERDICT_ROWS = 36, 18, 28
 RATE = 8e-4
-TURN = ("clips", "known", "verdicts", "clips", "known", "depth")
+TURN = ("clips", "known", "verdicts", "clips", "known", "depth", "budgets")
 """What batches hold, in turn."""
 
 
 def batches(
-    shards: Shards, memories: Memories, builder: TokenBuilder, first: int, steps: int
+    shards: Shards,
+    memories: Memories,
+    enlarged: Enlarged,
+    builder: TokenBuilder,
+    first: int,
+    steps: int,
 ) -> Iterator[Batch]:
     """Batch number n is a function of n alone."""
     maker = RowMaker(builder)
@@ -50,6 +58,11 @@ def batches(
         elif what == "depth":
             rows = [depth_row(builder, rng) for _ in range(DEPTH_ROWS)]
             yield collate(rows, _views(rows), DEPTH_TOKENS)
+        elif what == "budgets":
+            side = any_side(rng)
+            made = partial(budget_row, maker, builder, shards, enlarged, side, rng)
+            rows = [made() for _ in range(BUDGET_ROWS[side])]
+            yield collate(rows, 1, length(side), BUDGET_ROWS[side] * side * side)
         elif what == "verdicts":
             drawn = [shards[rng.randrange(len(shards))] for _ in range(VERDICT_ROWS)]
             rows = [verdict_row(builder, views, rng) for views in drawn]
@@ -68,13 +81,14 @@ def train_extend(
     builder: TokenBuilder,
     shards: Shards,
     memories: Memories,
+    enlarged: Enlarged,
     folder: Path,
     *,
     steps: int,
 ) -> None:
     """Train the decoder of `model` in place; resumes from `folder`/extend.pt."""
     model.model.visual.requires_grad_(False)
-    made = partial(batches, shards, memories, builder)
+    made = partial(batches, shards, memories, enlarged, builder)
     train_language(
         model,
         made,

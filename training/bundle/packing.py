@@ -31,6 +31,11 @@ KINDS = (
     *(f"depth {kind}" for kind in ("colour", "count", "read", "same")),
     *(f"{strategy} {task}" for strategy in ("uniform", "watch") for task in CLIP_TASKS),
     *("uniform track", "uniform lamp", "watch lamp", "again"),
+    *(
+        f"{tokens} {task}"
+        for tokens in (64, 144, 576)
+        for task in ("read", "same", "colour", "count", "locate")
+    ),
     *(f"verdict {task}" for task in ("read", "same", "search", "colour", "count")),
 )
 """What a branch may ask, under the names that logs have."""

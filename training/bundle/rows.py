@@ -29,7 +29,7 @@ from .vocabulary import CAPTION
 FULL_TOKENS = 832
 """The length of rows that hold a whole memory."""
 
-_BLANK = Image(Pil.new("RGB", (VIEW, VIEW)))
+BLANK = Image(Pil.new("RGB", (VIEW, VIEW)))
 _WHOLE = Image(Pil.new("RGB", (SIDE, SIDE)))
 _SYSTEM: dict[str, tuple[Message, ...]] = {
     "direct": (),
@@ -129,28 +129,28 @@ def _conversation(
 ) -> tuple[Sequence[Message], Sequence[np.ndarray]] | None:
     scene = views.scene
     if kind == "caption":
-        return (user(_BLANK, CAPTION), assistant(caption(scene, BOX_GRID))), ()
+        return (user(BLANK, CAPTION), assistant(caption(scene, BOX_GRID))), ()
     question = ask(kind, scene, rng)
     if question is None:
         return None
     if mode == "think":
-        return thought(scene, question, _BLANK, step=BOX_GRID), ()
+        return thought(scene, question, BLANK, step=BOX_GRID), ()
     if mode == "replay":
         blocks = [Features(_WHOLE, asked_region(rng, thing.region)) for thing in scene.things]
-        return solved(scene, question, _BLANK, blocks, step=BOX_GRID), ()
+        return solved(scene, question, BLANK, blocks, step=BOX_GRID), ()
     if mode == "full":
-        _, reply = answered(scene, question, _BLANK, step=BOX_GRID)
+        _, reply = answered(scene, question, BLANK, step=BOX_GRID)
         return (user(*_shown(mode), question.text), reply), ()
     if mode == "zoom" and question.looks:
-        blanks = [_BLANK] * len(scene.things)
-        messages = solved(scene, question, _BLANK, blanks, step=BOX_GRID)
+        blanks = [BLANK] * len(scene.things)
+        messages = solved(scene, question, BLANK, blanks, step=BOX_GRID)
         return messages, [views.crops[i] for i in question.looks]
-    return answered(scene, question, _BLANK, step=BOX_GRID), ()
+    return answered(scene, question, BLANK, step=BOX_GRID), ()
 
 
 def _shown(mode: str) -> tuple[Part, ...]:
     """What a question under `mode` begins with."""
-    return (_BLANK, Features(_WHOLE)) if mode == "full" else (_BLANK,)
+    return (BLANK, Features(_WHOLE)) if mode == "full" else (BLANK,)
 
 
 def asked_region(rng: random.Random, region: Region) -> Region:
