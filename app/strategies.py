@@ -18,7 +18,16 @@ from mm.strategies import length, likelihood
 from video.search import uniform, watch
 from vision import act, attend, beam, depth_latent, depth_text, depth_zoom, replay, scale, zoom
 from vision.depth_source import DepthSource
-from vision.verifier import always, asked, logratio, never, random_stop, read_verifier, score
+from vision.verifier import (
+    always,
+    asked,
+    logratio,
+    never,
+    random_stop,
+    read_verifier,
+    score,
+    vocab_l2,
+)
 
 from .errors import one_of
 from .model_choice import ModelChoice
@@ -47,6 +56,7 @@ VERIFIERS: dict[str, mm.Verifier] = {
     "asked": asked,
     "score": score,
     "logratio": logratio,
+    "vocab_l2": vocab_l2,
     "likelihood": likelihood,
     "length": length,
     "always": always,
@@ -90,6 +100,12 @@ def judging(choice: ModelChoice, text: str) -> ModelChoice:
     named = choice.verifier or choice.adapter
     wanted = any(map(_asks_itself, strategies_named(text).values()))
     return replace(choice, judge=str(own)) if own and wanted and not named else choice
+
+
+def matched(choice: ModelChoice) -> Mapping[str, float]:
+    """What makes controls say "enough" as often as the trained verifier of `choice`."""
+    folder = choice.verifier_folder or choice.judge
+    return read_verifier(Path(folder)).matched if folder else {}
 
 
 def judged_by(strategy: mm.Strategy, verifier: str | None, judge: str | None = None) -> mm.Strategy:

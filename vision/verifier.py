@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
@@ -40,6 +41,10 @@ class Adapted(VLM, Protocol):
         """Log-probabilities of `ids`, once, as the assistant's next tokens."""
         ...
 
+    def next_logprobs(self, conversation: Conversation) -> tuple[float, ...]:
+        """Log-probabilities, in float32, of each token of the vocabulary as the next one."""
+        ...
+
 
 Kind = Literal["score", "logratio"]
 
@@ -54,10 +59,12 @@ class Trained:
     Attributes:
         kind: the verifier of this name reads the adapter.
         threshold: enough from this score on, chosen on a calibration split; None if none was.
+        matched: what makes a control say "enough" as often, by the control's name.
     """
 
     kind: Kind = "score"
     threshold: float | None = None
+    matched: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_verifier(folder: Path) -> Trained:
@@ -75,7 +82,8 @@ def read_verifier(folder: Path) -> Trained:
         kind, threshold = said.get("kind", "score"), said.get("threshold")
         if kind not in get_args(Kind) or not isinstance(threshold, int | float | None):
             raise ValueError(f"expected a kind of score or logratio and a number, found {said}")
-        return Trained(kind, threshold)
+        matched = {str(name): float(at) for name, at in said.get("matched", {}).items()}
+        return Trained(kind, threshold, matched)
 
 
 def verdict_prompt(branch: Branch) -> Conversation:
@@ -148,6 +156,32 @@ def logratio(branch: Branch, *, vlm: VLM | None = None, beta: float = 0.1) -> fl
         if earlier is not None and at < len(branch.steps) - 1:
             total, known = earlier, True
     return total if known else None
+
+
+def vocab_l2(branch: Branch, *, vlm: VLM | None = None) -> float | None:
+    """Minus how far the verifier moved in the last step, over the whole vocabulary.
+
+    The released code's rule: the distance between log(pi / pi_ref) of every token at the answer
+    slot after the last step and before it. Its scripts stop at `threshold=-600`, with a vocabulary
+    of 152 064; the distance grows with the root of the vocabulary's size.
+
+    Raises:
+        ModelError: the model has no verifier's adapter.
+    """
+    verifier = with_verifier(_given(vlm))
+    sampled = [at for at, step in enumerate(branch.steps) if step.sampled]
+    if not sampled:
+        return None
+    before = Branch(branch.sample, branch.steps[: sampled[-1]], None)
+    now, then = (_moved(verdict_prompt(each), verifier) for each in (branch, before))
+    return -math.dist(now, then)
+
+
+def _moved(prompt: Conversation, verifier: Adapted) -> list[float]:
+    """log(pi / pi_ref) of every token as the next one."""
+    reference = verifier.using(None)
+    both = (each.next_logprobs(prompt) for each in (verifier, reference))
+    return [with_it - without for with_it, without in zip(*both, strict=True)]
 
 
 def _given(vlm: VLM | None) -> VLM:

@@ -39,6 +39,7 @@ def verifier(
     for line in report.lines(found):
         print(
             f"{line.verifier:11} AUC {_said(line.auc)}  at equal length {_said(line.at_length)}  "
+            f"at steps {_said(line.steps)}  "
             f"{line.n} branches, {line.wrong} wrong"
         )
     name = "score" if trained else "asked"
@@ -47,7 +48,8 @@ def verifier(
     share = report.accuracy(name, told_on, at)
     print(f"{name}: enough from {at:.3f} on sorts {100 * share:.1f} % of the other half rightly")
     if write and trained:
-        report.write_threshold(Path(trained), "score", at)
+        controls = report.matched("score", chosen_on, at)
+        report.write_threshold(Path(trained), "score", at, controls)
     if plot:
         report.reliability_plot(name, found, plot)
     if out:

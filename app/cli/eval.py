@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -73,6 +73,7 @@ class Evaluation:
     threads: int = 8
     sampling: Sampling = Sampling()
     system: str | None = None
+    matched: Mapping[str, float] = field(default_factory=dict)
 
     def suites(self) -> list[Suite]:
         """The questions.
@@ -157,7 +158,9 @@ def _measure(
     plan = [
         (suite, condition)
         for suite in suites
-        for condition in conditions_of(suite, strategies, controls=asked.controls)
+        for condition in conditions_of(
+            suite, strategies, controls=asked.controls, matched=asked.matched
+        )
     ]
     watch = sheet.watch if asked.show_errors else None
     said = {"sampling": asked.sampling, "system": asked.system}

@@ -14,7 +14,7 @@ import typer
 import mm
 from app.errors import EXPECTED, hush, leave, tell
 from app.model_choice import ModelChoice
-from app.strategies import judging, strategies_named
+from app.strategies import judging, matched, strategies_named
 from mm.errors import UserError
 from vision.depth_source import DepthSource
 
@@ -215,5 +215,6 @@ def evaluate(
         threads=threads,
         sampling=mm.Sampling(max_tokens=max_tokens, seed=seed, **sampling),
         system=system,
+        matched=matched(choice),
     )
     raise typer.Exit(run_eval(asked, choice.load))

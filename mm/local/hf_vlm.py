@@ -114,6 +114,11 @@ class HFVLM:
         """Log-probabilities of `ids`, once, as the assistant's next tokens."""
         return self._score(conversation, [ids])
 
+    def next_logprobs(self, conversation: Conversation) -> tuple[float, ...]:
+        """Log-probabilities, in float32, of each token of the vocabulary as the next one."""
+        logits = self.engine.next_logits(self._tokens(conversation), adapter=self.adapter)
+        return tuple(logits.log_softmax(-1).tolist())
+
     def _score(self, conversation: Conversation, ids: Sequence[Sequence[int]]) -> Scores:
         tokens = self._tokens(conversation)
         scores = self.engine.score(tokens, ids, self.options)

@@ -75,6 +75,10 @@ class Metered:
         self._costs.append(self._counted(scores.cost))
         return scores
 
+    def next_logprobs(self, conversation: Conversation) -> tuple[float, ...]:
+        self._costs.append(Cost(calls=1))  # what the cache spares is not known here
+        return self._vlm.next_logprobs(conversation)  # type: ignore[attr-defined]
+
     def using(self, adapter: str | None) -> Metered:
         """The same, answering with `adapter`, whose context is another one."""
         other = self._vlm.using(adapter)  # type: ignore[attr-defined]

@@ -22,6 +22,7 @@ from mm.local.hf_vlm import HFVLM
 from mm.samples import question
 from mm.session import run
 from mm.strategies.verdict import Metered
+from mm.trace import Branch
 from mm.types import Sampling
 from vision.scaling import scale
 from vision.verifier import (
@@ -33,6 +34,7 @@ from vision.verifier import (
     read_verifier,
     score,
     verdict_prompt,
+    vocab_l2,
 )
 
 QUESTION = question("What letter is on the red square?", noise(3), id="q")
@@ -151,3 +153,26 @@ def test_chance_stops_at_its_rate() -> None:
     stops = [random_stop(mm.Trace(s).best, rate=0.3) for s in samples]
     assert sum(stops) / len(stops) == pytest.approx(0.3, abs=3 * math.sqrt(0.21 / 2000))
     assert stops == [random_stop(mm.Trace(s).best, rate=0.3) for s in samples]
+
+
+def test_the_released_codes_distance_is_that_of_the_whole_vocabulary(judged: HFVLM) -> None:
+    trace = run(partial(scale, max_steps=1), QUESTION, judged, sampling=SHORT)
+    whole = trace.best
+    sampled = [at for at, step in enumerate(whole.steps) if step.sampled]
+    before = Branch(whole.sample, whole.steps[: sampled[-1]], None)
+
+    def moved(branch: Branch) -> torch.Tensor:
+        ids = judged.builder.build(verdict_prompt(branch))
+        rows = [judged.engine.next_logits(ids, adapter=name) for name in (VERIFIER, None)]
+        return rows[0].log_softmax(-1) - rows[1].log_softmax(-1)
+
+    expected = -(moved(whole) - moved(before)).norm().item()
+    assert vocab_l2(whole, vlm=judged) == pytest.approx(expected, rel=1e-4)
+    assert expected < 0
+    assert vocab_l2(Branch(whole.sample, (), None), vlm=judged) is None
+
+
+def test_the_released_codes_distance_needs_a_trained_verifier() -> None:
+    trace = run(mm.direct, QUESTION, vlm("qwen3_vl"), sampling=SHORT)
+    with pytest.raises(ModelError, match="has no trained verifier"):
+        vocab_l2(trace.best, vlm=vlm("qwen3_vl"))

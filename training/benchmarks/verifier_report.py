@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mm.trace import Branch
 from mm.trace_store import load_traces
 from mm.vlm import VLM
 from training.evaluation.collect import RIGHT
-from training.evaluation.pairs import is_right
+from training.evaluation.pairs import slots
 from vision.verifier import FACTS, Kind, asked, logratio, score
 
 BINS = 10
@@ -30,12 +30,18 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Judged:
-    """A branch's score by each verifier that could tell."""
+    """A branch's score by each verifier that could tell.
+
+    Attributes:
+        right: whether its answer is; of a step, whether what was seen by then was enough.
+        step: whether this is the branch as it was before its answer, where it is asked too.
+    """
 
     task: str
     right: bool
     tokens: int
     scores: Mapping[str, float]
+    step: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Line:
     Attributes:
         auc: right against wrong answers, within a task.
         at_length: the same among branches of about equal length.
+        steps: enough against not enough at the steps before the answer, within a task.
         n, wrong: branches that it scored, and how many of them are wrong.
     """
 
@@ -53,13 +60,14 @@ class Line:
     at_length: float | None
     n: int
     wrong: int
+    steps: float | None = None
 
 
 def judged(
     folder: Path, vlm: VLM, *, trained: bool, tell: Callable[[int], None] = lambda _: None
 ) -> list[Judged]:
-    """The graded traces in `folder`, scored by `asked`, `likelihood`, `length` and, if there is
-    one, the trained verifier.
+    """The graded traces in `folder`, at the end and at the steps before it, scored by `asked`,
+    `likelihood`, `length` and, if there is one, the trained verifier.
 
     Raises:
         BadTrace: the folder cannot be read.
@@ -73,19 +81,21 @@ def judged(
     for number, trace in enumerate(load_traces(folder), 1):
         branch = trace.best
         if branch.steps and RIGHT in branch.steps[-1].scores:
-            found.append(_judged(branch, verifiers, vlm))
+            found += _judged(branch, verifiers, vlm)
         tell(number)
     if not found:
         raise UserError(f"{folder} holds no graded trace: `mm collect` writes some")
     return found
 
 
-def _judged(branch: Branch, verifiers: Mapping[str, Verifier], vlm: VLM) -> Judged:
-    scores = {name: for_model(verifier, vlm)(branch) for name, verifier in verifiers.items()}
-    tokens = sum(step.cost.generated_tokens for step in branch.steps)
+def _judged(branch: Branch, verifiers: Mapping[str, Verifier], vlm: VLM) -> Iterator[Judged]:
     task = str(branch.sample.tags.get("task", ""))
-    known = {name: value for name, value in scores.items() if value is not None}
-    return Judged(task, is_right(branch), tokens, known)
+    for at, enough in slots(branch):
+        seen = Branch(branch.sample, branch.steps[:at], None)
+        scores = {name: for_model(verifier, vlm)(seen) for name, verifier in verifiers.items()}
+        tokens = sum(step.cost.generated_tokens for step in seen.steps)
+        known = {name: value for name, value in scores.items() if value is not None}
+        yield Judged(task, enough, tokens, known, step=at < len(branch.steps))
 
 
 def lines(found: Sequence[Judged]) -> list[Line]:
@@ -94,14 +104,19 @@ def lines(found: Sequence[Judged]) -> list[Line]:
 
 
 def _line(name: str, found: Sequence[Judged]) -> Line:
-    of = [each for each in found if name in each.scores]
     tasks: dict[str, list[Judged]] = defaultdict(list)
     alike: dict[str, list[Judged]] = defaultdict(list)
-    for each in of:
+    steps: dict[str, list[Judged]] = defaultdict(list)
+    ends = [each for each in found if name in each.scores and not each.step]
+    for each in ends:
         tasks[each.task].append(each)
         alike[f"{each.task} {each.tokens // 8}"].append(each)
-    wrong = sum(not each.right for each in of)
-    return Line(name, _mean_auc(name, tasks), _mean_auc(name, alike), len(of), wrong)
+    for each in found:
+        if each.step and name in each.scores:
+            steps[each.task].append(each)
+    at_end, at_length, at_steps = (_mean_auc(name, each) for each in (tasks, alike, steps))
+    wrong = sum(not each.right for each in ends)
+    return Line(name, at_end, at_length, len(ends), wrong, at_steps)
 
 
 def _mean_auc(name: str, groups: Mapping[str, Sequence[Judged]]) -> float | None:
@@ -134,9 +149,23 @@ def threshold(name: str, found: Sequence[Judged]) -> float:
     return at
 
 
-def write_threshold(folder: Path, kind: Kind, at: float) -> None:
-    """Keep how the verifier in `folder` is to be used beside its adapter."""
-    (folder / FACTS).write_text(json.dumps({"kind": kind, "threshold": round(at, 6)}) + "\n")
+def matched(name: str, found: Sequence[Judged], at: float) -> dict[str, float]:
+    """What makes each control say "enough" as often as `name` does from `at` on: a threshold of
+    `length` and of `likelihood`, a rate of "random-stop"."""
+    of = [each.scores for each in found if name in each.scores]
+    rate = sum(scores[name] >= at for scores in of) / len(of)
+    ranked = {}
+    for control in ("length", "likelihood"):
+        values = sorted((s[control] for s in of if control in s), reverse=True)
+        if values:
+            ranked[control] = values[max(round(rate * len(values)) - 1, 0)]
+    return {"random-stop": round(rate, 6), **{k: round(v, 6) for k, v in ranked.items()}}
+
+
+def write_threshold(folder: Path, kind: Kind, at: float, controls: Mapping[str, float]) -> None:
+    """Keep how the verifier in `folder` is to be used beside its adapter, and what matches it."""
+    facts = {"kind": kind, "threshold": round(at, 6), "matched": dict(controls)}
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def calibration_split(found: Sequence[Judged], seed: int = 0) -> tuple[list[Judged], list[Judged]]:

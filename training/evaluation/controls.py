@@ -10,21 +10,20 @@ from typing import Any
 
 from mm.geometry import Region, iou
 from mm.origins import Drawn
-from mm.session import Strategy, Verifier
+from mm.session import Strategy
 from mm.strategies.single import direct, insist
-from mm.trace import Branch, Sample
+from mm.trace import Sample
 from mm.types import Conversation, Image, Message
 from video.search import over_clips, uniform
 from vision.controls import random_region
 from vision.crop import GREY
 from vision.depth import DepthMap, flipped, noisy
 from vision.depth_source import Estimate
-from vision.look_stats import found
-from vision.verifier import always, asked, never, random_stop
 
 from .clip_controls import CONTROLS as CLIP_CONTROLS
 from .clip_controls import changed_clips, chosen_span
 from .tasks import Item, Suite
+from .verdict_controls import verdict_controls, verdict_of
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,16 @@ class Condition:
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
     image at full resolution stands in the context), "flipped" (the depth map with near and far
     swapped), "noise" (random depths in its place), "shuffled" (another image's map; under "true" a
-    strategy that uses depth gets the renderer's own), one of `VERDICTS` or "oracle" (enough once
-    the object that answers was shown) in the verifier's place, or "blind" (the images are grey).
-    Clips have those of `clip_controls`, and "random" and "true" for the span that is looked at.
+    strategy that uses depth gets the renderer's own), or "blind" (the images are grey). Strategies
+    under a verifier have those of `verdict_controls`; clips have those of `clip_controls`, and
+    "random" and "true" for the span that is looked at. `matched` is for the former: how they stop
+    as often as a trained verifier does.
     """
 
     name: str
     strategy: Strategy = field(compare=False)
     control: str = ""
+    matched: Mapping[str, float] = field(default_factory=dict, compare=False)
 
     @property
     def label(self) -> str:
@@ -56,7 +57,7 @@ class Condition:
         if self.control == "blind":
             return insist(self.strategy), blind(item.sample)
         if self.control:
-            changed = _changed(self.control, item, seed, self.strategy)
+            changed = _changed(self, item, seed)
             return insist(partial(self.strategy, **changed)), item.sample
         return (insist(self.strategy) if self.strategy is direct else self.strategy), item.sample
 
@@ -74,14 +75,6 @@ class Condition:
 
 DEPTHS = ("flipped", "noise", "shuffled", "true")
 """What stands in the place of a depth map; the last two where the true depth is known."""
-
-VERDICTS: Mapping[str, Verifier] = {
-    "asked": asked,
-    "always": always,
-    "never": never,
-    "random-stop": random_stop,
-}
-"""Verdicts that stand in for the strategy's own verifier, by the names of their controls."""
 
 
 class TrueInTurn:
@@ -101,13 +94,18 @@ class TrueInTurn:
 
 
 def conditions_of(
-    suite: Suite, strategies: Sequence[tuple[str, Strategy]], *, controls: bool
+    suite: Suite,
+    strategies: Sequence[tuple[str, Strategy]],
+    *,
+    controls: bool,
+    matched: Mapping[str, float] = {},
 ) -> list[Condition]:
-    """Each strategy, followed by the controls that it has on `suite`."""
+    """Each strategy, followed by the controls that it has on `suite`; `matched` as a trained
+    verifier's folder has it."""
     found = []
     for name, strategy in strategies:
-        named = _controls(suite, strategy) if controls else ()
-        found += [Condition(name, strategy, control) for control in ("", *named)]
+        named = _controls(suite, strategy, matched) if controls else ()
+        found += [Condition(name, strategy, control, matched) for control in ("", *named)]
     return found
 
 
@@ -121,7 +119,7 @@ def greyed(conversation: Conversation) -> Conversation:
     return tuple(_grey(message) for message in conversation)
 
 
-def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
+def _controls(suite: Suite, strategy: Strategy, matched: Mapping[str, float]) -> tuple[str, ...]:
     if suite.clips:
         spans = "choose_span" in inspect.signature(strategy).parameters
         looks = ("random", "true") if suite.located else ("random",)
@@ -138,12 +136,17 @@ def _controls(suite: Suite, strategy: Strategy) -> tuple[str, ...]:
         controls.append("no-look")
     if "full" in options:
         controls.append("full")
-    if {"verifier", "threshold"} <= options.keys():
-        controls += [*VERDICTS, "oracle"] if suite.located else VERDICTS
+    if _judged(strategy):
+        controls += verdict_controls(located=suite.located, shown=suite.deep, matched=matched)
     return (*controls, "blind")
 
 
-def _changed(control: str, item: Item, seed: int, strategy: Strategy) -> dict[str, object]:
+def _judged(strategy: Strategy) -> bool:
+    return {"verifier", "threshold"} <= inspect.signature(strategy).parameters.keys()
+
+
+def _changed(condition: Condition, item: Item, seed: int) -> dict[str, object]:
+    control, strategy = condition.control, condition.strategy
     if control == "random":
         return {"choose_region": partial(random_region, seed=seed)}
     if control in DEPTHS and "depth" in inspect.signature(strategy).parameters:
@@ -154,11 +157,8 @@ def _changed(control: str, item: Item, seed: int, strategy: Strategy) -> dict[st
         return {"max_looks": 0}
     if control == "full":
         return {"full": True}
-    if control == "oracle":
-        return {"verifier": partial(_oracle, item.regions), "threshold": 0.5}
-    if control in VERDICTS:
-        return {"verifier": VERDICTS[control], "threshold": 0.5}
-    raise ValueError(f"no control {control!r}")
+    matched = condition.matched
+    return verdict_of(control, strategy, regions=item.regions, other=item.other, matched=matched)
 
 
 def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Estimate:
@@ -171,11 +171,6 @@ def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Est
 
 def _known(depths: Callable[[int], DepthMap], other: int, sample: Sample, image: Image) -> DepthMap:
     return depths(other)
-
-
-def _oracle(regions: Sequence[Region], branch: Branch) -> float:
-    """1 once the object that answers, the last that a perfect reasoner looks at, was shown."""
-    return float(found(branch, regions[-1:]) == len(regions[-1:]))
 
 
 def _depth(

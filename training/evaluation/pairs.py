@@ -131,7 +131,7 @@ def _verdicts(group: Sequence[Branch], counts: Counts) -> Iterator[Pair]:
     """Verdicts on as many right branches as wrong ones: the question alone tells little."""
     for number, (good, bad) in enumerate(_as_many(group)):
         for branch in (good, bad):
-            for at, enough in _slots(branch):
+            for at, enough in slots(branch):
                 word, other = (YES, NO) if enough else (NO, YES)
                 seen = Branch(branch.sample, branch.steps[:at], None)
                 name = f"{branch.sample.id}-{number}-{at}-{word}"
@@ -140,8 +140,8 @@ def _verdicts(group: Sequence[Branch], counts: Counts) -> Iterator[Pair]:
         counts.rejected.append(_length(bad))
 
 
-def _slots(branch: Branch) -> Iterator[tuple[int, bool]]:
-    """After how many steps it is asked whether that is enough, and whether it is.
+def slots(branch: Branch) -> Iterator[tuple[int, bool]]:
+    """After how many steps it is asked whether that is enough, and whether it is; the last first.
 
     A right way that went on from a look had not seen enough; where a wrong one could have turned is
     not known.

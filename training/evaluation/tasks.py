@@ -9,6 +9,7 @@ from functools import partial
 from mm.errors import UserError
 from mm.geometry import Region
 from mm.trace import Sample
+from mm.types import Image
 from training import tabletop
 from training.tabletop import Level
 from vision.depth import DepthMap, depth_map
@@ -29,6 +30,7 @@ class Item:
         span: of a clip, in seconds: what must be looked at; None where nobody knows.
         depths: the true depth map of the image, at 0, and those of other images; None where nobody
             knows.
+        other: the image of another question; None where there is none.
     """
 
     sample: Sample
@@ -36,6 +38,7 @@ class Item:
     box: Region | None = None
     span: tuple[float, float] | None = None
     depths: Callable[[int], DepthMap] | None = None
+    other: Callable[[], Image] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Suite:
         looking: whether looking again can help, and so has controls.
         located: whether each item says where to look.
         clips: whether it is about clips.
-        deep: whether the true depth of each image is known.
+        deep: whether the true depth of each image is known, and other images are at hand.
     """
 
     task: str
@@ -120,13 +123,18 @@ def _suite(task: str, seed: int, limit: int, level: int) -> Suite:
 def _tabletop_items(task: str, seed: int, limit: int, level: int) -> Iterator[Item]:
     for item in tabletop.stream(task, seed, limit, level):
         depths = partial(_true_depth, item.scene.seed, level)
-        yield Item(item.sample, item.regions, item.box, depths=depths)
+        other = partial(_other, item.scene.seed + 1, level)
+        yield Item(item.sample, item.regions, item.box, depths=depths, other=other)
 
 
 def _true_depth(seed: int, level: int, other: int) -> DepthMap:
     """The depth of a scene, or of the one so many seeds on."""
     metres = tabletop.depth_map(tabletop.make_scene(seed + other, level))
     return depth_map(metres, "metric", "renderer")
+
+
+def _other(seed: int, level: int) -> Image:
+    return Image(tabletop.render(tabletop.make_scene(seed, level)))
 
 
 def _clip_items(task: str, seed: int, limit: int) -> Iterator[Item]:

@@ -154,7 +154,9 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
         presence_penalty=recipe.presence_penalty,
         frequency_penalty=recipe.frequency_penalty,
     )
-    mixes = read_mixes(recipe.rewards, recipe.rewards_by_source, siglip=recipe.siglip)
+    mixes = read_mixes(
+        recipe.rewards, recipe.rewards_by_source, siglip=recipe.siglip, verifier=recipe.verifier
+    )
     return Explorer(vlm, bound(strategy, recipe), mixes, sampling, recipe.system)
 
 

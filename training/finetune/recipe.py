@@ -113,6 +113,9 @@ class Recipe:
     siglip: str | None = key(
         None, "A SigLIP checkpoint, for the rewards video-rft.", methods=ONLY_GRPO
     )
+    verifier: str | None = key(
+        None, "A trained verifier's folder, for the reward verifier.", methods=ONLY_GRPO
+    )
     rewards_by_source: dict | None = key(
         None, "Other rewards for the rows of some sources.", flag="", methods=ONLY_GRPO
     )

@@ -22,6 +22,7 @@ from .terms import (
     looked,
     thought_and_answer,
 )
+from .verified import verified
 from .video_rft import consistency, regression, rouge, transcription, typed_accuracy
 
 VIDEO_TERMS: Mapping[str, Term] = {
@@ -31,6 +32,9 @@ VIDEO_TERMS: Mapping[str, Term] = {
     "rouge": rouge,
 }
 """Terms of VideoRFT that need no checkpoint."""
+
+VERIFIER = "verifier"
+"""The term that asks a trained verifier, whose folder is named apart."""
 
 ANSWER_ONLY: Mix = (Weighted("accuracy", accuracy),)
 
@@ -83,27 +87,29 @@ def read_mixes(
     by_source: Mapping[str, object] | None = None,
     *,
     siglip: str | None = None,
+    verifier: str | None = None,
 ) -> dict[str, Mix]:
     """Mixes by a row's source, `rewards` under "" for all other sources.
 
-    `siglip` is a checkpoint for those of VideoRFT.
+    `siglip` is a checkpoint for those of VideoRFT, `verifier` the folder of one for that term.
 
     Raises:
         BadData: one of them is no mix.
     """
     named = dict(by_source or {})
-    read = partial(read_mix, siglip=siglip)
+    read = partial(read_mix, siglip=siglip, verifier=verifier)
     mixes = {str(source): read(value) for source, value in named.items()}
     return {**mixes, "": read(rewards)} if rewards else mixes
 
 
-def read_mix(written: object, *, siglip: str | None = None) -> Mix:
+def read_mix(written: object, *, siglip: str | None = None, verifier: str | None = None) -> Mix:
     """The mix that a recipe or a flag writes.
 
     The name of one of `MIXES`; or a mapping from names to weights, or to mappings of `term` (the
     name itself by default), `weight` and `gate`; or the same as a sum, such as
-    "accuracy + 0.5*looked@accuracy", whose gate stands after the @. A term is one of `TERMS` or
-    `package.module:function`, whose module may lie in the current folder.
+    "accuracy + 0.5*looked@accuracy", whose gate stands after the @. A term is one of `TERMS`,
+    "verifier" (what the trained one in the folder `verifier` says), or `package.module:function`,
+    whose module may lie in the current folder.
 
     Raises:
         BadData: it is none of these; the message says what was found, and what there is.
@@ -113,7 +119,8 @@ def read_mix(written: object, *, siglip: str | None = None) -> Mix:
     if isinstance(written, str) and written in MIXES:
         return MIXES[written]
     terms = written if isinstance(written, Mapping) else _terms_of_sum(str(written))
-    return _gated(tuple(_weighted(str(name), value) for name, value in terms.items()))
+    own = {VERIFIER: partial(verified, verifier=verifier)} if verifier else {}
+    return _gated(tuple(_weighted(str(name), value, own) for name, value in terms.items()))
 
 
 def _terms_of_sum(text: str) -> dict[str, dict[str, Any]]:
@@ -128,11 +135,11 @@ def _terms_of_sum(text: str) -> dict[str, dict[str, Any]]:
     return terms
 
 
-def _weighted(name: str, value: Any) -> Weighted:
+def _weighted(name: str, value: Any, own: Mapping[str, Term]) -> Weighted:
     if isinstance(value, Mapping) and set(value) <= _KEYS:
-        term = _term(str(value.get("term", name)))
+        term = _term(str(value.get("term", name)), own)
         return Weighted(name, term, _weight(value.get("weight", 1.0)), value.get("gate"))
-    return Weighted(name, _term(name), _weight(value))
+    return Weighted(name, _term(name, own), _weight(value))
 
 
 def _weight(value: Any) -> float:
@@ -145,18 +152,19 @@ def _weight(value: Any) -> float:
     return weight
 
 
-def _term(name: str) -> Term:
-    if name in TERMS:
-        return TERMS[name]
-    if name in VIDEO_TERMS:
-        return VIDEO_TERMS[name]
+def _term(name: str, own: Mapping[str, Term]) -> Term:
+    known = {**TERMS, **VIDEO_TERMS, **own}
+    if name in known:
+        return known[name]
+    if name == VERIFIER:
+        raise BadData(f"reward {name!r} asks a trained one: give --verifier, its folder")
     if is_own(name):
         try:
             return own_function(name, "--reward")
         except UserError as error:
             raise BadData(f"no reward {name!r}: {error}") from None
-    known = ", ".join([*MIXES, *VIDEO_RFT, *TERMS, *VIDEO_TERMS])
-    raise BadData(f"no reward {name!r}: give one of {known}, or package.module:function")
+    names = ", ".join([*MIXES, *VIDEO_RFT, *TERMS, *VIDEO_TERMS, VERIFIER])
+    raise BadData(f"no reward {name!r}: give one of {names}, or package.module:function")
 
 
 def _gated(mix: Mix) -> Mix:

@@ -13,6 +13,7 @@ from training.benchmarks.verifier_report import (
     auc,
     calibration_split,
     lines,
+    matched,
     reliability_plot,
     threshold,
     write_threshold,
@@ -56,12 +57,35 @@ def test_the_threshold_sorts_most(marks: str, at: float, share: float) -> None:
 
 def test_a_threshold_is_kept_with_the_verifier(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    write_threshold(tmp_path, "score", 0.25)
-    assert json.loads((tmp_path / "verifier.json").read_text()) == {
-        "kind": "score",
-        "threshold": 0.25,
-    }
-    assert read_verifier(tmp_path).threshold == 0.25
+    controls = {"random-stop": 0.5, "length": -12.0}
+    write_threshold(tmp_path, "score", 0.25, controls)
+    facts = {"kind": "score", "threshold": 0.25, "matched": controls}
+    assert json.loads((tmp_path / "verifier.json").read_text()) == facts
+    trained = read_verifier(tmp_path)
+    assert (trained.threshold, trained.matched) == (0.25, controls)
+
+
+@pytest.mark.parametrize(
+    ("at", "controls"),
+    [
+        pytest.param(2.0, {"random-stop": 0.5, "length": -2.0}, id="half"),
+        pytest.param(9.0, {"random-stop": 0.0, "length": -1.0}, id="never: the nearest there is"),
+        pytest.param(0.0, {"random-stop": 1.0, "length": -4.0}, id="always"),
+    ],
+)
+def test_controls_say_enough_as_often(at: float, controls: dict[str, float]) -> None:
+    found = [
+        Judged("read", True, n, {"s": float(n - 1), "length": -float(n)}) for n in (4, 2, 1, 3)
+    ]
+    assert matched("s", found, at) == controls
+
+
+def test_steps_are_counted_apart_from_answers() -> None:
+    steps = [
+        Judged("read", enough, 5, {"s": at}, step=True) for enough, at in ((True, 1), (False, 0))
+    ]
+    (line,) = lines([*made("-+"), *steps, *made("+-")])
+    assert (line.n, line.wrong, line.steps) == (4, 2, 1.0)
 
 
 def test_halves_share_nothing_and_a_plot_is_drawn(tmp_path: Path) -> None:

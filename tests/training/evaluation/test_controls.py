@@ -141,7 +141,7 @@ def _things(session, image):
 
 def test_verdicts_have_controls_of_their_own():
     conditions = conditions_of(SUITE, [("scale", scale)], controls=True)
-    names = ["", "asked", "always", "never", "random-stop", "oracle", "blind"]
+    names = ["", "self", "asked", "always", "never", "random-stop", "oracle", "blind"]
     assert [c.control for c in conditions] == names
 
 

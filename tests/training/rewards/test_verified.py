@@ -1,0 +1,53 @@
+"""A trained verifier as a reward: what it says in use is what it pays."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from images import noise
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3VLForConditionalGeneration
+
+import mm
+from mm.types import Sampling
+from training.data import BadData, Row
+from training.rewards.presets import read_mix
+from training.rewards.terms import Attempt, weigh
+from training.rewards.verified import verified
+from vision import scale
+from vision.verifier import score
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    made = tmp_path_factory.mktemp("verifier")
+    torch.manual_seed(1)
+    base = Qwen3VLForConditionalGeneration.from_pretrained("mm/bundled/tiny")
+    targets = r".*language_model.*\.(q_proj|v_proj)"
+    adapter = LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    adapted = get_peft_model(base, adapter)
+    adapted.peft_config["default"].base_model_name_or_path = str(Path("mm/bundled/tiny").resolve())
+    adapted.save_pretrained(str(made))
+    return str(made)
+
+
+def test_it_pays_what_the_verifier_says_of_a_branch(folder: str) -> None:
+    sample = mm.question("What letter is on the red square?", noise(3), id="q")
+    vlm = mm.load("tiny", verifier=folder)
+    strategy = partial(scale, verifier=score, max_steps=1)
+    trace = mm.run(strategy, sample, vlm, sampling=Sampling(max_tokens=8))
+    attempt = Attempt(trace.best, Row("q", sample.prompt, answer="K"))
+    said = score(trace.best, vlm=vlm)
+    assert said is not None
+    assert 0 < said < 1
+    assert verified(attempt, verifier=folder) == pytest.approx(said, abs=1e-5)
+    mix = read_mix("accuracy + 0.5*verifier", verifier=folder)
+    assert weigh(mix, attempt)["verifier"] == pytest.approx(0.5 * said, abs=1e-5)
+
+
+def test_a_folder_must_be_named() -> None:
+    with pytest.raises(BadData, match="give --verifier, its folder"):
+        read_mix("accuracy + 0.5*verifier")
