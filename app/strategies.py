@@ -102,6 +102,18 @@ def judging(choice: ModelChoice, text: str) -> ModelChoice:
     return replace(choice, judge=str(own)) if own and wanted and not named else choice
 
 
+def strategies_for(choice: ModelChoice) -> dict[str, mm.Strategy]:
+    """All strategies by name, those that take a verifier under that of `choice`.
+
+    Raises:
+        UserError: there is no such verifier.
+    """
+    return {
+        name: judged_by(each, choice.verifier, choice.judge) if _takes(each, "verifier") else each
+        for name, each in STRATEGIES.items()
+    }
+
+
 def matched(choice: ModelChoice) -> Mapping[str, float]:
     """What makes controls say "enough" as often as the trained verifier of `choice`."""
     folder = choice.verifier_folder or choice.judge

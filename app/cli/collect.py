@@ -12,7 +12,7 @@ from rich.console import Console
 
 import mm
 from app.model_choice import ModelChoice
-from app.strategies import strategies_named
+from app.strategies import judging, strategies_named
 from app.terminal import spinner
 from mm.errors import UserError
 
@@ -55,7 +55,8 @@ def collect(
 
     from .eval import Evaluation
 
-    named = strategies_named(strategy, choice.verifier)
+    choice = judging(choice, strategy)
+    named = strategies_named(strategy, choice.verifier, judge=choice.judge)
     if len(named) != 1:
         raise UserError(f"--strategy: give one, got {strategy!r}")
     asked = Evaluation(
@@ -76,6 +77,7 @@ def collect(
     facts = {
         "model": choice.name,
         "adapter": choice.adapter,
+        "verifier": choice.verifier or choice.judge,
         "strategy": strategy,
         "target": target,
         "seed": seed,

@@ -7,9 +7,9 @@ images: it may name no path.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import mm
 from app.demo import view
 from app.model_choice import ModelChoice
 from app.report import as_json
-from app.strategies import STRATEGIES
+from app.strategies import STRATEGIES, judging, strategies_for
 from app.terminal import spinner
 from mm.errors import UserError
 from video.search import over_clips
@@ -59,9 +59,11 @@ def serve(choice: ModelChoice, *, host: str, port: int) -> None:
         ModelUnavailable: the model cannot be loaded.
         UserError: the port is taken.
     """
+    choice = judging(choice, ",".join(STRATEGIES))
+    strategies = strategies_for(choice)
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
-    launch(page(vlm), host=host, port=port)
+    launch(page(vlm, strategies=strategies), host=host, port=port)
 
 
 def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: bool = True) -> str:
@@ -99,9 +101,14 @@ def _title(vlm: mm.VLM) -> str:
     return f"{title} It knows scenes like those below, and no others: for yours, `--model`."
 
 
-def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
-    """The page, with `vlm` behind it."""
-    handlers = Handlers(vlm, sampling)
+def page(
+    vlm: mm.VLM,
+    *,
+    sampling: mm.Sampling | None = None,
+    strategies: Mapping[str, mm.Strategy] = STRATEGIES,
+) -> gr.Blocks:
+    """The page, with `vlm` and `strategies` behind it."""
+    handlers = Handlers(vlm, sampling, strategies)
     with gr.Blocks(
         title="Look again", analytics_enabled=False, delete_cache=(3600, 7200)
     ) as blocks:
@@ -117,7 +124,7 @@ def page(vlm: mm.VLM, *, sampling: mm.Sampling | None = None) -> gr.Blocks:
                     elem_id="question",
                 )
                 strategy = gr.Dropdown(
-                    [*STRATEGIES],
+                    [*strategies],
                     value="zoom",
                     label="Strategy",
                     elem_id="strategy",
@@ -169,13 +176,14 @@ class Handlers:
 
     vlm: mm.VLM
     sampling: mm.Sampling | None = None
+    strategies: Mapping[str, mm.Strategy] = field(default_factory=lambda: STRATEGIES)
 
     def show(
         self, image: dict | None, question: str, strategy: str, video: dict | None = None
     ) -> Generator[View]:
         """Views of an answer in the making. Closing the iterator stops the model."""
         try:
-            sample, function = _sample(image, question, video), _strategy(strategy)
+            sample, function = _sample(image, question, video), self._strategy(strategy)
         except UserError as error:
             yield view.mistake(str(error)), None, [], ""
             return
@@ -196,10 +204,16 @@ class Handlers:
     ) -> dict:
         """Ask `question` about an uploaded `image` or `video`: what `mm ask --json` prints."""
         try:
-            sample, function = _sample(image, question, video), _strategy(strategy)
+            sample, function = _sample(image, question, video), self._strategy(strategy)
             return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))
         except UserError as error:
             raise gr.Error(str(error)) from None
+
+    def _strategy(self, name: str) -> mm.Strategy:
+        """By name only: a client may not name a module to import."""
+        if name not in self.strategies:
+            raise UserError(f"no strategy {name!r}: one of {', '.join(self.strategies)}")
+        return over_clips(self.strategies[name])
 
 
 def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
@@ -261,13 +275,6 @@ def _uploaded(image: object) -> str:
     if not isinstance(path, str) or not is_in_or_equal(path, get_upload_folder()):
         raise UserError("the image must be an uploaded file, not a path or an address")
     return path
-
-
-def _strategy(name: str) -> mm.Strategy:
-    """By name only: a client may not name a module to import."""
-    if name not in STRATEGIES:
-        raise UserError(f"no strategy {name!r}: one of {', '.join(STRATEGIES)}")
-    return over_clips(STRATEGIES[name])
 
 
 def _inputs() -> tuple[gr.Image, gr.Video]:

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 import mm
 from app.model_choice import ModelChoice
-from app.strategies import STRATEGIES, judging, strategies_named, strategy_named
+from app.strategies import (
+    STRATEGIES,
+    judging,
+    strategies_for,
+    strategies_named,
+    strategy_named,
+)
 from app.strategy_options import parse_call, settable, split_outside_brackets
 from mm.errors import UserError
 from mm.strategies import length, likelihood
@@ -141,6 +147,18 @@ def test_the_verifier_that_a_model_brings_judges_what_would_ask_it(tmp_path):
     assert (scale["verifier"].default, scale["threshold"].default) == (score, 0.7)
     assert best_of["verifier"].default is likelihood
     assert (own["verifier"].default, own["threshold"].default) == (never, 0.9)
+
+
+def test_the_page_looks_under_the_verifier_that_was_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "verifier.json").write_text('{"kind": "score", "threshold": 0.7}')
+    found = strategies_for(ModelChoice("tiny", verifier=str(tmp_path)))
+    assert list(found) == list(STRATEGIES)
+    options = inspect.signature(found["scale"]).parameters
+    assert (options["verifier"].default, options["threshold"].default) == (score, 0.7)
+    assert inspect.signature(found["beam"]).parameters["verifier"].default is score
+    assert found["zoom"] is STRATEGIES["zoom"]
+    assert strategies_for(ModelChoice("tiny"))["scale"] is STRATEGIES["scale"]
 
 
 def test_what_stands_in_brackets_holds_over_the_flag():
