@@ -87,11 +87,13 @@ def _attend(attention: Any, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tens
     query, key, value = (
         t.view(batch, count, attention.num_heads, -1).transpose(1, 2) for t in (query, key, value)
     )
-    # written out because the fused kernel's bf16 backward is six times slower on CPU at 64 patches
-    weights = (query @ key.transpose(2, 3) * attention.scaling).softmax(-1)
-    return attention.proj(
-        (weights.to(value.dtype) @ value).transpose(1, 2).reshape(batch, count, width)
-    )
+    if torch.is_grad_enabled():
+        # written out because the fused kernel's bf16 backward is six times slower at 64 patches
+        weights = (query @ key.transpose(2, 3) * attention.scaling).softmax(-1)
+        seen = weights.to(value.dtype) @ value
+    else:
+        seen = F.scaled_dot_product_attention(query, key, value, scale=attention.scaling)
+    return attention.proj(seen.transpose(1, 2).reshape(batch, count, width))
 
 
 def _merge(merger: Any, hidden: Tensor) -> Tensor:
