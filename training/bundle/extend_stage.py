@@ -36,7 +36,10 @@ from .verdict_rows import VERDICT_TOKENS, verdict_row
 
 DEPTH_ROWS, CLIP_ROWS, VERDICT_ROWS = 36, 18, 28
 RATE = 8e-4
-TURN = ("clips", "known", "verdicts", "clips", "known", "depth", "budgets")
+TURN = (
+    *("verdicts", "clips", "known", "verdicts", "clips", "known"),
+    *("verdicts", "depth", "budgets"),
+)
 """What batches hold, in turn."""
 
 

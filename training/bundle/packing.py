@@ -30,7 +30,7 @@ KINDS = (
     *(f"depth {kind}" for kind in ("where", "nearer", "read_nearest")),
     *(f"depth {kind}" for kind in ("colour", "count", "read", "same")),
     *(f"{strategy} {task}" for strategy in ("uniform", "watch") for task in CLIP_TASKS),
-    *("uniform track", "uniform lamp", "watch lamp", "again"),
+    *("uniform track", "uniform lamp", "watch lamp", "again", "letters"),
     *(
         f"{tokens} {task}"
         for tokens in (64, 144, 576)

@@ -28,7 +28,7 @@ from .shards import BOX_GRID, Views
 VERDICT_TOKENS, VERDICT_VIEWS = 448, 13
 """The length of these rows, and at most so many views in one."""
 
-MIX = (("search", 0.45), ("same", 0.15), ("read", 0.12), ("colour", 0.11), ("count", 0.17))
+MIX = (("search", 0.7), ("same", 0.08), ("read", 0.08), ("colour", 0.05), ("count", 0.09))
 """What is asked, with its share."""
 
 CARELESS, PASSED_OVER, LOOKS_ON, SLIPS = 0.6, 0.3, 0.15, 0.2
@@ -36,16 +36,23 @@ CARELESS, PASSED_OVER, LOOKS_ON, SLIPS = 0.6, 0.3, 0.15, 0.2
 has seen enough; how often it answers wrong although it has."""
 
 
+WHICH = "Which letters?"
+"""Asks for the letters that were seen, in order: what verdicts are made from."""
+
+
 @dataclass
 class _Talk:
-    """A conversation as it grows, with the verdicts after so many of its messages."""
+    """A conversation as it grows, with the verdicts, and the letters seen, after so many of its
+    messages."""
 
     said: list[Message]
     verdicts: list[tuple[int, bool]]
+    letters: list[tuple[int, str]]
 
-    def look(self, call: Message, crop: Image, enough: bool) -> None:
+    def look(self, call: Message, crop: Image, enough: bool, letters: str) -> None:
         self.said += [call, Message("tool", (crop,))]
         self.verdicts.append((len(self.said), enough))
+        self.letters.append((len(self.said), letters))
 
     def answer(self, text: str, right: bool) -> None:
         self.said.append(assistant(text))
@@ -53,11 +60,18 @@ class _Talk:
 
     @property
     def asides(self) -> list[Conversation]:
-        """The conversations that end with each verdict."""
+        """The conversations that end with each verdict, then those that end with letters."""
+        verdicts = [(at, ENOUGH, YES if enough else NO) for at, enough in self.verdicts]
+        letters = [(at, WHICH, said) for at, said in self.letters]
         return [
-            (*self.said[:at], user(ENOUGH), assistant(YES if enough else NO))
-            for at, enough in self.verdicts
+            (*self.said[:at], user(question), assistant(answer))
+            for at, question, answer in [*verdicts, *letters]
         ]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each aside asks, without the task."""
+        return ["verdict"] * len(self.verdicts) + ["letters"] * len(self.letters)
 
 
 def verdict_row(builder: TokenBuilder, views: Views, rng: random.Random) -> Row:
@@ -68,7 +82,7 @@ def verdict_row(builder: TokenBuilder, views: Views, rng: random.Random) -> Row:
     row: Row = ([prefix], [""])
     names, shares = [name for name, _ in MIX], [share for _, share in MIX]
     misses = 0
-    while misses < 3:
+    while misses < 8:
         (task,) = rng.choices(names, shares)
         question = ask(task, views.scene, rng)
         if question is None:
@@ -76,20 +90,24 @@ def verdict_row(builder: TokenBuilder, views: Views, rng: random.Random) -> Row:
             continue
         talk, silent = _talk([system, user(image, question.text)], views, question, rng)
         number = len(row[0])
-        pieces, verdicts = branched(
+        pieces, asides = branched(
             builder, tuple(talk.said), talk.asides, prefix=prefix, number=number, silent=silent
         )
-        kinds = ["again"] * len(pieces) + [f"verdict {task}"] * len(verdicts)
-        added = fits(row, [*pieces, *verdicts], kinds, tokens=VERDICT_TOKENS, views=VERDICT_VIEWS)
+        kinds = ["again"] * len(pieces) + [_kind(each, task) for each in talk.kinds]
+        added = fits(row, [*pieces, *asides], kinds, tokens=VERDICT_TOKENS, views=VERDICT_VIEWS)
         misses += not added
     return row
+
+
+def _kind(asked: str, task: str) -> str:
+    return asked if asked == "letters" else f"{asked} {task}"
 
 
 def _talk(
     opening: Sequence[Message], views: Views, question: Question, rng: random.Random
 ) -> tuple[_Talk, int]:
     """The conversation, and the index of the verdict from which on the reasoner trains."""
-    talk = _Talk(list(opening), [])
+    talk = _Talk(list(opening), [], [])
     seen: list[int] = []
     for said, thing in _said_before(views.scene, _erring(views.scene, question, rng)):
         seen.append(thing)
@@ -139,7 +157,8 @@ def _look(
     call = look_call(views.scene, thing, BOX_GRID)
     crop = Image(Pil.fromarray(views.crops[thing]))
     before = (f"{said}\n",) if said else ()
-    talk.look(assistant(*before, call), crop, _enough(question, seen))
+    letters = " ".join(views.scene.things[each].letter for each in seen)
+    talk.look(assistant(*before, call), crop, _enough(question, seen), letters)
 
 
 def _enough(question: Question, seen: Sequence[int]) -> bool:
