@@ -30,7 +30,7 @@ from .assemble import Model, export, grown, parts
 from .depth_stage import export_depth, make_depth_model, train_depth
 from .enlarged import SCENES as ENLARGED
 from .enlarged import SIDES, Enlarged, write_enlarged
-from .extend_stage import train_extend
+from .extend_stage import Material, train_extend
 from .full_stage import export_adapter, train_full
 from .language_stage import batches, train_language
 from .memories import Memories, write_memories
@@ -45,9 +45,8 @@ VISION_STEPS = 600
 LANGUAGE_STEPS = 1440
 MEMORIES = 4500
 REPLAY_STEPS = 480
-EXTEND_STEPS = 260
-EXTEND_SHARE = 0.7
-"""All the way, counts fall by six points."""
+EXTEND_STEPS = 550
+EXTEND_SHARE = 1.0
 
 DEPTH_STEPS = 800
 FULL_STEPS = 600
@@ -97,9 +96,9 @@ def _extend(args: argparse.Namespace) -> None:
     model, builder = grown(args.to)
     _remember(model, args)
     shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
-    seen = _enlarge(model, args)
+    given = Material(shards, memories, _enlarge(model, args), builder)
     before = _copied(model)
-    train_extend(model, builder, shards, memories, seen, args.folder, steps=args.extend_steps)
+    train_extend(model, given, args.folder, steps=args.extend_steps)
     after = _copied(model)
     model.load_state_dict(before)
     blend(model, after, args.extend_share)

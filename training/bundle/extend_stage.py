@@ -7,8 +7,9 @@ The encoder is left as it is: what it sees already tells how a lamp glows and wh
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,43 +37,65 @@ from .verdict_rows import VERDICT_TOKENS, verdict_row
 
 DEPTH_ROWS, CLIP_ROWS, VERDICT_ROWS = 36, 18, 28
 RATE = 8e-4
-TURN = (
-    *("verdicts", "clips", "known", "verdicts", "clips", "known"),
-    *("verdicts", "depth", "budgets"),
+
+
+@dataclass(frozen=True)
+class Material:
+    """What rows are made from."""
+
+    shards: Shards
+    memories: Memories
+    enlarged: Enlarged
+    builder: TokenBuilder
+
+    @cached_property
+    def maker(self) -> RowMaker:
+        return RowMaker(self.builder)
+
+
+def known(given: Material, rng: random.Random) -> Batch:
+    """What the stages before taught."""
+    return mixed_batch(given.maker, partial(with_memory, given.shards, given.memories, rng), rng)
+
+
+def depth(given: Material, rng: random.Random) -> Batch:
+    """What depth maps tell."""
+    rows = [depth_row(given.builder, rng) for _ in range(DEPTH_ROWS)]
+    return collate(rows, _views(rows), DEPTH_TOKENS)
+
+
+def clips(given: Material, rng: random.Random) -> Batch:
+    """What happens in clips."""
+    rows = [clip_row(given.builder, rng) for _ in range(CLIP_ROWS)]
+    return collate(rows, _views(rows), CLIP_TOKENS)
+
+
+def verdicts(given: Material, rng: random.Random) -> Batch:
+    """Whether what was seen and said is enough."""
+    drawn = [given.shards[rng.randrange(len(given.shards))] for _ in range(VERDICT_ROWS)]
+    rows = [verdict_row(given.builder, views, rng) for views in drawn]
+    return collate(rows, _views(rows), VERDICT_TOKENS)
+
+
+def budgets(given: Material, rng: random.Random) -> Batch:
+    """One look at images of more visual tokens, as many in each."""
+    side = any_side(rng)
+    count = BUDGET_ROWS[side]
+    made = partial(budget_row, given.maker, given.builder, given.shards, given.enlarged, side, rng)
+    return collate([made() for _ in range(count)], 1, length(side), count * side * side)
+
+
+TURN: Sequence[Callable[[Material, random.Random], Batch]] = (
+    *(verdicts, clips, known, verdicts, clips, known),
+    *(verdicts, depth, budgets),
 )
 """What batches hold, in turn."""
 
 
-def batches(
-    shards: Shards,
-    memories: Memories,
-    enlarged: Enlarged,
-    builder: TokenBuilder,
-    first: int,
-    steps: int,
-) -> Iterator[Batch]:
+def batches(given: Material, first: int, steps: int) -> Iterator[Batch]:
     """Batch number n is a function of n alone."""
-    maker = RowMaker(builder)
     for number in range(first, steps):
-        rng = random.Random(f"extend {number}")
-        what = TURN[number % len(TURN)]
-        if what == "known":
-            yield mixed_batch(maker, partial(with_memory, shards, memories, rng), rng)
-        elif what == "depth":
-            rows = [depth_row(builder, rng) for _ in range(DEPTH_ROWS)]
-            yield collate(rows, _views(rows), DEPTH_TOKENS)
-        elif what == "budgets":
-            side = any_side(rng)
-            made = partial(budget_row, maker, builder, shards, enlarged, side, rng)
-            rows = [made() for _ in range(BUDGET_ROWS[side])]
-            yield collate(rows, 1, length(side), BUDGET_ROWS[side] * side * side)
-        elif what == "verdicts":
-            drawn = [shards[rng.randrange(len(shards))] for _ in range(VERDICT_ROWS)]
-            rows = [verdict_row(builder, views, rng) for views in drawn]
-            yield collate(rows, _views(rows), VERDICT_TOKENS)
-        else:
-            rows = [clip_row(builder, rng) for _ in range(CLIP_ROWS)]
-            yield collate(rows, _views(rows), CLIP_TOKENS)
+        yield TURN[number % len(TURN)](given, random.Random(f"extend {number}"))
 
 
 def _views(rows: Sequence[Row]) -> int:
@@ -80,21 +103,13 @@ def _views(rows: Sequence[Row]) -> int:
 
 
 def train_extend(
-    model: Qwen3VLForConditionalGeneration,
-    builder: TokenBuilder,
-    shards: Shards,
-    memories: Memories,
-    enlarged: Enlarged,
-    folder: Path,
-    *,
-    steps: int,
+    model: Qwen3VLForConditionalGeneration, given: Material, folder: Path, *, steps: int
 ) -> None:
     """Train the decoder of `model` in place; resumes from `folder`/extend.pt."""
     model.model.visual.requires_grad_(False)
-    made = partial(batches, shards, memories, enlarged, builder)
     train_language(
         model,
-        made,
+        partial(batches, given),
         folder,
         steps=steps,
         rate=RATE,

@@ -79,14 +79,14 @@ def test_each_path_is_read_as_if_it_stood_alone(row, tokens, views) -> None:
             )
 
 
-def test_only_verdicts_train_until_the_reasoner_is_told_to_go_on() -> None:
+def test_only_verdicts_and_letters_train_until_the_reasoner_is_told_to_go_on() -> None:
     for number in range(8):
         row = verdicts(number)
         for at, (segment, kind) in enumerate(zip(*row, strict=True)):
             said = "".join(builder().decode(row[0][n].ids) for n in path_to(row, at))
             if kind.startswith("verdict"):
                 assert sum(segment.trained) == 2  # the word and the end of the turn
-            else:
+            elif kind != "letters":
                 assert any(segment.trained) <= ("not certain yet" in said)
 
 
@@ -104,6 +104,21 @@ def test_a_verdict_is_no_before_the_letter_was_seen_and_yes_from_then_on() -> No
                 assert "yes" not in said.rsplit("assistant", 1)[1]
             if f"\n{wanted}." in said and "<answer>" not in said:
                 assert "yes" in said.rsplit("assistant", 1)[1]
+
+
+def test_letters_are_those_of_the_crops_that_were_seen() -> None:
+    asked = 0
+    for number in range(8):
+        row = verdicts(number)
+        letters = {thing.letter for thing in views(number).scene.things}
+        for at, kind in enumerate(row[1]):
+            if kind == "letters":
+                said = builder().decode(joined([row[0][n] for n in path_to(row, at)]).ids)
+                listed = said.rsplit("assistant\n", 1)[1].removesuffix("<|im_end|>").split()
+                assert len(listed) == said.count("<tool_response>")
+                assert set(listed) <= letters
+                asked += 1
+    assert asked > 8
 
 
 def test_segments_without_parents_go_on_from_the_prefix() -> None:
