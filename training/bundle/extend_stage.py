@@ -27,12 +27,12 @@ from .budget_rows import ROWS as BUDGET_ROWS
 from .budget_rows import any_side, budget_row, length
 from .enlarged import Enlarged
 from .extend_rows import CLIP_TOKENS, DEPTH_TOKENS, clip_row, depth_row
-from .language_stage import train_language
+from .language_stage import ROWS, VIEWS, train_language
 from .memories import Memories
 from .packing import Batch, collate
 from .replay_stage import mixed_batch, with_memory
-from .rows import RowMaker
-from .shards import Shards
+from .rows import RowMaker, make_batch
+from .shards import Shards, Views
 from .verdict_rows import VERDICT_TOKENS, verdict_row
 
 DEPTH_ROWS, CLIP_ROWS, VERDICT_ROWS = 36, 18, 28
@@ -54,7 +54,12 @@ class Material:
 
 
 def known(given: Material, rng: random.Random) -> Batch:
-    """What the stages before taught."""
+    """What the language stage taught, of any scene: of few scenes counts are learnt by heart."""
+    return make_batch(given.maker, partial(_any, given.shards, rng), rng, ROWS, VIEWS)
+
+
+def replayed(given: Material, rng: random.Random) -> Batch:
+    """What the replay stage taught, of scenes that have memories."""
     return mixed_batch(given.maker, partial(with_memory, given.shards, given.memories, rng), rng)
 
 
@@ -72,7 +77,7 @@ def clips(given: Material, rng: random.Random) -> Batch:
 
 def verdicts(given: Material, rng: random.Random) -> Batch:
     """Whether what was seen and said is enough."""
-    drawn = [given.shards[rng.randrange(len(given.shards))] for _ in range(VERDICT_ROWS)]
+    drawn = (_any(given.shards, rng) for _ in range(VERDICT_ROWS))
     rows = [verdict_row(given.builder, views, rng) for views in drawn]
     return collate(rows, _views(rows), VERDICT_TOKENS)
 
@@ -86,8 +91,8 @@ def budgets(given: Material, rng: random.Random) -> Batch:
 
 
 TURN: Sequence[Callable[[Material, random.Random], Batch]] = (
-    *(verdicts, clips, known, verdicts, clips, known),
-    *(verdicts, depth, budgets),
+    *(known, verdicts, clips, known, replayed),
+    *(verdicts, known, clips, depth, budgets),
 )
 """What batches hold, in turn."""
 
@@ -96,6 +101,10 @@ def batches(given: Material, first: int, steps: int) -> Iterator[Batch]:
     """Batch number n is a function of n alone."""
     for number in range(first, steps):
         yield TURN[number % len(TURN)](given, random.Random(f"extend {number}"))
+
+
+def _any(shards: Shards, rng: random.Random) -> Views:
+    return shards[rng.randrange(len(shards))]
 
 
 def _views(rows: Sequence[Row]) -> int:
