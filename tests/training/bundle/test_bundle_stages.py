@@ -3,6 +3,7 @@ loads."""
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import pytest
@@ -11,7 +12,16 @@ from peft import LoraConfig, get_peft_model
 from transformers import Qwen3VLForConditionalGeneration
 
 from mm.local.hf_vlm import HFVLM
-from training.bundle import full_stage, language_stage, memories, replay_stage, shards, vision_stage
+from training.bundle import (
+    enlarged,
+    extend_stage,
+    full_stage,
+    language_stage,
+    memories,
+    replay_stage,
+    shards,
+    vision_stage,
+)
 from training.bundle.assemble import export, parts
 from training.bundle.full_stage import export_adapter
 from training.bundle.memories import Memories, write_memories
@@ -118,3 +128,28 @@ def test_the_adapter_loads_on_the_model_that_it_names(tmp_path):
     }
     assert isinstance(loaded := load(str(tmp_path / "adapter")), HFVLM)
     assert loaded.adapter
+
+
+@pytest.mark.parametrize("make", dict.fromkeys(extend_stage.TURN), ids=lambda make: make.__name__)
+def test_every_batch_of_the_extend_stage_teaches_something(few, make, monkeypatch):
+    for name, rows in {"ROWS": 2, "DEPTH_ROWS": 1, "CLIP_ROWS": 1, "VERDICT_ROWS": 1}.items():
+        monkeypatch.setattr(extend_stage, name, rows)
+    monkeypatch.setattr(extend_stage, "VIEWS", 10)
+    monkeypatch.setattr(extend_stage, "BUDGET_ROWS", dict.fromkeys(enlarged.SIDES, 1))
+    model, builder = parts()
+    list(write_memories(model.model.visual, few / "memories", 10))
+    list(enlarged.write_enlarged(model.model.visual, few / "enlarged", 1))
+    given = extend_stage.Material(
+        Shards(few / "shards"),
+        Memories(few / "memories"),
+        enlarged.Enlarged(few / "enlarged"),
+        builder,
+    )
+    batch = make(given, random.Random(0))
+    with torch.no_grad():
+        hidden = language_stage.decode(model, batch)
+        losses, _, kinds = language_stage.token_losses(model, hidden, batch)
+    assert losses.isfinite().all()
+    assert (kinds >= 0).all()  # each is named in the log
+    same = make(given, random.Random(0))
+    assert torch.equal(batch.ids, same.ids)
