@@ -54,7 +54,7 @@ class Material:
 
 
 def known(given: Material, rng: random.Random) -> Batch:
-    """What the language stage taught, of any scene: of few scenes counts are learnt by heart."""
+    """What the language stage taught, of any scene: memories are kept of few."""
     return make_batch(given.maker, partial(_any, given.shards, rng), rng, ROWS, VIEWS)
 
 
