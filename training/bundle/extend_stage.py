@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from .budget_rows import ROWS as BUDGET_ROWS
 from .budget_rows import any_side, budget_row, length
 from .enlarged import Enlarged
 from .extend_rows import CLIP_TOKENS, DEPTH_TOKENS, clip_row, depth_row
+from .keeping import distance
 from .language_stage import ROWS, VIEWS, train_language
 from .memories import Memories
 from .packing import Batch, collate
@@ -116,6 +118,7 @@ def train_extend(
 ) -> None:
     """Train the decoder of `model` in place; resumes from `folder`/extend.pt."""
     model.model.visual.requires_grad_(False)
+    before = deepcopy(model).requires_grad_(False).eval()
     train_language(
         model,
         partial(batches, given),
@@ -126,6 +129,7 @@ def train_extend(
         save_every=len(TURN) * 4,
         log_every=5,
         compiled=False,  # no two batches have the same shapes
+        keep=partial(distance, before),
     )
 
 

@@ -30,6 +30,9 @@ ENCODER_RATE = 0.2
 Batches = Callable[[int, int], Iterator[Batch]]
 """The batches from one number up to another."""
 
+Keep = Callable[[Batch, Tensor, Tensor], Tensor]
+"""(batch, logits (N, V), kinds (N,)) → (N,), a loss for each trained token."""
+
 
 def batches(shards: Shards, builder: TokenBuilder, first: int, steps: int) -> Iterator[Batch]:
     """Batch number n is a function of n alone."""
@@ -86,20 +89,14 @@ def _mask(segments: Tensor, sees: Tensor, dtype: torch.dtype) -> Tensor:
     )[:, None]
 
 
-def token_losses(
+def trained_logits(
     model: Qwen3VLForConditionalGeneration, hidden: Tensor, batch: Batch
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropy, rightness and kind of each trained token."""
+    """Logits (N, V), id (N,) and kind (N,) of each trained token."""
     target = batch.trained.clone()
     target[:, 0] = False
     before = target.roll(-1, dims=1)
-    logits = model.lm_head(hidden[before]).float()
-    wanted = batch.ids[target]
-    return (
-        F.cross_entropy(logits, wanted, reduction="none"),
-        logits.argmax(-1) == wanted,
-        batch.kinds[target],
-    )
+    return model.lm_head(hidden[before]).float(), batch.ids[target], batch.kinds[target]
 
 
 def train_language(
@@ -113,8 +110,13 @@ def train_language(
     save_every: int | None = None,
     log_every: int = 20,
     compiled: bool = True,
+    keep: Keep | None = None,
 ) -> None:
-    """Train what of `model` wants gradients, in place; resumes from `folder`/`name`.pt."""
+    """Train what of `model` wants gradients, in place; resumes from `folder`/`name`.pt.
+
+    Args:
+        keep: (batch, logits, kinds) → (N,), what is added to the loss of each trained token.
+    """
     torch.manual_seed(0)
     slow = fast_dtype(torch.device("cpu")) == torch.bfloat16  # sdpa's backward is, in bf16
     model.model.language_model.set_attn_implementation("eager" if slow else "sdpa")
@@ -138,13 +140,16 @@ def train_language(
     for number, batch in enumerate(ahead(made(first, steps)), first):
         with fast_autocast(torch.device("cpu")):
             hidden = forward(model, batch)
-            losses, right, kinds = token_losses(model, hidden, batch)
-        losses.mean().backward()
+            logits, wanted, kinds = trained_logits(model, hidden, batch)
+            losses = F.cross_entropy(logits, wanted, reduction="none")
+            kept = keep(batch, logits, kinds) if keep else torch.zeros_like(losses)
+        (losses + kept).mean().backward()
         optimizers.step(number)
         if number % log_every == 0:
-            log.write(
-                step=number, loss=round(losses.mean().item(), 4), **_by_kind(losses, right, kinds)
-            )
+            right = logits.argmax(-1) == wanted
+            mean = {"loss": losses.mean().item(), "kept": kept.mean().item()}
+            rounded = {name: round(value, 4) for name, value in mean.items()}
+            log.write(step=number, **rounded, **_by_kind(losses, right, kinds))
         if (number + 1) % save_every == 0 or number + 1 == steps:
             save_checkpoint(
                 path,

@@ -14,7 +14,7 @@ from training.bundle.enlarged import SIDES, Enlarged, write_enlarged
 from training.bundle.language_stage import decode
 from training.bundle.packing import KINDS, collate
 from training.bundle.rows import RowMaker
-from training.bundle.shards import VIEW, Views, training_scene
+from training.bundle.shards import VIEW, Shards, Views, training_scene
 from training.tabletop.render import render
 
 
@@ -27,8 +27,11 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     return model, builder, Enlarged(folder), written
 
 
-class OneScene:
+class FirstScenes(Shards):
     """Shards of the first scenes, whose views are not needed."""
+
+    def __init__(self) -> None:
+        pass
 
     def __len__(self) -> int:
         return 2
@@ -49,7 +52,7 @@ def test_each_budget_is_encoded_once(made) -> None:
 def test_a_row_is_the_librarys_own_reading_of_a_larger_image(made, side) -> None:
     model, builder, enlarged, _ = made
     segments, kinds = budget_row(
-        RowMaker(builder), builder, OneScene(), enlarged, side, random.Random(3)
+        RowMaker(builder), builder, FirstScenes(), enlarged, side, random.Random(3)
     )
     assert set(kinds[1:]) <= set(KINDS)
     index = next(

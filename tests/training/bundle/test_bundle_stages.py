@@ -148,7 +148,7 @@ def test_every_batch_of_the_extend_stage_teaches_something(few, make, monkeypatc
     batch = make(given, random.Random(0))
     with torch.no_grad():
         hidden = language_stage.decode(model, batch)
-        losses, _, kinds = language_stage.token_losses(model, hidden, batch)
+        losses, _, kinds = language_stage.trained_logits(model, hidden, batch)
     assert losses.isfinite().all()
     assert (kinds >= 0).all()  # each is named in the log
     same = make(given, random.Random(0))
