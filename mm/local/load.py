@@ -16,6 +16,7 @@ from mm.tokens.torchvision_compat import hide_broken_torchvision
 
 from .adapters import ADAPTER, VERIFIER, base_of, is_adapter, with_adapter
 from .checkpoints import Checkpoint, code_files, find, inspect, why
+from .fingerprint import check_base
 from .placement import LoadOptions, Placement, place, set_threads
 from .torch_warmup import warm_up
 from .weights import read_weights
@@ -113,6 +114,8 @@ def _listed(name: str, checkpoint: Checkpoint, placement: Placement, options: Lo
         builder = load_builder(str(checkpoint.folder), budgets=options.budgets, **kw)
     except Exception as error:  # a tokenizer or a config from elsewhere can make it raise anything
         raise ModelUnavailable(f"{name}: {why(error)}") from error
+    for adapter in filter(None, (options.adapter, options.verifier)):
+        check_base(find(adapter), checkpoint.folder)
     model = read_weights(checkpoint, placement, trust_remote_code=options.trust_remote_code)
     model = speed_up(model).eval()
     if options.adapter:

@@ -7,10 +7,11 @@ where the renderer is another one.
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,10 +34,13 @@ PART = 224
 SCENES, PARTS = 2, 4
 """In a batch: scenes, and parts of each."""
 
+WAVES = (7.0, 4.8, 3.4, 2.35)
+"""Periods, in pixels, from the nearest thing's to the farthest's."""
+
 MAX_M = 5
 RATE = 2e-3
 CHECKPOINT_EVERY = 100
-THINGS_WEIGH = 4.0
+THINGS_WEIGH = 10.0
 """How much more a pixel of a thing counts than one of the table."""
 
 
@@ -49,20 +53,39 @@ class Batch(NamedTuple):
 
 
 def make_depth_model() -> GLPNForDepthEstimation:
-    """Untrained, with random weights."""
+    """Untrained: random weights behind filters for the waves of every depth, in six directions."""
     torch.manual_seed(0)
     config = GLPNConfig(
         num_encoder_blocks=4,
         depths=[1, 1, 1, 1],
         sr_ratios=[8, 4, 2, 1],
-        hidden_sizes=[32, 48, 64, 96],
+        hidden_sizes=[len(WAVES) * 12, 48, 64, 96],
         num_attention_heads=[1, 2, 2, 4],
         mlp_ratios=[2, 2, 2, 2],
         decoder_hidden_size=24,
         drop_path_rate=0.0,
         max_depth=MAX_M,
     )
-    return GLPNForDepthEstimation(config)
+    model = GLPNForDepthEstimation(config)
+    first: Any = model.get_parameter("glpn.encoder.patch_embeddings.0.proj.weight")
+    with torch.no_grad():
+        first.copy_(_waves(first.shape[-1])[:, None] / 3)
+    return model
+
+
+def _waves(size: int) -> Tensor:
+    """(12 x WAVES, size, size) Gabor filters: each period, direction and phase, without a mean."""
+    at = torch.arange(size) - size // 2
+    down, across = torch.meshgrid(at, at, indexing="ij")
+    soft = torch.exp(-(down**2 + across**2) / (2 * (size / 3) ** 2))
+    made = []
+    for period, turn in itertools.product(WAVES, range(6)):
+        angle = torch.tensor(turn * torch.pi / 6)
+        phase = (across * angle.cos() + down * angle.sin()) * 2 * torch.pi / period
+        made += [phase.cos(), phase.sin()]
+    filters = torch.stack(made) * soft
+    filters -= filters.mean((1, 2), keepdim=True)
+    return filters / filters.flatten(1).norm(dim=1)[:, None, None]
 
 
 def batches(first: int, steps: int) -> Iterator[Batch]:

@@ -21,6 +21,7 @@ import torch
 
 from mm.errors import UserError, first_line
 from mm.local.checkpoints import find
+from mm.local.fingerprint import write_base
 from training.data import BadData
 from training.trainers.checkpoints import (
     ASIDE,
@@ -169,6 +170,7 @@ def _save(trainer: Any, plan: Plan, folder: Path) -> None:
         base = name if not Path(name).exists() else str(source.resolve())
         model.active_peft_config.base_model_name_or_path = base
         model.save_pretrained(folder, state_dict=weights)
+        write_base(folder, source)
         return
     named = json.loads((source / "config.json").read_text(encoding="utf-8")).get("dtype")
     kind = getattr(torch, str(named), None) or next(model.parameters()).dtype

@@ -20,6 +20,8 @@ from torch import Tensor
 
 import mm
 from mm.errors import ModelUnavailable, UserError
+from mm.local.checkpoints import find
+from mm.local.fingerprint import write_base
 from mm.local.hf_vlm import HFVLM
 from mm.lru_cache import LRUCache
 from training.batching.collator import Collator
@@ -307,5 +309,6 @@ def _save(run: _Run, folder: Path) -> None:
     if run.recipe.stage == 2:
         run.model.peft_config["default"].base_model_name_or_path = run.recipe.model
         run.model.save_pretrained(folder)
+        write_base(folder, find(run.recipe.model))
     (folder / FINISHED).write_text(json.dumps({"steps": run.steps}) + "\n")
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
