@@ -183,8 +183,8 @@ def _after(stage: str, folder: Path) -> tuple[Model, TokenBuilder]:
 
 
 def _load_encoder(model: Model, folder: Path) -> None:
-    modules = _state(folder / "vision.pt", "vision")["modules"]
-    weights = {k.removeprefix("visual."): v for k, v in modules.items() if k.startswith("visual.")}
+    both = _state(folder / "vision.pt", "vision")["model"]
+    weights = {k.removeprefix("visual."): v for k, v in both.items() if k.startswith("visual.")}
     model.model.visual.load_state_dict(weights)
 
 

@@ -23,7 +23,7 @@ from transformers import GLPNConfig, GLPNForDepthEstimation, GLPNImageProcessorP
 from training.tabletop.render import Grain, depth_map, render
 from training.tabletop.scene import SIDE, Level, make_scene
 
-from .stage import Log, Optimizers, ahead, load_checkpoint, save_checkpoint
+from .stage import Log, Optimizers, ahead, resumed, saved
 
 FIRST_SEED = 1 << 31
 """Its scenes have seeds from here on."""
@@ -136,11 +136,7 @@ def train_depth(model: GLPNForDepthEstimation, folder: Path, *, steps: int) -> N
     """Train `model` in place; resumes from `folder`/depth.pt."""
     optimizers = Optimizers(model, rate=RATE, steps=steps)
     path = folder / "depth.pt"
-    first, before_s = 0, 0.0
-    if state := load_checkpoint(path):
-        model.load_state_dict(state["model"])
-        optimizers.load(state["optimizers"])
-        first, before_s = state["step"], state["seconds"]
+    first, before_s = resumed(path, model, optimizers)
     log = Log(folder / "depth.log", before_s)
     model.train()
     for number, batch in enumerate(ahead(batches(first, steps)), first):
@@ -150,13 +146,7 @@ def train_depth(model: GLPNForDepthEstimation, folder: Path, *, steps: int) -> N
         if number % 20 == 0:
             log.write(step=number, loss=round(loss.item(), 4))
         if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == steps:
-            save_checkpoint(
-                path,
-                model=model.state_dict(),
-                optimizers=optimizers.state(),
-                step=number + 1,
-                seconds=log.seconds,
-            )
+            saved(path, model, optimizers, step=number + 1, seconds=log.seconds)
 
 
 def export_depth(model: GLPNForDepthEstimation, folder: Path) -> None:

@@ -19,7 +19,7 @@ from .encoder import encode_views
 from .packing import KINDS, Batch
 from .rows import RowMaker, make_batch
 from .shards import Shards
-from .stage import Log, Optimizers, ahead, fast, load_checkpoint, save_checkpoint
+from .stage import Log, Optimizers, ahead, fast, resumed, saved
 
 ROWS, VIEWS = 48, 132
 CHECKPOINT_EVERY = 100
@@ -130,11 +130,7 @@ def train_language(
         slow_share=ENCODER_RATE,
     )
     path = folder / f"{name}.pt"
-    first, before_s = 0, 0.0
-    if state := load_checkpoint(path):
-        model.load_state_dict(state["model"])
-        optimizers.load(state["optimizers"])
-        first, before_s = state["step"], state["seconds"]
+    first, before_s = resumed(path, model, optimizers)
     log = Log(folder / f"{name}.log", before_s)
     forward = fast(decode, steps) if compiled else decode
     for number, batch in enumerate(ahead(made(first, steps)), first):
@@ -151,13 +147,7 @@ def train_language(
             rounded = {name: round(value, 4) for name, value in mean.items()}
             log.write(step=number, **rounded, **_by_kind(losses, right, kinds))
         if (number + 1) % save_every == 0 or number + 1 == steps:
-            save_checkpoint(
-                path,
-                model=model.state_dict(),
-                optimizers=optimizers.state(),
-                step=number + 1,
-                seconds=log.seconds,
-            )
+            saved(path, model, optimizers, step=number + 1, seconds=log.seconds)
 
 
 def _by_kind(losses: Tensor, right: Tensor, kinds: Tensor) -> dict[str, str]:

@@ -94,6 +94,24 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
     return torch.load(path, weights_only=True) if path.exists() else None
 
 
+def resumed(path: Path, model: nn.Module, optimizers: Optimizers) -> tuple[int, float]:
+    """Go on from what `saved` wrote to `path`: the next step, and the seconds so far."""
+    state = load_checkpoint(path)
+    if state is None:
+        return 0, 0.0
+    model.load_state_dict(state["model"])
+    optimizers.load(state["optimizers"])
+    return state["step"], state["seconds"]
+
+
+def saved(
+    path: Path, model: nn.Module, optimizers: Optimizers, *, step: int, seconds: float
+) -> None:
+    """Write where a stage stands."""
+    states = {"model": model.state_dict(), "optimizers": optimizers.state()}
+    save_checkpoint(path, **states, step=step, seconds=seconds)
+
+
 def ahead(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
     """The same batches, made by another thread while the model works."""
     ready: queue.Queue[Any] = queue.Queue(depth)

@@ -22,7 +22,7 @@ from training.tabletop.scene import COLOURS, LETTERS, SHAPES
 from .encoder import Encoded, encode_views
 from .labels import IGNORED, NOTHING, SLOT_NUMBERS, SLOTS, letter_labels, overview_labels
 from .shards import Shards
-from .stage import Log, Optimizers, ahead, fast, load_checkpoint, save_checkpoint
+from .stage import Log, Optimizers, ahead, fast, resumed, saved
 
 OVERVIEWS, CROPS, TILES = 48, 48, 48
 CHECKPOINT_EVERY = 200
@@ -139,11 +139,7 @@ def train_vision(
     both = nn.ModuleDict({"visual": visual, "dense": heads})
     optimizers = Optimizers(both, rate=2e-3, steps=steps)
     path = folder / "vision.pt"
-    first, before_s = 0, 0.0
-    if state := load_checkpoint(path):
-        both.load_state_dict(state["modules"])
-        optimizers.load(state["optimizers"])
-        first, before_s = state["step"], state["seconds"]
+    first, before_s = resumed(path, both, optimizers)
     log = Log(folder / "vision.log", before_s)
     encode = fast(encode_views, steps)
     for number, batch in enumerate(ahead(batches(shards, first, steps)), first):
@@ -159,13 +155,7 @@ def train_vision(
             )
         if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == steps:
             _report_held_out(heads, visual, shards, log, number)
-            save_checkpoint(
-                path,
-                modules=both.state_dict(),
-                optimizers=optimizers.state(),
-                step=number + 1,
-                seconds=log.seconds,
-            )
+            saved(path, both, optimizers, step=number + 1, seconds=log.seconds)
 
 
 @torch.no_grad()

@@ -85,14 +85,14 @@ def test_a_killed_stage_resumes_with_the_same_weights(few, stage, monkeypatch):
         return model.state_dict()
 
     straight = train(few / "straight")
-    save = module.save_checkpoint
+    save = module.saved
 
     def save_and_die(*args, **state):
         save(*args, **state)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "save_checkpoint", save_and_die)
+        patch.setattr(module, "saved", save_and_die)
         with pytest.raises(Killed):
             train(few / "killed")
     resumed = train(few / "killed")
