@@ -21,6 +21,7 @@ from .vlm import VLM, Cancelled, sampling_of
 
 _log = logging.getLogger(__name__)
 _NEXT_REPLY = 1_000_003  # far from the seeds of forks, which are counted
+_NEXT_PATH = 4099  # between the seeds that paths gone apart count from
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Session:
         self.shared = {} if shared is None else shared
         self._observer = observer
         self._leaf = leaf
+        self._begun = 0  # so many steps stood when it went apart
         self._seeds = seeds or count(sampling.seed + 1)
 
     @property
@@ -169,6 +171,11 @@ class Session:
         return best
 
     @property
+    def watched(self) -> bool:
+        """Whether somebody sees the steps as they are made."""
+        return self._observer is not None
+
+    @property
     def stopped(self) -> bool:
         """Whether the caller has asked to stop."""
         return bool(self.cancel and self.cancel())
@@ -179,16 +186,44 @@ class Session:
 
     def at(self, leaf: int | None) -> Session:
         """Another path, from step `leaf` of the same trace (None: its prompt), its seed its own."""
+        return self._path(leaf, replace(self.sampling, seed=next(self._seeds)))
+
+    def _path(self, leaf: int | None, sampling: Sampling) -> Session:
         return Session(
             self.trace,
             self.vlm,
-            sampling=replace(self.sampling, seed=next(self._seeds)),
+            sampling=sampling,
             observer=self._observer,
             cancel=self.cancel,
             leaf=leaf,
             seeds=self._seeds,
             shared=self.shared,
         )
+
+    def apart(self) -> Session:
+        """Another path from here in a copy of the trace, so that several may be gone at a time.
+
+        The seeds of paths that it begins are its own. `take` brings back what it did.
+        """
+        fork = self.fork()
+        fork.trace = replace(self.trace, steps=list(self.trace.steps))
+        fork._begun = len(self.trace.steps)
+        fork._seeds = count(fork.sampling.seed * _NEXT_PATH + 1)
+        if self._observer:
+            fork._observer = partial(self._observe, fork._begun)
+        return fork
+
+    def take(self, fork: Session, leaf: int | None) -> Session:
+        """The path to step `leaf` of `fork`, which went apart from this one, in this trace."""
+        higher = self.trace.graft(fork.trace, fork._begun)
+        moved = leaf if leaf is None or leaf < fork._begun else leaf + higher
+        return self._path(moved, fork.sampling)
+
+    def _observe(self, begun: int, event: Event) -> None:
+        """Pass on what happens to a path that went apart, with the indices of this trace."""
+        if event.index is not None and event.index >= begun:
+            event = replace(event, index=event.index + len(self.trace.steps) - begun)
+        self._emit(event)
 
     def score(
         self, name: str, value: float | None, *, leaf: int | None = None, cost: Cost = Cost()

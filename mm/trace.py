@@ -213,6 +213,21 @@ class Trace:
             self.steps.append(step)
             return len(self.steps) - 1
 
+    def graft(self, other: Trace, begun: int) -> int:
+        """Append what `other`, a copy of this trace, has from its step `begun` on.
+
+        Returns how much higher the indices of those steps are here.
+        """
+        with _writing:
+            higher = len(self.steps) - begun
+            for step in other.steps[begun:]:
+                moved = step.parent is not None and step.parent >= begun
+                parent = (step.parent or 0) + higher if moved else step.parent
+                self.steps.append(replace(step, parent=parent))
+            self.sample = other.sample
+            self.settings = {**self.settings, **other.settings}
+        return higher
+
     def score(self, index: int, name: str, value: float | None, cost: Cost = Cost()) -> None:
         """Write a verifier's `value` on the step at `index`, and add what it cost to the step's."""
         with _writing:

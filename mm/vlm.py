@@ -102,6 +102,8 @@ class Traits:
         tools: the tools it was taught to call, where its config names some; other tools it cannot
             use. () for a model that takes what is on offer.
         budgets: bounds on images that it was loaded with, by the names of `mm.load`.
+        at_once: how many requests of one question it is given at a time; 1 where it answers one
+            after another anyway.
     """
 
     box_format: BoxFormat = BoxFormat()
@@ -112,6 +114,7 @@ class Traits:
     sampling: Sampling | None = None
     budgets: tuple[tuple[str, int], ...] = ()
     tools: tuple[str, ...] = ()
+    at_once: int = 1
 
 
 def sampling_of(traits: Traits, given: Mapping[str, Any] | None = None) -> Sampling:

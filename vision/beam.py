@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
 from mm.errors import ModelError, UserError
 from mm.session import Session, Verifier
+from mm.strategies.drawing import at_once
 from mm.strategies.forced_answer import force_answer
 from mm.strategies.verdict import verdict
 from mm.trace import Branch
@@ -58,12 +60,11 @@ def beam(
     alive, answered, grown = [session], list[Scored](), list[Scored]()
     for number in range(max_steps):
         grown = []
-        for way in alive:
-            for fork, ends in _steps(way, draws, heat):
-                if number == max_steps - 1 and not ends:
-                    must_answer(fork, tool_calls)
-                    ends = True
-                (answered if ends else grown).append((_scored(fork, verifier), fork))
+        for fork, ends in _steps(session, alive, draws, heat):
+            if number == max_steps - 1 and not ends:
+                must_answer(fork, tool_calls)
+                ends = True
+            (answered if ends else grown).append((_scored(fork, verifier), fork))
         alive = [fork for _, fork in sorted(grown, key=_score, reverse=True)[:width]]
         if not alive or session.stopped:
             break
@@ -81,27 +82,33 @@ def _check(width: int, draws: int, max_steps: int, heat: float) -> None:
         )
 
 
-def _steps(way: Session, draws: int, heat: float) -> list[tuple[Session, bool]]:
-    """Different next steps of a way, and whether each is its answer."""
-    taken: list[Session] = []
-    found = []
-    for _ in range(draws):
-        fork = way.fork()
+def _steps(
+    session: Session, ways: Sequence[Session], draws: int, heat: float
+) -> Iterator[tuple[Session, bool]]:
+    """Different next steps of each way, and whether each is its answer."""
+    forks = [way.apart() for way in ways for _ in range(draws)]
+    for fork in forks:
         fork.sampling = replace(fork.sampling, temperature=heat)
-        reply = fork.generate()
-        if not any(_same(fork, other) for other in taken):
-            taken.append(fork)
-            calls = tool_calls(fork, reply)
-            found.append((fork, not calls))
-            _go_on(fork, calls)
-        if found and way.stopped:
-            break
-    return found
+    taken: list[Session] = []
+    with closing(at_once(session, Session.generate, forks)) as replies:
+        for fork, reply in zip(forks, replies, strict=True):
+            step = session.take(fork, fork.branch.leaf)
+            if not any(_same(step, other) for other in taken):
+                taken.append(step)
+                calls = tool_calls(step, reply)
+                _go_on(step, calls)
+                yield step, not calls
+            if session.stopped:
+                break
 
 
 def _same(fork: Session, other: Session) -> bool:
+    """Whether one went on from where the other did, and wrote the same."""
     mine, theirs = fork.branch.steps, other.branch.steps
-    return mine[-1].message.parts == theirs[len(mine) - 1].message.parts
+    last = len(mine) - 1
+    if len(theirs) <= last or mine[:last] != theirs[:last]:
+        return False
+    return mine[last].message.parts == theirs[last].message.parts
 
 
 def _go_on(fork: Session, calls: Sequence[ToolCall | None]) -> None:

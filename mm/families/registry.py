@@ -168,6 +168,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
 )
 
+AT_ONCE = 16
+"""How many draws of one question the engine is given at a time; it batches them."""
+
 RECALLING = tuple(family.name for family in FAMILIES if family.recall)
 """The families whose images can be replayed from memory."""
 
@@ -181,6 +184,7 @@ def traits_of(family: Family, config: Any) -> Traits:
         aim=_aim(config),
         memory=_memory(family, config),
         tools=tuple(getattr(config, "tools", None) or ()),
+        at_once=AT_ONCE,
     )
 
 

@@ -119,6 +119,10 @@ def _probe(vlm: RemoteVLM, served: Mapping[str, Json]) -> None:
         raise ModelUnavailable(f"no model {vlm.name!r} there: {error}{listed}") from error
 
 
+AT_ONCE = 8
+"""How many draws of one question a server is sent at a time."""
+
+
 def _builder(processor: str) -> TokenBuilder:
     from mm.tokens.loading import load_builder
 
@@ -133,8 +137,8 @@ def _traits(builder: TokenBuilder | None, family: Family | None) -> Traits:
     if builder:
         return replace(builder.traits, aim=None, memory=None)
     if family is None:
-        return Traits(calls_tools=False)
-    return Traits(family.box_format, calls_tools=family.calls_tools)
+        return Traits(calls_tools=False, at_once=AT_ONCE)
+    return Traits(family.box_format, calls_tools=family.calls_tools, at_once=AT_ONCE)
 
 
 def _message_format(family: Family | None, tools: Tools, show: Show) -> MessageFormat:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from mm.errors import UserError
+from mm.parallel import in_order
 from mm.session import Session, Strategy, name_of
 from mm.trace import Branch
+from mm.vlm import Cancelled
+
+Result = TypeVar("Result")
 
 
 def draws(
     session: Session, *, strategy: Strategy, n: int, temperature: float | None
 ) -> list[Branch]:
-    """`n` branches of `strategy` from here, one after another, each with a seed of its own.
+    """`n` branches of `strategy` from here, each with a seed of its own.
+
+    They are made at a time where the model batches them; where somebody watches, one after another.
+    The trace has them in order in both cases.
 
     Fewer once the session is asked to stop, but one at least.
 
@@ -34,12 +45,39 @@ def draws(
             f"{name_of(strategy)} would be the same; set --temperature, or temperature=0.7 in the "
             "strategy's brackets"
         )
-    branches: list[Branch] = []
-    while len(branches) < n and not (branches and session.stopped):
-        fork = session.fork()
+    forks = [session.apart() for _ in range(n)]
+    for fork in forks:
         fork.sampling = replace(sampling, seed=fork.sampling.seed)
-        branches.append(strategy(fork))
+    branches: list[Branch] = []
+    with closing(at_once(session, strategy, forks)) as drawn:
+        for fork, branch in zip(forks, drawn, strict=True):
+            branches.append(session.take(fork, branch.leaf).branch)
+            if session.stopped:
+                break
     return branches
+
+
+def at_once(
+    session: Session, work: Callable[[Session], Result], forks: Sequence[Session]
+) -> Generator[Result]:
+    """`work` of each of `forks`, paths gone apart from `session`, in order.
+
+    Several at a time where the model batches them, unless somebody watches.
+    """
+    if session.watched or session.vlm.traits.at_once == 1:
+        yield from map(work, forks)
+        return
+    threads = min(session.vlm.traits.at_once, len(forks))
+    with closing(in_order(partial(_until_stopped, work), forks, threads)) as done:
+        yield from done
+
+
+def _until_stopped(
+    work: Callable[[Session], Result], fork: Session, cancelled: Cancelled
+) -> Result:
+    asked = fork.cancel
+    fork.cancel = lambda: cancelled() or bool(asked and asked())
+    return work(fork)
 
 
 def likelihood(branch: Branch) -> float | None:

@@ -1,17 +1,19 @@
 """Several draws of one strategy: which is chosen, by votes and by verifiers."""
 
 import math
+import threading
 from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from mm.errors import UserError
+from mm.errors import ModelError, UserError
 from mm.scripted import ScriptedVLM
 from mm.session import Event, Session, run
 from mm.strategies import best_of, length, likelihood, think, vote
 from mm.trace import Branch, Sample
 from mm.types import Sampling, user
+from mm.vlm import Traits
 
 OPEN = Sample("q1", (user("What colour?"),), target="red")
 CLOSED = Sample("q2", (user("Which?"),), choices=("red", "blue"))
@@ -150,3 +152,63 @@ def test_likelihood_is_the_mean_over_what_the_policy_wrote():
     trace = run(think, OPEN, Weighed(["red"], [-0.5]))
     assert likelihood(trace.best) == -0.5
     assert likelihood(trace.branch(None)) is None
+
+
+class Together(ScriptedVLM):
+    """Answers only once as many ask as it batches; each reply is its request's seed."""
+
+    def __init__(self, at_once: int) -> None:
+        super().__init__([], traits=Traits(at_once=at_once))
+        self.waiting = threading.Barrier(at_once, timeout=10)
+
+    def generate(self, conversations, sampling, **options):
+        self.waiting.wait()
+        return ScriptedVLM([str(sampling.seed)]).generate(conversations, sampling, **options)
+
+
+def test_draws_are_made_at_a_time_and_stand_in_order():
+    trace = run(partial(vote, strategy=once, n=3), OPEN, Together(3), sampling=WARM)
+    assert trace.error is None
+    assert [branch.reply for branch in trace.branches] == ["8", "9", "10"]
+
+
+def test_where_somebody_watches_they_are_made_one_after_another():
+    events: list[Event] = []
+    strategy = partial(best_of, strategy=think, n=3)
+    trace = run(strategy, OPEN, Together(1), sampling=WARM, observer=events.append)
+    told = [event for event in events if event.kind == "step"]
+    assert [event.index for event in told] == list(range(len(trace.steps)))
+    assert [event.message for event in told] == [step.message for step in trace.steps]
+
+
+def test_each_draw_words_the_question_and_notes_for_itself():
+    def reworded(session: Session) -> Branch:
+        session.reword((user("Again: what colour?"),))
+        session.note("budget", 3)
+        return once(session)
+
+    trace = run(partial(vote, strategy=reworded, n=2), OPEN, Together(2), sampling=WARM)
+    assert trace.error is None
+    assert trace.sample.prompt[0].text == "Again: what colour?"
+    assert trace.settings["budget"] == 3
+
+
+def test_draws_of_draws_are_the_same_whoever_is_first():
+    strategy = partial(vote, strategy=partial(vote, strategy=once, n=2), n=3)
+    replies = [
+        [branch.reply for branch in run(strategy, OPEN, vlm, sampling=WARM).branches]
+        for vlm in (Together(1), Together(2))
+    ]
+    assert replies[0] == replies[1]
+    assert len(set(replies[0])) == 6
+
+
+def test_one_failed_draw_ends_the_others():
+    class Failing(Together):
+        def generate(self, conversations, sampling, **options):
+            if sampling.seed == 8:
+                raise ModelError("no memory")
+            return super().generate(conversations, sampling, **options)
+
+    trace = run(partial(vote, strategy=once, n=2), OPEN, Failing(1), sampling=WARM)
+    assert trace.error == "no memory"
