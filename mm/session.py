@@ -7,36 +7,21 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import count
-from typing import Any, Literal
+from typing import Any
 
 from .answers.thought_limit import write_within
 from .errors import ModelError
 from .parallel import in_order
-from .trace import Branch, Sample, Step, Trace
+from .trace import Branch, Event, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
 from .vlm import VLM, Cancelled, sampling_of
 
 _log = logging.getLogger(__name__)
 _NEXT_REPLY = 1_000_003  # far from the seeds of forks, which are counted
 _NEXT_PATH = 4099  # between the seeds that paths gone apart count from
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something an observer may show.
-
-    `kind` is "token" (`text` is the new piece), "step" (`index` is the new step, `message` its
-    message), "verdict" (`index` was scored; `text` says what), or "done" (`trace` is complete).
-    """
-
-    kind: Literal["token", "step", "verdict", "done"]
-    text: str = ""
-    index: int | None = None
-    message: Message | None = None
-    trace: Trace | None = None
 
 
 Observer = Callable[[Event], None]

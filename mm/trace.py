@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import groupby, takewhile
+from typing import Literal
 
 from mm.answers.extraction import extract_answer, shown_reply
 
@@ -307,3 +308,18 @@ def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conv
     """The messages after the last one that the model itself `wrote`."""
     written = [i for i, message in enumerate(conversation) if wrote(message)]
     return tuple(conversation[written[-1] + 1 :] if written else conversation)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something an observer may show.
+
+    `kind` is "token" (`text` is the new piece), "step" (`index` is the new step, `message` its
+    message), "verdict" (`index` was scored; `text` says what), or "done" (`trace` is complete).
+    """
+
+    kind: Literal["token", "step", "verdict", "done"]
+    text: str = ""
+    index: int | None = None
+    message: Message | None = None
+    trace: Trace | None = None

@@ -86,12 +86,9 @@ def _steps(
     session: Session, ways: Sequence[Session], draws: int, heat: float
 ) -> Iterator[tuple[Session, bool]]:
     """Different next steps of each way, and whether each is its answer."""
-    forks = [way.apart() for way in ways for _ in range(draws)]
-    for fork in forks:
-        fork.sampling = replace(fork.sampling, temperature=heat)
     taken: list[Session] = []
-    with closing(at_once(session, Session.generate, forks)) as replies:
-        for fork, reply in zip(forks, replies, strict=True):
+    with closing(at_once(session, Session.generate, _apart(ways, draws, heat))) as replies:
+        for fork, reply in replies:
             step = session.take(fork, fork.branch.leaf)
             if not any(_same(step, other) for other in taken):
                 taken.append(step)
@@ -100,6 +97,14 @@ def _steps(
                 yield step, not calls
             if session.stopped:
                 break
+
+
+def _apart(ways: Sequence[Session], draws: int, heat: float) -> Iterator[Session]:
+    for way in ways:
+        for _ in range(draws):
+            fork = way.apart()
+            fork.sampling = replace(fork.sampling, temperature=heat)
+            yield fork
 
 
 def _same(fork: Session, other: Session) -> bool:

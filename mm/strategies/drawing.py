@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from mm.errors import UserError
 from mm.parallel import in_order
 from mm.session import Session, Strategy, name_of
 from mm.trace import Branch
+from mm.types import Sampling
 from mm.vlm import Cancelled
 
 Result = TypeVar("Result")
@@ -45,31 +46,39 @@ def draws(
             f"{name_of(strategy)} would be the same; set --temperature, or temperature=0.7 in the "
             "strategy's brackets"
         )
-    forks = [session.apart() for _ in range(n)]
-    for fork in forks:
-        fork.sampling = replace(sampling, seed=fork.sampling.seed)
     branches: list[Branch] = []
-    with closing(at_once(session, strategy, forks)) as drawn:
-        for fork, branch in zip(forks, drawn, strict=True):
+    with closing(at_once(session, strategy, _apart(session, sampling, n))) as drawn:
+        for fork, branch in drawn:
             branches.append(session.take(fork, branch.leaf).branch)
             if session.stopped:
                 break
     return branches
 
 
-def at_once(
-    session: Session, work: Callable[[Session], Result], forks: Sequence[Session]
-) -> Generator[Result]:
-    """`work` of each of `forks`, paths gone apart from `session`, in order.
+def _apart(session: Session, sampling: Sampling, n: int) -> Iterator[Session]:
+    for _ in range(n):
+        fork = session.apart()
+        fork.sampling = replace(sampling, seed=fork.sampling.seed)
+        yield fork
 
-    Several at a time where the model batches them, unless somebody watches.
+
+def at_once(
+    session: Session, work: Callable[[Session], Result], forks: Iterable[Session]
+) -> Generator[tuple[Session, Result]]:
+    """`work` of each of `forks`, paths gone apart from `session`, in order, and its result.
+
+    Several at a time where the model batches them. Where somebody watches, or clips are to be
+    opened, which all share, each goes apart when the one before has come back.
     """
-    if session.watched or session.vlm.traits.at_once == 1:
-        yield from map(work, forks)
+    threads = 1 if session.watched or session.sample.clips else session.vlm.traits.at_once
+    if threads == 1:
+        for fork in forks:
+            yield fork, work(fork)
         return
-    threads = min(session.vlm.traits.at_once, len(forks))
-    with closing(in_order(partial(_until_stopped, work), forks, threads)) as done:
-        yield from done
+    waiting = list(forks)
+    done = in_order(partial(_until_stopped, work), waiting, min(threads, len(waiting)))
+    with closing(done):
+        yield from zip(waiting, done, strict=True)
 
 
 def _until_stopped(

@@ -35,6 +35,8 @@ CARELESS, PASSED_OVER, LOOKS_ON, SLIPS = 0.6, 0.3, 0.15, 0.2
 """How often the reasoner passes things over, and how often each; how often it looks on after it
 has seen enough; how often it answers wrong although it has."""
 
+AGAIN = 0.55
+"""How often it errs once more after it was told to go on: not all is right that comes then."""
 
 WHICH = "Which letters?"
 """Asks for the letters that were seen, in order: what verdicts are made from."""
@@ -112,17 +114,40 @@ def _talk(
     for said, thing in _said_before(views.scene, _erring(views.scene, question, rng)):
         seen.append(thing)
         _look(talk, views, question, thing, said, seen)
-    right = _enough(question, seen) and rng.random() >= SLIPS
-    _answer(talk, views.scene, question, seen, _right_or_wrong(question, right, rng), right)
+    right = _answered(talk, views.scene, question, seen, rng)
     silent = len(talk.verdicts) - 1
-    if not right:
+    for last in _rounds(right, rng):
+        silent = len(talk.verdicts) - 1
         talk.said.append(GO_ON)
         missing = [thing for thing in question.looks if thing not in seen]
+        if not last:
+            missing = missing[: rng.randint(0, len(missing))]
         for said, thing in _said_before(views.scene, missing):
             seen.append(thing)
             _look(talk, views, question, thing, said, seen)
-        _answer(talk, views.scene, question, missing, question.answer, True)
+        if last:
+            _answer(talk, views.scene, question, missing, question.answer, True)
+        elif _answered(talk, views.scene, question, seen, rng):
+            break
     return talk, silent
+
+
+def _rounds(right: bool, rng: random.Random) -> Iterator[bool]:
+    """For each time that the reasoner is told to go on, whether it is the last."""
+    if right:
+        return
+    while rng.random() < AGAIN:
+        yield False
+    yield True
+
+
+def _answered(
+    talk: _Talk, scene: Scene, question: Question, seen: Sequence[int], rng: random.Random
+) -> bool:
+    """Let the reasoner answer from what it saw; whether that is right."""
+    right = _enough(question, seen) and rng.random() >= SLIPS
+    _answer(talk, scene, question, seen, _right_or_wrong(question, right, rng), right)
+    return right
 
 
 def _erring(scene: Scene, question: Question, rng: random.Random) -> list[int]:

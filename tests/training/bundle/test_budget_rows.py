@@ -74,4 +74,4 @@ def test_a_row_is_the_librarys_own_reading_of_a_larger_image(made, side) -> None
         ).last_hidden_state[0]
     torch.testing.assert_close(packed, alone, atol=5e-2, rtol=0)
     close = (packed - alone).abs().mean() / alone.abs().mean()
-    assert close < 2e-3  # what is kept is kept in half precision
+    assert close < 1e-2  # seen in bfloat16 where that is fast, kept in half precision
