@@ -21,7 +21,12 @@ def fingerprint(folder: Path) -> str:
     """Sixteen hex digits that tell the weights in `folder` from others of the same shapes.
 
     Names, types, shapes and the first bytes of every tensor; a fraction of a second for any size.
+
+    Raises:
+        ModelUnavailable: there are no safetensors in it, or one is damaged.
     """
+    if not any(folder.glob("*.safetensors")):
+        raise ModelUnavailable(f"{folder} holds no safetensors, by which an adapter knows its base")
     found = hashlib.sha256()
     for name, told in sorted(
         tensor for file in folder.glob("*.safetensors") for tensor in _of(file)

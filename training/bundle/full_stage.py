@@ -15,6 +15,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import Qwen3VLForConditionalGeneration
 
+from mm.local.checkpoints import find
 from mm.local.fingerprint import write_base
 from mm.tokens.builder import TokenBuilder
 
@@ -62,6 +63,6 @@ def export_adapter(adapted: PeftModel, folder: Path, base: str) -> None:
     """Write the adapter in bf16; it names `base` as the model that it goes on."""
     adapted.peft_config["default"].base_model_name_or_path = base
     adapted.bfloat16().save_pretrained(str(folder))
-    write_base(folder, Path(base))
+    write_base(folder, find(base))
     (folder / "adapter_model.safetensors").chmod(0o644)
     (folder / "README.md").unlink(missing_ok=True)

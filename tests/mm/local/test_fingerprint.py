@@ -58,6 +58,11 @@ def test_the_number_of_files_makes_no_difference(base: Path) -> None:
     assert fingerprint(base) == before
 
 
+def test_a_folder_without_weights_has_none(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match="holds no safetensors"):
+        write_base(tmp_path, tmp_path)
+
+
 def test_an_adapter_without_a_note_passes(base: Path, tmp_path: Path) -> None:
     check_base(tmp_path, base)
 

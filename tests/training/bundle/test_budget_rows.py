@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mm.local.precision import fast_dtype
 from training.bundle.assemble import image_processor, parts
 from training.bundle.budget_rows import budget_row, length
 from training.bundle.enlarged import SIDES, Enlarged, write_enlarged
@@ -74,4 +75,5 @@ def test_a_row_is_the_librarys_own_reading_of_a_larger_image(made, side) -> None
         ).last_hidden_state[0]
     torch.testing.assert_close(packed, alone, atol=5e-2, rtol=0)
     close = (packed - alone).abs().mean() / alone.abs().mean()
-    assert close < 1e-2  # seen in bfloat16 where that is fast, kept in half precision
+    seen_in = fast_dtype(torch.device("cpu"))  # and kept in half precision
+    assert close < (1e-2 if seen_in == torch.bfloat16 else 2e-3)
