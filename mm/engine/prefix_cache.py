@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,14 @@ class PrefixKey:
     ids: tuple[int, ...]
     images: tuple[tuple[int, int, str], ...] = ()
     adapter: str | None = None
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Counted once: going through a cache's entries takes every key's, of hundreds of ids."""
+        return hash((self.ids, self.images, self.adapter))
 
     @classmethod
     def of(cls, tokens: Tokens, adapter: str | None = None) -> PrefixKey:
