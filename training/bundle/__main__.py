@@ -5,9 +5,9 @@
 
 Stages: `shards` (draw the training images), `vision`, `language`, `memories` (what the encoder
 sees at full resolution), `replay`, `export` (to --to), `extend` (depth maps and clips, from --to
-to --to), `depth` (the depth model, beside --to). `full`, which no other needs, trains an adapter
-for the exported model, to --adapter. Each saves its state in --folder; run the command again after
-an interruption and it goes on from there.
+to --to), `polish` (verdicts above all, likewise), `depth` (the depth model, beside --to). `full`,
+which no other needs, trains an adapter for the exported model, to --adapter. Each saves its state
+in --folder; run the command again after an interruption and it goes on from there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from training.tabletop.examples import write_examples
 from vision.depth_source import TINY as TINY_DEPTH
 
 from .assemble import Model, export, grown, parts
-from .depth_stage import export_depth, make_depth_model, train_depth
+from .depth_network import make_depth_model
+from .depth_stage import export_depth, train_depth
 from .enlarged import SCENES as ENLARGED
 from .enlarged import SIDES, Enlarged, write_enlarged
-from .extend_stage import Material, train_extend
+from .extend_stage import EXTEND, POLISH, Course, Material, train_extend
 from .full_stage import export_adapter, train_full
 from .language_stage import batches, train_language
 from .memories import Memories, write_memories
@@ -46,9 +47,8 @@ LANGUAGE_STEPS = 1440
 MEMORIES = 4500
 REPLAY_STEPS = 480
 EXTEND_STEPS = 900
-EXTEND_SHARE = 1.0
-
-DEPTH_STEPS = 800
+POLISH_STEPS = 320
+DEPTH_STEPS = 480
 FULL_STEPS = 600
 
 
@@ -93,20 +93,20 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _extend(args: argparse.Namespace) -> None:
+    _further(args, EXTEND, args.extend_steps)
+
+
+def _polish(args: argparse.Namespace) -> None:
+    _further(args, POLISH, args.polish_steps)
+
+
+def _further(args: argparse.Namespace, course: Course, steps: int) -> None:
     model, builder = grown(args.to)
     _remember(model, args)
     shards, memories = Shards(args.folder / "shards"), Memories(args.folder / "memories")
     given = Material(shards, memories, _enlarge(model, args), builder)
-    before = _copied(model)
-    train_extend(model, given, args.folder, steps=args.extend_steps)
-    after = _copied(model)
-    model.load_state_dict(before)
-    blend(model, after, args.extend_share)
+    train_extend(model, given, args.folder, steps=steps, course=course)
     export(model, builder, args.to)
-
-
-def _copied(model: Model) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in model.state_dict().items()}
 
 
 def _depth(args: argparse.Namespace) -> None:
@@ -138,9 +138,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--replay-steps", type=int, default=REPLAY_STEPS)
     parser.add_argument("--enlarged", type=int, default=ENLARGED, help="scenes, 0.8 MB each")
     parser.add_argument("--extend-steps", type=int, default=EXTEND_STEPS)
-    parser.add_argument(
-        "--extend-share", type=float, default=EXTEND_SHARE, help="how far weights move"
-    )
+    parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
     parser.add_argument("--depth-steps", type=int, default=DEPTH_STEPS)
     parser.add_argument("--full-steps", type=int, default=FULL_STEPS)
     parser.add_argument("--adapter", type=Path, default=Path("runs/bundle/tiny-full"))
@@ -203,6 +201,7 @@ MADE = {
     "replay": _replay,
     "export": _export,
     "extend": _extend,
+    "polish": _polish,
     "depth": _depth,
 }
 """What makes the model that ships."""

@@ -28,7 +28,7 @@ from .budget_rows import ROWS as BUDGET_ROWS
 from .budget_rows import any_side, budget_row, length
 from .enlarged import Enlarged
 from .extend_rows import CLIP_TOKENS, DEPTH_TOKENS, clip_row, depth_row
-from .keeping import distance
+from .keeping import KNOWN, SETTLED, distance
 from .language_stage import ROWS, VIEWS, train_language
 from .memories import Memories
 from .packing import Batch, collate
@@ -38,7 +38,6 @@ from .shards import Shards, Views
 from .verdict_rows import VERDICT_TOKENS, verdict_row
 
 DEPTH_ROWS, CLIP_ROWS, VERDICT_ROWS = 36, 18, 28
-RATE = 8e-4
 
 
 @dataclass(frozen=True)
@@ -92,17 +91,46 @@ def budgets(given: Material, rng: random.Random) -> Batch:
     return collate([made() for _ in range(count)], 1, length(side), count * side * side)
 
 
-TURN: Sequence[Callable[[Material, random.Random], Batch]] = (
-    *(known, verdicts, clips, known, replayed),
-    *(verdicts, known, clips, depth, budgets),
+@dataclass(frozen=True)
+class Course:
+    """What a stage teaches.
+
+    Attributes:
+        name: of its checkpoint and log.
+        turn: what batches hold, in turn.
+        rate: the learning rate at its highest.
+        held: the kinds of question whose answers are held to what they were.
+    """
+
+    name: str
+    turn: Sequence[Callable[[Material, random.Random], Batch]]
+    rate: float
+    held: Sequence[str]
+
+
+EXTEND = Course(
+    "extend",
+    (known, verdicts, clips, known, replayed, verdicts, known, clips, depth, budgets),
+    8e-4,
+    KNOWN,
 )
-"""What batches hold, in turn."""
+POLISH = Course(
+    "polish",
+    (
+        *(known, verdicts, known, replayed, verdicts, known, clips, verdicts, known, depth),
+        *(known, verdicts, known, replayed, verdicts, known, clips, verdicts, known, budgets),
+    ),
+    5e-4,
+    SETTLED,
+)
+"""Verdicts above all, with everything else as it is."""
 
 
-def batches(given: Material, first: int, steps: int) -> Iterator[Batch]:
+def batches(course: Course, given: Material, first: int, steps: int) -> Iterator[Batch]:
     """Batch number n is a function of n alone."""
     for number in range(first, steps):
-        yield TURN[number % len(TURN)](given, random.Random(f"extend {number}"))
+        make = course.turn[number % len(course.turn)]
+        yield make(given, random.Random(f"{course.name} {number}"))
 
 
 def _any(shards: Shards, rng: random.Random) -> Views:
@@ -114,22 +142,27 @@ def _views(rows: Sequence[Row]) -> int:
 
 
 def train_extend(
-    model: Qwen3VLForConditionalGeneration, given: Material, folder: Path, *, steps: int
+    model: Qwen3VLForConditionalGeneration,
+    given: Material,
+    folder: Path,
+    *,
+    steps: int,
+    course: Course = EXTEND,
 ) -> None:
-    """Train the decoder of `model` in place; resumes from `folder`/extend.pt."""
+    """Train the decoder of `model` in place; resumes from `folder`/`course.name`.pt."""
     model.model.visual.requires_grad_(False)
     before = deepcopy(model).requires_grad_(False).eval()
     train_language(
         model,
-        partial(batches, given),
+        partial(batches, course, given),
         folder,
         steps=steps,
-        rate=RATE,
-        name="extend",
-        save_every=len(TURN) * 4,
+        rate=course.rate,
+        name=course.name,
+        save_every=40,
         log_every=5,
         compiled=False,  # no two batches have the same shapes
-        keep=partial(distance, before),
+        keep=partial(distance, before, held=course.held),
     )
 
 

@@ -7,6 +7,8 @@ it was (learning without forgetting, arXiv:1606.09282, section 3, at temperature
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -18,15 +20,23 @@ from .packing import KINDS, Batch
 KNOWN = KINDS[: KINDS.index("full read")]
 """What the language and replay stages taught."""
 
+SETTLED = tuple(kind for kind in KINDS if not kind.startswith(("verdict", "again", "letters")))
+"""What the extend stage taught too, but for verdicts and what follows them."""
+
 
 def distance(
-    before: Qwen3VLForConditionalGeneration, batch: Batch, logits: Tensor, kinds: Tensor
+    before: Qwen3VLForConditionalGeneration,
+    batch: Batch,
+    logits: Tensor,
+    kinds: Tensor,
+    *,
+    held: Sequence[str] = KNOWN,
 ) -> Tensor:
     """(N,) divergence, in nats, of `logits` (N, V) from those that the model `before` gives.
 
-    Zero for the tokens whose kind, in `kinds` (N,), was not known.
+    Zero for the tokens whose kind, in `kinds` (N,), is none of `held`.
     """
-    known = kinds < len(KNOWN)
+    known = torch.isin(kinds, torch.tensor([KINDS.index(kind) for kind in held]))
     if not known.any():
         return logits.new_zeros(len(logits))
     with torch.no_grad():

@@ -23,7 +23,8 @@ OUTER = ("embed", "lm_head", "merger", "head")
 class Optimizers:
     """Muon for the matrices inside the blocks, AdamW for everything else; one schedule for both.
 
-    Parameters whose name holds one of `slow` learn at `slow_share` of the rate.
+    Parameters whose name holds one of `slow` learn at `slow_share` of the rate, those whose name
+    holds one of `outer` by AdamW.
     """
 
     def __init__(
@@ -34,15 +35,16 @@ class Optimizers:
         warmup: int = 100,
         slow: Sequence[str] = (),
         slow_share: float = 1.0,
+        outer: Sequence[str] = OUTER,
     ) -> None:
         self.steps, self.warmup, self.rate = steps, warmup, rate
         groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
-            key = (is_inner(name, parameter, OUTER), any(part in name for part in slow))
+            key = (is_inner(name, parameter, outer), any(part in name for part in slow))
             groups.setdefault(key, []).append(parameter)
-        inner, outer = (
+        in_blocks, others = (
             [
                 {"params": params, "scale": slow_share if is_slow else 1.0}
                 for (is_in_block, is_slow), params in groups.items()
@@ -51,7 +53,7 @@ class Optimizers:
             for wanted in (True, False)
         )
         self._all = muon_and_adamw(
-            inner, outer, rate=rate, weight_decay=0.01, betas=(0.9, 0.98)
+            in_blocks, others, rate=rate, weight_decay=0.01, betas=(0.9, 0.98)
         ).parts
         self.parameters = [p for p in module.parameters() if p.requires_grad]
 

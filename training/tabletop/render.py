@@ -30,6 +30,9 @@ _DARK_INK = {"yellow", "orange"}
 _SUPERSAMPLE = 4
 
 
+Pattern = Literal["stripes", "steps", "checks"]
+
+
 @dataclass(frozen=True)
 class Grain:
     """The pattern on faces at `Level.GRAIN`.
@@ -39,7 +42,7 @@ class Grain:
         contrast: how far it makes a face lighter and darker, of 255.
     """
 
-    kind: Literal["stripes", "steps", "checks"] = "stripes"
+    kind: Pattern = "stripes"
     contrast: float = 18.0
 
 

@@ -131,7 +131,9 @@ def test_the_adapter_loads_on_the_model_that_it_names(tmp_path):
     assert loaded.adapter
 
 
-@pytest.mark.parametrize("make", dict.fromkeys(extend_stage.TURN), ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", dict.fromkeys(extend_stage.EXTEND.turn), ids=lambda make: make.__name__
+)
 def test_every_batch_of_the_extend_stage_teaches_something(few, make, monkeypatch):
     for name, rows in {"ROWS": 2, "DEPTH_ROWS": 1, "CLIP_ROWS": 1, "VERDICT_ROWS": 1}.items():
         monkeypatch.setattr(extend_stage, name, rows)
