@@ -27,6 +27,8 @@ def verifier(
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
 ) -> None:
     """Areas under the ROC curve on graded traces; chooses the threshold of a trained verifier."""
+    from rich.console import Console
+
     from training.benchmarks import verifier_report as report
 
     trained = choice.verifier_folder
@@ -34,8 +36,13 @@ def verifier(
         raise UserError("--write keeps a threshold in a verifier's folder: give --verifier FOLDER")
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
-    with spinner("judging"):
-        found = report.judged(traces, vlm, trained=bool(trained))
+    with Console(stderr=True).status("judging") as status:
+        found = report.judged(
+            traces,
+            vlm,
+            trained=bool(trained),
+            tell=lambda k, n: status.update(f"judging: {k:,} of {n:,}"),
+        )
     for line in report.lines(found):
         print(
             f"{line.verifier:11} AUC {_said(line.auc)}  at equal length {_said(line.at_length)}  "

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from mm.errors import UserError
@@ -63,11 +65,22 @@ class Line:
     steps: float | None = None
 
 
+AT_ONCE = 8
+"""So many traces are judged at a time."""
+
+
 def judged(
-    folder: Path, vlm: VLM, *, trained: bool, tell: Callable[[int], None] = lambda _: None
+    folder: Path,
+    vlm: VLM,
+    *,
+    trained: bool,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Judged]:
     """The graded traces in `folder`, at the end and at the steps before it, scored by `asked`,
     `likelihood`, `length` and, if there is one, the trained verifier.
+
+    Args:
+        tell: told after each trace how many are done, of how many.
 
     Raises:
         BadTrace: the folder cannot be read.
@@ -77,25 +90,29 @@ def judged(
     verifiers: dict[str, Verifier] = {"asked": asked, "likelihood": likelihood, "length": length}
     if trained:
         verifiers |= {"score": score, "logratio": logratio}
-    found = []
-    for number, trace in enumerate(load_traces(folder), 1):
-        branch = trace.best
-        if branch.steps and RIGHT in branch.steps[-1].scores:
-            found += _judged(branch, verifiers, vlm)
-        tell(number)
-    if not found:
+    branches = [trace.best for trace in load_traces(folder)]
+    graded = [each for each in branches if each.steps and RIGHT in each.steps[-1].scores]
+    if not graded:
         raise UserError(f"{folder} holds no graded trace: `mm collect` writes some")
+    judge = partial(_judged, verifiers=verifiers, vlm=vlm)
+    found: list[Judged] = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done, some in enumerate(pool.map(judge, graded), 1):
+            found += some
+            tell(done, len(graded))
     return found
 
 
-def _judged(branch: Branch, verifiers: Mapping[str, Verifier], vlm: VLM) -> Iterator[Judged]:
+def _judged(branch: Branch, *, verifiers: Mapping[str, Verifier], vlm: VLM) -> list[Judged]:
     task = str(branch.sample.tags.get("task", ""))
+    found = []
     for at, enough in slots(branch):
         seen = Branch(branch.sample, branch.steps[:at], None)
         scores = {name: for_model(verifier, vlm)(seen) for name, verifier in verifiers.items()}
         tokens = sum(step.cost.generated_tokens for step in seen.steps)
         known = {name: value for name, value in scores.items() if value is not None}
-        yield Judged(task, enough, tokens, known, step=at < len(branch.steps))
+        found.append(Judged(task, enough, tokens, known, step=at < len(branch.steps)))
+    return found
 
 
 def lines(found: Sequence[Judged]) -> list[Line]:
