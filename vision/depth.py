@@ -42,12 +42,14 @@ class DepthMap:
         kind: what a larger number means.
         valid: (H, W), True where the depth is known; values elsewhere mean nothing.
         source: where it came from: a file, a model's name.
+        error: of metres, the share by which two must differ for one to count as nearer.
     """
 
     values: np.ndarray = field(repr=False)
     kind: Kind
     valid: np.ndarray = field(repr=False)
     source: str = ""
+    error: float = 0.0
 
     @property
     def size(self) -> Size:
@@ -179,14 +181,15 @@ def drawn_depth(depth: DepthMap) -> Pixels:
 def compare(depth: DepthMap, a: Region, b: Region) -> Nearness:
     """Whether what `a` shows is nearer than what `b` shows.
 
-    "cannot tell" where one has no depth, or where the middle halves of both overlap as far as the
-    medians.
+    "cannot tell" where one has no depth, where the middle halves of both overlap as far as the
+    medians, or where the medians differ by no more than the map's error.
     """
     first, second = region_depth(depth, a), region_depth(depth, b)
     if first is None or second is None:
         return "cannot tell"
     sign = depth.sign
-    if sign * (second.median - first.median) == 0:
+    least = depth.error * min(first.median, second.median) if depth.kind == "metric" else 0.0
+    if abs(second.median - first.median) <= least:
         return "cannot tell"
     near, far = (first, second) if sign * first.median < sign * second.median else (second, first)
     overlap = sign * near.high > sign * far.median and sign * far.low < sign * near.median

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from mm.local.checkpoints import bundled_models
 from mm.lru_cache import LRUCache
 from mm.trace import Sample
 from mm.types import Image
@@ -56,6 +57,12 @@ class DepthSource:
         return estimated(self.model or default_model(), image, kind=self.kind)
 
 
+NO_MAP = (
+    "no depth map: give one with --depth room.png --depth-scale 1000, or a depth model with "
+    "--depth-model, such as depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf"
+)
+
+
 def default_model() -> str:
     """The bundled depth model.
 
@@ -64,10 +71,19 @@ def default_model() -> str:
     """
     if (_bundled(TINY) / "config.json").is_file():
         return TINY
-    raise BadDepth(
-        "no depth map: give one with --depth room.png --depth-scale 1000, or a depth model with "
-        "--depth-model, such as depth-anything/Depth-Anything-V2-Metric-Indoor-Small-hf"
-    )
+    raise BadDepth(NO_MAP)
+
+
+def check_default(depth: object, found: DepthMap, model: str) -> None:
+    """Refuse the bundled depth model's map where nobody asked for it and `model` is another than
+    the bundled one: it knows Tabletop alone, and its map of a photograph would look sound.
+
+    Raises:
+        BadDepth: so it is.
+    """
+    unasked = isinstance(depth, DepthSource) and depth.model is None and found.source == TINY
+    if unasked and model not in bundled_models():
+        raise BadDepth(f"{NO_MAP} (`tiny-depth` knows the bundled scenes alone)")
 
 
 def _bundled(name: str) -> Path:
@@ -97,5 +113,8 @@ def _load(model: str, kind: Kind | None) -> Callable[[Image], DepthMap]:
     from .depth_model import load_depth_model
 
     bundled = _bundled(model)
-    name = str(bundled) if (bundled / "config.json").is_file() else model
-    return load_depth_model(name, kind=kind)
+    if not (bundled / "config.json").is_file():
+        return load_depth_model(model, kind=kind)
+    found = load_depth_model(str(bundled), kind=kind)
+    found.name = model
+    return found

@@ -14,7 +14,7 @@ from mm.types import Conversation, Image, Latents, Sampling, Text, message, user
 from mm.vlm import VLM
 
 from .depth import BadDepth, DepthMap
-from .depth_source import DepthSource, Estimate
+from .depth_source import DepthSource, Estimate, check_default
 from .grounding import parse_grounding
 from .rationale import placed, rationale, whole_view
 from .zoom import zoom
@@ -126,7 +126,9 @@ def _seen(session: Session, depth: Estimate) -> tuple[Image, DepthMap]:
         raise ModelError("depth needs an image, and the question has none")
     image = session.sample.images[0]
     try:
-        return image, depth(session.sample, image)
+        found = depth(session.sample, image)
+        check_default(depth, found, session.vlm.name)
+        return image, found
     except BadDepth as error:  # this question's alone, of many that may be asked
         raise ModelError(str(error)) from error
 

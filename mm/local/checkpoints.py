@@ -89,8 +89,8 @@ def _short(name: str, most: int = 80) -> str:
 
 
 def bundled_models() -> tuple[str, ...]:
-    """Names of the models in the package."""
-    return tuple(sorted(p.parent.name for p in _BUNDLED.glob("*/config.json")))
+    """Names of the models in the package that answer questions."""
+    return tuple(sorted(p.parent.name for p in _BUNDLED.glob("*/chat_template.jinja")))
 
 
 def bundled_verifier(name: str) -> Path | None:

@@ -73,6 +73,20 @@ def test_a_region_with_too_few_known_pixels_has_no_depth():
     assert nearest_first(depth, [RIGHT, LEFT]) == [1]
 
 
+@pytest.mark.parametrize(
+    ("right", "kind", "said"),
+    [
+        pytest.param(1.04, "metric", "cannot tell", id="metres within the error"),
+        pytest.param(1.06, "metric", "nearer", id="metres beyond it"),
+        pytest.param(1.04, "relative", "nearer", id="no metres"),
+    ],
+)
+def test_an_estimate_tells_apart_no_more_than_its_error(right: float, kind: Kind, said) -> None:
+    depth = depth_map(np.repeat([[1.0, right]], 4, 0).repeat(4, 1), kind)
+    assert compare(replace(depth, error=0.05), LEFT, RIGHT) == said
+    assert compare(depth, LEFT, RIGHT) == "nearer"
+
+
 def test_quartiles_rise_with_farness():
     near_first = region_depth(halves(1.0, 3.0, "inverse"), Region(0, 0, 1, 1))
     assert near_first is not None

@@ -11,14 +11,13 @@ import PIL.Image
 import pytest
 
 from app.cli.main import run as mm_run
-from mm.errors import ModelError
 from mm.geometry import Region
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import run
 from mm.trace import Sample
 from mm.types import Image, user
-from vision.depth_source import DepthSource
+from vision.depth_source import TINY, DepthSource
 from vision.depth_strategies import depth_text, depth_zoom
 
 GREY = Image(PIL.Image.new("RGB", (80, 40), "grey"))
@@ -148,21 +147,23 @@ def test_ask_and_a_batch_take_a_persons_map(
     assert json.loads(out.read_text())["depth"]["source"].endswith("room.png")
 
 
-@pytest.mark.parametrize(
-    ("flags", "reason"),
-    [
-        (["--depth", "x.png"], "direct uses none; use depth-text"),
-        (["--strategy", "depth"], "no depth map: give one with --depth"),
-    ],
-    ids=["not used", "none"],
-)
-def test_flags_that_miss_something(tmp_path: Path, flags, reason, capsys) -> None:
+def test_flags_that_nothing_uses_are_refused(tmp_path: Path, capsys) -> None:
     GREY.pixels.save(tmp_path / "a.png")
-    try:
-        code = mm_run(["ask", str(tmp_path / "a.png"), "Which?", *flags])
-    except ModelError as error:
-        code, said = 2, str(error)
-    else:
-        said = capsys.readouterr().err
-    assert code == 2
-    assert reason in said
+    assert mm_run(["ask", str(tmp_path / "a.png"), "Which?", "--depth", "x.png"]) == 2
+    assert "direct uses none; use depth-text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "reason"),
+    [
+        pytest.param("tiny", DepthSource(), None, id="the bundled models, together"),
+        pytest.param("qwen", DepthSource(model=TINY), None, id="named for another model"),
+        pytest.param("qwen", DepthSource(), "no depth map: give one", id="unasked for another"),
+    ],
+)
+def test_the_bundled_depth_model_is_for_the_bundled_model(name, depth, reason) -> None:
+    vlm = ScriptedVLM(["none", "left"])
+    vlm.name = name
+    scene = question("Which is nearest?", "app/examples/grain.png")
+    trace = run(partial(depth_text, depth=depth), scene, vlm)
+    assert (reason in trace.error) if reason else trace.error is None, trace.error
