@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mm.geometry import Region
+from mm.geometry import Region, Size
 
 from .depth import DepthMap
 
@@ -43,7 +43,7 @@ def depth_picture(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> 
         box = Region(*thing["region"]).to_pixels(map_.size)
         pen.rectangle(box, outline="white", width=line)
         said = _said(thing["name"], thing["depth"], depth)
-        _label(pen, (box[0] + line, box[1]), said, min(map_.size))
+        _label(pen, (box[0] + line, box[1]), said, map_.size)
     return _with_scale(map_, near, far, depth)
 
 
@@ -62,10 +62,12 @@ def _said(name: str, value: float | None, depth: DepthMap) -> str:
     return f"{name} {value:.2f} m" if depth.kind == "metric" else name
 
 
-def _label(pen: Any, at: tuple[float, float], text: str, side: int) -> None:
+def _label(pen: Any, at: tuple[float, float], text: str, size: Size) -> None:
+    """Above `at`, or below where there is no room; further left where it would leave the map."""
     from PIL import ImageFont
 
-    font = ImageFont.load_default(max(12, side // 32))
+    font = ImageFont.load_default(max(12, min(size) // 32))
+    at = (max(min(at[0], size[0] - 2 - pen.textlength(text, font=font)), 0), at[1])
     anchor = "lb" if pen.textbbox(at, text, font=font, anchor="lb")[1] >= 0 else "lt"
     pen.rectangle(pen.textbbox(at, text, font=font, anchor=anchor), fill=(0, 0, 0))
     pen.text(at, text, fill="white", font=font, anchor=anchor)
@@ -77,16 +79,18 @@ def _with_scale(map_: Pixels, near: float, far: float, depth: DepthMap) -> Pixel
     from PIL import ImageDraw, ImageFont
 
     width, height = map_.size
-    strip = max(round(width * _SHARE), 90)
-    whole = PILImage.new("RGB", (width + strip, height), "white")
+    font = ImageFont.load_default(max(12, min(map_.size) // 40))
+    ends = _ends(near, far, depth)
+    bar = max(round(width * _SHARE), 90) // 4
+    text_at = width + 14 + bar
+    right = text_at + 6 + round(max(font.getlength(text) for text in ends))
+    whole = PILImage.new("RGB", (right, height), "white")
     whole.paste(map_, (0, 0))
-    shares = np.repeat(np.linspace(0, 1, height)[:, None], strip // 4, 1)
+    shares = np.repeat(np.linspace(0, 1, height)[:, None], bar, 1)
     whole.paste(PILImage.fromarray(_coloured(shares)), (width + 8, 0))
     pen = ImageDraw.Draw(whole)
-    ends = _ends(near, far, depth)
     for text, y, anchor in ((ends[0], 4, "la"), (ends[1], height - 4, "ld")):
-        font = ImageFont.load_default(max(12, min(map_.size) // 40))
-        pen.text((width + 14 + strip // 4, y), text, fill="black", font=font, anchor=anchor)
+        pen.text((text_at, y), text, fill="black", font=font, anchor=anchor)
     return whole
 
 
