@@ -16,7 +16,7 @@ from .results import Row
 
 File = Mapping[str, Any]
 View = Callable[..., list[str]]
-CONTROLS = ("", "random", "true", "no-look", "full", "blind")
+CONTROLS = ("", "random", "true", "no-look", "full", "flipped", "shuffled", "noise", "blind")
 """Columns of `controls`, in this order, where some row has them."""
 
 
