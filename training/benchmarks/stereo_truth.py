@@ -77,8 +77,11 @@ def main(
     seed: Annotated[int, typer.Option(min=0, help="Which pairs of places.")] = 0,
 ) -> None:
     """Of 200 pairs of places, how many are told in the right order, for each kind of file."""
-    with zipfile.ZipFile(wheel) as packed, packed.open(DISPARITY) as file:
-        disparity = np.load(file)["arr_0"]
+    try:
+        with zipfile.ZipFile(wheel) as packed, packed.open(DISPARITY) as file:
+            disparity = np.load(file)["arr_0"]
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise typer.BadParameter(f"{wheel}: {error}; give a wheel of scikit-image 0.16.2") from None
     with tempfile.TemporaryDirectory() as folder:
         for name, depth in maps(disparity, Path(folder)):
             counts = told(depth, disparity, seed)

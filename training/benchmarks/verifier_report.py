@@ -11,18 +11,19 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 from mm.errors import UserError
+from mm.parallel import in_order
 from mm.session import Verifier
 from mm.strategies import length, likelihood
 from mm.strategies.verdict import for_model
 from mm.trace import Branch
 from mm.trace_store import load_traces
-from mm.vlm import VLM
+from mm.vlm import VLM, Cancelled
 from training.evaluation.collect import RIGHT
 from training.evaluation.pairs import slots
 from vision.verifier import FACTS, Kind, asked, logratio, score
@@ -94,19 +95,22 @@ def judged(
     graded = [each for each in branches if each.steps and RIGHT in each.steps[-1].scores]
     if not graded:
         raise UserError(f"{folder} holds no graded trace: `mm collect` writes some")
-    judge = partial(_judged, verifiers=verifiers, vlm=vlm)
     found: list[Judged] = []
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for done, some in enumerate(pool.map(judge, graded), 1):
+    with closing(in_order(partial(_judged, verifiers, vlm), graded, AT_ONCE)) as judgements:
+        for done, some in enumerate(judgements, 1):
             found += some
             tell(done, len(graded))
     return found
 
 
-def _judged(branch: Branch, *, verifiers: Mapping[str, Verifier], vlm: VLM) -> list[Judged]:
+def _judged(
+    verifiers: Mapping[str, Verifier], vlm: VLM, branch: Branch, cancelled: Cancelled
+) -> list[Judged]:
     task = str(branch.sample.tags.get("task", ""))
     found = []
     for at, enough in slots(branch):
+        if cancelled():
+            break
         seen = Branch(branch.sample, branch.steps[:at], None)
         scores = {name: for_model(verifier, vlm)(seen) for name, verifier in verifiers.items()}
         tokens = sum(step.cost.generated_tokens for step in seen.steps)

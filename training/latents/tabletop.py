@@ -72,6 +72,8 @@ def main(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Write Tabletop rows that `mm train depth --depth-scale 1000` learns from."""
+    if out.exists() and any(out.iterdir()):
+        raise typer.BadParameter(f"{out} is not empty: give another --out")
     print(write_rows(out, rows, seed))
 
 

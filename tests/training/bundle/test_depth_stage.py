@@ -60,10 +60,15 @@ def test_it_goes_on_from_where_it_stopped(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(depth_stage, "CHECKPOINT_EVERY", 1)
     whole, halves = make_depth_model(), make_depth_model()
     train_depth(whole, tmp_path / "whole", steps=2)
-    state = load_checkpoint(tmp_path / "whole" / "depth.pt")
+    made = depth_stage.batches
+    monkeypatch.setattr(depth_stage, "batches", lambda first, _: made(first, 1))  # killed after one
+    train_depth(halves, tmp_path / "halves", steps=2)
+    state = load_checkpoint(tmp_path / "halves" / "depth.pt")
     assert state is not None
-    assert state["step"] == 2
-    train_depth(halves, tmp_path / "whole", steps=2)
+    assert state["step"] == 1
+    monkeypatch.setattr(depth_stage, "batches", made)
+    halves = make_depth_model()
+    train_depth(halves, tmp_path / "halves", steps=2)
     for ours, theirs in zip(halves.parameters(), whole.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
