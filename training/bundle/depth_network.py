@@ -1,8 +1,8 @@
 """The network of `tiny-depth`: a Depth Anything of one and a half million parameters, untrained.
 
 Its first layers begin as what reads a grain: waves of every period and direction, and how strong
-each is, whatever its phase. Drawn at random instead, its depths of things stayed a quarter off in
-the 160 steps that were tried.
+each is, whatever its phase. They must learn slowly (`depth_stage.BEGUN_SHARE`): at the full rate
+depths of things stayed a quarter off in the 160 steps that were tried.
 """
 
 from __future__ import annotations
