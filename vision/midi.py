@@ -86,6 +86,7 @@ class Midi(nn.Module):
                 state_size=config.state,
                 num_hidden_layers=config.layers,
                 use_cache=False,
+                use_mambapy=True,  # where it is installed: training is twenty times as fast
             )
         )
 

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.progress import track
+
+from mm.parallel import in_order
 from mm.types import Conversation, Image, message
+from mm.vlm import Cancelled
 from training.data import Access, BadData, DataSet, Row, read_data, refuse
 from vision.depth import BadDepth, DepthMap, Kind, resized
 from vision.depth_files import open_depth
+
+READERS = 2
+"""Threads that read rows."""
 
 RATIONALE = "rationale"
 """The column with what the depth shows, in words; stage 1 learns from it."""
@@ -60,9 +67,10 @@ class DepthRows(Sequence[DepthRow]):
         Raises:
             BadData: with a line for each row that cannot be learnt from.
         """
-        refuse(self._checked(index) for index in range(len(self)))
+        found = in_order(self._checked, range(len(self)), READERS)
+        refuse(track(found, "reading rows", total=len(self)))
 
-    def _checked(self, index: int) -> BadData | None:
+    def _checked(self, index: int, cancelled: Cancelled) -> BadData | None:
         try:
             self[index]
         except BadData as error:
