@@ -17,8 +17,10 @@ from .depth import DepthMap, Kind, depth_map
 if TYPE_CHECKING:
     import torch
 
+    _Output = tuple[torch.Tensor, torch.Tensor | None]  # depth (1, h, w), angle of view
+
 CACHED_BYTES = 2**28
-"""Depth maps that are remembered, by image."""
+"""What a model said of images that is remembered, at the model's own size."""
 
 KIND_OF_TYPE: Mapping[str, Kind] = {
     "depth_pro": "metric",
@@ -36,7 +38,7 @@ _ZOE_PADDING = 3
 
 
 class DepthModel:
-    """Estimates depth; remembers the maps of images it has seen. For one thread at a time.
+    """Estimates depth; remembers what it found in images it has seen. For one thread at a time.
 
     Args:
         model: a transformers model with a depth head.
@@ -59,7 +61,7 @@ class DepthModel:
         self._model = model.eval()
         self._process = process
         self._preprocessor = preprocessor
-        self._maps: LRUCache[str, DepthMap] = LRUCache(CACHED_BYTES)
+        self._known: LRUCache[str, _Output] = LRUCache(CACHED_BYTES)
 
     def __call__(self, image: Image) -> DepthMap:
         """The depth of every pixel of `image`.
@@ -67,28 +69,34 @@ class DepthModel:
         Raises:
             BadDepth: the model finds the same depth everywhere, or none.
         """
-        known = self._maps.get(image.id)
-        if known is None:
-            found = depth_map(self._estimate(image).numpy(), self.kind, self.name)
-            known = replace(found, error=ERROR)
-            self._maps.put(image.id, known, known.values.nbytes + known.valid.nbytes)
-        return known
+        made = depth_map(self._estimate(image).numpy(), self.kind, self.name)
+        return replace(made, error=ERROR)
 
     def _estimate(self, image: Image) -> torch.Tensor:
         """(H, W), float32, as transformers' own pipeline gives it."""
+        depth, field_of_view = self._output(image)
+        size = (image.size[1], image.size[0])
+        if self._model.config.model_type == "zoedepth":
+            return _unpadded(depth, size, self._preprocessor.get("do_pad", True))
+        if self._model.config.model_type == "depth_pro":
+            return _metres(depth, field_of_view, size)
+        return _resized(depth, size)
+
+    def _output(self, image: Image) -> _Output:
+        """What the model says of `image`, at its own size."""
         import torch
 
-        with torch.inference_mode():
-            outputs = self._model(pixel_values=self._pixels(image))
-        size = (image.size[1], image.size[0])
-        depth = outputs.predicted_depth.float()
-        if self._model.config.model_type == "zoedepth":
-            depth = _unpadded(depth, size, self._preprocessor.get("do_pad", True))
-        elif self._model.config.model_type == "depth_pro":
-            depth = _metres(depth, getattr(outputs, "field_of_view", None), size)
-        else:
-            depth = _resized(depth, size)
-        return depth.cpu()
+        known = self._known.get(image.id)
+        if known is None:
+            with torch.inference_mode():
+                outputs = self._model(pixel_values=self._pixels(image))
+            angle = getattr(outputs, "field_of_view", None)
+            known = (
+                outputs.predicted_depth.float().cpu(),
+                None if angle is None else angle.float().cpu(),
+            )
+            self._known.put(image.id, known, known[0].nbytes)
+        return known
 
     def _pixels(self, image: Image) -> torch.Tensor:
         device = next(self._model.parameters()).device
@@ -200,7 +208,7 @@ def _metres(
     import torch
 
     if field_of_view is not None:
-        angle = torch.deg2rad(field_of_view.float()).reshape(-1, 1, 1)
+        angle = torch.deg2rad(field_of_view).reshape(-1, 1, 1)
         inverse = inverse * 2 * torch.tan(angle / 2)  # width / focal length
     shown = torch.nn.functional.interpolate(
         inverse[:, None], size=size, mode="bilinear", align_corners=False
