@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from mm.errors import ModelUnavailable, first_line
@@ -17,6 +18,9 @@ WINDOW = 64
 """Tokens that SigLIP's text encoder reads; what comes after them is cut off."""
 
 BATCH = 32
+
+TINY = "tiny-siglip"
+"""The bundled checkpoint, which knows Tabletop alone."""
 
 
 class Siglip:
@@ -65,13 +69,14 @@ class Siglip:
 
 @lru_cache(maxsize=2)
 def load_siglip(name: str) -> Siglip:
-    """The SigLIP checkpoint in a folder, or of a hub id; loaded once a process.
+    """The bundled SigLIP, or the checkpoint in a folder or of a hub id; loaded once a process.
 
     Raises:
         ModelUnavailable: it cannot be loaded, or is none.
     """
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
+    name = str(files("mm") / "bundled" / TINY) if name == TINY else name
     try:
         config = AutoConfig.from_pretrained(name)
         if config.model_type not in ("siglip", "siglip2"):

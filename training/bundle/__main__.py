@@ -5,9 +5,10 @@
 
 Stages: `shards` (draw the training images), `vision`, `language`, `memories` (what the encoder
 sees at full resolution), `replay`, `export` (to --to), `extend` (depth maps and clips, from --to
-to --to), `polish` (verdicts above all, likewise), `depth` (the depth model, beside --to). `full`,
-which no other needs, trains an adapter for the exported model, to --adapter. Each saves its state
-in --folder; run the command again after an interruption and it goes on from there.
+to --to), `polish` (verdicts above all, likewise), `depth` (the depth model, beside --to), `siglip`
+(what finds frames by a question, likewise). `full`, which no other needs, trains an adapter for the
+exported model, to --adapter. Each saves its state in --folder; run the command again after an
+interruption and it goes on from there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from mm.local.torch_warmup import warm_up
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.loading import load_builder
 from training.tabletop.examples import write_examples
+from video.siglip import TINY as TINY_SIGLIP
 from vision.depth_source import TINY as TINY_DEPTH
 
 from .assemble import Model, export, grown, parts
@@ -37,6 +39,7 @@ from .language_stage import batches, train_language
 from .memories import Memories, write_memories
 from .replay_stage import blend, train_replay
 from .shards import Shards, draw_shards
+from .siglip_stage import export_siglip, ids_by, load_tokenizer, make_siglip, train_siglip
 from .stage import load_checkpoint
 from .vision_stage import train_vision
 
@@ -49,6 +52,7 @@ REPLAY_STEPS = 480
 EXTEND_STEPS = 900
 POLISH_STEPS = 320
 DEPTH_STEPS = 960
+SIGLIP_STEPS = 1500
 FULL_STEPS = 600
 
 
@@ -115,6 +119,13 @@ def _depth(args: argparse.Namespace) -> None:
     export_depth(model, args.to.parent / TINY_DEPTH)
 
 
+def _siglip(args: argparse.Namespace) -> None:
+    tokenizer = load_tokenizer(args.to)
+    model = make_siglip(tokenizer)
+    train_siglip(model, ids_by(tokenizer), args.folder, steps=args.siglip_steps)
+    export_siglip(model, args.to, args.to.parent / TINY_SIGLIP)
+
+
 def _full(args: argparse.Namespace) -> None:
     model = Model.from_pretrained(args.to, dtype=torch.float32)
     _remember(model, args)
@@ -140,6 +151,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--extend-steps", type=int, default=EXTEND_STEPS)
     parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
     parser.add_argument("--depth-steps", type=int, default=DEPTH_STEPS)
+    parser.add_argument("--siglip-steps", type=int, default=SIGLIP_STEPS)
     parser.add_argument("--full-steps", type=int, default=FULL_STEPS)
     parser.add_argument("--adapter", type=Path, default=Path("runs/bundle/tiny-full"))
     parser.add_argument("--threads", type=int, default=2)
@@ -203,6 +215,7 @@ MADE = {
     "extend": _extend,
     "polish": _polish,
     "depth": _depth,
+    "siglip": _siglip,
 }
 """What makes the model that ships."""
 

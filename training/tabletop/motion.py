@@ -109,7 +109,7 @@ def frames_of(motion: Motion) -> list[Pil.Image]:
     for number in range(round(SECONDS * FPS)):
         state = _state(motion, number / FPS)
         if state not in shown:
-            shown[state] = _drawn(motion.scene, *state)
+            shown[state] = drawn(motion, number / FPS)
         frames.append(shown[state])
     return frames
 
@@ -162,8 +162,10 @@ def lamp_at(motion: Motion, time_s: float) -> str:
     return DARK
 
 
-def _drawn(scene: Scene, across: tuple[float, ...], lamp: tuple[int, int, int]) -> Pil.Image:
-    frame = _placed(scene, across).copy()
+def drawn(motion: Motion, time_s: float) -> Pil.Image:
+    """The frame at `time_s`, RGB."""
+    across, lamp = _state(motion, time_s)
+    frame = _placed(motion.scene, across).copy()
     x, y, radius = (v * FRAME_SIDE for v in _LAMP)
     box = (x - radius, y - radius, x + radius, y + radius)
     ImageDraw.Draw(frame).ellipse(box, fill=lamp, outline=(30, 30, 30), width=2)
