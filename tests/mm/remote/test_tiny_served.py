@@ -1,0 +1,76 @@
+"""The look loop over a server that runs `tiny` by transformers alone: as over the engine here."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import mm
+from mm.errors import ModelError
+from mm.remote.http_client import Client, RetryPolicy
+from mm.types import Image, ToolCall
+from training.tabletop.questions import stream
+from vision import scale
+
+SERVER = Path(__file__).parents[2] / "tiny_server.py"
+FOLDER = "mm/bundled/tiny"
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mm.VLM]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("served") / "log"
+    with log.open("w") as said:
+        command = [sys.executable, str(SERVER), FOLDER, str(port)]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
+    try:
+        _await(process, f"http://localhost:{port}/v1", log)
+        yield mm.connect("tiny", base_url=f"http://localhost:{port}/v1", processor=FOLDER)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    client, ends = Client(url, patience=RetryPolicy(retries=0)), time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < ends:
+        try:
+            client.get("../health")
+            return
+        except ModelError:
+            time.sleep(0.2)
+    raise AssertionError(f"the server does not start: {log.read_text()[-500:]}")
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["until the budget", "until it is enough"])
+def test_scale_looks_where_it_looks_here(served: mm.VLM, number: int) -> None:
+    """The server's only part in it: pixels and text in, text and log-probabilities out."""
+    sample = list(stream("search", 0, number + 1))[number].sample
+    strategy = partial(scale, max_steps=2 + number)
+    here, there = (mm.run(strategy, sample, vlm) for vlm in (mm.load("tiny"), served))
+    assert there.error is None
+    assert [_said(step) for step in there.steps] == [_said(step) for step in here.steps]
+    assert _looks(there) > 0
+    for ours, theirs in zip(here.steps, there.steps, strict=True):
+        assert theirs.scores == pytest.approx(ours.scores, abs=0.02)
+
+
+def _said(step: mm.Step) -> list[object]:
+    return [
+        part.pixels.tobytes() if isinstance(part, Image) else part for part in step.message.parts
+    ]
+
+
+def _looks(trace: mm.Trace) -> int:
+    return sum(isinstance(part, ToolCall) for step in trace.steps for part in step.message.parts)
