@@ -46,7 +46,7 @@ ORDER = {  # each line may import the lines above it; a part may import itself
     "app": [
         "errors report terminal strategy_options model_choice",
         "strategies",
-        "demo server",
+        "demo",
         "cli",
     ],
 }

@@ -143,6 +143,9 @@ def kind_of(config: Any) -> Kind | None:
     said = getattr(config, "depth_estimation_type", None)
     if said is not None:  # Depth Anything: "relative" is disparity, up to scale and shift
         return "metric" if said == "metric" else "inverse"
+    backbone = getattr(config, "backbone_config", None)
+    if getattr(backbone, "model_type", "").startswith("dinov2"):
+        return None  # DINOv2's DPT heads were trained for metres or for disparity
     return KIND_OF_TYPE.get(config.model_type)
 
 

@@ -128,7 +128,7 @@ def replay(
     if protocol == "sot":
         return _by_signals(session, recall, limits)
     if not session.vlm.traits.calls_tools:
-        return two_steps(session, recall, ground)
+        return two_steps(session, recall, limits, ground)
     return by_calls(session, recall, limits)
 
 

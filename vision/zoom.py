@@ -144,10 +144,10 @@ def zoom(
     if layout == "inline":
         return _inline(session, camera, limits, offer)
     if not session.vlm.traits.calls_tools:
-        return two_steps(session, camera.shoot, ground)
+        return two_steps(session, camera.shoot, limits, ground)
     branch = by_calls(session, camera.shoot, limits, offer=offer)
     asked = any(step.message.role == "tool" for step in branch.steps)
-    return branch if asked or not force else two_steps(session, camera.shoot, ground)
+    return branch if asked or not force else two_steps(session, camera.shoot, limits, ground)
 
 
 def by_calls(
@@ -160,11 +160,13 @@ def by_calls(
     return look(session, parse=tool_calls, observe=observe, limits=limits, enough=enough)
 
 
-def two_steps(session: Session, shoot: Shoot, ground: Ground = ask_where) -> Branch:
-    """Ask where, show it, ask again; a question without images is only asked."""
+def two_steps(session: Session, shoot: Shoot, limits: Limits, ground: Ground = ask_where) -> Branch:
+    """Ask where, show it unless no look is allowed, ask again; a question without images is only
+    asked."""
     if session.images:
         asked = ground(session)
-        session.say(NOT_SHOWN if asked is None else _shown(session, shoot, asked))
+        granted = asked if limits.looks else None
+        session.say(NOT_SHOWN if granted is None else _shown(session, shoot, granted))
     return direct(session)
 
 

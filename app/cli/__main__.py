@@ -1,6 +1,6 @@
 """`python -m app.cli`, as `accelerate launch` starts it."""
 
-from app.cli import main
+from . import main
 
 if __name__ == "__main__":
     main()

@@ -20,13 +20,14 @@ from gradio.themes import Soft
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 import mm
-from app.demo import view
 from app.model_choice import ModelChoice
 from app.report import as_json
 from app.strategies import STRATEGIES, judging, strategies_for
 from app.terminal import spinner
 from mm.errors import UserError
 from video.search import over_clips
+
+from . import view
 
 MAX_FILE_SIZE = "50mb"
 MAX_QUESTION = 2000

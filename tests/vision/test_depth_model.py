@@ -126,6 +126,11 @@ def test_a_tilted_plane_comes_out_the_right_way_round(type_, said, larger_is_nea
     assert compare(depth, bottom, top) == "nearer"
 
 
+def test_what_dinov2_under_dpt_finds_must_be_said() -> None:
+    """Such heads were trained for metres, and others for disparity."""
+    assert kind_of(DPTConfig(backbone_config=Dinov2Config())) is None
+
+
 def test_zoedepths_border_is_taken_off():
     """As its processor's post_process_depth_estimation does, with `source_sizes`."""
     padded = torch.arange(64.0 * 64).reshape(1, 64, 64)

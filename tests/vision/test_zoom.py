@@ -527,6 +527,13 @@ def test_two_steps_without_a_box_answer_without_a_crop(reply: str) -> None:
     assert (looks(trace.best), calls(trace.best), valid_calls(trace.best)) == (0, 1, 0)
 
 
+def test_two_steps_without_a_look_show_nothing() -> None:
+    vlm = ScriptedVLM(['{"bbox_2d": [100, 200, 300, 400]}', "STOP"], traits=ASKS)
+    trace = run(partial(zoom, max_looks=0), SAMPLE, vlm)
+    assert trace.best.steps[2].message == NOT_SHOWN
+    assert trace.images == ()
+
+
 def test_two_steps_take_where_to_look_from_elsewhere() -> None:
     vlm = ScriptedVLM(["STOP"], traits=ASKS)
     trace = run(partial(zoom, ground=lambda s: RegionCall(0, Region(0, 0, 0.5, 0.5))), SAMPLE, vlm)

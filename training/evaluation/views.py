@@ -17,14 +17,15 @@ from .results import Row
 File = Mapping[str, Any]
 View = Callable[..., list[str]]
 CONTROLS = ("", "random", "true", "no-look", "full", "flipped", "shuffled", "noise", "blind")
-"""Columns of `controls`, in this order, where some row has them."""
+"""The first columns of `controls`, in this order, where some row has them; others follow."""
 
 
 def controls(files: Sequence[File], task: str) -> list[str]:
     """Right answers to `task` in per cent: a line a strategy, a column a control."""
     rows = [row for row in _rows(files) if row["task"] == task]
     cells = {(row["strategy"], row["control"]): _right(row) for row in rows}
-    columns = [c for c in CONTROLS if any(row["control"] == c for row in rows)]
+    named = [row["control"] for row in rows]
+    columns = sorted({*named}, key=[*CONTROLS, *named].index)
     lines = {
         f"`{name}`": [cells.get((name, control), "") for control in columns]
         for name in dict.fromkeys(row["strategy"] for row in rows)

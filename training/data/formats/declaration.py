@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..readers import brief
+from training.data.readers import brief
 
 Fields = Mapping[Any, Any]
 Native = dict[str, Any]

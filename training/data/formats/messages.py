@@ -8,8 +8,8 @@ from typing import Any
 
 from mm.markup import read_call, render_call
 from mm.types import Role
+from training.data.readers import brief
 
-from ..readers import brief
 from .declaration import (
     HARMLESS_IN_MESSAGES,
     MESSAGE_KEYS,

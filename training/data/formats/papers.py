@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from training.data.readers import brief
 from vision.zoom import inline_instruction
 
-from ..readers import brief
 from .conversations import read_conversation
 from .declaration import Fields, Native, kept, list_in, many
 

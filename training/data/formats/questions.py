@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..readers import brief
+from training.data.readers import brief
+
 from .clip_columns import clips_of
 from .conversations import read_conversation
 from .declaration import Fields, Native, images_of, is_empty

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
-from ..readers import brief
+from training.data.readers import brief
+
 from .clip_columns import without_tags
 from .conversations import read_conversation
 from .declaration import IMAGES, KEPT, PAIRED, TALK, Fields, Format, Native, refuse_unread
