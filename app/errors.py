@@ -9,7 +9,7 @@ import stat
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -38,11 +38,15 @@ def needs_train(command: str) -> Iterator[None]:
         raise UserError(f"{command} needs {error.name}: {remedy}") from None
 
 
-def check_file(flag: str, file: Path | None) -> None:
+def check_file(flag: str, file: Path | None, read: Iterable[str | Path | None] = ()) -> None:
     """Refuse a file that `flag` could not write to, before anything is done for it.
 
+    Args:
+        read: files that the command reads, none of which may be written over.
+
     Raises:
-        UserError: its folder does not exist, it is a folder itself, or its name is none.
+        UserError: its folder does not exist, it is a folder itself, it may not be written, its name
+            is none, or it is read.
     """
     if file is None:
         return
@@ -51,12 +55,42 @@ def check_file(flag: str, file: Path | None) -> None:
     try:
         folder = stat.S_ISDIR(os.stat(file).st_mode)
     except FileNotFoundError:
+        _check_access(flag, file, file.parent)
         return
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{flag}: {quote(str(file))} cannot be written: {why}") from error
     if folder:
         raise UserError(f"{flag}: {quote(str(file))} is a folder: name a file in it")
+    _check_access(flag, file, file)
+    if any(each is not None and _same(file, each) for each in read):
+        raise UserError(f"{flag}: {quote(str(file))} is read by this command: name another file")
+
+
+def _check_access(flag: str, file: Path, changed: Path) -> None:
+    if not os.access(changed, os.W_OK):
+        raise UserError(f"{flag}: {quote(str(file))} cannot be written: Permission denied")
+
+
+def _same(file: Path, other: str | Path) -> bool:
+    try:
+        return os.path.samefile(file, other)
+    except (OSError, ValueError):
+        return False
+
+
+@contextmanager
+def writing(flag: str, file: Path) -> Iterator[None]:
+    """Around writing what `flag` names: what goes wrong is told in a line.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{flag}: {quote(str(file))} cannot be written: {why}") from error
 
 
 def tell(error: Exception) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import mm
 from mm.origins import FrameOf
+from mm.samples import is_clip
 from video.context import seconds
 from video.search import SPANS
 from vision.depth_strategies import NOTE
@@ -121,7 +122,7 @@ def as_text(trace: mm.Trace, names: list[str]) -> str:
 
 def _names(trace: mm.Trace, names: list[str]) -> list[str]:
     """What each image of the question is called; frames by their clip and time."""
-    stills = iter(names)
+    stills = (name for name in names if not is_clip(name))
     found = []
     for image in trace.sample.images:
         origin = image.origin

@@ -137,7 +137,7 @@ def _from_environment(name: str, default: float, given: float | None) -> float:
     try:
         return float(written) if written else default
     except ValueError:
-        raise ValueError(f"{name} must be a number, got {written!r}") from None
+        raise BadImage(f"{name} must be a number, got {written!r}") from None
 
 
 def _open_file(path: str) -> BinaryIO:

@@ -166,7 +166,7 @@ def _stills(folder: Path) -> Video:
     files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGES]
     if not files:
         raise BadVideo(f"{folder}: there are no images in it ({', '.join(_IMAGES)})")
-    files.sort(key=lambda file: [int(p) if p.isdigit() else p for p in _NATURAL.split(file.name)])
+    files.sort(key=lambda file: [int(p) if p.isdecimal() else p for p in _NATURAL.split(file.name)])
     times = tuple(i / STILLS_FPS for i in range(len(files)))
     note = f"{len(files)} images, taken to be {1 / STILLS_FPS:g} s apart"
     size = open_image(files[0]).size

@@ -130,10 +130,13 @@ def _opened(path: Path) -> Iterator[InputContainer]:
     logging.set_level(None)
     try:
         options = {"protocol_whitelist": "file", "format_whitelist": _FORMATS}
-        with av.open(str(path), options=options) as container:
+        with av.open(f"file:{path}", options=options) as container:  # a name may hold a colon
             yield container
     except (FFmpegError, UnicodeDecodeError) as error:
-        raise BadVideo(f"{path} cannot be read as a clip: {first_line(error)}") from error
+        why = getattr(error, "strerror", None) or first_line(error)
+        raise BadVideo(
+            f"{path} cannot be read as a clip: {why}: is it a clip, and whole?"
+        ) from error
 
 
 def _best_stream(container: InputContainer, path: Path) -> Any:

@@ -54,7 +54,7 @@ class ReaderProcess:
     ) -> None:
         self.reader = reader
         self.timeout_s = timeout_s
-        self._command = command or (sys.executable, "-m", "video.reader_process", reader)
+        self._command = command or (sys.executable, "-P", "-m", "video.reader_process", reader)
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -156,7 +156,7 @@ def _listen(pipe: IO[bytes], answers: queue.SimpleQueue[Any]) -> None:
     try:
         while (answer := _read(pipe)) is not None:
             answers.put(answer)
-    except (OSError, ValueError, EOFError, pickle.UnpicklingError):
+    except (OSError, ValueError, EOFError, MemoryError, pickle.UnpicklingError):
         pass
     answers.put(("died", None))
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
-from mm.errors import ModelError
+from mm.errors import ModelError, UserError
 from mm.geometry import Size
 from mm.origins import FrameOf
 from mm.session import Session, Strategy
@@ -123,6 +123,11 @@ def watch(
     clips, videos = _show(session, showing)
     if not videos:
         return direct(session)
+    if not window_s > 0 or look_frames < 1 or max_looks < 0:
+        raise UserError(
+            "window_s must be over 0, look_frames 1 or more, max_looks 0 or more; got "
+            f"{window_s:g}, {look_frames} and {max_looks}"
+        )
     _note_windows(session, clips, videos, showing, window_s)
     look = partial(
         _span, session, clips, videos, count=look_frames, side=look_side, choose=choose_span

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mm.errors import first_line
+from mm.errors import door
 
 from .depth import BadDepth, DepthMap, Kind, depth_map
 
@@ -38,6 +38,8 @@ def open_depth(
         raise BadDepth(f"{path}: there is no such depth map")
     units = _scale(scale, path)
     values = _array(path)
+    if values.dtype.kind not in "uif":
+        raise BadDepth(f"{path}: depth is real numbers, found an array of {values.dtype}")
     if values.dtype.kind in "ui" and units is None and kind == "metric":
         names = ", ".join(f"{name} {units:g}" for name, units in SCALES.items())
         raise BadDepth(f"{path}: whole numbers need their scale, units a metre: one of {names}")
@@ -62,25 +64,16 @@ def _scale(scale: float | str | None, path: Path) -> float | None:
 
 def _array(path: Path) -> np.ndarray:
     """The numbers in a file, (H, W)."""
-    try:
+    with door(f"{path} cannot be read as a depth map", BadDepth):
         if path.suffix.lower() in (".npy", ".npz"):
             return _numpy(path)
         return _image(path)
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError) as error:
-        if isinstance(error, BadDepth):
-            raise
-        raise BadDepth(f"{path} cannot be read as a depth map: {first_line(error)}") from error
 
 
 def _numpy(path: Path) -> np.ndarray:
-    import zipfile
-
     import numpy as np
 
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except zipfile.BadZipFile as error:
-        raise ValueError(str(error)) from error
+    loaded = np.load(path, allow_pickle=False)
     if isinstance(loaded, np.ndarray):
         return np.squeeze(loaded)
     with loaded:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mm.errors import ModelUnavailable, first_line
+from mm.errors import ModelUnavailable, door, first_line
 from mm.lru_cache import LRUCache
 from mm.types import Image
 
-from .depth import DepthMap, Kind, depth_map
+from .depth import BadDepth, DepthMap, Kind, depth_map
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +102,12 @@ class DepthModel:
         device = next(self._model.parameters()).device
         if self._process is None:
             return _prepared(image, self._preprocessor).to(device)
-        return self._process(images=image.pixels, return_tensors="pt").pixel_values.to(device)
+        width, height = image.size
+        with door(
+            f"{width} x {height} is too narrow for {self.name}", BadDepth, "cut it in pieces"
+        ):
+            pixels = self._process(images=image.pixels, return_tensors="pt").pixel_values
+        return pixels.to(device)
 
 
 def load_depth_model(name: str, *, kind: Kind | None = None, device: str = "cpu") -> DepthModel:

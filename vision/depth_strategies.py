@@ -93,7 +93,8 @@ def depth_latent(
     latents = read(session.vlm, image, shown, _question(session))
     if latents is not None:
         session.reword(with_latents(session.sample.prompt, latents))
-    session.note(NOTE, {"kind": shown.kind, "source": shown.source, "latents": bool(latents)})
+    known = {"kind": shown.kind, "source": shown.source, "regions": []}
+    session.note(NOTE, {**known, "latents": latents is not None})
     return strategy(session)
 
 

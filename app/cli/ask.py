@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import mm
-from app.errors import DEBUG, check_file, tell
+from app.errors import DEBUG, check_file, tell, writing
 from app.model_choice import ModelChoice
 from app.report import as_json, as_text, error_of, failure_json
 from app.strategies import judged_by, judging, strategy_named, with_depth
@@ -99,21 +99,23 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
     if trace.error and not as_program:
         raise mm.ModelError(trace.error)
     print(json.dumps(as_json(trace)) if as_program else as_text(trace, words))
+    if draw:
+        _draw(trace, draw, how.depth)
     return 2 if error_of(trace) else 0
 
 
 def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm.Trace:
     files, question = _split(words)
     strategy = how.function()
-    _check_outputs(how.save_trace, draw)
+    _check_outputs(how.save_trace, draw, [*files, how.depth.file])
+    if how.depth.scale is not None and how.depth.file is None:
+        raise UserError("--depth-scale is the scale of a file: give it with --depth")
     sample = mm.question(question, *files, choices=how.choices, system=how.system)
     with spinner(f"loading {how.model.name}", quiet=quiet):
         vlm = how.judged.load()
     with spinner("looking", quiet=quiet):
         trace = mm.run(strategy, sample, vlm, sampling=sampling_of(vlm.traits, how.sampling))
     keep(trace, how.save_trace)
-    if draw:
-        _draw(trace, draw, how.depth)
     return trace
 
 
@@ -138,23 +140,26 @@ def _split(words: list[str]) -> tuple[list[str], str]:
         raise UserError(f'no image or clip before the question {asked}: mm ask FILE... "question"')
     if not question.strip():
         raise UserError("the question is empty")
+    try:
+        question.encode()
+    except UnicodeEncodeError as error:
+        broken = ascii(error.object[error.start])
+        raise UserError(f"the question holds {broken}, which is half a character") from None
     return files, question
 
 
-def _check_outputs(save_trace: Path | None, draw: Path | None) -> None:
+def _check_outputs(save_trace: Path | None, draw: Path | None, read: Sequence[str | None]) -> None:
     if save_trace:
         check_folder(save_trace)
     if draw is None:
         return
     if draw.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--draw writes .png, .jpg or .webp, not {quote(draw.name)}")
-    check_file("--draw", draw)
+    check_file("--draw", draw, read)
 
 
 def _draw(trace: mm.Trace, path: Path, depth: DepthSource) -> None:
     from app.demo.view import looked_at
 
-    try:
+    with writing("--draw", path):
         looked_at(trace, depth).save(path)
-    except OSError as error:
-        raise UserError(f"cannot write {quote(str(path))}: {error.strerror}") from None

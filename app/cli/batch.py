@@ -39,10 +39,11 @@ from training.data.formats.declaration import (
     reason_of,
 )
 from training.data.images import MAX_PATH, open_row_image, row_file
-from training.data.readers import brief
+from training.data.readers import brief, parse_row
 from vision.depth_source import TAG
 
 from .ask import How, keep
+from .options import refuse_file
 
 Answer = dict[str, Any]
 
@@ -55,10 +56,12 @@ ANYWHERE = Access(absolute_paths=True)
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the rows file, numbered from 1. `fields` is None where it is no JSON object."""
+    """A line of the rows file, numbered from 1. `fields` is None where it cannot be read; `fault`
+    then says why."""
 
     number: int
     fields: dict[str, Any] | None
+    fault: str = ""
 
     @property
     def key(self) -> str:
@@ -67,14 +70,17 @@ class Row:
         return f"row {self.number}" if named is None else f"id {named!r}"
 
 
-def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> None:
-    """Answer the rows of `rows_path` that `out` lacks, in their order, `threads` at a time.
+def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
+    """Answer the rows of `rows_path` that `out` lacks, in their order, `threads` at a time; how
+    many failed.
 
     Raises:
         UserError: a file cannot be used, two rows share an id, or `out` answers other questions.
         ModelUnavailable: the model cannot be loaded.
     """
     strategy = how.named()
+    refuse_file(how.depth)
+    check_file("--out", out, [rows_path])
     rows = read_rows(rows_path)
     if how.save_trace:
         check_folder(how.save_trace)
@@ -94,6 +100,7 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> None:
         f"{len(done)} answered before: {out}",
         file=sys.stderr,
     )
+    return failed
 
 
 def _kept(said: Answer, trace: mm.Trace | None, lines: TextIO, how: How) -> bool:
@@ -118,16 +125,30 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         UserError: there is no such file, it has no rows, or two share an id.
     """
+    if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
+        raise UserError(
+            f"--batch reads JSONL, not {quote(path.name)}: `mm data convert {path.name} --out "
+            f"{path.stem}.jsonl` makes it, and `mm eval` reads it as it is"
+        )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the rows in {str(path)!r}: {error}") from None
     lines = enumerate(text.split("\n"), 1)
-    rows = [Row(number, _object(line)) for number, line in lines if line.strip()]
+    rows = [_row(number, line) for number, line in lines if line.strip()]
     if not rows:
         raise UserError(f"{str(path)!r} has no rows")
     _refuse_twins(rows, path)
     return rows
+
+
+def _row(number: int, line: str) -> Row:
+    found = parse_row(line.encode())
+    if isinstance(found, ValueError):
+        return Row(number, None, str(found))
+    if not isinstance(found, dict):
+        return Row(number, None, "expected a JSON object")
+    return Row(number, found)
 
 
 def _refuse_twins(rows: list[Row], path: Path) -> None:
@@ -149,7 +170,6 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _resume(out: Path, rows: list[Row], how: How) -> set[str]:
     """The keys that `out` answers. A line cut off by a kill, and failures, leave the file."""
-    check_file("--out", out)
     if not os.path.exists(out):
         return set()
     kept = _answers(out)
@@ -193,6 +213,7 @@ def _asked(row: Row, how: How) -> Answer:
         "images": _named(fields.get("images", fields.get("image"))),
         **({"videos": clips} if (clips := clips_of(fields)) else {}),
         "question": fields.get("question"),
+        "row_depth": fields.get("depth"),
         **how.facts,
     }
 
@@ -232,7 +253,7 @@ def _line(answer: Answer) -> str:
 
 def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
     if row.fields is None:
-        raise UserError(f"row {row.number} is not a JSON object")
+        raise UserError(f"row {row.number}: {row.fault}")
     _refuse_unread(row)
     question = row.fields.get("question")
     if not isinstance(question, str) or not question.strip():

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.errors import check_file, writing
 from app.model_choice import ModelChoice
 from app.terminal import spinner
 from mm.errors import UserError
@@ -34,6 +35,10 @@ def verifier(
     trained = choice.verifier_folder
     if write and not trained:
         raise UserError("--write keeps a threshold in a verifier's folder: give --verifier FOLDER")
+    check_file("--plot", plot)
+    check_file("--out", out)
+    if plot and plot.suffix.lower() not in (".png", ".svg"):
+        raise UserError(f"--plot writes .png or .svg, not {plot.name!r}")
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     with Console(stderr=True).status("judging") as status:
@@ -60,7 +65,8 @@ def verifier(
     if plot:
         report.reliability_plot(name, found, plot)
     if out:
-        out.write_text(json.dumps(report.as_json(found), indent=1) + "\n")
+        with writing("--out", out):
+            out.write_text(json.dumps(report.as_json(found), indent=1) + "\n")
 
 
 def _said(auc: float | None) -> str:

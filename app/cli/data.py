@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import mm
+from app.errors import check_file, writing
 from app.model_choice import ModelChoice
 from mm.errors import UserError
 
@@ -45,6 +46,7 @@ def inspect(
 
     from training.data import inspect_row
 
+    check_file("--html", html, [file])
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
     if row > len(rows):
         raise UserError(f"{file} has {len(rows)} rows: there is no row {row}")
@@ -55,7 +57,8 @@ def inspect(
         for side, said in inspect_row.sides(one)
     ]
     if html:
-        html.write_text(inspect_row.as_html(titled), encoding="utf-8")
+        with writing("--html", html):
+            html.write_text(inspect_row.as_html(titled), encoding="utf-8")
         return
     console = Console(highlight=False)
     for title, found in titled:
@@ -143,6 +146,7 @@ def stats(
     from training.data import stats as made
     from training.finetune.setup import with_progress_bar
 
+    check_file("--plot", plot, [file])
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
     builder = builder_of(choice)
     each = partial(made.facts_of, builder)
@@ -206,11 +210,12 @@ def thoughts(
     from training.evaluation import thoughts as work
     from training.evaluation.questions import read_questions
 
+    if not file.resolve().is_relative_to(out.resolve().parent):
+        raise UserError(f"--out must lie beside {file} or above it, so that rows find their images")
+    check_file("--out", out, [file])
     access = Access(allow_absolute_paths, allow_urls)
     rows = read_questions(file, limit=limit, access=access, ignore=split(ignore))
     facts = {"file": file.name, "model": choice.name, "writer": writer, "frames": frames}
-    if not file.resolve().is_relative_to(out.resolve().parent):
-        raise UserError(f"--out must lie beside {file} or above it, so that rows find their images")
     folder = out.with_suffix(".steps")
     done = work.open_thoughts(folder, {**facts, "max_tokens": max_tokens})
     seeing = choice.load()

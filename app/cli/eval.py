@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from app.errors import check_file
+from app.errors import check_file, writing
 from mm.errors import quote
 from mm.session import Strategy
 from mm.types import Sampling
@@ -55,6 +56,8 @@ class Evaluation:
         show_errors: ten wrong answers as one PNG.
         sampling: greedy unless told; its seed is `seed`.
         system: a message before every question.
+        matched: what makes controls stop as often as a trained verifier.
+        also: what else answers depend on; None and empty values say nothing.
     """
 
     target: str
@@ -74,6 +77,7 @@ class Evaluation:
     sampling: Sampling = Sampling()
     system: str | None = None
     matched: Mapping[str, float] = field(default_factory=dict)
+    also: Mapping[str, Any] = field(default_factory=dict)
 
     def suites(self) -> list[Suite]:
         """The questions.
@@ -118,7 +122,23 @@ class Evaluation:
             "sampling": asdict(self.sampling),
             "budgets": dict(vlm.traits.budgets),
         }
-        return {**asked, "adapter": self.adapter, **place_of(vlm), **level, **how}
+        also = {name: said for name, value in self.also.items() if (said := _given(value))}
+        file = {} if self.target == "tabletop" else {"questions": _digest(Path(self.target))}
+        return {**asked, "adapter": self.adapter, **place_of(vlm), **level, **how, **also, **file}
+
+
+def _given(value: Any) -> Any:
+    """`value`; of a mapping, the entries that are not None."""
+    if isinstance(value, Mapping):
+        return {k: v for k, v in value.items() if v is not None}
+    return value
+
+
+def _digest(file: Path) -> str:
+    """Tells questions from others: of the bytes of a file, or the names in a folder."""
+    if file.is_dir():
+        return ""
+    return blake2b(file.read_bytes(), digest_size=8).hexdigest()
 
 
 def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:
@@ -132,8 +152,8 @@ def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:
         ModelUnavailable: the model cannot be loaded.
     """
     suites = asked.suites()
-    check_file("--out", asked.out)
-    check_file("--show-errors", asked.show_errors)
+    check_file("--out", asked.out, [asked.target])
+    check_file("--show-errors", asked.show_errors, [asked.target, asked.out])
     vlm = load()
     about, sheet = asked.about(vlm), ErrorSheet()
     resumes = asked.out and not asked.show_errors
@@ -184,4 +204,5 @@ def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> Non
     if asked.out:
         command = shlex.join(["mm", *sys.argv[1:]])
         table = envelope(measured.rows, measured.pairs, command=command, **about)
-        asked.out.write_text(json.dumps(table, indent=1) + "\n")
+        with writing("--out", asked.out):
+            asked.out.write_text(json.dumps(table, indent=1) + "\n")

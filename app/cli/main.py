@@ -80,7 +80,7 @@ def ask(
     sampling: dict[str, Any],
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="FILES QUESTION", help="Images, then the question in quotes."),
+        typer.Argument(metavar="FILES QUESTION", help="Images or clips, then the question."),
     ] = None,
     strategy: Strategy = "direct",
     choices: Annotated[str | None, typer.Option(help="Answers to choose from: a,b,c.")] = None,
@@ -124,7 +124,7 @@ def ask(
         raise UserError(
             "with --batch the rows ask: leave out FILE, the question, --json and --draw"
         )
-    ask_batch(batch, out, how, threads=threads)
+    raise typer.Exit(1 if ask_batch(batch, out, how, threads=threads) else 0)
 
 
 @cli.command()
@@ -196,8 +196,11 @@ def evaluate(
     from training.data import Access
 
     from .eval import Evaluation, run_eval
+    from .options import refuse_file
 
     choice = judging(choice, strategy)
+    refuse_file(depth)
+    also = {"verifier": choice.verifier or choice.judge, "depth_map": vars(depth)}
     asked = Evaluation(
         target,
         strategies_named(strategy, choice.verifier, depth, choice.judge),
@@ -216,5 +219,6 @@ def evaluate(
         sampling=mm.Sampling(max_tokens=max_tokens, seed=seed, **sampling),
         system=system,
         matched=matched(choice),
+        also=also,
     )
     raise typer.Exit(run_eval(asked, choice.load))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from app.model_choice import BackendName, DtypeName, ModelChoice
+from mm.errors import UserError
 from mm.types import Sampling
 from vision.depth_source import DepthSource
 
@@ -72,7 +73,8 @@ System = Annotated[str | None, typer.Option(help="A system message before each q
 Strategy = Annotated[
     str,
     typer.Option(
-        help="direct, think, zoom, replay, attend, act, scale, depth, vote, best_of, beam, or "
+        help="direct, think, zoom, replay, attend, act, scale, depth, depth-zoom, depth-latent, "
+        "uniform, watch, vote, best_of, beam, or "
         "your own as package.module:function; options in brackets: zoom(max_looks=3)."
     ),
 ]
@@ -163,6 +165,10 @@ def takes_depth(command: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(command)
     def run(**given: Any) -> Any:
         said = {field: given.pop(name) for name, (field, _) in _DEPTH_FLAGS.items()}
+        if said["file"] == "":
+            raise UserError("--depth: the path is empty")
+        if said["file"] and said["model"]:
+            raise UserError("--depth is a map, --depth-model makes one: give one of them")
         return command(depth=DepthSource(**said), **given)
 
     own = signature(command, eval_str=True).parameters.values()
@@ -175,6 +181,19 @@ def takes_depth(command: Callable[..., Any]) -> Callable[..., Any]:
     made.__signature__ = Signature([*own, *flags])
     made.__annotations__ = {}
     return made
+
+
+def refuse_file(depth: DepthSource) -> None:
+    """Refuse a map of one image where many are asked about.
+
+    Raises:
+        UserError: there is one.
+    """
+    if depth.file:
+        raise UserError(
+            f"--depth {depth.file} is the map of one image: give each row its own in a column "
+            "'depth'; --depth-scale and --depth-kind are for all"
+        )
 
 
 def takes_model(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

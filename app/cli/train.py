@@ -98,7 +98,8 @@ def depth(
 ) -> None:
     """Train a module that writes what depth shows into a few vectors of the context (SSR)."""
     with needs_train("mm train"):
-        from training.latents.train import LatentsRecipe, train_latents
+        from training.latents.recipe import LatentsRecipe
+        from training.latents.train import train_latents
     from training.data import Access
 
     if learned not in ("midi", "constant", "none"):
@@ -122,7 +123,10 @@ def depth(
         device=device,
         access=Access(allow_absolute_paths, allow_urls),
     )
-    train_latents(recipe, resume=resume)
+    try:
+        train_latents(recipe, resume=resume)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
 
 
 @train.command()

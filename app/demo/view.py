@@ -67,7 +67,8 @@ def looked_at(trace: mm.Trace, depth: DepthSource = DepthSource()) -> Pixels:
     """
     from vision import draw, sheet
 
-    if any(isinstance(image.origin, FrameOf) for image in trace.images):
+    seen = (*trace.sample.images, *trace.images)
+    if any(isinstance(image.origin, FrameOf) for image in seen):
         return strip(trace.best)
     drawn = [draw(image, trace.best) for image in trace.sample.images]
     if told := trace.settings.get(NOTE):

@@ -501,7 +501,7 @@ class TestBatch:
             ],
         )
         vlm = scripted("yes")
-        assert self.ask(rows) == 0
+        assert self.ask(rows) == 1
         out = tmp_path / "out.jsonl"
         answers = [json.loads(line) for line in out.read_text().splitlines()]
         assert [bool(a["error"]) for a in answers] == [False] + [True] * 6
@@ -509,7 +509,7 @@ class TestBatch:
         assert "1 answered, 6 failed" in capsys.readouterr().err
         picture.rename(tmp_path / "absent.png")
         scripted("now")
-        assert self.ask(rows) == 0
+        assert self.ask(rows) == 1
         answers = [json.loads(line) for line in out.read_text().splitlines()]
         assert sum(a["error"] is None for a in answers) == 2
         assert len(answers) == 7
@@ -582,7 +582,7 @@ class TestBatch:
             return replies[asked].pop(0)
 
         scripted(*[reply] * 4)
-        assert self.ask(rows) == 0
+        assert self.ask(rows) == 1
         answers = self.read(tmp_path / "out.jsonl")
         assert [answers[i]["reply"] for i in "abc"] == [LONG.strip(), None, LONG.strip()]
         assert answers["b"]["error"] == "no reply: the model stopped after its thought"
@@ -591,6 +591,48 @@ class TestBatch:
         scripted(reply)
         assert self.ask(rows) == 0
         assert "1 answered, 0 failed" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("line", "told"),
+        [
+            pytest.param(
+                '{"image": "table.png", "question": "\\ud83d?"}', "half a char", id="half"
+            ),
+            pytest.param('{"id": "\\ud83d", "question": "?"}', "half a char", id="half an id"),
+            pytest.param('{"question": "a", "question": "b"}', "is there twice", id="a key twice"),
+        ],
+    )
+    def test_a_spoilt_row_spoils_no_other(self, scripted, picture, tmp_path, line, told):
+        rows = self.write(tmp_path, [line, {"id": "b", "image": "table.png", "question": "b"}])
+        scripted(self.number)
+        assert self.ask(rows) == 1
+        answers = [json.loads(a) for a in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert told in answers[0]["error"]
+        assert answers[1]["answer"] == "2"
+
+    def test_another_depth_map_is_another_question(self, scripted, picture, tmp_path, capsys):
+        row = {"id": 1, "image": "table.png", "question": "a"}
+        scripted(self.number, self.number)
+        assert self.ask(self.write(tmp_path, [row])) == 0
+        assert self.ask(self.write(tmp_path, [{**row, "depth": "other.npy"}])) == 2
+        assert "row_depth" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("name", "flags", "told"),
+        [
+            pytest.param("rows.csv", [], "mm data convert", id="a table"),
+            pytest.param("out.jsonl", [], "is read by this command", id="its own answers"),
+            pytest.param(
+                "rows.jsonl", ["--strategy", "depth", "--depth", "d.npy"], "'depth'", id="one map"
+            ),
+        ],
+    )
+    def test_what_is_refused(self, rows, tmp_path, capsys, name, flags, told):
+        rows.rename(tmp_path / name)
+        before = (tmp_path / name).read_text()
+        assert self.ask(tmp_path / name, *flags) == 2
+        assert told in capsys.readouterr().err
+        assert (tmp_path / name).read_text() == before
 
     def test_two_rows_may_not_share_an_id(self, picture, tmp_path, capsys):
         rows = self.write(tmp_path, [{"id": 1, "image": "table.png", "question": "?"}] * 2)
@@ -610,6 +652,49 @@ def test_ask_loads_nothing_it_does_not_need(picture):
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        pytest.param(["ask", "IN", "q?", "--draw", "IN"], "is read by this", id="ask --draw"),
+        pytest.param(["data", "inspect", "IN", "--html", "IN"], "is read by", id="inspect --html"),
+        pytest.param(["data", "thoughts", "IN", "--out", "IN"], "is read by", id="thoughts --out"),
+        pytest.param(["eval", "IN", "--out", "IN"], "is read by this", id="eval --out"),
+        pytest.param(["eval", "IN", "--show-errors", "IN"], "is read by", id="eval --show-errors"),
+        pytest.param(["ask", "IN", "q\udcff?"], "half a character", id="half a character"),
+        pytest.param(
+            ["ask", "IN", "q?", "--depth-scale", "1000", "--strategy", "depth"],
+            "give it with --depth",
+            id="the scale of nothing",
+        ),
+        pytest.param(
+            ["ask", "IN", "q?", "--depth", "a.npy", "--depth-model", "m", "--strategy", "depth"],
+            "give one of them",
+            id="a map and what makes one",
+        ),
+        pytest.param(
+            ["ask", "IN", "q?", "--depth", "", "--strategy", "depth"], "empty", id="a map unnamed"
+        ),
+        pytest.param(
+            ["eval", "tabletop", "--depth", "a.npy", "--strategy", "depth"],
+            "the map of one image",
+            id="one map for many",
+        ),
+    ],
+)
+def test_what_would_be_lost_or_ignored_is_refused(picture, tmp_path, capsys, words, told):
+    name = "in.csv" if words[0] == "eval" else "in.png" if words[0] == "ask" else "in.jsonl"
+    file = tmp_path / name
+    file.write_bytes(
+        picture.read_bytes() if words[0] == "ask" else b"image,question,answer\ntable.png,a,b\n"
+    )
+    before = file.read_bytes()
+    assert run([str(file) if word == "IN" else word for word in words]) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert printed.out == ""
+    assert file.read_bytes() == before
 
 
 def test_zoom_offers_its_tool(scripted, picture):

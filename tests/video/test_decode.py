@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from video.decode import open_video, video_of
 from video.frames import BadVideo
 from video.pyav_reader import read_frames, read_index, upright
 from video.reader_process import ReaderProcess
+
+ROOT = Path(__file__).parents[2]
 
 UNEVEN = [i * 41 + i % 5 * 7 for i in range(48)]
 
@@ -277,3 +280,29 @@ def test_frames_in_memory_are_a_clip():
     assert video.info.times_s == (0.0, 0.5)
     assert video.info.duration_s == 1.0
     assert [f.pixels.getpixel((0, 0)) for f in video.frames_at([0.6])] == [(0, 0, 255)]
+
+
+def test_a_name_may_hold_a_colon(folder, tmp_path):
+    path = tmp_path / "2024-01-01T12:30:00.mp4"
+    path.write_bytes(clip(folder, "h264.mp4").read_bytes())
+    assert open_video(path).info.times_s
+
+
+def test_a_users_module_of_the_same_name_is_not_run(folder, tmp_path):
+    (tmp_path / "video.py").write_text("raise SystemExit('not this one')\n")
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "from video.decode import open_video\n"
+        f"print(len(open_video({str(clip(folder, 'h264.mp4'))!r}).info.times_s))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert int(done.stdout) > 0, done.stderr
+
+
+def test_a_folder_of_images_may_count_in_other_digits(tmp_path):
+    for name in ("1²3.png", "2.png"):
+        pil.new("RGB", (8, 8)).save(tmp_path / name)
+    assert len(open_video(tmp_path).info.times_s) == 2

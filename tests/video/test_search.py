@@ -281,6 +281,13 @@ def test_bad_numbers_are_refused(options) -> None:
         Showing(**options)
 
 
+@pytest.mark.parametrize("options", [{"window_s": 0.0}, {"look_frames": 0}, {"max_looks": -1}])
+def test_bad_numbers_of_looks_are_refused(options) -> None:
+    asked = mm.question("?", clip_of([PIL.Image.new("RGB", (90, 90))], [0.0]))
+    with pytest.raises(UserError, match="window_s must be over 0"):
+        run(partial(watch, **options), asked, ScriptedVLM([]))
+
+
 @pytest.mark.parametrize(
     ("time", "written"),
     [(1.5, "1.5"), (0.0, "0.0"), (1 / 3, "0.33"), (2.04, "2.04"), (9.99, "10.0")],

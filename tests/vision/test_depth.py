@@ -173,6 +173,10 @@ def test_every_form_gives_the_same_metres(tmp_path, name, scale):
         pytest.param("text.png", {}, "cannot be read as a depth map", id="no image"),
         pytest.param("text.npy", {}, "cannot be read as a depth map", id="no array"),
         pytest.param("text.npz", {}, "cannot be read as a depth map", id="no archive"),
+        pytest.param("words.npy", {}, "depth is real numbers, found an array of <U1", id="words"),
+        pytest.param("complex.npy", {}, "real numbers, found an array of complex128", id="complex"),
+        pytest.param("flipped.npz", {}, "cannot be read as a depth map", id="a flipped byte"),
+        pytest.param("huge.npy", {}, "cannot be read as a depth map", id="terabytes"),
         pytest.param("two.npz", {}, "which of its arrays is the depth? a, b", id="two arrays"),
     ],
 )
@@ -182,6 +186,15 @@ def test_a_file_that_is_no_depth_map_is_one_line(tmp_path, name, options, compla
     for text in ("text.png", "text.npy", "text.npz"):
         (tmp_path / text).write_text("no depth")
     np.savez(tmp_path / "two.npz", a=np.ones((2, 2)), b=np.ones((2, 2)))
+    np.save(tmp_path / "words.npy", np.array([["a", "b"]]))
+    np.save(tmp_path / "complex.npy", np.ones((2, 2), complex))
+    np.savez(tmp_path / "flipped.npz", depth=np.arange(64.0).reshape(8, 8))
+    spoilt = bytearray((tmp_path / "flipped.npz").read_bytes())
+    spoilt[200] ^= 255
+    (tmp_path / "flipped.npz").write_bytes(spoilt)
+    with (tmp_path / "huge.npy").open("wb") as file:
+        vast = {"descr": "<f8", "fortran_order": False, "shape": (10**6, 10**6)}
+        np.lib.format.write_array_header_1_0(file, vast)
     with pytest.raises(BadDepth, match=re.escape(complaint)) as caught:
         open_depth(tmp_path / name, **options)
     assert "\n" not in str(caught.value)

@@ -23,8 +23,9 @@ from transformers.models.glpn.image_processing_pil_glpn import GLPNImageProcesso
 
 from mm.errors import ModelUnavailable
 from mm.geometry import Region
-from vision.depth import compare
+from vision.depth import BadDepth, compare
 from vision.depth_model import DepthModel, _metres, _unpadded, kind_of, load_depth_model
+from vision.depth_source import estimated
 
 
 def dpt():
@@ -159,3 +160,8 @@ def test_what_is_no_depth_model_is_one_line(tmp_path):
     Dinov2Config(hidden_size=32, num_hidden_layers=1).save_pretrained(tmp_path)
     with pytest.raises(ModelUnavailable, match="'dinov2' estimates no depth"):
         load_depth_model(str(tmp_path))
+
+
+def test_what_is_too_narrow_for_the_network_is_told() -> None:
+    with pytest.raises(BadDepth, match=r"200 x 2 is too narrow for tiny-depth: .*: cut it"):
+        estimated("tiny-depth", noise(1, (200, 2)))

@@ -73,7 +73,9 @@ def _around(place: tuple[int, int], depth: DepthMap) -> Region:
 
 
 def main(
-    wheel: Annotated[Path, typer.Argument(exists=True, help="Of scikit-image 0.16.2.")],
+    wheel: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Of scikit-image 0.16.2.")
+    ],
     seed: Annotated[int, typer.Option(min=0, help="Which pairs of places.")] = 0,
 ) -> None:
     """Of 200 pairs of places, how many are told in the right order, for each kind of file."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mm.errors import quote
+from mm.errors import door, quote
 from mm.parallel import in_order
 from mm.samples import instructed
 from mm.session import Strategy, run
@@ -22,7 +22,7 @@ from mm.vlm import VLM, Cancelled
 from video.search import over_clips
 
 from .grade import grade
-from .tasks import BadTarget, Item, Suite
+from .tasks import BadTarget, Item, Suite, digest_of
 
 FACTS = "collected.json"
 """The file, beside the traces, that says what they were sampled from."""
@@ -58,8 +58,9 @@ class Collected:
     failed: int
 
 
-def open_folder(folder: Path, facts: Mapping[str, Any]) -> set[str]:
-    """The draws that `folder` holds already; it is made where there is none.
+def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
+    """The draws that `folder` holds already, and what tells their questions from others; it is made
+    where there is none.
 
     Raises:
         BadTarget: it holds traces of something else.
@@ -67,7 +68,8 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> set[str]:
     facts = json.loads(json.dumps({**facts, "judge": JUDGE}))
     known = folder / FACTS
     if known.is_file():
-        before = json.loads(known.read_text())
+        with door(f"{quote(str(known))} is spoilt", BadTarget, "remove it to go on"):
+            before = json.loads(known.read_text())
         other = sorted(k for k in {*facts, *before} if facts.get(k) != before.get(k))
         if other:
             raise BadTarget(
@@ -76,18 +78,20 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> set[str]:
             )
     elif (folder / FILE).exists():
         raise BadTarget(f"{quote(str(folder))} holds traces of `mm ask`: give another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+    with door(f"--out {quote(str(folder))} cannot be made", BadTarget):
+        folder.mkdir(parents=True, exist_ok=True)
     known.write_text(json.dumps(facts, indent=1) + "\n")
-    return set(_keys(folder / FILE))
+    return dict(_drawn(folder / FILE))
 
 
-def _keys(file: Path) -> Iterator[str]:
+def _drawn(file: Path) -> Iterator[tuple[str, str]]:
     if not file.exists():
         return
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             if line.endswith("\n"):  # else its writer was stopped, and it is sampled again
-                yield str(json.loads(line)["settings"].get("draw"))
+                settings = json.loads(line)["settings"]
+                yield str(settings.get("draw")), str(settings.get("asked", ""))
 
 
 def collect(
@@ -97,7 +101,7 @@ def collect(
     folder: Path,
     *,
     samples: int,
-    done: set[str],
+    done: Mapping[str, str],
     sampling: Sampling,
     system: str | None = None,
     threads: int = 8,
@@ -108,6 +112,7 @@ def collect(
     A trace whose model failed is not written, and is tried again by the next run.
 
     Raises:
+        BadTarget: one that is done was asked something else.
         BadTrace: a trace cannot be written.
     """
     so_far = Collected(0, 0, 0)
@@ -118,7 +123,7 @@ def collect(
         for item in suite.items()
         for number in range(samples)
     )
-    left = (draw for draw in draws if draw.key not in done)
+    left = (draw for draw in draws if not _is_done(draw, done, folder))
     with closing(in_order(answer, left, threads)) as answers:
         for trace, right in answers:
             if trace.error is None:
@@ -130,6 +135,16 @@ def collect(
             )
             tell(so_far)
     return so_far
+
+
+def _is_done(draw: Draw, done: Mapping[str, str], folder: Path) -> bool:
+    asked = done.get(draw.key)
+    if asked not in (None, "", digest_of(draw.item.sample)):
+        raise BadTarget(
+            f"{quote(str(folder))} holds traces of another question under the id "
+            f"{draw.item.sample.id!r}: give another --out"
+        )
+    return asked is not None
 
 
 def _answer(
@@ -145,7 +160,8 @@ def _answer(
     strategy = over_clips(strategy) if item.sample.clips else strategy
     strategy = insist(strategy) if item.sample.choices else strategy
     trace = run(strategy, item.sample, vlm, sampling=replace(sampling, seed=seed), cancel=cancelled)
-    trace.settings = {**trace.settings, "draw": draw.key}
+    known = {"draw": draw.key, "asked": digest_of(draw.item.sample)}
+    trace.settings = {**trace.settings, **known}
     right = trace.error is None and grade(trace.best, item, vlm) is True
     if trace.error is None and trace.chosen is not None:
         trace.score(trace.chosen, RIGHT, float(right))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 
 from mm.errors import UserError
 from mm.geometry import Region
 from mm.trace import Sample
-from mm.types import Image
+from mm.types import Clip, Image, Part
 from training import tabletop
 from training.tabletop import Level
 from vision.depth import DepthMap, depth_map
@@ -17,6 +19,19 @@ from vision.depth import DepthMap, depth_map
 
 class BadTarget(UserError):
     """What was to be measured cannot be; a line for each fault, for people."""
+
+
+def digest_of(sample: Sample) -> str:
+    """Tells what is asked from other questions under the same id: words, images, what is right."""
+    said = [(m.role, [_digested(part) for part in m.parts]) for m in sample.prompt]
+    asked = json.dumps([said, sample.choices, sample.target], ensure_ascii=True)
+    return blake2b(asked.encode(), digest_size=8).hexdigest()
+
+
+def _digested(part: Part) -> str:
+    if isinstance(part, Image):
+        return part.id
+    return part.source if isinstance(part, Clip) else repr(part)
 
 
 @dataclass(frozen=True)

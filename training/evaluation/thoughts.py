@@ -20,7 +20,7 @@ from typing import Any
 from mm.answers.extraction import extract_answer
 from mm.answers.matching import judge, kind_of
 from mm.answers.rouge import rouge
-from mm.errors import ModelError, quote
+from mm.errors import ModelError, door, quote
 from mm.parallel import in_order
 from mm.trace import Sample
 from mm.types import Conversation, Message, Sampling, Thinking, user
@@ -29,7 +29,7 @@ from video.context import Showing, with_frames
 from video.frames import BadVideo
 from video.search import tokens_of
 
-from .tasks import BadTarget, Item
+from .tasks import BadTarget, Item, digest_of
 
 FACTS, STEPS = "thoughts.json", "steps.jsonl"
 
@@ -66,9 +66,10 @@ LEAST_LIKE = 0.3
 
 @dataclass(frozen=True)
 class Steps:
-    """What was written for one row; None for what is not yet."""
+    """What was written for one row; None for what is not yet. `asked` tells questions apart."""
 
     id: str
+    asked: str = ""
     description: str | None = None
     thought: str | None = None
     answer: str | None = None
@@ -76,8 +77,8 @@ class Steps:
 
     @property
     def done(self) -> bool:
-        """Whether every step was taken."""
-        return self.revised is not None
+        """Whether every step was taken, and there is a thought."""
+        return bool(self.revised)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
     facts = json.loads(json.dumps(facts))
     known = folder / FACTS
     if known.is_file():
-        before = json.loads(known.read_text())
+        before = _known(known)
         if other := sorted(k for k in {*facts, *before} if facts.get(k) != before.get(k)):
             raise BadTarget(
                 f"{quote(str(folder))} holds thoughts that differ in {', '.join(other)}: "
@@ -125,6 +126,12 @@ def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
     known.write_text(json.dumps(facts, indent=1) + "\n")
     _cut(folder / STEPS)
     return {each.id: each for each in _read(folder / STEPS)}
+
+
+def _known(file: Path) -> dict[str, Any]:
+    remedy = "remove it, and the same command goes on"
+    with door(f"{quote(str(file))} is spoilt", BadTarget, remedy):
+        return json.loads(file.read_text())
 
 
 def _cut(file: Path) -> None:
@@ -140,8 +147,10 @@ def _read(file: Path) -> Iterator[Steps]:
     if not file.exists():
         return
     with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield Steps(**json.loads(line))
+        for number, line in enumerate(lines, 1):
+            with door(f"{quote(str(file))}, line {number}", BadTarget, "remove that line"):
+                read = Steps(**json.loads(line))
+            yield read
 
 
 def write_thoughts(
@@ -195,7 +204,10 @@ def _steps(
     item: Item,
     cancelled: Cancelled,
 ) -> tuple[Item, Steps]:
-    steps = done.get(item.sample.id, Steps(item.sample.id))
+    begun = Steps(item.sample.id, digest_of(item.sample))
+    steps = done.get(item.sample.id, begun)
+    if steps.asked not in ("", begun.asked):  # the row was changed
+        steps = begun
     try:
         for step in (_described, _thought, _revised):
             if not cancelled() and (made := step(steps, item.sample, writers)) is not None:
@@ -214,7 +226,7 @@ def _described(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
 
 
 def _thought(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
-    if steps.thought is not None:
+    if steps.thought:
         return None
     asked = THINK.format(
         how=_how(sample), description=steps.description, question=_question(sample)
@@ -226,12 +238,12 @@ def _thought(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
 
 
 def _revised(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
-    if steps.revised is not None:
+    if steps.revised or not steps.thought:
         return None
     asked = REVISE.format(question=_question(sample), thought=steps.thought)
     said = _reply(writers.seeing, _shown(sample, writers, asked), writers.sampling)
     thought = " ".join(part.text for part in said.parts if isinstance(part, Thinking)).strip()
-    return replace(steps, revised=thought or (steps.thought or ""))
+    return replace(steps, revised=thought or steps.thought)
 
 
 def _shown(sample: Sample, writers: Writers, asked: str) -> Conversation:

@@ -59,7 +59,9 @@ class DepthRows(Sequence[DepthRow]):
     def __getitem__(self, index: int) -> DepthRow:  # type: ignore[override] - no slices
         fields = self.data.records[index].fields
         said = fields.get(RATIONALE) if isinstance(fields, dict) else None
-        return self._row(self.data[index], str(said or "").strip())
+        if not isinstance(said, str | None):
+            raise ValueError(f"expected text in {RATIONALE!r}, found {type(said).__name__}")
+        return self._row(self.data[index], (said or "").strip())
 
     def check(self) -> None:
         """Read every row once.

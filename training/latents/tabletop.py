@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
 from PIL import Image as Pil
-from rich.progress import track
+from rich.progress import Progress
 
 from training.tabletop.questions import Question, ask
 from training.tabletop.render import depth_map, render
@@ -38,10 +39,15 @@ def write_rows(folder: Path, rows: int, seed: int = 0) -> Path:
     """Write images, depth maps and `rows.jsonl` into `folder`; returns the rows' file."""
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    for number in track(range(-(-rows // PER_SCENE)), "drawing"):
-        rng = random.Random(f"{seed} {number}")
-        scene = make_scene(FIRST_SEED + seed * rows + number, Level.GRAIN)
-        lines += [json.dumps(row) for row in _rows(scene, folder, f"{number:05d}", rng)]
+    with Progress() as progress:
+        task = progress.add_task("drawing", total=rows)
+        for number in count():
+            rng = random.Random(f"{seed} {number}")
+            scene = make_scene(FIRST_SEED + (seed << 20) + number, Level.GRAIN)
+            lines += [json.dumps(row) for row in _rows(scene, folder, f"{number:05d}", rng)]
+            progress.update(task, completed=min(len(lines), rows))
+            if len(lines) >= rows:  # a scene of few things admits few questions
+                break
     path = folder / "rows.jsonl"
     path.write_text("\n".join(lines[:rows]) + "\n", encoding="utf-8")
     return path
@@ -72,7 +78,7 @@ def main(
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
     """Write Tabletop rows that `mm train depth --depth-scale 1000` learns from."""
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise typer.BadParameter(f"{out} is not empty: give another --out")
     print(write_rows(out, rows, seed))
 

@@ -6,33 +6,43 @@ import json
 import math
 import random
 import shutil
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
 import mm
-from mm.errors import ModelUnavailable, UserError
+from mm.errors import ModelUnavailable, UserError, door
 from mm.local.checkpoints import find
 from mm.local.fingerprint import write_base
 from mm.local.hf_vlm import HFVLM
 from mm.lru_cache import LRUCache
 from training.batching.collator import Collator
 from training.batching.image_features import FrozenFeatureCache
-from training.data import Access, BadData
-from training.trainers.checkpoints import Checkpoint, path_of, prune, seal, whole_checkpoints
+from training.data import BadData
+from training.trainers.checkpoints import (
+    Checkpoint,
+    path_of,
+    prune,
+    seal,
+    whole_checkpoints,
+    write_whole,
+)
 from training.trainers.lora import adapted
-from vision.depth import Kind
 from vision.midi import Midi, MidiConfig, features_of, load_midi, mark_of, save_midi
 
 from .losses import Example, answering_loss, distilling_loss, example_of, total
+from .recipe import LATENTS, LatentsRecipe
 from .rows import DepthRows, read_depth_rows
 
 SETTINGS, LOG, STATE, CHECKPOINTS = "latents.json", "log.jsonl", "state.pt", "checkpoints"
@@ -41,57 +51,6 @@ WARMUP = 0.02
 SAVE_EVERY_S = 60.0
 CACHE = 2**30
 """Bytes of features that are kept, of images and of rows."""
-
-Learned = Literal["midi", "constant", "none"]
-
-
-@dataclass(frozen=True)
-class LatentsRecipe:
-    """What `mm train depth` is told.
-
-    Attributes:
-        stage: 1 distils rationales into latents; 2 couples them to the model, with an adapter.
-        start: stage 2: the folder of a stage 1; None begins with random weights.
-        learned: "constant" and "none" are controls: vectors that see nothing, and none at all.
-        learning_rate: None: 1e-3 below 100 million parameters, else 2e-5 (the paper's).
-        hidden, layers: of the Mamba; None by the model's width.
-    """
-
-    data: Path
-    output: Path
-    stage: Literal[1, 2] = 1
-    model: str = "tiny"
-    start: str | None = None
-    learned: Learned = "midi"
-    latents: int = 10
-    hidden: int | None = None
-    layers: int | None = None
-    lora_rank: int = 16
-    learning_rate: float | None = None
-    epochs: float = 2.0
-    batch: int = 16
-    max_minutes: float | None = None
-    seed: int = 0
-    depth_scale: float | str | None = None
-    depth_kind: Kind = "metric"
-    device: str | None = None
-    access: Access = field(default=Access())
-
-    def __post_init__(self) -> None:
-        for name in ("latents", "batch", "epochs", "lora_rank"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be over 0, got {getattr(self, name)}")
-        if self.stage == 1 and (self.learned != "midi" or self.start):
-            raise UserError("controls and --start are for --stage 2")
-        if self.start and self.learned != "midi":
-            raise UserError(f"--learned {self.learned} begins with no stage 1: leave --start out")
-
-    @property
-    def kept(self) -> dict[str, Any]:
-        """What must be the same when a training goes on."""
-        may_change = ("output", "device", "access")
-        known = {k: v for k, v in asdict(self).items() if k not in may_change}
-        return json.loads(json.dumps(known, default=str))
 
 
 @dataclass
@@ -133,6 +92,8 @@ def train_latents(
 ) -> None:
     """Train as `recipe` says, into its output folder; `stop` ends it before a step, for tests.
 
+    Ctrl-C ends it behind a step, with a checkpoint.
+
     Raises:
         BadData: a row cannot be learnt from, or the folder holds something else.
         ModelUnavailable: the model cannot be loaded, or is of no listed family.
@@ -151,12 +112,38 @@ def train_latents(
     )
     vlm = _loaded(recipe)
     run = _Run(recipe, vlm, _module(recipe, vlm), _coupled(recipe, vlm), rows)
-    _train(run, folder, stop)
-    _save(run, folder)
+    with door(f"--output {folder} cannot be written", BadData):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / SETTINGS, json.dumps(recipe.kept, indent=1) + "\n")
+    with stopping() as stopped:
+        done = _train(run, folder, lambda step: stopped() or bool(stop and stop(step)))
+    if done < run.steps:
+        print(f"ended by --max-minutes after {done} of {run.steps} steps", file=sys.stderr)
+    _save(run, folder, done)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Inside, Ctrl-C is only noted, for what is yielded to tell; the second raises."""
+    pressed = threading.Event()
+
+    def press(*_: object) -> None:
+        if pressed.is_set():
+            raise KeyboardInterrupt
+        pressed.set()
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield pressed.is_set
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
-    """Whether the training has come to its end; writes what it was told where it is new.
+    """Whether the training has come to its end.
 
     Raises:
         BadData: the folder holds something else, or a training with other settings.
@@ -165,12 +152,11 @@ def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
     if not known.is_file():
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise BadData(f"{folder} is not empty: give another --output")
-        folder.mkdir(parents=True, exist_ok=True)
-        known.write_text(json.dumps(recipe.kept, indent=1) + "\n")
         return False
     if not resume:
         raise BadData(f"{folder} is not empty: go on with --resume, or give another --output")
-    before = json.loads(known.read_text())
+    with door(f"{known} is spoilt", BadData, "remove the folder, or give another --output"):
+        before = json.loads(known.read_text())
     if changed := [k for k, v in recipe.kept.items() if before.get(k) != v]:
         told = ", ".join(f"{k} {before.get(k)!r}, not {recipe.kept[k]!r}" for k in changed)
         raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
@@ -191,6 +177,11 @@ def _module(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
         midi = load_midi(recipe.start)
         if midi.config.base != mark:
             raise UserError(f"{recipe.start} was trained for other weights than {recipe.model}")
+        if recipe.latents not in (midi.config.latents, LATENTS):
+            raise UserError(
+                f"{recipe.start} has {midi.config.latents} latents, not {recipe.latents}: leave "
+                "--latents out"
+            )
         return midi
     table = vlm.engine.model.get_input_embeddings().weight
     width = table.shape[1]
@@ -220,17 +211,26 @@ def _coupled(recipe: LatentsRecipe, vlm: HFVLM) -> Any:
     return adapted(model, recipe.lora_rank) if recipe.stage == 2 else model
 
 
-def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> None:
+def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
+    """Train to the end, or to the end of the time; the steps that were taken.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; a checkpoint is written.
+    """
     recipe = run.recipe
     trained = [p for p in [*run.midi.parameters(), *run.model.parameters()] if p.requires_grad]
     rate = recipe.learning_rate or (1e-3 if run.vlm.engine.model.num_parameters() < 1e8 else 2e-5)
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=0.01)
     first, before_s = _resumed(run, optimizer, folder)
+    _cut_log(folder, first)
     collator, encode = Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
     start, saved, steps = time.monotonic() - before_s, time.monotonic(), run.steps
     run.midi.train()
+    number = first - 1
     for number in track(range(first, steps), f"stage {recipe.stage}"):
         if stop and stop(number):
+            _checkpoint(run, optimizer, folder, number, time.monotonic() - start)
+            print("stopped; the same command with --resume goes on from here", file=sys.stderr)
             raise KeyboardInterrupt
         spent = time.monotonic() - start
         done = (spent / 60 / recipe.max_minutes) if recipe.max_minutes else 0.0
@@ -252,6 +252,7 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> None:
             saved = time.monotonic()
         if done >= 1:
             break
+    return number + 1
 
 
 def _share(done: float) -> float:
@@ -265,6 +266,15 @@ def _shuffled(count: int, epoch: int, seed: int) -> Sequence[int]:
     order = list(range(count))
     random.Random(f"{seed} {epoch}").shuffle(order)
     return order
+
+
+def _cut_log(folder: Path, first: int) -> None:
+    """Remove what the log says of steps that are taken again."""
+    file = folder / LOG
+    if not file.exists():
+        return
+    lines = file.read_text(encoding="utf-8").splitlines()[:first]
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _log(folder: Path, step: int, losses: Mapping[str, Tensor], seconds: float) -> None:
@@ -304,11 +314,11 @@ def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:
     return found.step, found.seconds
 
 
-def _save(run: _Run, folder: Path) -> None:
+def _save(run: _Run, folder: Path, steps: int) -> None:
     save_midi(run.midi, folder)
     if run.recipe.stage == 2:
         run.model.peft_config["default"].base_model_name_or_path = run.recipe.model
         run.model.save_pretrained(folder)
         write_base(folder, find(run.recipe.model))
-    (folder / FINISHED).write_text(json.dumps({"steps": run.steps}) + "\n")
+    (folder / FINISHED).write_text(json.dumps({"steps": steps}) + "\n")
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

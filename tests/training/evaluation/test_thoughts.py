@@ -98,3 +98,14 @@ def test_the_command_writes_rows_that_train(rows: Path, capsys: pytest.CaptureFi
     elsewhere = rows.parent / "deeper" / "out.jsonl"
     assert mm_run(["data", "thoughts", str(rows), "--out", str(elsewhere)]) == 2
     assert "--out must lie beside" in capsys.readouterr().err
+
+
+def test_a_row_that_was_changed_gets_another_thought(rows: Path) -> None:
+    out = rows.parent / "thoughts.jsonl"
+    told = [SEEN, MENDED, SEEN, MENDED]
+    written(rows, ScriptedVLM(told), ScriptedVLM([THOUGHT] * 2), out)
+    first, second = rows.read_text().splitlines()
+    rows.write_text(f"{first.replace('colour', 'hue')}\n{second}\n")
+    again = ScriptedVLM([SEEN, MENDED])
+    written(rows, again, ScriptedVLM([THOUGHT]), out)
+    assert len(again.conversations) == 2

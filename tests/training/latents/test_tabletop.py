@@ -27,3 +27,10 @@ def test_other_seeds_are_other_scenes(tmp_path: Path) -> None:
     one, two = (write_rows(tmp_path / str(seed), 4, seed).read_text() for seed in (0, 1))
     assert one == write_rows(tmp_path / "again", 4).read_text()
     assert one != two
+
+
+def test_seeds_share_no_scene_whatever_the_number_of_rows(tmp_path: Path) -> None:
+    write_rows(tmp_path / "0", 24)
+    write_rows(tmp_path / "1", 4, 1)
+    images = {p.read_bytes() for p in (tmp_path / "0").glob("[0-9]*[0-9].png")}
+    assert not images & {p.read_bytes() for p in (tmp_path / "1").glob("*.png")}

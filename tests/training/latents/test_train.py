@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from app.cli.main import run as mm_run
 from mm.errors import UserError
 from training.data import BadData
-from training.latents.train import LatentsRecipe, train_latents
+from training.latents.recipe import LatentsRecipe
+from training.latents.train import train_latents
 
 
 @pytest.fixture
@@ -89,7 +91,10 @@ def test_bad_rows_are_told_by_number(data: Path, change, told) -> None:
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        pytest.param({"batch": 0}, "batch must be over 0, got 0", id="batch"),
+        pytest.param({"batch": 0}, "batch must be over 0 and finite, got 0", id="batch"),
+        pytest.param({"max_minutes": -1}, "max_minutes must be over 0 and", id="minutes"),
+        pytest.param({"learning_rate": float("nan")}, "learning_rate must be", id="rate"),
+        pytest.param({"epochs": float("inf")}, "epochs must be over 0 and finite", id="epochs"),
         pytest.param({"learned": "constant"}, "controls and --start are for --stage 2", id="stage"),
         pytest.param(
             {"stage": 2, "start": "one", "learned": "none"},
@@ -108,3 +113,48 @@ def test_a_folder_with_other_settings_is_refused(data: Path) -> None:
     train_latents(begun)
     with pytest.raises(BadData, match="was begun with latents 2, not 3"):
         train_latents(replace(begun, latents=3), resume=True)
+
+
+def test_a_mistake_leaves_no_folder_behind(data: Path, capsys: pytest.CaptureFixture) -> None:
+    told = ["train", "depth", "--output", str(data.parent / "out"), "--epochs", "1"]
+    assert mm_run([*told, "--data", str(data.parent / "nosuch.jsonl")]) == 2
+    assert not (data.parent / "out").exists()
+
+
+def test_a_start_keeps_its_latents(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert mm_run(asked(data, "one", "--latents", "2")) == 0
+    start = ["--stage", "2", "--start", str(data.parent / "one")]
+    assert mm_run(asked(data, "two", *start, "--latents", "3")) == 2
+    assert "has 2 latents, not 3: leave --latents out" in capsys.readouterr().err
+
+
+def test_a_training_ended_by_the_clock_says_so(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert mm_run(asked(data, "out", "--max-minutes", "0.000001")) == 0
+    assert "after 1 of 2 steps" in capsys.readouterr().err
+    assert json.loads((data.parent / "out" / "finished.json").read_text()) == {"steps": 1}
+
+
+def test_latents_are_told_of_in_words_and_drawn(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert mm_run(asked(data, "one", "--latents", "2")) == 0
+    question = ["ask", str(data.parent / "0.png"), "Which side is nearer?", "--max-tokens", "4"]
+    told = ["--depth", str(data.parent / "0.npy"), "--draw", str(data.parent / "drawn.png")]
+    strategy = f"depth-latent(midi={data.parent / 'one'})"
+    assert mm_run([*question, *told, "--strategy", strategy]) == 0
+    assert "cost" in capsys.readouterr().out
+    assert (data.parent / "drawn.png").is_file()
+
+
+def test_ctrl_c_leaves_a_checkpoint(data: Path) -> None:
+    recipe = LatentsRecipe(data, data.parent / "out", latents=2, batch=1, epochs=2)
+
+    def pressed(step: int) -> bool:
+        if step == 1:
+            signal.raise_signal(signal.SIGINT)
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train_latents(recipe, stop=pressed)
+    assert list((recipe.output / "checkpoints").glob("checkpoint-*"))
+    train_latents(recipe, resume=True)
+    log = [json.loads(line)["step"] for line in (recipe.output / "log.jsonl").open()]
+    assert log == list(range(6))
