@@ -5,12 +5,17 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import PIL.Image
 import pytest
 import torch
 
 from training.bundle.siglip_pairs import ANY, PAIRS, Seen, Sentence, batches, make_batch, sentence
 from training.bundle.siglip_stage import ids_by, load_tokenizer, loss_of, make_siglip
-from training.tabletop.motion import DARK, GLOWS
+from training.tabletop.clip_questions import clip_stream
+from training.tabletop.motion import DARK, FLASH_S, GLOWS
+from video.context import Showing, first_frames, opened
+from video.siglip import TINY as TINY_SIGLIP
+from video.siglip import load_siglip
 
 TINY = Path("mm/bundled/tiny")
 SHOWN = frozenset({"red circle", "blue cross"})
@@ -60,3 +65,25 @@ def test_where_each_text_fits_one_image_the_loss_is_the_classs_own() -> None:
     own = model(input_ids=ids, pixel_values=batch.pixels, return_loss=True).loss
     alone = batch._replace(fits=torch.eye(3, dtype=torch.bool))
     torch.testing.assert_close(loss_of(model, alone, ids), own)
+
+
+def test_the_one_that_ships_finds_the_frames_of_a_flash() -> None:
+    """In a clip of eight seconds the flash is a quarter of one."""
+    showing = Showing(frames=4, choose="question", siglip=TINY_SIGLIP)
+    found = []
+    for item in clip_stream("moment", 7, 6):
+        (flash,) = item.motion.flashes
+        shown = first_frames(opened(item.sample.clips[0]), showing, None, item.question.text)
+        found.append(any(0 <= frame.time_s - flash.start_s < FLASH_S for frame in shown))
+    assert all(found)
+
+
+def test_the_one_that_ships_tells_colours_and_shapes() -> None:
+    batch = make_batch(random.Random("held out"), 48)
+    pixels = ((batch.pixels.permute(0, 2, 3, 1) + 1) * 127.5).round().byte().numpy()
+    model = load_siglip(TINY_SIGLIP)
+    alike = (
+        model.images([PIL.Image.fromarray(each) for each in pixels]) @ model.texts(batch.texts).T
+    )
+    fitting, others = alike[batch.fits], alike[~batch.fits]
+    assert (fitting[:, None] > others[None]).float().mean() > 0.95
