@@ -6,10 +6,14 @@ Slow tests run only where `-m` names them.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Iterator
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -53,10 +57,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """A test that imports torch on its way says so by the marker."""
-    before = "torch" in sys.modules
-    yield
-    if without_torch(item.config) and "torch" in sys.modules and not before:
-        pytest.fail("this test imports torch: mark it so, or its module by `pytestmark`")
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported stays: the collector need not look through it again
+
+
+class NoTorch(MetaPathFinder, Loader):
+    """In a process that runs no test of torch, whatever imports it fails; it may be looked for."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> Any:
+        return ModuleSpec(fullname, self) if fullname == "torch" else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        raise RuntimeError("this test imports torch: mark it so, or its module by `pytestmark`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if without_torch(config) and "torch" not in sys.modules:
+        sys.meta_path.insert(0, NoTorch())

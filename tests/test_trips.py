@@ -1,5 +1,6 @@
 """A request goes from file to file without needless turns, and the counting of that is right."""
 
+import pytest
 import trips
 
 
@@ -32,6 +33,7 @@ def test_a_call_through_a_library_is_the_callers_own(tmp_path):
     assert trip.moves == {("mm/outer.py", "mm/inner.py"): 2}
 
 
+@pytest.mark.torch
 def test_one_direct_question_moves_little_between_files():
     ask = trips.direct_question()
     with trips.recorded() as trip:

@@ -29,11 +29,11 @@ from mm.parallel import in_order
 from mm.trace_store import check_folder
 from mm.vlm import sampling_of
 from training.data import Access
-from training.data.formats.clip_columns import clips_of
 from training.data.formats.declaration import (
     CLIPS,
     HARMLESS,
     IMAGES,
+    clips_of,
     images_of,
     is_empty,
     reason_of,

@@ -7,7 +7,6 @@ a cache of them stays valid. Text that a model wrote keeps the ids it wrote it w
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from itertools import groupby
 from typing import Any, cast
 
@@ -22,9 +21,42 @@ from mm.vlm import Traits
 
 from .image_processing import ImageProcessing
 from .processor_parts import ids_of
-from .sequence import ImageSpan, Tokens
-from .tokenizer import After, Piece, SafeTokenizer, TokenWriter
+from .sequence import Tokens
+from .tokenizer import After, Piece, SafeTokenizer
 from .turn_grouping import Numbered, grouped, observed, system_text
+
+
+class TokenWriter:
+    """Collects ids; a text is tokenised only once the text next to it is known."""
+
+    def __init__(self, tokenizer: SafeTokenizer, first: Sequence[int]) -> None:
+        self.ids: list[int] = [*first]
+        self.trained: list[bool] = [False] * len(first)
+        self.after: After = "start"
+        self._tokenizer = tokenizer
+        self._waiting: list[Piece] = []
+
+    def write(self, pieces: Iterable[Piece]) -> None:
+        """Add text and special tokens, to be tokenized together at the next `flush`."""
+        self._waiting += pieces
+
+    def flush(self) -> None:
+        """Tokenize the collected text; it does not train."""
+        pieces = tuple(p for p in self._waiting if p != "")
+        self._waiting = []
+        self._put(self._tokenizer.encode(pieces, self.after), trained=False)
+        if pieces:
+            self.after = "token" if isinstance(pieces[-1], int) else "text"
+
+    def add(self, ids: Sequence[int], *, trained: bool) -> None:
+        """Ids that the assistant wrote."""
+        self._put(ids, trained=trained)
+        if ids:
+            self.after = "text" if ids[-1] not in self._tokenizer.special_ids else "token"
+
+    def _put(self, ids: Sequence[int], *, trained: bool) -> None:
+        self.ids += ids
+        self.trained += [trained] * len(ids)
 
 
 class TokenBuilder:
@@ -114,7 +146,7 @@ class TokenBuilder:
         if open_turn and not (turns and turns[-1][0] == "assistant"):
             writer.write(self._split(self.template.assistant[0]))
         writer.flush()
-        spans = self._spans(writer.ids, conversation)
+        spans = self.image_processing.spans(writer.ids, self.placeholder_id, conversation)
         return Tokens(tuple(writer.ids), spans, tuple(writer.trained))
 
     def continuation(self, text: str, *, begins: bool = True) -> tuple[int, ...]:
@@ -256,38 +288,6 @@ class TokenBuilder:
         if not self._opens_thought:
             return self.template.lead + text
         return text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
-
-    def _spans(self, ids: Sequence[int], conversation: Sequence[Message]) -> tuple[ImageSpan, ...]:
-        places = [at for at, id in enumerate(ids) if id == self.placeholder_id]
-        spans: list[ImageSpan] = []
-        at = 0
-        for visual in (v for message in conversation for v in message.visuals):
-            takes = self.image_processing.footprint(visual)
-            mine = places[at : (at := at + takes.tokens)]
-            if len(mine) < takes.tokens:
-                break
-            key, block = self.image_processing.key(visual), takes.block
-            spans.append(
-                ImageSpan(
-                    visual,
-                    start=mine[0],
-                    stop=mine[-1] + 1,
-                    tokens=takes.tokens,
-                    key=key,
-                    content=f"{key} {block.box} {block.pool}" if block else key,
-                    process=partial(self.image_processing.tensors, visual, key),
-                    patches=takes.patches,
-                    shape=takes.shape,
-                    block=block,
-                    encoded=not isinstance(visual, Latents),
-                )
-            )
-        if at != len(places):
-            raise ValueError(
-                f"{len(places)} placeholders for images that take {at}: "
-                "a message's own tokens hold some; leave them out"
-            )
-        return tuple(spans)
 
 
 def _positions_of(config: Any) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -14,8 +14,10 @@ from mm.families.registry import RECALLING, Family
 from mm.families.visual_memory import Block, Recall, TileGrid, block, tile_grid
 from mm.geometry import Size
 from mm.lru_cache import LRUCache
-from mm.types import Features, Image, ImageKind, Latents, Visual
+from mm.types import Features, Image, ImageKind, Latents, Message, Visual
 from mm.vlm import Memory
+
+from .sequence import ImageSpan
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -136,6 +138,46 @@ class ImageProcessing:
         tokens = part.shape[0] * part.shape[1]
         patches = grid.shape[0] * grid.shape[1] * recall.cell(self._config)
         return Footprint((tokens,), tokens, patches, part.shape, part)
+
+    def spans(
+        self, ids: Sequence[int], placeholder: int, conversation: Sequence[Message]
+    ) -> tuple[ImageSpan, ...]:
+        """Where in `ids` the images of `conversation` are, in order, as far as they reach.
+
+        Raises:
+            ValueError: `ids` hold other placeholders than those images take.
+        """
+        places = [at for at, id in enumerate(ids) if id == placeholder]
+        spans: list[ImageSpan] = []
+        at = 0
+        for visual in (p for m in conversation for p in m.parts if isinstance(p, Visual)):
+            takes = self.footprint(visual)
+            mine = places[at : (at := at + takes.tokens)]
+            if len(mine) < takes.tokens:
+                break
+            spans.append(self._span(visual, takes, mine))
+        if at != len(places):
+            raise ValueError(
+                f"{len(places)} placeholders for images that take {at}: "
+                "a message's own tokens hold some; leave them out"
+            )
+        return tuple(spans)
+
+    def _span(self, visual: Visual, takes: Footprint, places: Sequence[int]) -> ImageSpan:
+        key, block = self.key(visual), takes.block
+        return ImageSpan(
+            visual,
+            start=places[0],
+            stop=places[-1] + 1,
+            tokens=takes.tokens,
+            key=key,
+            content=f"{key} {block.box} {block.pool}" if block else key,
+            process=partial(self.tensors, visual, key),
+            patches=takes.patches,
+            shape=takes.shape,
+            block=block,
+            encoded=not isinstance(visual, Latents),
+        )
 
     def cells(self, size: Size) -> Size:
         """(columns, rows) of the visual tokens of an image, or a tile, without a budget."""

@@ -114,36 +114,3 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
         elif piece != "":
             merged.append(piece)
     return merged
-
-
-class TokenWriter:
-    """Collects ids; a text is tokenised only once the text next to it is known."""
-
-    def __init__(self, tokenizer: SafeTokenizer, first: Sequence[int]) -> None:
-        self.ids: list[int] = [*first]
-        self.trained: list[bool] = [False] * len(first)
-        self.after: After = "start"
-        self._tokenizer = tokenizer
-        self._waiting: list[Piece] = []
-
-    def write(self, pieces: Iterable[Piece]) -> None:
-        """Add text and special tokens, to be tokenized together at the next `flush`."""
-        self._waiting += pieces
-
-    def flush(self) -> None:
-        """Tokenize the collected text; it does not train."""
-        pieces = tuple(p for p in self._waiting if p != "")
-        self._waiting = []
-        self._put(self._tokenizer.encode(pieces, self.after), trained=False)
-        if pieces:
-            self.after = "token" if isinstance(pieces[-1], int) else "text"
-
-    def add(self, ids: Sequence[int], *, trained: bool) -> None:
-        """Ids that the assistant wrote."""
-        self._put(ids, trained=trained)
-        if ids:
-            self.after = "text" if ids[-1] not in self._tokenizer.special_ids else "token"
-
-    def _put(self, ids: Sequence[int], *, trained: bool) -> None:
-        self.ids += ids
-        self.trained += [trained] * len(ids)

@@ -26,6 +26,7 @@ def test_ask_shows_as_many_visual_tokens_as_asked(capsys: pytest.CaptureFixture[
     assert json.loads(capsys.readouterr().out)["cost"]["visual_tokens"] == 64
 
 
+@pytest.mark.torch
 def test_looks_have_their_own_number(tmp_path: Path) -> None:
     flags = ["--strategy", "zoom", "--look-visual-tokens", "36", "--save-trace", str(tmp_path)]
     run(
@@ -40,6 +41,7 @@ def test_looks_have_their_own_number(tmp_path: Path) -> None:
     assert trace.sample.prompt[0] == mm.message("system", "Be short.")
 
 
+@pytest.mark.torch
 def test_eval_records_what_was_asked(tmp_path: Path) -> None:
     out = tmp_path / "table.json"
     flags = ["--visual-tokens", "36", "--system", "Look.", "--repetition-penalty", "1.1"]
@@ -98,6 +100,7 @@ def test_run_takes_the_checkpoints_sampling_and_says_so() -> None:
     assert dict(trace.settings["sampling"])["temperature"] == 0.7  # type: ignore[call-overload]
 
 
+@pytest.mark.torch
 def test_info_shows_sampling_and_images_within_a_budget() -> None:
     assert sampling_line(WARM) == "temperature 0.7, top_p 0.8, top_k 20"
     facts = model_facts("tiny", ImageBudgets(visual_tokens=64))
@@ -105,6 +108,7 @@ def test_info_shows_sampling_and_images_within_a_budget() -> None:
     assert facts["768x768"] == "seen as 256x256, 64 visual tokens"
 
 
+@pytest.mark.torch
 def test_rows_are_built_within_the_same_budget() -> None:
     choice = ModelChoice("tiny", visual_tokens=144)
     assert builder_of(choice).visual_tokens((768, 768)) == 144

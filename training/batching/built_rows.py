@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from mm.lru_cache import LRUCache
 from mm.origins import Drawn
@@ -44,12 +44,18 @@ class BuiltRows:
         if cached is not None:
             return cached
         built = self._build(self.data[index])
-        self.add(index, built, facts_of(built)[2])
+        self.add(index, built)
         return built
 
-    def add(self, index: int, built: Sides, size: int) -> None:
-        """Cache the sequences of row `index`, built elsewhere, which take `size` bytes."""
+    def take(self, indices: Iterable[int]) -> list[Sides]:
+        """The sequences of several rows."""
+        return [self[index] for index in indices]
+
+    def add(self, index: int, built: Sides) -> tuple[int, tuple[str, ...]]:
+        """Cache the sequences of row `index`, built elsewhere; its tokens and images' names."""
+        length, images, size = facts_of(built)
         self._cache.put(index, built, size)
+        return length, images
 
 
 def facts_of(sides: Sides) -> tuple[int, tuple[str, ...], int]:
@@ -59,7 +65,7 @@ def facts_of(sides: Sides) -> tuple[int, tuple[str, ...], int]:
         How many tokens it takes, its sides padded to the longest; names of its images; and the
         bytes of its ids and pixels, 3 a pixel.
     """
-    images = [span.image for tokens in sides for span in tokens.images]
+    images = [span.visual.source for tokens in sides for span in tokens.images]
     names = {_name_of(image): image.pixels.width * image.pixels.height for image in images}
     ids = sum(len(tokens.ids) for tokens in sides)
     length = len(sides) * max(len(tokens.ids) for tokens in sides)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mm.types import Clip, Conversation
 from video.context import Showing, with_frames
-
-from .row import Row
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
@@ -29,12 +27,6 @@ def clipped(messages: Conversation, clips: list[Clip]) -> Conversation:
     return (*messages[:at], first, *messages[at + 1 :])
 
 
-def shown_frames(builder: TokenBuilder, showing: Showing) -> Callable[[Row], Row]:
-    """Puts the frames in the place of a row's clips, as the strategy `uniform` does."""
-    return partial(_framed, showing=showing, tokens_of=partial(builder.visual_tokens))
-
-
-def _framed(row: Row, *, showing: Showing, tokens_of: Any) -> Row:
-    if not any(message.clips for message in row.messages):
-        return row
-    return replace(row, messages=with_frames(row.messages, showing, tokens_of))
+def shown_frames(builder: TokenBuilder, showing: Showing) -> Callable[[Conversation], Conversation]:
+    """Puts the frames in the place of clips, as the strategy `uniform` does."""
+    return partial(with_frames, showing=showing, tokens_of=builder.visual_tokens)

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mm.types import Conversation
 from mm.vlm import CropRule
 from video.context import Showing
 from video.frames import BadVideo
@@ -55,7 +56,7 @@ class DataSet(Sequence[Row]):
     crop_rule: CropRule = "vlm_r3"
     write_box: WriteBox | None = None
     change: Callable[[Row], Row] | None = None
-    frames: Callable[[Row], Row] | None = None
+    frames: Callable[[Conversation], Conversation] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -109,10 +110,10 @@ class DataSet(Sequence[Row]):
             partial(crop, rule=self.crop_rule),
             self.write_box,
             partial(row_file, folder=self.path.parent, access=self.access),
+            self.frames,
         )
         native = to_native(record.fields, self.dialect, self.ignore)
         row = read_row(native, f"{self.path.stem}-{record.number}", opening)
-        row = self.frames(row) if self.frames else row
         return self.change(row) if self.change else row
 
     def _place(self, record: Record) -> str:

@@ -15,8 +15,7 @@ from mm.types import Clip, Conversation, Image, Message, Part, Text, ToolSpec, m
 
 from .boxes import WriteBox, filled, has_box_tags, regions_of
 from .clips import clipped
-from .formats.clip_columns import clips_of
-from .formats.declaration import Fields, Native
+from .formats.declaration import Fields, Native, clips_of
 from .formats.messages import holes
 from .formats.questions import text_in
 from .readers import brief
@@ -43,6 +42,7 @@ class Opening:
     crop: Crop
     write_box: WriteBox | None = None
     locate: Callable[[Any], str] = str
+    frames: Callable[[Conversation], Conversation] | None = None
 
 
 def read_row(native: Native, name: str, opening: Opening) -> Row:
@@ -68,6 +68,9 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
         raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
     offered = _offered(native)
     choices = choices_of(native)
+    regions = _regions(native, asked)
+    if clips and opening.frames:
+        asked = opening.frames(asked)
     return Row(
         str(native.get("id", name)),
         offered + asked,
@@ -76,7 +79,7 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
         rejected=bad,
         answer=_answer(native, choices),
         choices=choices,
-        regions=_regions(native, asked),
+        regions=regions,
         source=str(native.get("source", "")),
         depth=opening.locate(native["depth"]) if native.get("depth") else "",
     )
@@ -88,6 +91,8 @@ def conversation(said: Sequence[Native], column: str, images: Sequence[Any]) -> 
     Raises:
         ValueError: they are not as many.
     """
+    if not said and not images:
+        return ()
     if holes(said) != len(images):
         raise ValueError(
             f"expected {holes(said)} images in {column!r}, found {len(images)}: "
@@ -99,7 +104,7 @@ def conversation(said: Sequence[Native], column: str, images: Sequence[Any]) -> 
 
 def _message(value: Native, waiting: Iterator[Any]) -> Message:
     parts: list[Part] = []
-    parsed = value["role"] == "assistant" and not holes([value])
+    parsed = value["role"] == "assistant" and all(p["type"] == "text" for p in value["content"])
     for part in value["content"]:
         if part["type"] == "image":
             parts.append(next(waiting))
@@ -107,7 +112,7 @@ def _message(value: Native, waiting: Iterator[Any]) -> Message:
             # a thought that goes on behind an image must stay open before it
             parts += parse_parts(part["text"]) if parsed else [Text(part["text"])]
     calls = [read_call(call["function"]) for call in value.get("tool_calls", ())]
-    return message(value["role"], *parts, *filter(None, calls))
+    return Message(value["role"], (*parts, *filter(None, calls)))
 
 
 def _images(named: Sequence[Any], before: Sequence[Image], opening: Opening) -> list[Image]:
@@ -132,10 +137,12 @@ def _regions(native: Native, said: Conversation) -> tuple[Region, ...]:
     boxes = native.get("regions", [])
     if not isinstance(boxes, list):
         raise ValueError(f"expected a list in 'regions', found {brief(boxes)}")
-    shown = [image for m in said for image in m.images]
-    if boxes and not shown:
+    if not boxes:
+        return ()
+    first = next((image for m in said for image in m.images), None)
+    if first is None:
         raise ValueError("expected an image for 'regions', found none")
-    return regions_of(boxes, shown[0]) if boxes else ()
+    return regions_of(boxes, first)
 
 
 def _offered(native: Native) -> Conversation:

@@ -26,8 +26,8 @@ from training.data import BadData
 from training.trainers.checkpoints import (
     ASIDE,
     Checkpoint,
+    move_all,
     prune,
-    sync,
     whole_checkpoints,
     write_whole,
 )
@@ -152,9 +152,7 @@ def save_model(trainer: Any, plan: Plan, folder: Path) -> None:
     if not trainer.accelerator.is_main_process:
         return
     last = ("config.json", "adapter_config.json")
-    for file in sorted(aside.iterdir(), key=lambda file: file.name in last):
-        sync(file)
-        os.replace(file, folder / file.name)
+    move_all(sorted(aside.iterdir(), key=lambda file: file.name in last), folder)
     aside.rmdir()
 
 

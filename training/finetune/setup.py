@@ -18,7 +18,7 @@ import mm
 from mm.errors import ModelUnavailable
 from mm.local.hf_vlm import HFVLM
 from mm.tokens.builder import TokenBuilder
-from training.batching.built_rows import Build, BuiltRows, Sides, facts_of
+from training.batching.built_rows import Build, BuiltRows, Sides
 from training.data import Access, BadData, Row, read_data, refuse, split_names
 from training.trainers.course import Rows
 from training.trainers.model_parts import is_sharded
@@ -98,10 +98,10 @@ def read_rows(plan: Plan, path: str, vlm: HFVLM, build: Build) -> Rows:
         if isinstance(found, BadData):
             bad.append(found)
             continue
-        sides, (length, of_row, size) = found
-        rows.add(index, sides, size)
+        name, sides = found
+        length, of_row = rows.add(index, sides)
         lengths.append(length)
-        images.append(of_row)
+        images.append(of_row or (name,))
     refuse(bad)
     return Rows(rows, range(len(data)), lengths, images)
 
@@ -217,8 +217,5 @@ def _top(above: dict[str, str], name: str) -> str:
     return name
 
 
-def _built(build: Build, row: Row) -> tuple[Sides, tuple[int, tuple[str, ...], int]]:
-    """A row's token sequences, and what must be known of them."""
-    sides = build(row)
-    length, images, size = facts_of(sides)
-    return sides, (length, images or (row.id,), size)
+def _built(build: Build, row: Row) -> tuple[str, Sides]:
+    return row.id, build(row)

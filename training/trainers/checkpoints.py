@@ -94,6 +94,13 @@ def sync(path: Path) -> None:
         os.close(number)
 
 
+def move_all(files: Iterable[Path], folder: Path) -> None:
+    """Move `files` into `folder` in their order, each once it is on disk."""
+    for file in files:
+        sync(file)
+        os.replace(file, folder / file.name)
+
+
 def _read(path: Path) -> Checkpoint | None:
     try:
         known = json.loads((path / MARKER).read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ from training.muon import muon
 
 from .checkpoints import ASIDE, Checkpoint, path_of, prune, seal
 from .model_parts import bare
-from .schedule import Pace, rate_share
+from .schedule import Pace
 
 IMAGES, POINTED = "images", "pointed"
 
@@ -124,7 +124,7 @@ class CourseTrainer(Trainer):
     ) -> LRScheduler:
         """A rate that falls with the steps or with the time, whichever runs out first."""
         if self.lr_scheduler is None:
-            share = partial(_rate_share, self.course.pace, num_training_steps)
+            share = partial(self.course.pace.rate_share, steps=num_training_steps)
             scheduled: Any = optimizer or self.optimizer
             self.lr_scheduler = LambdaLR(scheduled, share)
             self._created_lr_scheduler = True
@@ -188,7 +188,7 @@ def collate(
     rows: BuiltRows, collator: Collator, examples: Sequence[Mapping[str, int]]
 ) -> dict[str, Any]:
     """The batch of the `rows` that `examples` name by index, as one mapping."""
-    return as_mapping(collator.join_sides([rows[example["index"]] for example in examples]))
+    return as_mapping(collator.join_sides(rows.take([example["index"] for example in examples])))
 
 
 def as_mapping(batch: Batch) -> dict[str, Any]:
@@ -209,7 +209,3 @@ def trainer_data(course: Course, tokenizer: Any) -> dict[str, Any]:
         "eval_dataset": course.held_out.dataset if course.held_out else None,
         "processing_class": tokenizer,
     }
-
-
-def _rate_share(pace: Pace, steps: int, step: int) -> float:
-    return rate_share(pace.done(step, steps))

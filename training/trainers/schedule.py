@@ -48,6 +48,10 @@ class Pace:
         by_time = self.spent_s / self.limit_s if self.limit_s else 0.0
         return min(max(by_steps, by_time), 1.0)
 
+    def rate_share(self, step: int, steps: int) -> float:
+        """The share of the full learning rate at `step`."""
+        return rate_share(self.done(step, steps))
+
     def left_s(self, step: int, steps: int) -> float | None:
         """Seconds until the end at this pace; None before the first step."""
         done = self.done(step, steps)

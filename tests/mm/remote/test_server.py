@@ -23,6 +23,8 @@ PICTURE = mm.Image(PIL.Image.radial_gradient("L").convert("RGB"))
 ASKED: Conversation = (user(PICTURE, "What is it?"),)
 SHORT = Sampling(max_tokens=12)
 
+pytestmark = pytest.mark.torch  # its server is another process, and the model here
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

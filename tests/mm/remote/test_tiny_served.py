@@ -23,6 +23,8 @@ from vision import scale
 SERVER = Path(__file__).parents[2] / "tiny_server.py"
 FOLDER = "mm/bundled/tiny"
 
+pytestmark = pytest.mark.torch  # its server is another process, and the model here
+
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mm.VLM]:

@@ -45,6 +45,7 @@ class Knowing(ScriptedVLM):
         return AttentionMaps(tuple((m,) for m in maps), Cost(calls=1))
 
 
+@pytest.mark.torch
 def test_the_attention_that_knows_comes_first() -> None:
     best, *rest = calibrate.calibrate(Knowing(6), 3, 6, 96)
     assert (best.aim.layer, best.aim.query) == (2, "words")
@@ -53,6 +54,7 @@ def test_the_attention_that_knows_comes_first() -> None:
     assert all(t.found < 1 for t in rest if t.aim.layer != 2)
 
 
+@pytest.mark.torch
 def test_it_is_written_where_the_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

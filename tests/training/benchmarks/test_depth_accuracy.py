@@ -21,6 +21,7 @@ def counts(model: str, scenes) -> dict[str, float]:
     return {each.what: each.right / each.n for each in accuracy(model, scenes)}
 
 
+@pytest.mark.torch
 def test_the_bundled_model_sees_what_only_the_grain_shows(scenes) -> None:
     found = counts(TINY, scenes)
     assert found["delta1"] > 0.95

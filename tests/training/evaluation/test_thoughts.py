@@ -91,6 +91,7 @@ def test_steps_of_something_else_are_not_mixed_in(tmp_path: Path) -> None:
         open_thoughts(tmp_path / "steps", {"model": "b"})
 
 
+@pytest.mark.torch
 def test_the_command_writes_rows_that_train(rows: Path, capsys: pytest.CaptureFixture) -> None:
     out = rows.parent / "out.jsonl"
     assert mm_run(["data", "thoughts", str(rows), "--out", str(out), "--max-tokens", "8"]) == 0

@@ -12,6 +12,7 @@ from training_runs import environment
 TESTS = Path(__file__).parents[2]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "given",
     [

@@ -40,6 +40,7 @@ def test_flags_are_the_keys_of_the_method(method):
         pytest.param("--box-loss", "-0.1", "at least 0, found -0.1", id="a negative weight"),
     ],
 )
+@pytest.mark.torch
 def test_a_number_out_of_bounds_is_refused_in_a_line(capsys, flag, value, rule):
     assert run(["train", "sft", "--data", "a.csv", "--output", "out", flag, value]) == 2
     name = flag.removeprefix("--").replace("-", "_")

@@ -37,6 +37,8 @@ class Format:
 CLIPS = ("videos", "video")
 """Columns that name a row's clips: one of them or a list."""
 
+CLIP_TAG = "<video>"
+
 KEPT = frozenset(
     {"id", "answer", "choices", "depth", "regions", "source", "tools", "objects", *CLIPS}
 )
@@ -126,8 +128,13 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, str | list | dict) and not value)
 
 
-def filled(fields: Fields) -> Native:
-    """`fields` without those that carry nothing."""
+def filled(fields: Fields, known: Collection[str], what: str) -> Native:
+    """`fields` without those that carry nothing.
+
+    Raises:
+        ValueError: as `refuse_keys`.
+    """
+    refuse_keys(fields, known, what)
     return {key: value for key, value in fields.items() if not is_empty(value)}
 
 
@@ -175,3 +182,44 @@ def list_in(fields: Fields, key: str) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError(f"expected a list in {key!r}, found {brief(value)}")
     return value
+
+
+def without_clip_tags(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """`fields` of a row that names clips, without the tags that stand for them in its text.
+
+    Clips stand before the first thing that the user says, wherever a tag stood.
+
+    Raises:
+        ValueError: there are tags, and not as many as clips.
+    """
+    clips = clips_of(fields)
+    if not clips:
+        return dict(fields)
+    texts = {key: value for key, value in fields.items() if key not in CLIPS}
+    count = _count(texts)
+    if count not in (0, len(clips)):
+        raise ValueError(
+            f"expected {count} clips, as many as {CLIP_TAG} in text, found {len(clips)}"
+        )
+    return {**fields, **_stripped(texts)}
+
+
+def clips_of(fields: Mapping[str, Any]) -> list[Any]:
+    """What the row's columns of clips name, in order."""
+    return [clip for key in CLIPS for clip in many(fields.get(key))]
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str):
+        return value.count(CLIP_TAG)
+    if isinstance(value, Mapping):
+        return sum(map(_count, value.values()))
+    return sum(map(_count, value)) if isinstance(value, list) else 0
+
+
+def _stripped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace(f"{CLIP_TAG}\n", "").replace(CLIP_TAG, "")
+    if isinstance(value, Mapping):
+        return {key: _stripped(each) for key, each in value.items()}
+    return [_stripped(each) for each in value] if isinstance(value, list) else value

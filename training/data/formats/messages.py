@@ -72,10 +72,10 @@ def system_in(fields: Fields, said: Sequence[Native]) -> list[Native]:
     Raises:
         ValueError: `said` begins with another system message.
     """
-    if is_empty(fields.get("system")):
-        return []
-    found = messages_in(fields, "system", tags=False, speaker="system")
-    if said and said[0]["role"] == "system":
+    found = (
+        messages_in(fields, "system", tags=False, speaker="system") if "system" in fields else []
+    )
+    if found and said and said[0]["role"] == "system":
         if said[0]["content"] != found[0]["content"]:
             raise ValueError("expected one system message, found 'system' and another: merge them")
         return []
@@ -85,8 +85,7 @@ def system_in(fields: Fields, said: Sequence[Native]) -> list[Native]:
 def _message(value: Any, tags: bool) -> Native:
     if not isinstance(value, Mapping):
         raise ValueError(f"expected a message, found {brief(value)}")
-    refuse_keys(value, MESSAGE_KEYS | HARMLESS_IN_MESSAGES, "a message")
-    given, value = value, filled(value)
+    given, value = value, filled(value, MESSAGE_KEYS | HARMLESS_IN_MESSAGES, "a message")
     name = _either(value, "role", "from")
     if not isinstance(name, str) or name not in ROLES:
         raise ValueError(f"expected a role of {', '.join(ROLES)}, found {brief(name)}")

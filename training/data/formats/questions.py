@@ -7,9 +7,8 @@ from typing import Any
 
 from training.data.readers import brief
 
-from .clip_columns import clips_of
 from .conversations import read_conversation
-from .declaration import Fields, Native, images_of, is_empty
+from .declaration import Fields, Native, clips_of, images_of, is_empty
 from .tags import IMAGE_TAG
 
 _TRUTHS = ("answer", "solution", "ground_truth")

@@ -8,9 +8,18 @@ from typing import Any
 
 from training.data.readers import brief
 
-from .clip_columns import without_tags
 from .conversations import read_conversation
-from .declaration import IMAGES, KEPT, PAIRED, TALK, Fields, Format, Native, refuse_unread
+from .declaration import (
+    IMAGES,
+    KEPT,
+    PAIRED,
+    TALK,
+    Fields,
+    Format,
+    Native,
+    refuse_unread,
+    without_clip_tags,
+)
 from .openai import read_openai, write_openai
 from .papers import read_vlm_r3, read_vts
 from .questions import read_alpaca, read_short, read_verl
@@ -70,7 +79,7 @@ def to_native(fields: Any, dialect: str = "auto", ignore: Collection[str] = ()) 
         raise ValueError(f"expected {count} columns, found {found} too many")
     if dialect != "auto" and dialect not in FORMATS:
         raise ValueError(f"expected a format of {', '.join(FORMATS)}, found {dialect!r}")
-    left = without_tags({key: value for key, value in fields.items() if key not in ignore})
+    left = without_clip_tags({key: value for key, value in fields.items() if key not in ignore})
     format = FORMATS[recognise(left) if dialect == "auto" else dialect]
     if format.name in ("native", "trl") and not TALK & left.keys():
         format = FORMATS["short"]
