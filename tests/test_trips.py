@@ -40,3 +40,12 @@ def test_one_direct_question_moves_little_between_files():
         ask()
     assert len(trip.files) <= 26
     assert trip.moves.total() <= 102  # one or two depend on which thread is first
+
+
+@pytest.mark.torch
+def test_a_step_of_training_moves_little_between_files(tmp_path):
+    step = trips.training_step(tmp_path)
+    with trips.recorded() as trip:
+        step()
+    assert len(trip.files) <= 55
+    assert trip.moves.total() <= 450

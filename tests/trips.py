@@ -1,7 +1,8 @@
 """Counts the files and functions that one request enters, and its moves from file to file.
 
-python tests/trips.py        # one direct question, one token, on `tiny`; the model is loaded
-python tests/trips.py -v     # the moves themselves, most frequent first
+python tests/trips.py          # one direct question, one token, on `tiny`; the model is loaded
+python tests/trips.py ask -v   # the moves themselves, most frequent first
+python tests/trips.py train    # one step of `mm train sft`
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
+from unittest import mock
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -89,10 +92,41 @@ def direct_question() -> Callable[[], object]:
     return lambda: mm.run(mm.direct, sample, vlm, sampling=mm.Sampling(max_tokens=1))
 
 
-def main(verbose: str = "") -> None:
-    ask = direct_question()
-    with recorded() as trip:
-        ask()
+def training_step(folder: Path) -> Callable[[], object]:
+    """One step of `mm train sft` on six rows in the form of LLaVA, in `folder`; the model is
+    loaded."""
+    import json
+
+    import PIL.Image
+
+    import mm
+    from app.cli.main import run
+
+    vlm = mm.load("tiny")
+    lines = []
+    for number, colour in enumerate(("red", "blue") * 3):
+        PIL.Image.new("RGB", (64, 64), colour).save(folder / f"{number}.png")
+        talk = [
+            {"from": "human", "value": "<image>\nWhat colour?"},
+            {"from": "gpt", "value": colour},
+        ]
+        lines.append(json.dumps({"image": f"{number}.png", "conversations": talk}))
+    data = folder / "rows.jsonl"
+    data.write_text("\n".join(lines))
+    told = ["--data", str(data), "--output", str(folder / "out"), "--max-steps", "1"]
+
+    def step() -> None:
+        with mock.patch.object(mm, "load", return_value=vlm):
+            assert run(["train", "sft", *told]) == 0
+
+    return step
+
+
+def main(what: str = "ask", verbose: str = "") -> None:
+    with TemporaryDirectory() as folder:
+        work = training_step(Path(folder)) if what == "train" else direct_question()
+        with recorded() as trip:
+            work()
     for (source, target), times in trip.moves.most_common() if verbose else ():
         print(f"{times:4} {source} > {target}")
     print(

@@ -6,6 +6,7 @@ What the user got wrong is one line on stderr and exit code 2; a bug keeps its t
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,11 +63,17 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        code = cli(arguments or ["--help"], prog_name="mm", standalone_mode=False)
+        code = _command()(arguments or ["--help"], prog_name="mm", standalone_mode=False)
     except EXPECTED as error:
         tell(error)
         return 2
     return code or 0
+
+
+@cache
+def _command() -> Any:
+    """The commands as they are parsed: made once a process."""
+    return typer.main.get_command(cli)
 
 
 @cli.command()

@@ -128,6 +128,7 @@ def test_a_program_may_name_the_things(file: str) -> None:
     assert "From the nearest to the farthest: left, right." in vlm.conversations[0][0].text
 
 
+@pytest.mark.torch
 def test_ask_and_a_batch_take_a_persons_map(
     tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_flags_that_nothing_uses_are_refused(tmp_path: Path, capsys) -> None:
         pytest.param("qwen", DepthSource(), "no depth map: give one", id="unasked for another"),
     ],
 )
+@pytest.mark.torch
 def test_the_bundled_depth_model_is_for_the_bundled_model(name, depth, reason) -> None:
     vlm = ScriptedVLM(["none", "left"])
     vlm.name = name

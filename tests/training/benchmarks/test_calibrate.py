@@ -69,6 +69,7 @@ def test_it_is_written_where_the_model_is_loaded(
     assert mm.load(str(folder)).traits.aim == found
 
 
+@pytest.mark.torch
 def test_writing_needs_a_folder() -> None:
     with pytest.raises(typer.BadParameter, match="--write needs a local folder"):
         calibrate.main("tiny", write=True)
