@@ -20,7 +20,7 @@ from mm.types import Image, Sampling, Text, user
 from .action_schema import Action, Point, Seen
 from .crop import crop as enlarged
 from .crop import inclusive_box, sturdy
-from .depth import DepthMap, drawn_depth
+from .depth import DepthMap, greys
 from .draw import draw, sheet
 from .grounding import Grounded, parse_grounding
 from .zoom_tool import BadCall
@@ -169,7 +169,7 @@ def depth_map(image: Image, *, estimate: Callable[[Image], DepthMap]) -> Seen:
     """See how far everything in an image is: light is near, dark is far, black is not known."""
     return [
         "Light is near, dark is far.",
-        Image(drawn_depth(estimate(image)), Drawn(image.id, "depth")),
+        Image(greys(estimate(image)), Drawn(image.id, "depth")),
     ]
 
 

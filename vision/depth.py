@@ -166,7 +166,7 @@ def _middle(region: Region) -> Region:
     return Region(region.x0 + aside, region.y0 + below, region.x1 - aside, region.y1 - below)
 
 
-def drawn_depth(depth: DepthMap) -> Pixels:
+def greys(depth: DepthMap) -> Pixels:
     """`depth` in greys: the nearest is white, the farthest dark, what is not known black."""
     import numpy as np
     from PIL import Image as PILImage

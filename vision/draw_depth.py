@@ -21,7 +21,7 @@ _SHARE = 0.12
 """Of the picture's width, how much the scale beside it takes."""
 
 
-def depth_picture(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> Pixels:
+def coloured(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> Pixels:
     """`depth` in colour, near light and far dark, unknown grey, with a scale at its right.
 
     Args:

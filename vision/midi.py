@@ -133,7 +133,7 @@ def with_slots(pieces: Sequence[Sequence[int]], count: int) -> list[int]:
     return ids
 
 
-def depth_picture(depth: DepthMap, image: Image) -> Image:
+def encoder_image(depth: DepthMap, image: Image) -> Image:
     """`depth` as an image in colours, for a vision encoder.
 
     Metres keep their meaning from image to image: the red channel rises with the logarithm of the
@@ -177,7 +177,7 @@ class LatentReader:
         found = engine.on_thread(mark_of, engine.model)
         if config.base and config.base != found:
             raise ModelError(f"{self.name} was trained for other weights than those of {vlm.name}")
-        seen = features_of(engine, [image, depth_picture(depth, image)])
+        seen = features_of(engine, [image, encoder_image(depth, image)])
         ids = [*engine.builder.safe_tokenizer.encode((question,)), *[SLOT] * config.latents]
         with self._lock, torch.inference_mode():
             text = torch.tensor([ids])

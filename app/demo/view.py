@@ -80,10 +80,10 @@ def looked_at(trace: mm.Trace, depth: DepthSource = DepthSource()) -> Pixels:
 
 
 def _depth(trace: mm.Trace, depth: DepthSource, told: Any) -> Pixels:
-    from vision.draw_depth import depth_picture
+    from vision.draw_depth import coloured
 
     found = depth(trace.sample, trace.sample.images[0])
-    return depth_picture(found, told["regions"])
+    return coloured(found, told["regions"])
 
 
 def image(trace: mm.Trace) -> Pixels:

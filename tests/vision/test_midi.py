@@ -25,7 +25,7 @@ from vision.midi import (
     LatentReader,
     Midi,
     MidiConfig,
-    depth_picture,
+    encoder_image,
     features_of,
     latents_of,
     load_midi,
@@ -83,18 +83,18 @@ def test_one_latent_stands_behind_all_words():
     assert with_slots([[1, 2], [3]], 1) == [1, 2, 3, SLOT]
 
 
-def test_metres_look_the_same_in_every_depth_picture():
+def test_metres_look_the_same_in_every_image():
     one, other = (
-        np.asarray(depth_picture(ramp(1.0, far), IMAGE).pixels)[0, 0] for far in (2.0, 8.0)
+        np.asarray(encoder_image(ramp(1.0, far), IMAGE).pixels)[0, 0] for far in (2.0, 8.0)
     )
     assert (one == other).all()
-    near, far = np.asarray(depth_picture(ramp(1.0, 8.0), IMAGE).pixels)[0, [0, -1], 0]
+    near, far = np.asarray(encoder_image(ramp(1.0, 8.0), IMAGE).pixels)[0, [0, -1], 0]
     assert far > near  # red rises with the distance
 
 
 def test_nearer_is_the_same_colour_whatever_the_kind():
-    relative = np.asarray(depth_picture(ramp(0.1, 0.9, "relative"), IMAGE).pixels)
-    inverse = np.asarray(depth_picture(ramp(0.9, 0.1, "inverse"), IMAGE).pixels)
+    relative = np.asarray(encoder_image(ramp(0.1, 0.9, "relative"), IMAGE).pixels)
+    inverse = np.asarray(encoder_image(ramp(0.9, 0.1, "inverse"), IMAGE).pixels)
     assert np.abs(relative.astype(int) - inverse).max() <= 1
 
 

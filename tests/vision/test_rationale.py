@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mm.geometry import Region
 from vision.depth import KINDS, DepthMap, Kind, compare, depth_map, flipped
-from vision.draw_depth import depth_picture
+from vision.draw_depth import coloured
 from vision.rationale import rationale, whole_view
 
 PLACES = [Region(x / 4, 0.25, (x + 0.9) / 4, 0.75) for x in range(4)]
@@ -89,7 +89,7 @@ def test_an_image_has_nine_parts() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_nearest_is_the_lightest_in_a_picture(kind: Kind) -> None:
-    pixels = np.asarray(depth_picture(scene((1.0, 8.0), kind))).astype(int).sum(-1)
+    pixels = np.asarray(coloured(scene((1.0, 8.0), kind))).astype(int).sum(-1)
     near, far = (pixels[20, int((r.x0 + r.x1) * 40)] for r in PLACES[:2])
     assert near > far
     assert pixels.shape[1] > 80  # a scale beside it

@@ -20,7 +20,7 @@ from mm.types import Conversation, Image, Latents
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import EncodeImages
 from vision.depth_strategies import with_latents
-from vision.midi import SLOT, Midi, depth_picture, with_slots
+from vision.midi import SLOT, Midi, encoder_image, with_slots
 
 from .rows import DepthRow
 
@@ -52,7 +52,7 @@ def example_of(row: DepthRow, builder: TokenBuilder, features: Features, midi: M
     Raises:
         ValueError: its conversation cannot be built.
     """
-    image, depth = features([row.image, depth_picture(row.depth, row.image)])
+    image, depth = features([row.image, encoder_image(row.depth, row.image)])
     encode = builder.safe_tokenizer.encode
     words = re.findall(r"\s*\S+", row.rationale)
     talk = row.messages
