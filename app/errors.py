@@ -88,6 +88,8 @@ def writing(flag: str, file: Path) -> Iterator[None]:
     """
     try:
         yield
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{flag}: {quote(str(file))} cannot be written: {why}") from error

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import blake2b
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import mm
-from app.errors import check_file
+from app.errors import check_file, writing
 from app.report import as_json, failure_json
 from app.terminal import progress, spinner
 from mm.errors import UserError, quote
@@ -107,8 +107,14 @@ def _kept(said: Answer, trace: mm.Trace | None, lines: TextIO, how: How) -> bool
     """Write an answer, and its trace where it has one; whether it failed."""
     if trace:
         keep(trace, how.save_trace)
-    lines.write(_line(said))
-    lines.flush()
+    with writing("--out", Path(lines.name)):
+        try:
+            lines.write(_line(said))
+            lines.flush()
+        except OSError:
+            with suppress(OSError):
+                lines.close()  # which would try once more to write
+            raise
     return said["error"] is not None
 
 

@@ -644,6 +644,14 @@ class TestBatch:
         assert told in capsys.readouterr().err
         assert (tmp_path / name).read_text() == before
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+    def test_a_full_disk_is_one_line(self, scripted, rows, monkeypatch, capsys):
+        scripted(*[self.number] * 3)
+        monkeypatch.setattr("app.cli.batch._opened", lambda out: open("/dev/full", "a"))
+        assert self.ask(rows) == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if "mm:" in line]
+        assert said == ["mm: --out: '/dev/full' cannot be written: No space left on device"]
+
     def test_two_rows_may_not_share_an_id(self, picture, tmp_path, capsys):
         rows = self.write(tmp_path, [{"id": 1, "image": "table.png", "question": "?"}] * 2)
         assert self.ask(rows) == 2

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
+from mm.errors import door
 from mm.types import Cost
 
 from .evaluate import Outcome
@@ -42,8 +43,9 @@ class ResultLog:
     def add(self, task: str, condition: str, outcome: Outcome) -> None:
         """Write `outcome` to the file at once."""
         line = {"task": task, "condition": condition, "outcome": asdict(outcome)}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with door(f"{self.path} cannot be written", BadTarget):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def close(self, *, done: bool) -> None:
         """Close the file; it is not needed once the table is `done`."""

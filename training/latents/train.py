@@ -279,7 +279,10 @@ def _cut_log(folder: Path, first: int) -> None:
 
 def _log(folder: Path, step: int, losses: Mapping[str, Tensor], seconds: float) -> None:
     told = {name: round(loss.item(), 4) for name, loss in losses.items()}
-    with (folder / LOG).open("a", encoding="utf-8") as file:
+    with (
+        door(f"{folder / LOG} cannot be written", BadData),
+        (folder / LOG).open("a", encoding="utf-8") as file,
+    ):
         file.write(json.dumps({"step": step, **told, "seconds": round(seconds, 1)}) + "\n")
 
 
@@ -289,16 +292,17 @@ def _trained(model: Any) -> dict[str, Tensor]:
 
 def _checkpoint(run: _Run, optimizer: Any, folder: Path, step: int, seconds: float) -> None:
     aside = folder / CHECKPOINTS / "checkpoint.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     state = {
         "midi": run.midi.state_dict(),
         "adapter": _trained(run.model),
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(state, aside / STATE)
-    seal(aside, Checkpoint(path_of(folder / CHECKPOINTS, step), step, seconds))
-    prune(folder / CHECKPOINTS)
+    with door(f"{aside} cannot be written", BadData, "--resume goes on once there is room"):
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        torch.save(state, aside / STATE)
+        seal(aside, Checkpoint(path_of(folder / CHECKPOINTS, step), step, seconds))
+        prune(folder / CHECKPOINTS)
 
 
 def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from dataclasses import replace
@@ -158,3 +159,15 @@ def test_ctrl_c_leaves_a_checkpoint(data: Path) -> None:
     train_latents(recipe, resume=True)
     log = [json.loads(line)["step"] for line in (recipe.output / "log.jsonl").open()]
     assert log == list(range(6))
+
+
+def test_a_full_disk_is_one_line(data: Path, monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("training.latents.train.SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr("torch.save", full)
+    assert mm_run(asked(data, "out", "--latents", "2")) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mm: ")]
+    assert len(said) == 1
+    assert "No space left on device: --resume goes on" in said[0]
