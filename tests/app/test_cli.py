@@ -647,7 +647,8 @@ class TestBatch:
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
     def test_a_full_disk_is_one_line(self, scripted, rows, monkeypatch, capsys):
         scripted(*[self.number] * 3)
-        monkeypatch.setattr("app.cli.batch._opened", lambda _: Path("/dev/full").open("a"))
+        full = open("/dev/full", "a")  # noqa: SIM115 - the command closes it
+        monkeypatch.setattr("app.cli.batch._opened", lambda _: full)
         assert self.ask(rows) == 2
         said = [line for line in capsys.readouterr().err.splitlines() if "mm:" in line]
         assert said == ["mm: --out: '/dev/full' cannot be written: No space left on device"]
