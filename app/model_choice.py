@@ -47,6 +47,11 @@ class ModelChoice:
         return self.verifier if self.verifier and Path(self.verifier).is_dir() else None
 
     @property
+    def verifier_name(self) -> str | None:
+        """Who judges, for records: the verifier that was named, or the one the model brings."""
+        return self.verifier or (self.judge and Path(self.judge).name)
+
+    @property
     def budgets(self) -> ImageBudgets:
         """How much of an image the model is shown.
 

@@ -119,15 +119,15 @@ def watch(
         UserError: a number is out of its bounds.
         ModelError: the model failed, or a clip cannot be read.
     """
-    showing = Showing(frames, fps, clip_tokens, choose, side, siglip)
-    clips, videos = _show(session, showing)
-    if not videos:
-        return direct(session)
     if not window_s > 0 or look_frames < 1 or max_looks < 0:
         raise UserError(
             "window_s must be over 0, look_frames 1 or more, max_looks 0 or more; got "
             f"{window_s:g}, {look_frames} and {max_looks}"
         )
+    showing = Showing(frames, fps, clip_tokens, choose, side, siglip)
+    clips, videos = _show(session, showing)
+    if not videos:
+        return direct(session)
     _note_windows(session, clips, videos, showing, window_s)
     look = partial(
         _span, session, clips, videos, count=look_frames, side=look_side, choose=choose_span

@@ -103,9 +103,8 @@ class DepthModel:
         if self._process is None:
             return _prepared(image, self._preprocessor).to(device)
         width, height = image.size
-        with door(
-            f"{width} x {height} is too narrow for {self.name}", BadDepth, "cut it in pieces"
-        ):
+        unfit = f"{self.name} takes no image of {width} x {height} pixels"
+        with door(unfit, BadDepth, "give another size, or cut it into pieces"):
             pixels = self._process(images=image.pixels, return_tensors="pt").pixel_values
         return pixels.to(device)
 

@@ -55,7 +55,7 @@ class How:
             "model": model.name,
             "backend": model.backend,
             "adapter": model.adapter,
-            "verifier": model.verifier or (model.judge and Path(model.judge).name),
+            "verifier": model.verifier_name,
             "quantize": model.quantize,
             "dtype": model.dtype,
             "strategy": self.strategy,
@@ -161,5 +161,6 @@ def _check_outputs(save_trace: Path | None, draw: Path | None, read: Sequence[st
 def _draw(trace: mm.Trace, path: Path, depth: DepthSource) -> None:
     from app.demo.view import looked_at
 
+    drawn = looked_at(trace, depth)
     with writing("--draw", path):
-        looked_at(trace, depth).save(path)
+        drawn.save(path)

@@ -77,7 +77,7 @@ def collect(
     facts = {
         "model": choice.name,
         "adapter": choice.adapter,
-        "verifier": choice.verifier or choice.judge,
+        "verifier": choice.verifier_name,
         "strategy": strategy,
         "target": target,
         "seed": seed,

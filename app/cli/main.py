@@ -207,7 +207,7 @@ def evaluate(
 
     choice = judging(choice, strategy)
     refuse_file(depth)
-    also = {"verifier": choice.verifier or choice.judge, "depth_map": vars(depth)}
+    also = {"verifier": choice.verifier_name, "depth_map": vars(depth)}
     asked = Evaluation(
         target,
         strategies_named(strategy, choice.verifier, depth, choice.judge),

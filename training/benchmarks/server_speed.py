@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -212,13 +212,27 @@ def serving(
     Raises:
         ModelUnavailable: it does not start, or not within two minutes.
     """
-    log = folder / "serve.log"
-    port = _free_port()
     command = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
-    command += ["--port", str(port), "--device", device, "--dtype", dtype]
+    command += ["--device", device, "--dtype", dtype, "--port"]
+    with running(command, folder / "serve.log", threads=threads) as client:
+        yield client
+
+
+@contextmanager
+def running(command: Sequence[str], log: Path, *, threads: int = 1) -> Iterator[Client]:
+    """A server on loopback while it lasts: `command`, to whose end a free port is put.
+
+    Args:
+        log: what it says.
+        threads: of its processor.
+
+    Raises:
+        ModelUnavailable: it does not start, or not within two minutes.
+    """
+    port = _free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     with log.open("w") as said:
-        process = subprocess.Popen(command, env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen([*command, str(port)], env=environment, stdout=said, stderr=said)
     try:
         client = Client(
             f"http://localhost:{port}/v1", patience=RetryPolicy(silence_s=60, retries=0)
@@ -239,7 +253,7 @@ def _await(process: subprocess.Popen[bytes], client: Client, log: Path) -> None:
         except ModelError:
             time.sleep(0.1)
     last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
-    raise ModelUnavailable(f"transformers serve does not start: {last}")
+    raise ModelUnavailable(f"the server does not start: {last}")
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from training.tabletop.render import Grain, Pattern, depth_map, render
 from training.tabletop.scene import SIDE, Level, Scene, make_scene
 
 from .depth_network import BEGUN, PATCH
-from .stage import Log, Optimizers, ahead, resumed, saved
+from .stage import Optimizers, learn
 
 FIRST_SEED = 1 << 31
 """Its scenes have seeds from here on."""
@@ -115,18 +116,15 @@ def train_depth(model: DepthAnythingForDepthEstimation, folder: Path, *, steps: 
     optimizers = Optimizers(
         model, RATE, steps, warmup=15, slow=BEGUN, slow_share=BEGUN_SHARE, outer=("",)
     )
-    path = folder / "depth.pt"
-    first, before_s = resumed(path, model, optimizers)
-    log = Log(folder / "depth.log", before_s)
-    model.train()
-    for number, batch in enumerate(ahead(batches(first, steps)), first):
-        loss = loss_of(model, batch)
-        loss.backward()
-        optimizers.step(number)
-        if number % 10 == 0:
-            log.write(step=number, loss=round(loss.item(), 4))
-        if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == steps:
-            saved(path, model, optimizers, step=number + 1, seconds=log.seconds)
+    learn(
+        model,
+        optimizers,
+        folder / "depth.pt",
+        lambda first: batches(first, steps),
+        partial(loss_of, model),
+        steps=steps,
+        every=CHECKPOINT_EVERY,
+    )
 
 
 def export_depth(model: DepthAnythingForDepthEstimation, folder: Path) -> None:

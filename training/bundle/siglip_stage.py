@@ -27,7 +27,7 @@ from transformers import (
 from video.siglip import WINDOW
 
 from .siglip_pairs import SIDE, Batch, batches
-from .stage import Log, Optimizers, ahead, resumed, saved
+from .stage import Optimizers, learn
 
 RATE = 2e-3
 BIAS = -1.6
@@ -73,18 +73,15 @@ def loss_of(model: SiglipModel, batch: Batch, ids: Tensor) -> Tensor:
 def train_siglip(model: SiglipModel, ids: Ids, folder: Path, *, steps: int) -> None:
     """Train `model` in place; resumes from `folder`/siglip.pt."""
     optimizers = Optimizers(model, RATE, steps, outer=("embed", "head", "logit"))
-    path = folder / "siglip.pt"
-    first, before_s = resumed(path, model, optimizers)
-    log = Log(folder / "siglip.log", before_s)
-    model.train()
-    for number, batch in enumerate(ahead(batches(first, steps)), first):
-        loss = loss_of(model, batch, ids(batch.texts))
-        loss.backward()
-        optimizers.step(number)
-        if number % 20 == 0:
-            log.write(step=number, loss=round(loss.item(), 4))
-        if (number + 1) % CHECKPOINT_EVERY == 0 or number + 1 == steps:
-            saved(path, model, optimizers, step=number + 1, seconds=log.seconds)
+    learn(
+        model,
+        optimizers,
+        folder / "siglip.pt",
+        lambda first: batches(first, steps),
+        lambda batch: loss_of(model, batch, ids(batch.texts)),
+        steps=steps,
+        every=CHECKPOINT_EVERY,
+    )
 
 
 def load_tokenizer(tiny: Path) -> PreTrainedTokenizerBase:

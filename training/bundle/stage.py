@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from training.muon import is_inner, muon_and_adamw
 
@@ -134,6 +134,35 @@ def ahead(batches: Iterator[Any], depth: int = 4) -> Iterator[Any]:
         if isinstance(batch, BaseException):
             raise batch
         yield batch
+
+
+def learn(
+    model: nn.Module,
+    optimizers: Optimizers,
+    path: Path,
+    batches: Callable[[int], Iterator[Any]],
+    loss_of: Callable[[Any], Tensor],
+    *,
+    steps: int,
+    every: int,
+) -> None:
+    """Train `model` in place by `loss_of` its batches, up to `steps`; resumes from `path`.
+
+    Args:
+        path: the checkpoint, written at each `every`th step; the log lies beside it.
+        batches: those from a step on.
+    """
+    first, before_s = resumed(path, model, optimizers)
+    log = Log(path.with_suffix(".log"), before_s)
+    model.train()
+    for number, batch in enumerate(ahead(batches(first)), first):
+        loss = loss_of(batch)
+        loss.backward()
+        optimizers.step(number)
+        if number % 10 == 0:
+            log.write(step=number, loss=round(loss.item(), 4))
+        if (number + 1) % every == 0 or number + 1 == steps:
+            saved(path, model, optimizers, step=number + 1, seconds=log.seconds)
 
 
 def fast(function: Callable[..., Any], steps: int) -> Callable[..., Any]:

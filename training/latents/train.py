@@ -223,7 +223,7 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
     optimizer = torch.optim.AdamW(trained, rate, weight_decay=0.01)
     first, before_s = _resumed(run, optimizer, folder)
     _cut_log(folder, first)
-    collator, encode = Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
+    losses_of = _losses(run)
     start, saved, steps = time.monotonic() - before_s, time.monotonic(), run.steps
     run.midi.train()
     number = first - 1
@@ -236,13 +236,8 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
         done = (spent / 60 / recipe.max_minutes) if recipe.max_minutes else 0.0
         for group in optimizer.param_groups:
             group["lr"] = rate * _share(max(number / steps, done))
-        examples = run.batch(number)
-        if recipe.stage == 1:
-            losses = distilling_loss(run.model, run.midi, examples)
-        else:
-            losses = answering_loss(run.model, run.midi, collator, examples, encode)
-        loss = total(losses)
-        loss.backward()
+        losses = losses_of(run.batch(number))
+        total(losses).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -253,6 +248,14 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
         if done >= 1:
             break
     return number + 1
+
+
+def _losses(run: _Run) -> Callable[[Sequence[Example]], dict[str, Tensor]]:
+    """What the stage learns by, of a batch."""
+    if run.recipe.stage == 1:
+        return partial(distilling_loss, run.model, run.midi)
+    collator, encode = Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
+    return partial(answering_loss, run.model, run.midi, collator, encode=encode)
 
 
 def _share(done: float) -> float:

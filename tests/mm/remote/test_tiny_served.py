@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,9 +10,8 @@ from pathlib import Path
 import pytest
 
 import mm
-from mm.errors import ModelError
-from mm.remote.http_client import Client, RetryPolicy
 from mm.types import Image, ToolCall
+from training.benchmarks.server_speed import running
 from training.tabletop.questions import stream
 from vision import scale
 
@@ -28,31 +23,9 @@ pytestmark = pytest.mark.torch  # its server is another process, and the model h
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[mm.VLM]:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("served") / "log"
-    with log.open("w") as said:
-        command = [sys.executable, str(SERVER), FOLDER, str(port)]
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-        process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
-    try:
-        _await(process, f"http://localhost:{port}/v1", log)
-        yield mm.connect("tiny", base_url=f"http://localhost:{port}/v1", processor=FOLDER)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _await(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    client, ends = Client(url, patience=RetryPolicy(retries=0)), time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < ends:
-        try:
-            client.get("../health")
-            return
-        except ModelError:
-            time.sleep(0.2)
-    raise AssertionError(f"the server does not start: {log.read_text()[-500:]}")
+    with running([sys.executable, str(SERVER), FOLDER], log) as client:
+        yield mm.connect("tiny", base_url=client.base_url, processor=FOLDER)
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["until the budget", "until it is enough"])
