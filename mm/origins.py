@@ -37,10 +37,17 @@ class Drawn:
 
 @dataclass(frozen=True)
 class FrameOf:
-    """A frame of the clip `video` (its source), shown from `time_s` seconds on."""
+    """A frame of the clip `video` (its source), shown from `time_s` seconds on; where two share
+    their visual tokens, the second is shown from `second_s` on."""
 
     video: str
     time_s: float
+    second_s: float | None = None
+
+    @property
+    def times_s(self) -> tuple[float, ...]:
+        """When what it shows is shown, in seconds."""
+        return (self.time_s,) if self.second_s is None else (self.time_s, self.second_s)
 
 
 Origin = Loaded | Cropped | Drawn | FrameOf

@@ -34,6 +34,7 @@ from .types import (
     Thinking,
     ToolCall,
     ToolSpec,
+    image_id,
 )
 
 if TYPE_CHECKING:
@@ -232,14 +233,14 @@ def _read_message(row: dict[str, Any], images: _Images) -> Message:
 def _part(part: Part) -> dict[str, Any]:
     match part:
         case Image():
-            return {"image": part.id, "origin": _origin(part)}
+            return {**_files("image", part), "origin": _origin(part)}
         case Features():
             of = {"region": asdict(part.region), "pool": part.pool, "snapshot": part.snapshot}
             of = {**of, "copy": part.copy}
-            return {"features": part.image.id, "origin": _origin(part.image), **of}
+            return {**_files("features", part.image), "origin": _origin(part.image), **of}
         case Latents(image, key):
             of = {"origin": _origin(image), "key": key}
-            return {"latents": image.id, **of, "vectors": _written(part.vectors)}
+            return {**_files("latents", image), **of, "vectors": _written(part.vectors)}
         case Text(text):
             return {"text": text}
         case Thinking(text, closed):
@@ -263,19 +264,31 @@ def _read_vectors(row: dict[str, Any]) -> Any:
     return np.frombuffer(b64decode(row["base64"]), "<f4").reshape(row["shape"])
 
 
+def _files(kind: str, image: Image) -> dict[str, str]:
+    """The ids of the files that hold its pixels."""
+    return {name: id for name, (id, _) in zip((kind, "second"), _pixels(image), strict=False)}
+
+
+def _pixels(image: Image) -> list[tuple[str, Pixels]]:
+    """What is kept of it, each with its id."""
+    if image.second is None:
+        return [(image.id, image.pixels)]
+    return [(image_id(each), each) for each in (image.pixels, image.second)]
+
+
 def _origin(image: Image) -> dict[str, Any]:
     return {"kind": type(image.origin).__name__, **asdict(image.origin)}
 
 
 def _read_part(row: dict[str, Any], images: _Images) -> Part:
     match row:
-        case {"image": id, "origin": origin}:
-            return Image(images.open(id), _read_origin(origin))
-        case {"features": id, "origin": origin, "region": region, "pool": p, "snapshot": snapshot}:
-            image = Image(images.open(id), _read_origin(origin))
+        case {"image": id}:
+            return images.image(id, row)
+        case {"features": id, "region": region, "pool": p, "snapshot": snapshot}:
+            image = images.image(id, row)
             return Features(image, Region(**region), p, snapshot, row.get("copy", 0))
-        case {"latents": id, "origin": origin, "key": key, "vectors": vectors}:
-            image = Image(images.open(id), _read_origin(origin))
+        case {"latents": id, "key": key, "vectors": vectors}:
+            image = images.image(id, row)
             return Latents(image, key, _read_vectors(vectors))
         case {"text": text}:
             return Text(text)
@@ -302,12 +315,12 @@ def _save_images(trace: Trace, folder: Path) -> None:
     (folder / "images").mkdir(exist_ok=True)
     messages = [*trace.sample.prompt, *(step.message for step in trace.steps)]
     for seen in (seen for message in messages for seen in message.visuals):
-        image = seen.source
-        file = folder / "images" / f"{image.id}.png"
-        if not file.exists():
-            unfinished = file.with_suffix(".part")
-            image.pixels.save(unfinished, "PNG")
-            os.replace(unfinished, file)
+        for id, pixels in _pixels(seen.source):
+            file = folder / "images" / f"{id}.png"
+            if not file.exists():
+                unfinished = file.with_suffix(".part")
+                pixels.save(unfinished, "PNG")
+                os.replace(unfinished, file)
 
 
 class _Images:
@@ -316,6 +329,10 @@ class _Images:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.opened: dict[str, Pixels] = {}
+
+    def image(self, id: str, row: dict[str, Any]) -> Image:
+        second = self.open(row["second"]) if "second" in row else None
+        return Image(self.open(id), _read_origin(row["origin"]), second)
 
     def open(self, id: str) -> Pixels:
         if id not in self.opened:

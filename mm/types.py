@@ -30,16 +30,20 @@ ImageKind = Literal["overview", "look"]
 class Image:
     """An image and where it came from; two are equal when their pixels and origins are.
 
-    `pixels` is an RGB PIL image; treat it as read-only.
+    Attributes:
+        pixels: an RGB PIL image; treat it as read-only.
+        second: a frame of the same size that is read in the same visual tokens, behind `pixels`, by
+            a model whose traits say that it packs frames.
     """
 
     pixels: Pixels = field(repr=False)
     origin: Origin = Loaded()
+    second: Pixels | None = field(default=None, repr=False)
 
     @cached_property
     def id(self) -> str:
         """`image_id` of the pixels, computed when it is first asked for."""
-        return image_id(self.pixels)
+        return image_id(self.pixels, *(() if self.second is None else (self.second,)))
 
     @property
     def key(self) -> str:
@@ -70,10 +74,12 @@ class Image:
         return hash((self.id, self.origin))
 
 
-def image_id(pixels: Pixels) -> str:
+def image_id(*frames: Pixels) -> str:
     """Sixteen hex digits of a hash over mode, size and pixels."""
-    digest = hashlib.blake2b(f"{pixels.mode} {pixels.size}".encode(), digest_size=8)
-    digest.update(pixels.tobytes())
+    digest = hashlib.blake2b(digest_size=8)
+    for pixels in frames:
+        digest.update(f"{pixels.mode} {pixels.size}".encode())
+        digest.update(pixels.tobytes())
     return digest.hexdigest()
 
 

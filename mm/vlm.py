@@ -102,6 +102,7 @@ class Traits:
         tools: the tools it was taught to call, where its config names some; other tools it cannot
             use. () for a model that takes what is on offer.
         budgets: bounds on images that it was loaded with, by the names of `mm.load`.
+        packs_frames: whether two frames of a clip can share the visual tokens of one.
         at_once: how many requests of one question it is given at a time; 1 where it answers one
             after another anyway.
     """
@@ -114,6 +115,7 @@ class Traits:
     sampling: Sampling | None = None
     budgets: tuple[tuple[str, int], ...] = ()
     tools: tuple[str, ...] = ()
+    packs_frames: bool = False
     at_once: int = 1
 
 

@@ -44,6 +44,7 @@ class Showing:
             "question" best, spread.
         side: the shorter side of a frame in pixels, at most.
         siglip: for "question": a SigLIP checkpoint, a folder or a hub id.
+        pack: two frames share the visual tokens of one, as Qwen's models take clips.
     """
 
     frames: int = 16
@@ -52,6 +53,7 @@ class Showing:
     choose: Choose = "uniform"
     side: int = 336
     siglip: str | None = None
+    pack: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.frames <= MOST_FRAMES:
@@ -119,11 +121,12 @@ def _plan(info: ClipInfo, showing: Showing, tokens_of: TokensOf | None) -> tuple
         raise BadVideo("clip_tokens: this model does not tell what an image costs: give frames")
     limited = replace(info, size=size)
     fps = showing.fps or showing.frames / info.duration_s
+    together = 2 if showing.pack else 1
     try:
-        plan = plan_frames(limited, showing.clip_tokens, tokens_of, fps=fps)
+        plan = plan_frames(limited, showing.clip_tokens, tokens_of, fps=fps / together)
     except ValueError as error:
         raise BadVideo(f"{info.source}: {error}") from error
-    return min(plan.count, showing.frames), plan.size
+    return min(plan.count * together, showing.frames), plan.size
 
 
 def smaller(size: Size, side: int) -> Size:
@@ -132,13 +135,38 @@ def smaller(size: Size, side: int) -> Size:
     return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
-def shown(source: str, frames: Sequence[Frame]) -> list[Part]:
-    """The frames as a message has them, each after its time."""
-    parts: list[Part] = []
-    for frame in frames:
-        parts.append(Text(f"<{seconds(frame.time_s)} seconds>"))
-        parts.append(Image(frame.pixels, FrameOf(source, frame.time_s)))
-    return parts
+def shown(source: str, frames: Sequence[Frame], *, pack: bool = False) -> list[Part]:
+    """The frames as a message has them, each after its time.
+
+    `pack`: in pairs, each after the middle of its two times, to a tenth, as Qwen3-VL's processor
+    writes it (`_calculate_timestamps`); the last of an odd number stands alone, which is how that
+    processor shows it, twice.
+    """
+    if pack:
+        pairs = (frames[n : n + 2] for n in range(0, len(frames), 2))
+        return [part for pair in pairs for part in _pair(source, *pair)]
+    return [part for frame in frames for part in _one(source, frame, seconds(frame.time_s))]
+
+
+def _one(source: str, frame: Frame, time: str) -> list[Part]:
+    return [Text(f"<{time} seconds>"), Image(frame.pixels, FrameOf(source, frame.time_s))]
+
+
+def _pair(source: str, first: Frame, second: Frame | None = None) -> list[Part]:
+    if second is None:
+        return _one(source, first, f"{first.time_s:.1f}")
+    middle = (first.time_s + second.time_s) / 2
+    both = FrameOf(source, first.time_s, second.time_s)
+    return [Text(f"<{middle:.1f} seconds>"), Image(first.pixels, both, second.pixels)]
+
+
+def apart(image: Image) -> list[Image]:
+    """The frames that share the visual tokens of an image, each as an image; else itself."""
+    if image.second is None or not isinstance(image.origin, FrameOf):
+        return [image]
+    pixels, times = (image.pixels, image.second), image.origin.times_s
+    named = zip(pixels, times, strict=True)
+    return [Image(each, FrameOf(image.origin.video, time_s)) for each, time_s in named]
 
 
 def seconds(time_s: float) -> str:
@@ -165,7 +193,8 @@ def _with_frames(message: Message, showing: Showing, tokens_of: TokensOf | None)
     for part in message.parts:
         if isinstance(part, Clip):
             video = opened(part)
-            parts += shown(part.source, first_frames(video, showing, tokens_of, message.text))
+            frames = first_frames(video, showing, tokens_of, message.text)
+            parts += shown(part.source, frames, pack=showing.pack)
         else:
             parts.append(part)
     return replace(message, parts=tuple(parts))

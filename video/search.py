@@ -67,18 +67,19 @@ def uniform(
     choose: Choose = "uniform",
     side: int = 336,
     siglip: str | None = None,
+    pack: bool = False,
 ) -> Branch:
     """Show frames spread over each clip, then let `strategy` answer.
 
     Args:
-        frames, fps, clip_tokens, choose, side, siglip: as `Showing` has them.
+        frames, fps, clip_tokens, choose, side, siglip, pack: as `Showing` has them.
         strategy: sees the frames as images; `zoom` may enlarge parts of them.
 
     Raises:
         UserError: a number is out of its bounds.
         ModelError: the model failed, or a clip cannot be read.
     """
-    _show(session, Showing(frames, fps, clip_tokens, choose, side, siglip))
+    _show(session, Showing(frames, fps, clip_tokens, choose, side, siglip, pack))
     return strategy(session)
 
 
@@ -91,6 +92,7 @@ def watch(
     choose: Choose = "uniform",
     side: int = 336,
     siglip: str | None = None,
+    pack: bool = False,
     look_frames: int = 8,
     look_side: int = 672,
     max_looks: int = 4,
@@ -107,6 +109,7 @@ def watch(
 
     Args:
         frames, fps, clip_tokens, choose, side, siglip: what is shown at first, as `Showing` has it.
+        pack: two frames share the visual tokens of one, at first and in looks.
         look_frames: frames of a look, at most.
         look_side: the shorter side of a look's frames in pixels, at most.
         max_looks: looks, wrong ones included; then it must answer.
@@ -124,13 +127,20 @@ def watch(
             "window_s must be over 0, look_frames 1 or more, max_looks 0 or more; got "
             f"{window_s:g}, {look_frames} and {max_looks}"
         )
-    showing = Showing(frames, fps, clip_tokens, choose, side, siglip)
+    showing = Showing(frames, fps, clip_tokens, choose, side, siglip, pack)
     clips, videos = _show(session, showing)
     if not videos:
         return direct(session)
     _note_windows(session, clips, videos, showing, window_s)
     look = partial(
-        _span, session, clips, videos, count=look_frames, side=look_side, choose=choose_span
+        _span,
+        session,
+        clips,
+        videos,
+        count=look_frames,
+        side=look_side,
+        choose=choose_span,
+        pack=pack,
     )
     traits = session.vlm.traits
     if not traits.calls_tools or (traits.tools and look_at_span.__name__ not in traits.tools):
@@ -170,6 +180,11 @@ def look_at_span(
 
 def _show(session: Session, showing: Showing) -> tuple[Sequence[Clip], Sequence[Video]]:
     """Put the first frames of each clip in its place, once a trace; the clips, and they open."""
+    if showing.pack and not session.vlm.traits.packs_frames:
+        raise ModelError(
+            f"pack: {session.vlm.name} takes no two frames in the visual tokens of one; Qwen's "
+            "models do, loaded here: leave it out"
+        )
     clips = session.sample.clips
     if not clips:  # none, or another draw of the same question has put the frames in
         return session.shared.get(_OPEN, ((), ()))
@@ -222,6 +237,7 @@ def _span(
     count: int,
     side: int,
     choose: ChooseSpan | None,
+    pack: bool,
 ) -> list[Image | str]:
     """Frames of a span that the model named, as parts of an observation.
 
@@ -242,7 +258,8 @@ def _span(
     told = session.trace.settings.get(SPANS, [])
     assert isinstance(told, list)
     session.note(SPANS, [*told, {"clip": clips[clip].source, "start_s": start_s, "end_s": end_s}])
-    return [p.text if isinstance(p, Text) else p for p in shown(clips[clip].source, found)]  # type: ignore[misc]
+    parts = shown(clips[clip].source, found, pack=pack)
+    return [p.text if isinstance(p, Text) else p for p in parts]  # type: ignore[misc]
 
 
 def _inside(video: Video, start_s: float, end_s: float) -> tuple[float, float]:
@@ -280,8 +297,9 @@ def _unseen(
 
 def _known(session: Session, clip: Clip, time_s: float, size: Size) -> bool:
     """Whether the frame at `time_s` was shown at this size, or a larger one."""
-    origin = FrameOf(clip.source, time_s)
-    return any(i.origin == origin and i.size[0] >= size[0] for i in session.images)
+    large = (i.origin for i in session.images if i.size[0] >= size[0])
+    frames = (origin for origin in large if isinstance(origin, FrameOf))
+    return any(f.video == clip.source and time_s in f.times_s for f in frames)
 
 
 def _asked_where(session: Session, look: Look) -> Branch:
@@ -335,7 +353,7 @@ def _noted(
     asked = SUMMARISE.format(start=start, end=end, question=_question(session))
     if before:
         asked = "Notes so far:\n" + "\n".join(before[-3:]) + "\n" + asked
-    prompt = (user(*shown(clip.source, frames), asked),)
+    prompt = (user(*shown(clip.source, frames, pack=showing.pack), asked),)
     (reply,) = meter.generate([prompt], Sampling(max_tokens=96))
     return f"{start} s to {end} s: {' '.join(reply.message.text.split()) or 'nothing'}"
 

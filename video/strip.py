@@ -8,7 +8,7 @@ from mm.origins import Cropped, FrameOf
 from mm.trace import Branch
 from mm.types import Image
 
-from .context import seconds, smaller
+from .context import apart, seconds, smaller
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -43,8 +43,9 @@ def strip(branch: Branch) -> Pixels:
 def _shown(branch: Branch) -> list[tuple[Image, bool, str]]:
     """Each image, whether it was looked at again, and what is written under it."""
     first = [(image, False) for image in branch.sample.images]
-    seen = [*first, *((image, True) for image in branch.images)]
-    origins = {image.id: image.origin for image, _ in seen}
+    shown = [*first, *((image, True) for image in branch.images)]
+    origins = {image.id: image.origin for image, _ in shown}
+    seen = [(frame, looked) for image, looked in shown for frame in apart(image)]
     found = []
     for image, looked in seen:
         origin = image.origin

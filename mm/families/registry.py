@@ -40,6 +40,7 @@ class Family:
         options: what the family's own processor passes to its image processor.
         recall: how its images are remembered; None where its features are no grid.
         fits: what its processor can do for a budget of pixels or visual tokens.
+        packs_frames: its patches are two frames deep, and an image is shown as both of them.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Family:
     options: tuple[tuple[str, Any], ...] = ()
     recall: Recall | None = None
     fits: Fits = image_budgets.fixed
+    packs_frames: bool = False
 
 
 def family_of(model_type: str) -> Family | None:
@@ -81,6 +83,7 @@ FAMILIES: tuple[Family, ...] = (
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
         tensors=("pixel_values", "image_grid_thw"),
+        packs_frames=True,
         calls_tools=True,
         mrope=True,
         recall=visual_memory.QWEN,
@@ -94,6 +97,7 @@ FAMILIES: tuple[Family, ...] = (
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
         tensors=("pixel_values", "image_grid_thw"),
+        packs_frames=True,
         box_format=_PIXELS,
         mrope=True,
     ),
@@ -106,6 +110,7 @@ FAMILIES: tuple[Family, ...] = (
         placeholder="<|image_pad|>",
         markers=_QWEN_MARKERS,
         tensors=("pixel_values", "image_grid_thw"),
+        packs_frames=True,
         mrope=True,
     ),
     Family(
@@ -184,6 +189,7 @@ def traits_of(family: Family, config: Any) -> Traits:
         aim=_aim(config),
         memory=_memory(family, config),
         tools=tuple(getattr(config, "tools", None) or ()),
+        packs_frames=family.packs_frames,
         at_once=AT_ONCE,
     )
 

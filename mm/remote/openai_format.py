@@ -158,5 +158,7 @@ def _refuse(conversation: Conversation) -> None:
                 continue
             if not isinstance(part, Image):
                 raise ValueError(f"it takes images and text, no {type(part).__name__}")
+            if part.second is not None:
+                raise ValueError("it takes no two frames in the visual tokens of one: leave pack")
             if message.role in ("system", "assistant"):
                 raise ValueError(f"it takes no image in what the {message.role} says")

@@ -199,11 +199,16 @@ class ImageProcessing:
         return recall, tile_grid(self._memory, size, self.cells, snapshot=features.snapshot)
 
     def _shown(self, image: Image) -> Mapping[str, Tensor]:
+        made = self._sized(image, image.pixels)
+        if image.second is None:
+            return made
+        return packed(made, self._sized(image, image.second), self._processor.temporal_patch_size)
+
+    def _sized(self, image: Image, pixels: Pixels) -> Mapping[str, Tensor]:
         if not self._limited:
-            return self._process(image.pixels)
+            return self._process(pixels)
         how, _ = self._fit(image.size, image.kind)
-        pixels = image.pixels.resize(how.size) if how.size else image.pixels
-        return self._process(pixels, how.settings)
+        return self._process(pixels.resize(how.size) if how.size else pixels, how.settings)
 
     def _process(
         self, pixels: Pixels, settings: Iterable[tuple[str, Any]] = ()
@@ -211,3 +216,17 @@ class ImageProcessing:
         options = {**dict(self._family.options), **dict(settings)}
         made = self._processor(images=[pixels], return_tensors="pt", **options)
         return {k: made[k] for k in self._family.tensors if k in made}
+
+
+def packed(
+    first: Mapping[str, Tensor], second: Mapping[str, Tensor], depth: int
+) -> Mapping[str, Tensor]:
+    """Two frames in the patches of one, as Qwen's video processors lay them: each patch is `depth`
+    frames deep, and of an image all of those are the same.
+
+    `pixel_values` are (patches, channels * depth * height * width).
+    """
+    patches = first["pixel_values"].unflatten(1, (3, depth, -1)).clone()
+    behind = second["pixel_values"].unflatten(1, (3, depth, -1))
+    patches[:, :, depth // 2 :] = behind[:, :, depth // 2 :]
+    return {**first, "pixel_values": patches.flatten(1)}

@@ -15,6 +15,7 @@ from mm.answers.matching import judge
 from mm.answers.rouge import rouge as alike
 from mm.origins import FrameOf
 from mm.types import Thinking
+from video.context import apart
 from video.siglip import load_siglip
 
 from .terms import Attempt
@@ -130,7 +131,8 @@ def described(attempt: Attempt, *, released: bool = False) -> str:
 def _frames(attempt: Attempt) -> list:
     """The question's frames; of a question about images, those."""
     images = attempt.branch.sample.images
-    frames = [image.pixels for image in images if isinstance(image.origin, FrameOf)]
+    shown = [image for image in images if isinstance(image.origin, FrameOf)]
+    frames = [frame.pixels for image in shown for frame in apart(image)]
     return frames or [image.pixels for image in images]
 
 
