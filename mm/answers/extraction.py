@@ -27,6 +27,12 @@ _MARK = re.compile(
     rf"|(?:{_ANSWER_WORDS})[*_]*\s*(?:[:\uff1a\u662f\u4e3a\u70ba\u306f])[*_]*",
     re.DOTALL | re.IGNORECASE,
 )
+_OF_THE_ANSWER = re.compile(
+    r"\s*(?:(?:also|only|clearly|therefore|thus)\s+)?(?:approximate|based|because|clear|consistent"
+    r"|correct|derived|found|given|incorrect|obtained|obvious|right|supported|unclear|wrong)\b",
+    re.IGNORECASE,
+)
+"""What prose goes on with behind "the answer is" where it speaks of the answer, and gives none."""
 _LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final|correct)\b[\W_]*)+\Z", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(r"\s*\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}\s*")
 _CLOSING_TAGS = re.compile(r"<answer>((?:(?!</?answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
@@ -50,23 +56,24 @@ _STOP = re.compile(r"(?<=\w{2})[.!?](?=\s+[A-Z]|\s*$)|[.!?](?=\s*$)|[\u3002\uff0
 def extract_answer(text: str) -> str | None:
     """The answer that `text` gives, for grading; None when it gives none.
 
-    Thinking is left out. The last mark wins, whatever its kind: `<answer>`, `\\boxed{}`, GLM's box
-    tokens, `[[B]]`, "####", "answer:" or "answer is" up to the end of the sentence, and its word in
-    other languages. One that the token limit cut off is read as far as it goes. Without a mark the
-    whole text is the answer if it has at most `SHORT_WORDS` words.
+    Thinking is left out. The last mark wins: `<answer>`, `\\boxed{}`, GLM's box tokens, `[[B]]`,
+    "answer:" up to the end of the sentence, and its word in other languages; where nothing encloses
+    the answer, also "answer is", and "####" in the last line. A mark that the token limit cut off is
+    read as far as it goes. Without one the whole text is the answer if it has at most `SHORT_WORDS`
+    words.
     """
     text = spoken(text)
-    marks = list(_MARK.finditer(text))
-    if not marks:
+    mark = _last_mark(text)
+    if mark is None:
         return text.strip() or None if is_short(text) else None
-    return _marked(text, marks[-1])
+    return _marked(text, mark)
 
 
 def marked_answer(text: str) -> str | None:
     """The answer that `text` marks by tags, a box or "####"; None where it marks none so."""
     text = spoken(text)
-    marks = [mark for mark in _MARK.finditer(text) if mark.lastgroup]
-    return _marked(text, marks[-1]) if marks else None
+    mark = _last_mark(text)
+    return _marked(text, mark) if mark and mark.lastgroup else None
 
 
 def content_of(text: str) -> str:
@@ -83,9 +90,8 @@ def before_answer(text: str) -> str:
     Without a mark they are "" where the whole text is the answer, else all of it.
     """
     text = spoken(text)
-    marks = list(_MARK.finditer(text))
-    if marks:
-        before = text[: marks[-1].start()]
+    if mark := _last_mark(text):
+        before = text[: mark.start()]
         return (before[:-200] + _LEAD.sub("", before[-200:])).strip()
     return text.strip() if extract_answer(text) is None else ""
 
@@ -130,15 +136,37 @@ def is_short(text: str) -> bool:
     return len(text.split()) + len(_SPACELESS.findall(text)) // 2 <= SHORT_WORDS
 
 
+def _last_mark(text: str) -> re.Match[str] | None:
+    """The mark that tells the answer: words that happen to be one, behind it, do not replace it."""
+    marks = [m for m in _MARK.finditer(text) if m["hashed"] is None or not text[m.end() :].strip()]
+    if any(map(_encloses, marks)):
+        marks = [mark for mark in marks if _encloses(mark) or mark[0].rstrip("*_")[-1] in ":\uff1a"]
+    given = [mark for mark in marks if not _OF_THE_ANSWER.match(text, mark.end())]
+    return next((found[-1] for found in (given, marks) if found), None)
+
+
+def _encloses(mark: re.Match[str]) -> bool:
+    return mark.lastgroup not in (None, "hashed")
+
+
 def _marked(text: str, mark: re.Match[str]) -> str | None:
     if mark["tagged"] is not None:
         tagged = mark["tagged"].rpartition(ANSWER_START)[2]
-        inner = list(_MARK.finditer(tagged))  # a mark inside the tags says it more exactly
-        return _marked(tagged, inner[-1]) if inner else _trim(tagged)
+        inner = _last_mark(tagged)  # a mark inside the tags says it more exactly
+        return _marked(tagged, inner) if inner else _trim(tagged)
     if mark["boxed"]:
         return _trim(_in_braces(text[mark.end() :]))
     said = mark["glm"] or mark["double"] or mark["hashed"]
-    return _trim(said if said is not None else _sentence(text[mark.end() :]))
+    return _trim(said if said is not None else _sentence(_before_prose(text[mark.end() :])))
+
+
+def _before_prose(text: str) -> str:
+    """`text`, which follows a mark, up to the sentence that has another."""
+    mark = _MARK.search(text)
+    if mark is None:
+        return text
+    before, stop, _ = text[: mark.start()].rpartition(".")
+    return before if stop else text[: mark.start()]
 
 
 def _trim(text: str) -> str | None:

@@ -30,7 +30,7 @@ FACTS = "collected.json"
 RIGHT = "right"
 """The score of a trace's chosen step: 1 where its answer is right, else 0."""
 
-JUDGE = 2
+JUDGE = 3
 """The version of `mm.answers.judge`: labels of different ones do not mix."""
 
 _DRAW = 1_000_003  # between the seeds of one question's draws

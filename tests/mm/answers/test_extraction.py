@@ -23,6 +23,20 @@ LONG = "The image shows a wide table. " * 12
         pytest.param("so\n#### 42", "42", id="GSM8K"),
         pytest.param("<|begin_of_box|>5<|end_of_box|>", "5", id="GLM"),
         pytest.param("Option A is wrong. [[K]]", "K", id="MMR-V"),
+        pytest.param(
+            "<answer>5</answer>\nThis answer is based on the cubes.", "5", id="prose behind tags"
+        ),
+        pytest.param("<answer>5</answer>\n\n#### Notes", "5", id="a heading behind tags"),
+        pytest.param(
+            "\\boxed{5}\n\nThe answer is consistent with the picture.", "5", id="prose behind a box"
+        ),
+        pytest.param(
+            "The answer is B. This answer is correct because it is red.", "B", id="prose behind"
+        ),
+        pytest.param("Final answer: 5\n\n(This answer is approximate.)", "5", id="in brackets"),
+        pytest.param("The answer is 5.\n\n#### Why\nFive cubes.", "5", id="a heading behind"),
+        pytest.param("The answer is right", "right", id="a side, alone"),
+        pytest.param("Answer: 4. No: the answer is 5.", "5", id="a later answer"),
         pytest.param("<answer>" * 3000 + "red", "red", id="tags in tags"),
         pytest.param("一" * 99, None, id="a long sentence without spaces"),
     ],
