@@ -10,6 +10,7 @@ import mm
 from mm.origins import FrameOf
 from mm.samples import is_clip
 from video.context import seconds
+from video.frames import SAME_S
 from video.search import SPANS
 from vision.depth_strategies import NOTE
 
@@ -70,8 +71,10 @@ def unclear(trace: mm.Trace) -> str | None:
     last = trace.best.steps[-1:]
     if not last or last[0].sampled or last[0].message.text not in trace.sample.choices:
         return None
-    replaced = [branch for branch in trace.branches if branch.leaf != trace.chosen]
-    return replaced[-1].reply or replaced[-1].silence if replaced else None
+    others = [branch for branch in trace.branches if branch.leaf != trace.chosen]
+    beside = [branch for branch in others if branch.steps[:-1] == trace.best.steps[:-1]]
+    replaced = (beside or others)[-1:]
+    return replaced[0].reply or replaced[0].silence if replaced else None
 
 
 def as_json(trace: mm.Trace) -> dict[str, object]:
@@ -90,7 +93,7 @@ def as_json(trace: mm.Trace) -> dict[str, object]:
         "thoughts": list(trace.best.thoughts),
         "finish": trace.best.finish,
         "regions": [asdict(look) for look in looks(trace)],
-        "spans": trace.settings.get(SPANS, []),
+        "spans": watched(trace),
         "depth": trace.settings.get(NOTE),
         "verdicts": [asdict(verdict) for verdict in verdicts(trace)],
         "cost": asdict(trace.cost),
@@ -135,8 +138,21 @@ def _names(trace: mm.Trace, names: list[str]) -> list[str]:
 
 def spans(trace: mm.Trace) -> list[str]:
     """The spans of clips that were looked at again, in order."""
-    told: Any = trace.settings.get(SPANS, ())
+    told = watched(trace)
     return [f"{s['clip']} {seconds(s['start_s'])} s to {seconds(s['end_s'])} s" for s in told]
+
+
+def watched(trace: mm.Trace) -> list[dict[str, Any]]:
+    """The spans that the chosen answer rests on, of all that were looked at in the trace."""
+    told: Any = trace.settings.get(SPANS, ())
+    frames = [i.origin for i in trace.best.images if isinstance(i.origin, FrameOf)]
+    return [s for s in told if any(_within(frame, s) for frame in frames)]
+
+
+def _within(frame: FrameOf, span: dict[str, Any]) -> bool:
+    start, end = span["start_s"] - SAME_S, span["end_s"] + SAME_S
+    inside = any(start <= time_s <= end for time_s in frame.times_s)
+    return inside and frame.video == span["clip"]
 
 
 def number(score: float | None) -> str:

@@ -65,6 +65,10 @@ VERIFIERS: dict[str, mm.Verifier] = {
 }
 
 
+TEMPERATURE = 0.7
+"""Of draws, where neither the model nor a person says how to sample."""
+
+
 def strategies_named(
     text: str,
     verifier: str | None = None,
@@ -114,6 +118,21 @@ def strategies_for(choice: ModelChoice) -> dict[str, mm.Strategy]:
     }
 
 
+def offered(strategies: Mapping[str, mm.Strategy], sampling: mm.Sampling) -> dict[str, mm.Strategy]:
+    """Those of `strategies` that run without brackets.
+
+    Where the model's own `sampling` is greedy, those that need several draws sample at
+    `TEMPERATURE`; one that needs a folder is left out.
+    """
+    bound: Any = {"temperature": TEMPERATURE}
+    greedy = sampling.temperature == 0
+    return {
+        name: partial(each, **bound) if greedy and _takes(each, "temperature") else each
+        for name, each in strategies.items()
+        if not _takes(each, "midi")
+    }
+
+
 def matched(choice: ModelChoice) -> Mapping[str, float]:
     """What makes controls say "enough" as often as the trained verifier of `choice`."""
     folder = choice.verifier_folder or choice.judge
@@ -133,10 +152,13 @@ def judged_by(strategy: mm.Strategy, verifier: str | None, judge: str | None = N
         verifier = judge
     if verifier is None or (isinstance(strategy, partial) and "verifier" in strategy.keywords):
         return strategy
+    if not _takes(strategy, "verifier") and (inner := _inner(strategy)):
+        bound: Any = {"strategy": judged_by(inner, verifier, judge)}
+        return partial(strategy, **bound)
     if not _takes(strategy, "verifier"):
         raise UserError(f"--verifier: {name_of(strategy)} takes none; use scale, best_of or beam")
     if not Path(verifier).is_dir():
-        bound: Any = {"verifier": verifier_named(verifier)}
+        bound = {"verifier": verifier_named(verifier)}
         return partial(strategy, **bound)
     trained = read_verifier(Path(verifier))
     wanted = {"verifier": VERIFIERS[trained.kind], "threshold": trained.threshold}
@@ -149,8 +171,16 @@ def judged_by(strategy: mm.Strategy, verifier: str | None, judge: str | None = N
 def _asks_itself(strategy: mm.Strategy) -> bool:
     """Whether its verifier is the one that asks the model itself."""
     taken = inspect.signature(strategy).parameters.get("verifier")
+    if taken is None:
+        inner = _inner(strategy)
+        return inner is not None and _asks_itself(inner)
     named = isinstance(strategy, partial) and "verifier" in strategy.keywords
-    return taken is not None and taken.default is asked and not named
+    return taken.default is asked and not named
+
+
+def _inner(strategy: mm.Strategy) -> mm.Strategy | None:
+    """The strategy that this one was bound to in its brackets."""
+    return strategy.keywords.get("strategy") if isinstance(strategy, partial) else None
 
 
 def with_depth(strategy: mm.Strategy, source: DepthSource) -> mm.Strategy:

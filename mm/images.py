@@ -135,9 +135,12 @@ def _from_environment(name: str, default: float, given: float | None) -> float:
         return given
     written = os.environ.get(name, "")
     try:
-        return float(written) if written else default
+        number = float(written) if written else default
     except ValueError:
-        raise BadImage(f"{name} must be a number, got {written!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadImage(f"{name} must be a number, got {written!r}")
+    return number
 
 
 def _open_file(path: str) -> BinaryIO:

@@ -226,7 +226,7 @@ class Trace:
                 parent = (step.parent or 0) + higher if moved else step.parent
                 self.steps.append(replace(step, parent=parent))
             self.sample = other.sample
-            self.settings = {**self.settings, **other.settings}
+            self.settings = {**self.settings, **_together(self.settings, other.settings)}
         return higher
 
     def score(self, index: int, name: str, value: float | None, cost: Cost = Cost()) -> None:
@@ -302,6 +302,16 @@ def _utterances(steps: Iterable[Step]) -> Iterator[tuple[Step, bool, str]]:
             thinking = thinking and not _END_OF_THOUGHT.search(part.text)
             yield step, True, thought
             yield step, False, said
+
+
+def _together(ours: Mapping[str, object], theirs: Mapping[str, object]) -> dict[str, object]:
+    """The settings of a copy, with what lists of ours, such as the spans looked at, had before."""
+    found = dict(theirs)
+    for name, told in theirs.items():
+        had = ours.get(name)
+        if isinstance(told, list) and isinstance(had, list):
+            found[name] = [*had, *(each for each in told if each not in had)]
+    return found
 
 
 def unread(conversation: Conversation, wrote: Callable[[Message], bool]) -> Conversation:

@@ -7,10 +7,10 @@ most one line cut off at the end. Reading warns and leaves it out; the next appe
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import stat
-import warnings
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +39,8 @@ from .types import (
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
+
+log = logging.getLogger(__name__)
 
 FILE = "traces.jsonl"
 _REMEDY = "give a folder that `save_traces` or --save-trace wrote"
@@ -82,13 +84,17 @@ def check_folder(folder: str | Path) -> None:
     """Refuse a folder that no trace could be written to, before anything is done for one.
 
     Raises:
-        BadTrace: it is a file, or its name is none.
+        BadTrace: it is a file, its name is none, or nobody may write there.
     """
     with _writing(Path(folder)):
         try:
             mode = os.stat(folder).st_mode
         except FileNotFoundError:
-            return
+            mode = stat.S_IFDIR
+        whole = Path(folder).absolute()
+        there = next(each for each in (whole, *whole.parents) if each.exists())
+        if not os.access(there, os.W_OK):
+            raise BadTrace(f"cannot write traces to {quote(str(folder))}: it may not be written to")
     if not stat.S_ISDIR(mode):
         raise BadTrace(f"traces go to a folder, and {quote(str(folder))} is a file")
 
@@ -125,9 +131,8 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.endswith(b"\n") and not _is_json(line):
-                warnings.warn(
-                    f"{file}, line {number} is cut off and left out: its writer was stopped",
-                    stacklevel=3,
+                log.warning(
+                    "%s, line %d is cut off and left out: its writer was stopped", file, number
                 )
             elif line.strip():
                 yield number, line

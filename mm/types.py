@@ -284,6 +284,7 @@ class Sampling:
     def __post_init__(self) -> None:
         bounds = {  # name: (least, most), as OpenAI and vLLM have them
             "temperature": (0.0, math.inf),
+            "seed": (-(2**63), 2**63 - 1),
             "top_p": (math.ulp(0.0), 1.0),
             "top_k": (0, math.inf),
             "min_p": (0.0, 1.0),

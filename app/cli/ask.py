@@ -97,8 +97,10 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
         print(json.dumps(failure_json(error)))
         return 2
     if trace.error and not as_program:
+        keep(trace, how.save_trace)
         raise mm.ModelError(trace.error)
     print(json.dumps(as_json(trace)) if as_program else as_text(trace, words))
+    keep(trace, how.save_trace)
     if draw:
         _draw(trace, draw, how.depth)
     return 2 if error_of(trace) else 0
@@ -115,7 +117,6 @@ def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm
         vlm = how.judged.load()
     with spinner("looking", quiet=quiet):
         trace = mm.run(strategy, sample, vlm, sampling=sampling_of(vlm.traits, how.sampling))
-    keep(trace, how.save_trace)
     return trace
 
 
@@ -161,6 +162,8 @@ def _check_outputs(save_trace: Path | None, draw: Path | None, read: Sequence[st
 def _draw(trace: mm.Trace, path: Path, depth: DepthSource) -> None:
     from app.demo.view import looked_at
 
+    if not trace.sample.images:
+        raise UserError(f"--draw {quote(str(path))}: no image or frame was shown")
     drawn = looked_at(trace, depth)
     with writing("--draw", path):
         drawn.save(path)

@@ -3,8 +3,8 @@
 A row is `{"id"?, "image" | "images", "question", "depth"?}`: paths relative to the rows file, data
 URIs or bare base64; what else it has is refused by name unless it is known to be harmless. An
 answer is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom and
-how. Answers stand in the order of the rows; one with an "error", which a row without a reply has
-too, is asked for again by the next run.
+how. Answers stand in the order of the rows, those that a later run added behind the others until it
+ends; one with an "error", which a row without a reply has too, is asked for again by the next run.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
             with closing(in_order(answer, todo, threads)) as answered:
                 for said, trace in progress(answered, "asking", len(todo)):
                     failed += _kept(said, trace, lines, how)
+        _sort(out, rows)
     print(
         f'{len(todo) - failed} answered, {failed} failed (see "error"), '
         f"{len(done)} answered before: {out}",
@@ -186,6 +187,18 @@ def _resume(out: Path, rows: list[Row], how: How) -> set[str]:
     return kept.keys() & {row.key for row in rows}
 
 
+def _sort(out: Path, rows: list[Row]) -> None:
+    """Put the answers into the order of the rows."""
+    place = {row.key: n for n, row in enumerate(rows)}
+    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    keys = [Row(fields["row"], fields).key for fields in map(json.loads, lines)]
+    order = sorted(range(len(lines)), key=lambda n: place.get(keys[n], len(place)))
+    if order != [*range(len(lines))]:
+        partial = out.with_name(out.name + ".partial")
+        partial.write_text("".join(lines[n] for n in order), encoding="utf-8")
+        os.replace(partial, out)
+
+
 def _answers(out: Path) -> dict[str, Answer]:
     *lines, last = out.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
     if _object(last) is not None or not last.startswith('{"row": '):
@@ -216,12 +229,23 @@ def _asked(row: Row, how: How) -> Answer:
     return {
         "row": row.number,
         "id": fields.get("id"),
-        "images": _named(fields.get("images", fields.get("image"))),
+        "images": _named(_shown_in(fields)),
         **({"videos": clips} if (clips := clips_of(fields)) else {}),
         "question": fields.get("question"),
         "row_depth": fields.get("depth"),
         **how.facts,
     }
+
+
+def _shown_in(fields: dict[str, Any]) -> Any:
+    """The images of a row as answers name them: one by itself, several as a list."""
+    for name in ("images", "image"):
+        if fields.get(name) not in (None, []):
+            return fields[name]
+    with suppress(ValueError):  # what cannot be read is refused where it is opened
+        found = images_of(fields)
+        return found[0] if len(found) == 1 else found or None
+    return None
 
 
 def _named(value: Any) -> Any:

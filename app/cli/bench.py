@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.errors import check_file, needs_train
+from app.errors import check_file, needs_train, writing
 from app.model_choice import ModelChoice
 from mm.errors import UserError
 
@@ -214,6 +214,8 @@ def _report(measures: Iterable[Measured], vlm: HFVLM, out: Path | None) -> None:
     from training.evaluation.results import envelope
     from training.evaluation.run import place_of
 
+    if out:
+        check_file("--out", out)
     rows = []
     print(f"{'measure':42} {'ours':>12} {'theirs':>12} {'ratio':>7}  spread      unit")
     for measured in measures:
@@ -223,7 +225,8 @@ def _report(measures: Iterable[Measured], vlm: HFVLM, out: Path | None) -> None:
     if out:
         command = shlex.join(["mm", *sys.argv[1:]])
         about = {"command": command, "model": vlm.name, **place_of(vlm)}
-        out.write_text(json.dumps(envelope(rows, [], **about), indent=1) + "\n")
+        with writing("--out", out):
+            out.write_text(json.dumps(envelope(rows, [], **about), indent=1) + "\n")
 
 
 def _line(row: dict) -> str:

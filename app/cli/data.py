@@ -210,6 +210,8 @@ def thoughts(
     from training.evaluation import thoughts as work
     from training.evaluation.questions import read_questions
 
+    if out.suffix.lower() != ".jsonl":
+        raise UserError(f"--out {out} must end in .jsonl, which is what is written")
     if not file.resolve().is_relative_to(out.resolve().parent):
         raise UserError(f"--out must lie beside {file} or above it, so that rows find their images")
     check_file("--out", out, [file])
@@ -229,7 +231,7 @@ def thoughts(
     with Console(stderr=True).status("") as status:
         kept = work.write_thoughts(
             rows,
-            partial(rows.fields, beside=out.parent),
+            partial(rows.fields, out=out),
             writers,
             folder,
             out,
@@ -255,8 +257,11 @@ def opened(
 
 def builder_of(choice: ModelChoice) -> TokenBuilder:
     """The token builder of a model whose weights are not loaded."""
-    from mm.local.checkpoints import find
+    from mm.local.adapters import checkpoint_of
     from mm.tokens.loading import load_builder
 
-    folder = str(find(choice.name))
-    return load_builder(folder, budgets=choice.budgets, local_files_only=True)
+    folder = str(checkpoint_of(choice.name))
+    try:
+        return load_builder(folder, budgets=choice.budgets, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise mm.ModelUnavailable(f"{choice.name}: {error}") from error

@@ -11,7 +11,8 @@ import mm
 from app.model_choice import ModelChoice
 from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import family_of
-from mm.local.checkpoints import find, inspect
+from mm.local.adapters import checkpoint_of
+from mm.local.checkpoints import inspect
 from mm.local.precision import fast_line
 from mm.remote.connect import BASE_URL, connect
 from mm.vlm import sampling_of
@@ -102,7 +103,7 @@ def model_facts(name: str, budgets: ImageBudgets = ImageBudgets()) -> dict[str, 
     """
     from mm.tokens.loading import load_builder
 
-    checkpoint = inspect(find(name))
+    checkpoint = inspect(checkpoint_of(name))
     facts = {
         "model": name,
         "architecture": ", ".join(checkpoint.config.get("architectures") or ["unknown"]),

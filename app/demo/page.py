@@ -22,9 +22,10 @@ from gradio.utils import get_upload_folder, is_in_or_equal
 import mm
 from app.model_choice import ModelChoice
 from app.report import as_json
-from app.strategies import STRATEGIES, judging, strategies_for
+from app.strategies import STRATEGIES, judging, offered, strategies_for
 from app.terminal import spinner
 from mm.errors import UserError
+from mm.vlm import sampling_of
 from video.search import over_clips
 
 from . import view
@@ -64,6 +65,7 @@ def serve(choice: ModelChoice, *, host: str, port: int) -> None:
     strategies = strategies_for(choice)
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
+    strategies = offered(strategies, sampling_of(vlm.traits))
     launch(page(vlm, strategies=strategies), host=host, port=port)
 
 
@@ -242,7 +244,7 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             cost = view.cost_html(trace.cost)
             yield (
                 view.answered(trace),
-                view.image(trace),
+                view.image(trace) if trace.sample.images else gr.skip(),
                 _gallery(trace.best),
                 cost,
             )

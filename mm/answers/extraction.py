@@ -58,9 +58,9 @@ def extract_answer(text: str) -> str | None:
 
     Thinking is left out. The last mark wins: `<answer>`, `\\boxed{}`, GLM's box tokens, `[[B]]`,
     "answer:" up to the end of the sentence, and its word in other languages; where nothing encloses
-    the answer, also "answer is", and "####" in the last line. A mark that the token limit cut off is
-    read as far as it goes. Without one the whole text is the answer if it has at most `SHORT_WORDS`
-    words.
+    the answer, also "answer is", and "####" in the last line. A mark that the token limit cut off
+    is read as far as it goes. Without one the whole text is the answer if it has at most
+    `SHORT_WORDS` words.
     """
     text = spoken(text)
     mark = _last_mark(text)

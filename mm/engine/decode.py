@@ -140,12 +140,15 @@ class DecodeBatch:
             logits = self._logits()
         if logits is None:
             return
-        picked = self._pick(self.rows, logits)
+        picked = self._picked(logits)
         for place in reversed(range(len(self.rows))):
+            if isinstance(pick := picked[place], Exception):
+                self._fail(place, pick)
+                continue
             row = self.rows[place]
             row.position += 1
             try:
-                finish = row.push(*picked[place], self._runner.builder.end_ids)
+                finish = row.push(*pick, self._runner.builder.end_ids)
             except Exception as error:
                 self._fail(place, error)
                 continue
@@ -182,6 +185,14 @@ class DecodeBatch:
 
     def _pick(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[int, float]]:
         return pick_rows([row.sampler for row in rows], logits, self._banned)
+
+    def _picked(self, logits: Tensor) -> list[tuple[int, float] | Exception]:
+        """The next token of every row; where they cannot be sampled together, all rows fail, as
+        what they hold goes further than their words."""
+        try:
+            return [*self._pick(self.rows, logits)]
+        except Exception as error:
+            return [self._on_error(error)] * len(self.rows)
 
     def _logits(self) -> Tensor | None:
         """Logits (B, V) after every row's last token; None where no row is left.

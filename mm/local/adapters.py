@@ -38,6 +38,16 @@ def base_of(folder: Path) -> str:
     return str(base)
 
 
+def checkpoint_of(name: str) -> Path:
+    """The folder of a model's weights; where `name` is an adapter's, that of its base.
+
+    Raises:
+        ModelUnavailable: there is none.
+    """
+    folder = find(name)
+    return find(base_of(folder)) if is_adapter(folder) else folder
+
+
 def with_adapter(model: Any, adapter: str, name: str = ADAPTER) -> Any:
     """`model` with the peft adapter in the folder `adapter`, every tensor of it in its place.
 

@@ -119,7 +119,7 @@ class GenericVLM:
         """`size` itself: what the processor makes of it is not known."""
         return size
 
-    def _visual_tokens(self, size: Size) -> int:
+    def _visual_tokens(self, size: Size, kind: ImageKind = "overview") -> int:
         import PIL.Image
 
         blank = Image(PIL.Image.new("RGB", size))

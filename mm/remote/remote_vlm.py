@@ -50,6 +50,7 @@ _OPTIONAL = ("logprobs", "seed", "stream_options", "top_p")
 _EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 """Options of sampling that are sent where they are not the usual ones: not every server has them"""
 _PLAIN = Sampling()
+_refusing = threading.Lock()
 
 
 class RemoteVLM:
@@ -114,11 +115,12 @@ class RemoteVLM:
         """
         check_on_token(on_token, conversations)
         while True:
-            bodies = [self._request(c, sampling) for c in conversations]
+            left_out = self._refused  # by these requests; others may find out more at the same time
+            bodies = [self._request(c, sampling, left_out) for c in conversations]
             try:
                 return self._generate(conversations, bodies, sampling, on_token, cancel)
             except Refused as error:
-                if not self._accommodates(error):
+                if not self._accommodates(error, left_out):
                     raise
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
@@ -200,7 +202,9 @@ class RemoteVLM:
             reply.finish or "cancelled",
         )
 
-    def _request(self, conversation: Conversation, sampling: Sampling) -> Json:
+    def _request(
+        self, conversation: Conversation, sampling: Sampling, left_out: frozenset[str]
+    ) -> Json:
         body = self._body(conversation)
         body |= {
             "max_tokens": sampling.max_tokens,
@@ -213,21 +217,22 @@ class RemoteVLM:
         body["logprobs"] = True
         changed = {k: v for k in _EXTENSIONS if (v := getattr(sampling, k)) != getattr(_PLAIN, k)}
         body |= changed
-        if "max_tokens" in self._refused:  # OpenAI's newer models know it by another name
+        if "max_tokens" in left_out:  # OpenAI's newer models know it by another name
             body["max_completion_tokens"] = body["max_tokens"]
-        return {k: v for k, v in body.items() if k not in self._refused} | self._extra
+        return {k: v for k, v in body.items() if k not in left_out} | self._extra
 
-    def _accommodates(self, refusal: Refused) -> bool:
-        """Whether the next requests differ: they leave out what the server just refused."""
+    def _accommodates(self, refusal: Refused, left_out: frozenset[str]) -> bool:
+        """Whether the next requests differ from those that left out `left_out`: they also leave out
+        what the server just refused."""
         reason = str(refusal)
         named = {field for field in _OPTIONAL if field in reason}
         if "max_completion_tokens" in reason:
             named.add("max_tokens")
-        new = named - self._refused
-        if "seed" in new:
-            log.warning("%s: its server takes no seed, so sampled replies vary", self.name)
-        self._refused |= new
-        return bool(new)
+        with _refusing:
+            if "seed" in named - self._refused:
+                log.warning("%s: its server takes no seed, so sampled replies vary", self.name)
+            self._refused |= named
+        return bool(named - left_out)
 
     def _body(self, conversation: Conversation) -> Json:
         """Model, messages and tools; what the assistant has begun at the end is left open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from mm.vlm import OnToken
 
 from .responses import DONE, Json
 
+_HALVES = re.compile("[\ud800-\udfff]")
 _LENGTH = ("length", "max_tokens")
 _FAILED = ("error", "abort", "content_filter", "insufficient_system_resource")
 """Reasons to finish that leave no whole reply."""
@@ -34,6 +36,7 @@ class StreamedReply:
         self._stop, self._on_token = stop, on_token
         self._pieces = 0
         self._thinks = False
+        self._half = ""  # of a character that was cut between two chunks
         self._calls = CallDeltas()
 
     @property
@@ -96,6 +99,7 @@ class StreamedReply:
 
     def _write(self, piece: str) -> bool:
         """Add `piece`, up to the end of the first stop string; True where there is one."""
+        piece = self._joined(piece)
         begin = max(0, len(self.text) - max(map(len, self._stop), default=0))
         written = self.text + piece
         found = [at + len(s) for s in self._stop if (at := written.find(s, begin)) >= 0]
@@ -104,6 +108,15 @@ class StreamedReply:
         if piece and self._on_token:
             self._on_token(piece)
         return bool(found)
+
+    def _joined(self, piece: str) -> str:
+        """`piece` with the half of a character that came before it, without one at its end."""
+        piece, self._half = self._half + piece, ""
+        if not _HALVES.search(piece):
+            return piece
+        if _HALVES.fullmatch(piece[-1]) and piece[-1] < "\udc00":
+            piece, self._half = piece[:-1], piece[-1]
+        return piece.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def _count(self, logprobs: list[tuple[str, float]], letters: int | None) -> None:
         """Keep the log-probabilities of a chunk's tokens, or of those that make its `letters`."""

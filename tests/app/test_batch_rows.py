@@ -6,7 +6,7 @@ import pytest
 from row_files import make_images
 
 from app.cli.ask import How
-from app.cli.batch import Row, _sample
+from app.cli.batch import Row, _asked, _sample, _sort
 from mm.errors import UserError
 
 
@@ -56,3 +56,25 @@ def test_a_row_that_cannot_be_asked_is_told_in_a_short_line(folder, fields, comp
         sample(folder, **fields)
     assert complaint in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        pytest.param({"image": "a.png"}, "a.png", id="image"),
+        pytest.param({"image_path": "a.png"}, "a.png", id="image_path"),
+        pytest.param({"image": "a.png", "images": None}, "a.png", id="beside nothing"),
+        pytest.param({"images": ["a.png", "b.png"]}, ["a.png", "b.png"], id="several"),
+        pytest.param({}, None, id="none"),
+    ],
+)
+def test_an_answer_names_the_images_it_was_given_to(fields, named):
+    assert _asked(Row(1, fields), How())["images"] == named
+
+
+def test_answers_are_put_into_the_order_of_the_rows(tmp_path):
+    out = tmp_path / "answers.jsonl"
+    lines = {n: f'{{"row": {n}, "id": null, "answer": "x", "error": null}}\n' for n in (1, 2, 3)}
+    out.write_text(lines[1] + lines[3] + lines[2])
+    _sort(out, [Row(n, {}) for n in (1, 2, 3)])
+    assert out.read_text() == lines[1] + lines[2] + lines[3]

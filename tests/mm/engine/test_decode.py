@@ -490,3 +490,21 @@ del vlm
 def test_a_process_ends_well(script: str) -> None:
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_cannot_be_sampled_fails_and_the_engine_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, (asked, sampling) = endless(), (question(1), Sampling(max_tokens=6))
+    picks = iter([None, torch.OutOfMemoryError("CUDA")])  # the first token comes, the next not
+
+    def pick(*given):
+        if error := next(picks, None):
+            raise error
+        return pick_rows(*given)
+
+    monkeypatch.setattr("mm.engine.decode.pick_rows", pick)
+    with pytest.raises(ModelError, match="out of memory"):
+        model.generate([asked], sampling)
+    again = model.generate([asked], sampling)[0]
+    assert again.message.tokens == alone((asked, sampling), endless).message.tokens

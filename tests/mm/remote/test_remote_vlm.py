@@ -17,6 +17,7 @@ import mm
 from app.cli.main import run
 from mm.remote.connect import connect, family_named
 from mm.remote.openai_format import data_uri
+from mm.remote.responses import Refused
 from mm.types import (
     Conversation,
     Sampling,
@@ -276,3 +277,13 @@ def test_a_verdict_without_log_probabilities_is_refused_by_name(serve: Serve) ->
     server = serve(NO_SCORES, reply("yes"))
     with pytest.raises(mm.ModelError, match="gives no log-probabilities, which a verdict is"):
         asked(mm.Trace(mm.Sample("q", ASKED)).best, vlm=server.model())
+
+
+def test_requests_in_flight_are_all_asked_without_what_the_server_refused(serve: Serve) -> None:
+    refusal = {"status": 400, "body": {"error": {"message": "seed is not supported"}}}
+    vlm = serve(refusal).model()
+    sent = vlm._refused  # two requests went out before either came back
+    refused = Refused("Unsupported parameter: 'seed'")
+    assert vlm._accommodates(refused, sent)
+    assert vlm._accommodates(refused, sent)
+    assert not vlm._accommodates(refused, vlm._refused)

@@ -307,3 +307,20 @@ def test_no_response_whatever_its_bytes_is_a_traceback(serve: Serve) -> None:
             errors.append(str(error))
     assert 0 < len(errors) < count
     assert not [error for error in errors if "\n" in error or len(error) > 500]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [
+        pytest.param(["a\ud83d", "\ude00b"], "a\U0001f600b", id="cut in two"),
+        pytest.param(["\ud83d\ude00"], "\U0001f600", id="as two halves"),
+        pytest.param(["a\ude00b"], "a\ufffdb", id="a half alone"),
+        pytest.param(["a\ud83d"], "a", id="a half at the end"),
+    ],
+)
+def test_halves_of_characters_are_joined(pieces: list[str], text: str) -> None:
+    heard = StreamedReply(())
+    for piece in pieces:
+        heard.hear(said(piece))
+    assert heard.text == text
+    heard.text.encode()
