@@ -6,18 +6,20 @@ that every family reads.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
-from mm.errors import UserError
+from mm.errors import ModelError, UserError
 from mm.geometry import Size
 from mm.origins import FrameOf
 from mm.types import Clip, Conversation, Image, Message, Part, Text
+from mm.vlm import VLM
 
 from .decode import Video, open_video, video_of
-from .frames import BadVideo, ClipInfo, Frame
-from .sampling import by_change, by_question, by_rate, plan_frames, uniform
+from .frames import SAME_S, BadVideo, ClipInfo, Frame
+from .sampling import by_change, by_question, by_rate, plan_frames, smaller, uniform
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -60,8 +62,8 @@ class Showing:
             raise UserError(f"frames must be from 1 to {MOST_FRAMES}, got {self.frames}")
         for name in ("clip_tokens", "side", "fps"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UserError(f"{name} must be over 0, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"{name} must be over 0 and finite, got {value}")
         if self.choose not in get_args(Choose):
             known = ", ".join(get_args(Choose))
             raise UserError(f"choose must be one of {known}, got {self.choose!r}")
@@ -87,6 +89,15 @@ def opened(clip: Clip) -> Video:
     return clip.video or open_video(clip.source)
 
 
+def tokens_of(vlm: VLM) -> TokensOf | None:
+    """What an image of a size costs; None where the model cannot tell."""
+    try:
+        vlm.visual_tokens((64, 64))
+    except ModelError:
+        return None
+    return vlm.visual_tokens
+
+
 def first_frames(
     video: Video, showing: Showing, tokens_of: TokensOf | None, question: str = ""
 ) -> list[Frame]:
@@ -99,7 +110,7 @@ def first_frames(
     Raises:
         BadVideo: a frame cannot be decoded, or the budget pays for none.
     """
-    count, size = _plan(video.info, showing, tokens_of)
+    count, size = plan(video.info, showing, tokens_of)
     if showing.choose == "change":
         times = by_change(video, count)
     elif showing.siglip:
@@ -113,26 +124,32 @@ def first_frames(
     return list(video.frames_at(times, size))
 
 
-def _plan(info: ClipInfo, showing: Showing, tokens_of: TokensOf | None) -> tuple[int, Size]:
-    size = smaller(info.size, showing.side)
+def plan(info: ClipInfo, showing: Showing, tokens_of: TokensOf | None) -> tuple[int, Size]:
+    """How many frames of a clip, or of a part of it, are shown, and their size.
+
+    Raises:
+        BadVideo: the budget pays for no frame, or the model does not tell what one costs.
+    """
+    size, most = smaller(info.size, showing.side), _most(info, showing)
     if showing.clip_tokens is None:
-        return showing.frames, size
+        return most, size
     if tokens_of is None:
         raise BadVideo("clip_tokens: this model does not tell what an image costs: give frames")
     limited = replace(info, size=size)
-    fps = showing.fps or showing.frames / info.duration_s
+    fps = showing.fps or showing.frames / max(info.duration_s, SAME_S)
     together = 2 if showing.pack else 1
     try:
-        plan = plan_frames(limited, showing.clip_tokens, tokens_of, fps=fps / together)
+        paid = plan_frames(limited, showing.clip_tokens, tokens_of, fps=fps / together)
     except ValueError as error:
         raise BadVideo(f"{info.source}: {error}") from error
-    return min(plan.count * together, showing.frames), plan.size
+    return min(paid.count * together, most), paid.size
 
 
-def smaller(size: Size, side: int) -> Size:
-    """`size` with a shorter side of at most `side` pixels."""
-    scale = min(side / min(size), 1.0)
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+def _most(info: ClipInfo, showing: Showing) -> int:
+    if showing.fps is None:
+        return showing.frames
+    wanted = min(info.duration_s * showing.fps, showing.frames)
+    return max(math.ceil(wanted - 1e-9), 1)
 
 
 def shown(source: str, frames: Sequence[Frame], *, pack: bool = False) -> list[Part]:

@@ -6,9 +6,11 @@ where PyAV fails. Each runs in a process of its own.
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from mm.errors import first_line
 from mm.geometry import Size
-from mm.images import open_image
+from mm.images import BadImage, open_image
 
 from .frames import BadVideo, ClipInfo, Frame
 from .reader_process import READERS, ReaderDied, ReaderProcess, ReaderTimeout
@@ -31,6 +33,7 @@ STILLS_FPS = 1.0
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _ANIMATED = (".gif", ".webp")
+_PLAYLISTS = (b"#EXTM3U", b"ffconcat")
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _NATURAL = re.compile(r"(\d+)")
 
@@ -87,15 +90,53 @@ def open_video(
     """
     if _URL.match(str(source)):
         raise BadVideo(f"{source}: give a file of this machine; addresses are not opened")
-    path = Path(source)
+    path = Path(source).absolute()  # frames may be read after the working directory has changed
+    named = partial(_named, path, str(Path(source)))
+    with named():
+        video = _opened(path, READERS if reader == "auto" else (reader,), timeout_s)
+    info = replace(video.info, source=str(Path(source)))
+    return Video(info, video.reader, partial(_reading_named, named, video))
+
+
+def _opened(path: Path, readers: Sequence[str], timeout_s: float) -> Video:
     if path.is_dir():
         return _stills(path)
     if not path.is_file():
-        raise BadVideo(f"{source}: there is no such clip")
+        raise BadVideo(f"{path}: there is no such clip")
     if path.suffix.lower() in _ANIMATED:
         return _animated(path)
-    names = READERS if reader == "auto" else (reader,)
-    return _by_readers(path, [_process(name, timeout_s) for name in names])
+    _check_no_playlist(path)
+    return _by_readers(path, [_process(name, timeout_s) for name in readers])
+
+
+def _check_no_playlist(path: Path) -> None:
+    """Refuse what names other files, or addresses: decord would open them."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16).removeprefix(codecs.BOM_UTF8)
+    except OSError as error:
+        raise BadVideo(f"{path} cannot be read as a clip: {error.strerror}") from error
+    if start.startswith(_PLAYLISTS):
+        raise BadVideo(f"{path} cannot be read as a clip: it is a playlist: give what it names")
+
+
+@contextmanager
+def _named(path: Path, source: str) -> Iterator[None]:
+    """What is wrong with the clip at `path` is said of `source`, as the user wrote it."""
+    try:
+        yield
+    except BadVideo as error:
+        raise type(error)(str(error).replace(str(path), source)) from error
+
+
+def _reading_named(
+    named: Callable[[], AbstractContextManager[None]],
+    video: Video,
+    wanted: Sequence[int],
+    size: Size | None,
+) -> Iterator[tuple[int, Pixels]]:
+    with named():
+        yield from video._reading(wanted, size)
 
 
 def _by_readers(path: Path, processes: Sequence[ReaderProcess]) -> Video:
@@ -128,9 +169,16 @@ def _read(
             left.remove(position)
             yield position, pixels
     except (ReaderTimeout, ReaderDied):
-        if not others or len(others[0].info(path).times_s) != len(info.times_s):
+        if not others or not _finds_as_many(others[0], path, info):
             raise
         yield from _read(path, info, others, left, size)
+
+
+def _finds_as_many(process: ReaderProcess, path: Path, info: ClipInfo) -> bool:
+    try:
+        return len(process.info(path).times_s) == len(info.times_s)
+    except BadVideo:
+        return False
 
 
 def video_of(frames: Sequence[Pixels], times_s: Sequence[float], name: str = "frames") -> Video:
@@ -163,19 +211,31 @@ def _process(name: str, timeout_s: float) -> ReaderProcess:
 
 def _stills(folder: Path) -> Video:
     """Images of a folder, by the numbers in their names, a second each."""
-    files = [file for file in folder.iterdir() if file.suffix.lower() in _IMAGES]
+    files = [file for file in folder.iterdir() if _is_still(file)]
     if not files:
         raise BadVideo(f"{folder}: there are no images in it ({', '.join(_IMAGES)})")
     files.sort(key=lambda file: [int(p) if p.isdecimal() else p for p in _NATURAL.split(file.name)])
     times = tuple(i / STILLS_FPS for i in range(len(files)))
     note = f"{len(files)} images, taken to be {1 / STILLS_FPS:g} s apart"
-    size = open_image(files[0]).size
+    size = _still(files[0]).size
     info = ClipInfo(str(folder), size, times, len(files) / STILLS_FPS, notes=(note,))
 
     def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
-        return ((i, _sized(open_image(files[i]).pixels, size)) for i in wanted)
+        return ((i, _sized(_still(files[i]), size)) for i in wanted)
 
     return Video(info, "images", reading)
+
+
+def _is_still(file: Path) -> bool:
+    """Whether it is a frame; what other systems leave beside files begins with a point."""
+    return file.suffix.lower() in _IMAGES and not file.name.startswith(".")
+
+
+def _still(file: Path) -> Pixels:
+    try:
+        return open_image(file).pixels
+    except BadImage as error:
+        raise BadVideo(str(error)) from error
 
 
 def _animated(path: Path) -> Video:

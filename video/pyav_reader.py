@@ -34,6 +34,9 @@ _FORMATS = (
     "av1,obu,h264,hevc,vc1,m4v,gif,apng,yuv4mpegpipe"
 )
 
+_EARLIER = (0, 1, 2, 4, 8)
+"""By how many key frames a seek is moved back where it lands too late."""
+
 _NO_SOUND = "its sound is ignored"
 
 
@@ -90,17 +93,17 @@ def read_frames(
     with _opened(path) as container:
         stream = _best_stream(container, path)
         stream.thread_type = "AUTO"
+        jumps = _seeks(container)
         left = sorted(set(wanted), reverse=True)
         while left:
-            target = index.pts[left[-1]]
             found = False
-            for frame in _decoded_from(container, stream, index, target):
+            for frame in _decoded_from(path, container, stream, index, left[-1]):
                 while left and index.pts[left[-1]] < frame.pts:
                     _lost(path, index, left[-1])
                 if left and frame.pts == index.pts[left[-1]]:
                     yield left.pop(), upright(frame, stream, size)
                     found = True
-                if not left or _better_to_seek(index, frame.pts, index.pts[left[-1]]):
+                if not left or (found and jumps and _better_to_seek(index, frame.pts, left[-1])):
                     break
             if not found:
                 _lost(path, index, left[-1])
@@ -176,26 +179,50 @@ def _decoded_stamps(container: Any, stream: Any) -> tuple[tuple[int, ...], tuple
     return tuple(shown), keys, (shown[-1] + step if shown else 0)
 
 
-def _decoded_from(container: Any, stream: Any, index: Index, target: int) -> Iterator[Any]:
-    """Decoded frames, from the last key frame that `target` can be decoded from."""
-    place = bisect_right(index.keys, target) - 1
-    container.seek(index.keys[max(place, 0)] if index.keys else 0, stream=stream, backward=True)
-    first = next(frames := _frames(container, stream), None)
-    if first is not None and first.pts > target:  # the container's index points too late
-        container.seek(min(index.pts[0], 0), stream=stream, backward=True)
+def _decoded_from(
+    path: Path, container: Any, stream: Any, index: Index, position: int
+) -> Iterator[Any]:
+    """Decoded frames, from the last key frame that the one at `position` can be decoded from.
+
+    Where a container seeks past that, from an earlier one; at last from the start.
+    """
+    target = index.pts[position]
+    for key in _keys_before(index, target) if _seeks(container) else ():
+        container.seek(key, stream=stream, backward=True)
         first = next(frames := _frames(container, stream), None)
-    if first is not None:
-        yield first
-        yield from frames
+        if first is not None and first.key_frame and first.pts <= target:
+            yield first
+            yield from frames
+            return
+    yield from _from_start(path)
+
+
+def _keys_before(index: Index, target: int) -> list[int]:
+    """Key frames to seek to: the last one before `target`, then earlier ones."""
+    place = bisect_right(index.keys, target) - 1
+    return [index.keys[place - back] for back in _EARLIER if place >= back]
+
+
+def _seeks(container: Any) -> bool:
+    """Whether seeking is trusted: in an MPEG program stream it gives frames with wrong stamps."""
+    return container.format.name != "mpeg"
+
+
+def _from_start(path: Path) -> Iterator[Any]:
+    """All frames, in a container opened anew: seeking to the start may fail too."""
+    with _opened(path) as container:
+        stream = _best_stream(container, path)
+        stream.thread_type = "AUTO"
+        yield from _frames(container, stream)
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
     return (frame for frame in container.decode(stream) if frame.pts is not None)
 
 
-def _better_to_seek(index: Index, here: int, target: int) -> bool:
-    """Whether a key frame lies between `here` and `target`, so that seeking decodes less."""
-    place = bisect_right(index.keys, target) - 1
+def _better_to_seek(index: Index, here: int, position: int) -> bool:
+    """Whether a key frame lies between the stamp `here` and the frame at `position`."""
+    place = bisect_right(index.keys, index.pts[position]) - 1
     return place >= 0 and index.keys[place] > here
 
 

@@ -16,6 +16,8 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 READERS = ("pyav", "decord")
 """By name; the first is the default, and decides what is right."""
 
+AT_ONCE = 8
+"""Frames that one question gives: so many are in memory at once."""
+
+REMEMBERED = 8
+"""Clips whose indexes a process holds, since threads read theirs in turns."""
+
 _LENGTH = struct.Struct(">Q")
 
 
@@ -41,7 +49,10 @@ class ReaderDied(BadVideo):
 
 
 class ReaderProcess:
-    """A process that runs one reader; starts when it is first asked. For one thread at a time.
+    """A process that runs one reader; starts when it is first asked.
+
+    Any number of threads may ask, and of clips be read in turns; one question is answered at a
+    time. Paths are absolute: the working directory may change after the process has begun.
 
     Args:
         reader: one of `READERS`.
@@ -67,26 +78,34 @@ class ReaderProcess:
         Raises:
             BadVideo: the reader cannot read it, or did not answer.
         """
-        with self._lock:
-            (info,) = self._asked("info", path)
-            return info
+        (info,) = self._answers_to("info", path)
+        return info
 
     def frames(
         self, path: Path, wanted: Sequence[int], size: Size | None = None
     ) -> Iterator[tuple[int, Pixels]]:
-        """Frames by position, rising, each as soon as it is decoded.
+        """Frames by position, rising, each once; read a few at a time, as they are taken.
 
         Raises:
             BadVideo: the file is damaged before a wanted frame, or the reader did not answer.
         """
         from PIL import Image
 
+        left = tuple(sorted(set(wanted)))
+        while left:
+            for position, shape, pixels in self._answers_to("frames", path, left, size):
+                yield position, Image.frombytes("RGB", shape, pixels)
+            left = left[AT_ONCE:]
+
+    def _answers_to(self, *question: Any) -> list[Any]:
+        """All answers to one question: none is left for the next one, whatever happens."""
         with self._lock:
             try:
-                for position, shape, pixels in self._asked("frames", path, tuple(wanted), size):
-                    yield position, Image.frombytes("RGB", shape, pixels)
-            except GeneratorExit:
-                self.close()  # it would go on with frames that nobody wants
+                return list(self._asked(*question))
+            except BadVideo:
+                raise
+            except BaseException:
+                self.close()
                 raise
 
     def close(self) -> None:
@@ -179,11 +198,10 @@ def serve(reader: str) -> None:
     """Answer questions from standard input until it ends."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a decoder prints must not break the answers
-    backend = _backend(reader)
-    indexes: dict[tuple[str, int], Any] = {}
+    desk = _Desk(_backend(reader))
     while (question := _read(sys.stdin.buffer)) is not None:
         try:
-            for value in _answered(backend, indexes, *question):
+            for value in desk.answers(*question):
                 _write(answers, ("value", value))
             _write(answers, ("end", None))
         except BrokenPipeError:
@@ -204,18 +222,47 @@ def _backend(reader: str) -> Any:
     return pyav_reader
 
 
-def _answered(
-    backend: Any, indexes: dict[tuple[str, int], Any], what: str, path: Path, *more: Any
-) -> Iterator[Any]:
-    key = (str(path), path.stat().st_mtime_ns if path.exists() else 0)
-    if key not in indexes:
-        indexes.clear()  # of the clip before
-        indexes[key] = backend.read_index(path)
-    if what == "info":
-        yield indexes[key].info
-        return
-    for position, pixels in backend.read_frames(path, indexes[key], *more):
-        yield position, pixels.size, pixels.tobytes()
+@dataclass
+class _Known:
+    """The index of a clip, and where reading it stopped: a question, and the frames from there."""
+
+    index: Any
+    rest: tuple[tuple[Any, ...], Iterator[Any]] | None = None
+
+
+class _Desk:
+    """Answers with a reader; remembers the clips that it was asked about last."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._clips: dict[tuple[Path, int], _Known] = {}
+
+    def answers(self, what: str, path: Path, *more: Any) -> Iterator[Any]:
+        clip = self._known(path)
+        return iter([clip.index.info]) if what == "info" else self._frames(clip, path, *more)
+
+    def _known(self, path: Path) -> _Known:
+        key = (path, path.stat().st_mtime_ns if path.exists() else 0)
+        clip = self._clips.pop(key, None) or _Known(self._backend.read_index(path))
+        self._clips[key] = clip  # the last one that was asked about stands last
+        if len(self._clips) > REMEMBERED:
+            del self._clips[next(iter(self._clips))]
+        return clip
+
+    def _frames(
+        self, clip: _Known, path: Path, wanted: Sequence[int], size: Size | None
+    ) -> Iterator[Any]:
+        """The first `AT_ONCE` of the frames `wanted`; a question for the rest goes on from there,
+        so that nothing is decoded twice."""
+        rest, clip.rest = clip.rest, None
+        if rest is not None and rest[0] == (wanted, size):
+            frames = rest[1]
+        else:
+            frames = self._backend.read_frames(path, clip.index, wanted, size)
+        for position, pixels in islice(frames, AT_ONCE):
+            yield position, pixels.size, pixels.tobytes()
+        if left := wanted[AT_ONCE:]:
+            clip.rest = (left, size), frames
 
 
 if __name__ == "__main__":

@@ -29,6 +29,9 @@ LOOKED_AT = 128
 SMALL: Size = (64, 64)
 """The size at which frames are compared."""
 
+FIT_SIDE = 384
+"""The shorter side, at most, of frames that are compared with a question: what SigLIP sees."""
+
 _TIMES_STEP = 1.25  # between the sizes that a budget tries
 
 
@@ -97,7 +100,8 @@ def by_question(video: Video, question: str, count: int, scorer: Scorer) -> list
     are left.
     """
     _check_count(count)
-    frames = list(video.frames_at(uniform(video.info, LOOKED_AT)))
+    size = smaller(video.info.size, FIT_SIDE)
+    frames = list(video.frames_at(uniform(video.info, LOOKED_AT), size))
     scores = scorer([frame.pixels for frame in frames], question)
     apart = video.info.duration_s / count / 2
     ranked = sorted(range(len(frames)), key=lambda i: -scores[i])
@@ -108,6 +112,12 @@ def by_question(video: Video, question: str, count: int, scorer: Scorer) -> list
             if len(taken) < count and free:
                 taken.append(i)
     return sorted(frames[i].time_s for i in taken)
+
+
+def smaller(size: Size, side: int) -> Size:
+    """`size` with a shorter side of at most `side` pixels."""
+    scale = min(side / min(size), 1.0)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 @dataclass(frozen=True)

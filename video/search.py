@@ -9,28 +9,28 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 from mm.errors import ModelError, UserError
 from mm.geometry import Size
 from mm.origins import FrameOf
 from mm.session import Session, Strategy
 from mm.strategies.single import direct
-from mm.strategies.verdict import Metered
 from mm.trace import Branch, Sample
-from mm.types import Clip, Image, Message, Sampling, Text, message, user
-from mm.vlm import VLM
+from mm.types import Clip, Conversation, Image, Message, Part, Text, message, user
 from vision.act import act
 from vision.action_schema import Action
 from vision.actions import terminate, zoom_in
+from vision.look_loop import Limits
 from vision.zoom_tool import BadCall
 
-from .context import Choose, Showing, TokensOf, opened, seconds, shown, smaller, with_frames
+from .context import Choose, Showing, opened, seconds, shown, tokens_of, with_frames
 from .decode import Video
 from .frames import BadVideo, Frame
-from .sampling import within
+from .sampling import smaller, within
+from .windows import note_windows
 
 SPANS = "spans"
 """The trace's setting that lists the spans looked at again: clip, start and end in seconds."""
@@ -41,10 +41,6 @@ WHERE = (
 )
 NO_SPAN = user("No span could be read from that. Now answer the question.")
 SHOWN = "These are more frames of that part. Now answer the question."
-SUMMARISE = (
-    "These frames are from {start} s to {end} s of a longer clip. Note in one or two sentences "
-    "what in them bears on this question, or nothing: {question}"
-)
 Look = Callable[[int, float, float, float | None], list[Image | str]]
 """Frames of a clip, by its number, from one second to another, so many a second."""
 
@@ -131,7 +127,7 @@ def watch(
     clips, videos = _show(session, showing)
     if not videos:
         return direct(session)
-    _note_windows(session, clips, videos, showing, window_s)
+    note_windows(session, clips, videos, showing, window_s)
     look = partial(
         _span,
         session,
@@ -144,7 +140,7 @@ def watch(
     )
     traits = session.vlm.traits
     if not traits.calls_tools or (traits.tools and look_at_span.__name__ not in traits.tools):
-        return _asked_where(session, look)
+        return _asked_where(session, look, Limits(max_looks, look_tokens))
     actions: list[Action] = [partial(look_at_span, clips=clips, look=look)]
     actions += [zoom_in, terminate] if regions else [terminate]
     return act(session, actions=actions, max_steps=max_looks, look_tokens=look_tokens)
@@ -152,8 +148,14 @@ def watch(
 
 def over_clips(strategy: Strategy) -> Strategy:
     """`strategy`, which sees frames spread over a clip where the question has one."""
+    return strategy if _knows_clips(strategy) else partial(uniform, strategy=strategy)
+
+
+def _knows_clips(strategy: Strategy) -> bool:
+    """Whether it, or a strategy that it was bound to, chooses frames itself."""
+    inner = strategy.keywords.get("strategy") if isinstance(strategy, partial) else None
     aware = "clip_tokens" in inspect.signature(strategy).parameters
-    return strategy if aware else partial(uniform, strategy=strategy)
+    return aware or (inner is not None and _knows_clips(inner))
 
 
 def look_at_span(
@@ -190,34 +192,43 @@ def _show(session: Session, showing: Showing) -> tuple[Sequence[Clip], Sequence[
         return session.shared.get(_OPEN, ((), ()))
     try:
         videos = [opened(clip) for clip in clips]
-        held = {clip.source: Clip(clip.source, v) for clip, v in zip(clips, videos, strict=True)}
-        prompt = tuple(_holding(message, held) for message in session.sample.prompt)
+        clips = _held(clips, videos)
+        prompt = _holding(session.sample.prompt, iter(clips))
         session.reword(with_frames(prompt, showing, tokens_of(session.vlm)))
     except BadVideo as error:  # this question's alone, of many that may be asked
         raise ModelError(str(error)) from error
-    session.note("clips", [_facts(video) for video in videos])
+    session.note("clips", [_facts(*each) for each in zip(clips, videos, strict=True)])
     session.shared[_OPEN] = clips, videos
     return clips, videos
 
 
-def _holding(message: Message, held: dict[str, Clip]) -> Message:
-    parts = tuple(held[p.source] if isinstance(p, Clip) else p for p in message.parts)
-    return Message(message.role, parts, message.tokens)
+def _held(clips: Sequence[Clip], videos: Sequence[Video]) -> list[Clip]:
+    """The clips, open; of several in memory by one name the later ones are numbered, since a frame
+    says by its clip's name where it is from."""
+    held: list[Clip] = []
+    seen: dict[str, list[Video | None]] = {}
+    for clip, video in zip(clips, videos, strict=True):
+        same = seen.setdefault(clip.source, [])
+        if clip.video not in same:
+            same.append(clip.video)
+        number = same.index(clip.video) + 1
+        held.append(Clip(f"{clip.source} {number}" if number > 1 else clip.source, video))
+    return held
 
 
-def tokens_of(vlm: VLM) -> TokensOf | None:
-    """What an image of a size costs; None where the model cannot tell."""
-    try:
-        vlm.visual_tokens((64, 64))
-    except ModelError:
-        return None
-    return vlm.visual_tokens
+def _holding(prompt: Conversation, held: Iterator[Clip]) -> Conversation:
+    """`prompt` with the clips in it replaced by those of `held`, in order."""
+
+    def parts(said: Message) -> tuple[Part, ...]:
+        return tuple(next(held) if isinstance(part, Clip) else part for part in said.parts)
+
+    return tuple(replace(said, parts=parts(said)) for said in prompt)
 
 
-def _facts(video: Video) -> dict[str, object]:
+def _facts(clip: Clip, video: Video) -> dict[str, object]:
     info = video.info
     return {
-        "source": info.source,
+        "source": clip.source,
         "reader": video.reader,
         "duration_s": round(info.duration_s, 3),
         "frames": len(info.times_s),
@@ -248,8 +259,7 @@ def _span(
     start_s, end_s = _inside(video, start_s, end_s)
     if choose:
         start_s, end_s = choose(session.sample, (start_s, end_s), video.info.duration_s)
-    wanted = count if not fps or fps <= 0 else max(math.ceil((end_s - start_s) * fps), 1)
-    wanted = min(wanted, count)
+    wanted = max(math.ceil(min((end_s - start_s) * fps, count)), 1) if fps and fps > 0 else count
     size = smaller(video.info.size, side)
     known = {t for t in video.info.times_s if _known(session, clips[clip], t, size)}
     found = _decoded(video, _unseen(video, start_s, end_s, wanted, known), size)
@@ -302,62 +312,16 @@ def _known(session: Session, clip: Clip, time_s: float, size: Size) -> bool:
     return any(f.video == clip.source and time_s in f.times_s for f in frames)
 
 
-def _asked_where(session: Session, look: Look) -> Branch:
-    """For a model that calls no tools: it is asked for one span, shown it, and asked again."""
+def _asked_where(session: Session, look: Look, limits: Limits) -> Branch:
+    """For a model that calls no tools: it is asked for one span, shown it unless no look is
+    allowed, and asked again."""
     session.say(user(WHERE))
     reply = session.generate().message
     found = _SPAN.search("".join(p.text for p in reply.parts if isinstance(p, Text)))
+    granted = found if limits.allow(0, 0) else None
     try:
-        parts = look(0, float(found[1]), float(found[2]), None) if found else None
+        parts = look(0, float(granted[1]), float(granted[2]), None) if granted else None
     except BadCall:
         parts = None
     session.say(NO_SPAN if parts is None else message("user", *parts, SHOWN))
     return direct(session)
-
-
-def _note_windows(
-    session: Session,
-    clips: Sequence[Clip],
-    videos: Sequence[Video],
-    showing: Showing,
-    window_s: float,
-) -> None:
-    """Go through long clips window by window, and tell the model what it noted of each."""
-    notes: list[str] = []
-    meter = Metered(session.vlm)
-    for clip, video in zip(clips, videos, strict=True):
-        count = math.ceil(video.info.duration_s / window_s - 1e-9)
-        edges = [n * video.info.duration_s / count for n in range(count + 1)] if count > 1 else []
-        for start, end in pairwise(edges):
-            if session.stopped:
-                return
-            notes.append(_noted(session, meter, clip, video, showing, (start, end), notes))
-    if notes:
-        told = "\n".join(notes)
-        session.note("windows", notes)
-        session.say(message("system", f"Notes on the whole clip:\n{told}"), cost=meter.cost)
-
-
-def _noted(
-    session: Session,
-    meter: Metered,
-    clip: Clip,
-    video: Video,
-    showing: Showing,
-    span: tuple[float, float],
-    before: Sequence[str],
-) -> str:
-    start, end = (seconds(edge) for edge in span)
-    times = within(video.info, *span, showing.frames)
-    frames = _decoded(video, times, smaller(video.info.size, showing.side))
-    asked = SUMMARISE.format(start=start, end=end, question=_question(session))
-    if before:
-        asked = "Notes so far:\n" + "\n".join(before[-3:]) + "\n" + asked
-    prompt = (user(*shown(clip.source, frames, pack=showing.pack), asked),)
-    (reply,) = meter.generate([prompt], Sampling(max_tokens=96))
-    return f"{start} s to {end} s: {' '.join(reply.message.text.split()) or 'nothing'}"
-
-
-def _question(session: Session) -> str:
-    said = [m.text for m in session.sample.prompt if m.role == "user"]
-    return " ".join(re.sub(r"<[\d.]+ seconds>", "", said[-1]).split()) if said else ""

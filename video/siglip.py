@@ -67,13 +67,21 @@ class Siglip:
         return (self.images(images) @ self.texts([text])[0]).tolist()
 
 
-@lru_cache(maxsize=2)
+_LOADING = threading.Lock()  # neither a cache nor transformers' imports bear two threads at once
+
+
 def load_siglip(name: str) -> Siglip:
     """The bundled SigLIP, or the checkpoint in a folder or of a hub id; loaded once a process.
 
     Raises:
         ModelUnavailable: it cannot be loaded, or is none.
     """
+    with _LOADING:
+        return _loaded(name)
+
+
+@lru_cache(maxsize=2)
+def _loaded(name: str) -> Siglip:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
     name = str(files("mm") / "bundled" / TINY) if name == TINY else name

@@ -15,6 +15,13 @@ _BT2020 = 9
 _WHITE_NITS = 203.0
 """Diffuse white of HDR images (ITU-R BT.2408)."""
 
+_PEAK_NITS = {PQ: 4000.0, HLG: 1000.0}
+"""What is shown as full white: the brightest that clips are usually mastered to, never a frame's
+own brightest, since the rest of a clip would flicker with that."""
+
+_KNEE = 0.8
+"""Linear light, 1 for diffuse white, up to which nothing is changed."""
+
 _TO_BT709 = (
     (1.6605, -0.5876, -0.0728),
     (-0.1246, 1.1329, -0.0083),
@@ -31,7 +38,9 @@ def to_rgb(frame: Any) -> Pixels:
 
     signal = frame.to_ndarray(format="rgb48le").astype("float32") / 65535
     light = _pq_light(signal) if frame.color_trc == PQ else _hlg_light(signal)
-    return Image.fromarray(_shown(light, wide_gamut=frame.color_primaries == _BT2020))
+    if frame.color_primaries == _BT2020:
+        light = _to_bt709(light)
+    return Image.fromarray(_srgb(_rolled_off(light, _PEAK_NITS[frame.color_trc] / _WHITE_NITS)))
 
 
 def _pq_light(signal: np.ndarray) -> np.ndarray:
@@ -52,14 +61,25 @@ def _hlg_light(signal: np.ndarray) -> np.ndarray:
     return scene * luminance[..., None].clip(1e-6) ** 0.2 * 1000 / _WHITE_NITS
 
 
-def _shown(light: np.ndarray, *, wide_gamut: bool) -> np.ndarray:
-    """8-bit sRGB of linear light; what is brighter than white is compressed (extended Reinhard)."""
+def _to_bt709(light: np.ndarray) -> np.ndarray:
     import numpy as np
 
-    if wide_gamut:
-        light = (light @ np.array(_TO_BT709, dtype=light.dtype).T).clip(0)
-    peak = max(float(light.max()), 1.0)
-    light = light * (1 + light / peak**2) / (1 + light) * 2 if peak > 1 else light
-    light = light.clip(0, 1)
+    return (light @ np.array(_TO_BT709, dtype=light.dtype).T).clip(0)
+
+
+def _rolled_off(light: np.ndarray, peak: float) -> np.ndarray:
+    """Light from 0 to 1: as it is up to `_KNEE`, then ever flatter, and 1 from `peak` on."""
+    import numpy as np
+
+    over = ((light - _KNEE) / (peak - _KNEE)).clip(0, 1)
+    steep = (peak - _KNEE) / (1 - _KNEE)  # as steep at the knee as below it
+    bent = _KNEE + (1 - _KNEE) * steep * over / (1 + (steep - 1) * over)
+    return np.where(light <= _KNEE, light, bent)
+
+
+def _srgb(light: np.ndarray) -> np.ndarray:
+    """8-bit sRGB of linear light from 0 to 1."""
+    import numpy as np
+
     gamma = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
     return (gamma * 255 + 0.5).astype("uint8")

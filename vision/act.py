@@ -18,6 +18,7 @@ from .action_schema import Action, Seen, tool_of
 from .actions import ACTIONS, terminate
 from .grounding import Grounded, format_box
 from .look_loop import Enough, Limits, look, unasked
+from .regions import original
 from .zoom_tool import BadCall
 
 
@@ -101,8 +102,14 @@ def _parts(session: Session, seen: Seen, of: Sequence[Image]) -> list[Part | str
 
 
 def _written(session: Session, place: Grounded, image: Image) -> str:
-    size = session.vlm.seen_size(image.size, image.kind)
-    return format_box(place.region, session.vlm.traits.box_format, size, place.label)
+    """A box as the model writes it: in the original, also where it was found in a crop."""
+    traits = session.vlm.traits
+    try:
+        source, region = original(session.images, image, place.region, traits.crop_rule)
+    except ValueError:
+        return "One box lies in the grey beside the image."
+    size = session.vlm.seen_size(source.size, source.kind)
+    return format_box(region, traits.box_format, size, place.label)
 
 
 def _final(

@@ -7,6 +7,7 @@ arguments are JSON values that are checked one by one against the action's types
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin
@@ -187,11 +188,21 @@ def _one(value: Any, parameter: Parameter, box_format: BoxFormat, seen: tuple[in
         return str(value)
     value = _plain_number(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
+        return _finite(value, key)
     if type(value) is kind:
         return value
     words = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
     raise BadCall(f'"{key}" must be {words[kind]}, got {quote(value)}.')
+
+
+def _finite(value: float, key: str) -> float:
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number may have any length
+        number = math.inf
+    if not math.isfinite(number):
+        raise BadCall(f'"{key}" must be a finite number, got {quote(value)}.')
+    return number
 
 
 def _region(value: Any, box_format: BoxFormat, seen: tuple[int, int]) -> Region:

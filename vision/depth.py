@@ -78,8 +78,13 @@ class RegionDepth:
     share: float
 
 
-def depth_map(values: np.ndarray, kind: Kind, source: str = "") -> DepthMap:
+def depth_map(
+    values: np.ndarray, kind: Kind, source: str = "", *, zero_is_known: bool = False
+) -> DepthMap:
     """A map of `values` (H, W); 0, NaN and infinity are "not known".
+
+    Args:
+        zero_is_known: 0 is a depth as any other: of a model's inverse depth, the farthest.
 
     Raises:
         BadDepth: it is no (H, W), nothing in it is known, or all that is known is the same.
@@ -92,7 +97,7 @@ def depth_map(values: np.ndarray, kind: Kind, source: str = "") -> DepthMap:
     if values.ndim != 2 or 0 in values.shape:
         raise BadDepth(f"{name}: expected one number a pixel, (H, W), found {values.shape}")
     numbers = values.astype(np.float32)
-    valid = np.isfinite(numbers) & (numbers != 0)
+    valid = np.isfinite(numbers) & (zero_is_known | (numbers != 0))
     if not valid.any():
         raise BadDepth(f"{name}: no pixel has a depth; 0, NaN and infinity mean not known")
     known = numbers[valid]

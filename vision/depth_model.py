@@ -69,7 +69,8 @@ class DepthModel:
         Raises:
             BadDepth: the model finds the same depth everywhere, or none.
         """
-        made = depth_map(self._estimate(image).numpy(), self.kind, self.name)
+        numbers = self._estimate(image).numpy()
+        made = depth_map(numbers, self.kind, self.name, zero_is_known=True)
         return replace(made, error=ERROR)
 
     def _estimate(self, image: Image) -> torch.Tensor:

@@ -10,7 +10,7 @@ from mm.geometry import Region
 from mm.session import Session, Strategy
 from mm.strategies.single import direct
 from mm.trace import Branch
-from mm.types import Conversation, Image, Latents, Sampling, Text, message, user
+from mm.types import Conversation, Image, Latents, Message, Sampling, Text, message, user
 from mm.vlm import VLM
 
 from .depth import BadDepth, DepthMap
@@ -144,14 +144,29 @@ def own_things(session: Session, image: Image) -> list[tuple[str, Region]]:
 
     A thing that is named twice is numbered.
     """
-    aside = session.at(None)
-    key, asked = session.vlm.traits.box_format.key, _question(session)
-    aside.say(user(where_asked(asked, key)))
-    parts = aside.generate(_LOCATE).message.parts
+    asked = _question(session)
+    where = user(where_asked(asked, session.vlm.traits.box_format.key))
+    if len(session.sample.images) > 1:
+        parts = _asked_alone(session, user(image, asked), where).parts
+    else:
+        aside = session.at(None)
+        aside.say(where)
+        parts = aside.generate(_LOCATE).message.parts
     text = "".join(part.text for part in parts if isinstance(part, Text))
     seen = session.vlm.seen_size(image.size, image.kind)
     found = parse_grounding(text, session.vlm.traits.box_format, seen)
     return _numbered([(each.label or "object", each.region) for each in found])
+
+
+def _asked_alone(session: Session, *prompt: Message) -> Message:
+    """The reply to a prompt of its own: of several images' boxes nobody knows which image they lie
+    in. What was said stands beside the branch, with its cost."""
+    (reply,) = session.vlm.generate([prompt], _LOCATE, cancel=session.cancel)
+    aside = session.at(None)
+    for said in prompt:
+        aside.say(said)
+    aside.say(reply.message, cost=reply.cost)
+    return reply.message
 
 
 def where_asked(question: str, key: str) -> str:

@@ -97,7 +97,9 @@ def _relation(depth: DepthMap, a: Placed, b: Placed) -> str:
 def _gap(depth: DepthMap, a: Placed, b: Placed) -> str:
     if depth.kind != "metric" or a.depth is None or b.depth is None:
         return ""
-    return f" by {abs(a.depth.median - b.depth.median):.2f} m"
+    gap = abs(a.depth.median - b.depth.median)
+    digits = 2 if gap >= 0.005 else 3  # not "nearer by 0.00 m"
+    return f" by {gap:.{digits}f} m" if gap >= 0.0005 else ""
 
 
 def _beside(a: Region, b: Region) -> str:

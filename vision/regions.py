@@ -26,7 +26,9 @@ def original(
     parent = _parent(images, image)
     if parent is None or not isinstance(image.origin, Cropped):
         return image, region
-    outer = in_original(region, image.origin.region, parent.size, rule)
+    square = image.size[0] == image.size[1]  # only such a crop may have grey beside it
+    how = rule if square else "vlm_r3"
+    outer = in_original(region, image.origin.region, parent.size, how)
     return original(images, parent, outer, rule)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
-from mm.errors import ModelError
+from mm.errors import ModelError, UserError
 from mm.geometry import WHOLE, BoxFormat, Region
 from mm.session import Session
 from mm.strategies.single import direct
@@ -53,6 +53,8 @@ ANSWER = "\nFinal answer:"
 
 MAX_TOKENS = 576
 """What one look may cost."""
+
+_COARSEST = 1 << 20  # whatever the region, one visual token a side
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?|-?\.\d+")
 
@@ -116,8 +118,11 @@ def replay(
         look_tokens: no more looks once what was replayed costs this much.
 
     Raises:
+        UserError: a number is out of its bounds.
         ModelError: the model failed, or remembers no images.
     """
+    if max_tokens < 1 or (pool is not None and pool < 1):
+        raise UserError(f"max_tokens and pool must be 1 or more, got {max_tokens} and {pool}")
     memory = memory_of(session)
     if session.sample.images:
         session.reword(remembered(session.sample.prompt, memory, full=full))
@@ -133,8 +138,9 @@ def replay(
 
 
 def within(features: Features, most: int, cost: Callable[[Features], int]) -> Features:
-    """`features`, pooled until they cost at most `most`."""
-    while cost(features) > most:
+    """`features`, pooled until they cost at most `most`, or as little as pooling can do."""
+    least = cost(replace(features, pool=_COARSEST))
+    while cost(features) > max(most, least):
         features = replace(features, pool=features.pool + 1)
     return features
 

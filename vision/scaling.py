@@ -45,7 +45,8 @@ def scale(
 
     The verifier is asked after each observation and each answer; what it says stands in the trace.
     An answer that it finds wanting is gone on from. A verifier that cannot tell leaves it to the
-    model. Where the budget ends the looking, the last step is marked `SPENT`.
+    model. Where the budget ends the looking, the last step is marked `SPENT`. A model that calls no
+    tools is only asked, and nobody judges, where the question has no images.
 
     Args:
         verifier: scores the branch; one with a keyword `vlm` is given the session's model.
@@ -64,6 +65,8 @@ def scale(
     """
     if max_steps < 0 or (eps is not None and eps < 0):
         raise UserError(f"max_steps and eps must be 0 or more, got {max_steps} and {eps}")
+    if not (session.images or session.vlm.traits.calls_tools):
+        return direct(session)
     until = None if max_seconds is None else time.monotonic() + max_seconds
     judge = _Judge(verifier, threshold, eps, until)
     branch = _looking(session, judge, tools, Limits(max_steps, look_tokens))
@@ -78,7 +81,7 @@ def scale(
 
 def _looking(session: Session, judge: _Judge, tools: Tools | None, limits: Limits) -> Branch:
     traits = session.vlm.traits
-    if session.images and not traits.calls_tools:
+    if not traits.calls_tools:
         return _by_asking(session, judge, limits)
     if (tools or ("zoom" if traits.tools else "all")) == "zoom":
         return by_calls(session, Camera().shoot, limits, enough=judge)

@@ -10,12 +10,16 @@ from functools import partial
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as pil
 
 import mm
 from app.model_choice import ModelChoice
 from app.strategies import (
     STRATEGIES,
+    VERIFIERS,
+    judged_by,
     judging,
+    offered,
     strategies_for,
     strategies_named,
     strategy_named,
@@ -23,6 +27,8 @@ from app.strategies import (
 from app.strategy_options import parse_call, settable, split_outside_brackets
 from mm.errors import UserError
 from mm.strategies import length, likelihood
+from video import clip_of
+from video.search import over_clips
 from vision import zoom
 from vision.verifier import always, never, score
 
@@ -165,3 +171,42 @@ def test_what_stands_in_brackets_holds_over_the_flag():
     found = strategies_named("scale(verifier=never),scale", verifier="always")
     named = [inspect.signature(each).parameters["verifier"].default for each in found.values()]
     assert named == [never, always]
+
+
+@pytest.mark.parametrize(
+    ("temperature", "bound"),
+    [pytest.param(0.0, 0.7, id="greedy"), pytest.param(0.6, None, id="sampling")],
+)
+def test_the_page_offers_what_runs_without_brackets(temperature, bound):
+    found = offered(STRATEGIES, mm.Sampling(temperature=temperature))
+    assert "depth-latent" not in found
+    draws = [getattr(found[name], "keywords", {}).get("temperature") for name in ("vote", "beam")]
+    assert draws == [bound, bound]
+    assert found["zoom"] is STRATEGIES["zoom"]
+
+
+def test_a_verifier_reaches_the_strategy_inside():
+    judged = judged_by(strategy_named("vote(strategy=scale,n=2)"), "always")
+    assert isinstance(judged, partial)
+    inner = judged.keywords["strategy"]
+    assert inner.keywords["verifier"] is VERIFIERS["always"]
+
+
+@pytest.mark.parametrize(
+    ("text", "frames"),
+    [
+        pytest.param("uniform(frames=4)", 4, id="alone"),
+        pytest.param("vote(strategy=uniform(frames=4),n=2,temperature=0.7)", 4, id="in a vote"),
+        pytest.param(
+            "vote(strategy=watch(frames=2,max_looks=0),n=2,temperature=0.7)", 2, id="watch"
+        ),
+        pytest.param("vote(n=2,temperature=0.7)", 16, id="none that knows clips"),
+    ],
+)
+def test_frames_are_chosen_by_the_strategy_inside(text, frames):
+    pixels = [pil.new("RGB", (8, 8), (n, 0, 0)) for n in range(20)]
+    sample = mm.question("?", clip_of(pixels, range(20)))
+    vlm = mm.ScriptedVLM(["a", "a"])
+    trace = mm.run(over_clips(strategy_named(text)), sample, vlm)
+    assert trace.error is None
+    assert len(trace.sample.images) == frames

@@ -6,7 +6,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import av
@@ -21,7 +21,7 @@ from video import decode
 from video.decode import open_video, video_of
 from video.frames import BadVideo
 from video.pyav_reader import read_frames, read_index, upright
-from video.reader_process import ReaderProcess
+from video.reader_process import AT_ONCE, REMEMBERED, ReaderProcess, _Desk
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +46,10 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
     "edit-list.mp4": lambda p: write_cut_at_start(
         p, write_clip(p.with_name("whole.mp4"), options={"bf": "0"}), hidden=5
     ),
+    "transport.ts": lambda p: write_clip(p, frames=96, options={"bf": "2"}),
+    "mpeg2.m2ts": lambda p: write_clip(p, "mpeg2video", frames=96),
+    "program.mpg": lambda p: write_clip(p, "mpeg2video", frames=96),
+    "windows.wmv": lambda p: write_clip(p, "wmv2", frames=96),
     "with-sound.mp4": lambda p: write_clip(p, sound=True),
 }
 
@@ -130,7 +134,18 @@ def damaged(folder: Path, name: str) -> Path:
         path.write_text("not a clip " * 100)
     elif name == "playlist":
         path.write_text(f"ffconcat version 1.0\nfile {clip(folder, 'h264.mp4').name}\n")
+    elif name == "list.mp4":
+        path.write_text(f"#EXTM3U\n#EXTINF:2\n{clip(folder, 'h264.mp4').name}\n#EXT-X-ENDLIST\n")
+    elif name == "marked.mp4":
+        path.write_text("\ufeff#EXTM3U\n", encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("reader", ["auto", "pyav", "decord"])
+@pytest.mark.parametrize("name", ["list.mp4", "marked.mp4", "playlist"])
+def test_playlists_are_not_opened(folder, name, reader):
+    with pytest.raises(BadVideo, match="it is a playlist: give what it names"):
+        open_video(damaged(folder, name), reader=reader)
 
 
 @pytest.mark.parametrize(
@@ -242,12 +257,114 @@ def test_frames_that_nobody_wants_any_more_disturb_no_later_answer(folder):
     assert [round(f.time_s, 2) for f in video.frames_at([1.5])] == [1.5]
 
 
+@pytest.mark.timeout(60)
+def test_two_clips_may_be_read_in_turns(folder):
+    videos = [open_video(clip(folder, name)) for name in ("h264.mp4", "uneven.mkv")]
+    steps = zip(*(video.frames_at(video.info.times_s[:20]) for video in videos), strict=True)
+    assert [[frame.time_s for frame in step] for step in steps] == [
+        list(times) for times in zip(*(v.info.times_s[:20] for v in videos), strict=True)
+    ]
+
+
+class Counting:
+    """A reader that notes what it is asked for."""
+
+    def __init__(self) -> None:
+        self.indexed: list[str] = []
+        self.asked: list[int] = []
+
+    def read_index(self, path: Path) -> str:
+        self.indexed.append(path.name)
+        return path.name
+
+    def read_frames(self, path: Path, index: str, wanted: Sequence[int], size: object):
+        self.asked.append(len(wanted))
+        return ((n, pil.new("RGB", (1, 1))) for n in wanted)
+
+
+def test_a_question_for_the_rest_goes_on_where_reading_stopped():
+    reader, wanted = Counting(), tuple(range(AT_ONCE * 2 + 1))
+    desk, paths = _Desk(reader), [Path("/a.mp4"), Path("/b.mp4")]
+    for at in range(0, len(wanted), AT_ONCE):
+        for path in paths:
+            got = [position for position, *_ in desk.answers("frames", path, wanted[at:], None)]
+            assert got == list(wanted[at : at + AT_ONCE])
+    assert (reader.indexed, reader.asked) == (["a.mp4", "b.mp4"], [len(wanted)] * 2)
+    list(desk.answers("frames", paths[0], wanted[1:], None))
+    assert len(reader.asked) == 3
+
+
+def test_a_process_remembers_few_clips():
+    desk = _Desk(reader := Counting())
+    for n in [*range(REMEMBERED + 1), REMEMBERED, 0]:
+        list(desk.answers("frames", Path(f"/{n}.mp4"), (0,), None))
+    assert [int(name[0]) for name in reader.indexed] == [*range(REMEMBERED + 1), 0]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_question_leaves_no_answer_for_the_next(folder, monkeypatch, error):
+    process, path = ReaderProcess("pyav"), clip(folder, "h264.mp4")
+    asked = process._asked
+
+    def interrupted(*question):
+        yield next(asked(*question))
+        raise error
+
+    monkeypatch.setattr(process, "_asked", interrupted)
+    with pytest.raises(error):
+        list(process.frames(path, [0, 12, 24]))
+    monkeypatch.undo()
+    assert [position for position, _ in process.frames(path, [6])] == [6]
+
+
+def test_a_relative_path_is_of_the_folder_that_it_was_opened_in(tmp_path, monkeypatch):
+    videos = []
+    for name, frames in (("one", 5), ("other", 3)):
+        (tmp_path / name).mkdir()
+        write_clip(tmp_path / name / "a.mp4", frames=frames)
+        monkeypatch.chdir(tmp_path / name)
+        videos.append(open_video("a.mp4"))
+    assert [len(video.info.times_s) for video in videos] == [5, 3]
+    assert {video.info.source for video in videos} == {"a.mp4"}
+    assert [len(list(video.frames_at(video.info.times_s))) for video in videos] == [5, 3]
+
+
+def test_what_is_wrong_is_said_of_the_path_as_it_was_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.mp4").write_text("not a clip")
+    with pytest.raises(BadVideo, match=r"^text\.mp4 cannot be read as a clip"):
+        open_video("text.mp4")
+
+
+def test_where_the_other_reader_fails_too_the_first_ones_error_is_told(folder):
+    path, crash = clip(folder, "h264.mp4"), (sys.executable, "-c", "import os; os._exit(9)")
+    info = open_video(path).info
+    processes = [ReaderProcess(name, command=crash) for name in ("pyav", "decord")]
+    with pytest.raises(BadVideo, match="pyav crashed on it"):
+        list(decode._read(path, info, processes, [0], None))
+
+
 def test_a_folder_of_images_is_read_by_its_numbers(tmp_path):
     for number in (10, 9, 1):
         pil.new("RGB", (8, 6), (number * 20, 0, 0)).save(tmp_path / f"{number}.png")
     video = open_video(tmp_path)
     assert [f.pixels.getpixel((0, 0))[0] for f in video.frames_at([0, 1, 2])] == [20, 180, 200]  # type: ignore[index]
     assert video.info.notes == ("3 images, taken to be 1 s apart",)
+
+
+@pytest.mark.parametrize("broken", ["1.png", "2.png"], ids=["the first", "a later one"])
+def test_a_broken_image_of_a_folder_is_a_clip_that_cannot_be_read(tmp_path, broken):
+    for number in (1, 2):
+        pil.new("RGB", (8, 6)).save(tmp_path / f"{number}.png")
+    (tmp_path / broken).write_bytes(b"no image")
+    with pytest.raises(BadVideo, match=broken):
+        list(open_video(tmp_path).frames_at([0, 1]))
+
+
+def test_hidden_files_of_a_folder_are_no_frames(tmp_path):
+    pil.new("RGB", (8, 6)).save(tmp_path / "0.png")
+    (tmp_path / "._0.png").write_bytes(b"as macOS leaves it")
+    assert len(open_video(tmp_path).info.times_s) == 1
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp"])

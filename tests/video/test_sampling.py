@@ -92,6 +92,18 @@ def test_a_question_finds_its_moment_and_keeps_spread():
     assert all(later - earlier > 3.75 for earlier, later in pairwise(times))
 
 
+def test_frames_are_compared_with_a_question_small():
+    large = video_of([pil.new("RGB", (1600, 900))] * 2, [0.0, 1.0])
+    sizes = set()
+
+    def noted(images, question):
+        sizes.update(image.size for image in images)
+        return [0.0] * len(images)
+
+    by_question(large, "what?", 1, noted)
+    assert sizes == {(683, 384)}
+
+
 def tokens_of(size):
     return -(-size[0] // 32) * -(-size[1] // 32)
 

@@ -85,6 +85,10 @@ def test_frames_stand_in_the_clips_place_after_their_times() -> None:
         pytest.param({"fps": 5.0, "frames": 8}, 8, id="by rate, with a cap"),
         pytest.param({"clip_tokens": 12}, 3, id="a budget: four tokens each"),
         pytest.param({"choose": "change", "frames": 5}, 5, id="by change"),
+        pytest.param({"choose": "change", "fps": 0.5}, 3, id="by change, so many a second"),
+        pytest.param(
+            {"choose": "question", "siglip": "tiny-siglip", "fps": 0.5}, 3, id="by question"
+        ),
     ],
 )
 def test_how_many_frames(options, count: int) -> None:
@@ -122,6 +126,7 @@ def test_a_span_is_seen_in_more_frames() -> None:
         pytest.param(span(0, 1, clip=1), '"clip" must be from 0 to 0', id="no such clip"),
         pytest.param(call("look_at_span", start_s=1), "end_s", id="one end"),
         pytest.param(call("look_at_span", start_s="a", end_s=2), "start_s", id="no number"),
+        pytest.param(span(0, 1, fps=float("inf")), '"fps" must be a finite number', id="no rate"),
         pytest.param(call("rewind"), "rewind", id="no such tool"),
     ],
 )
@@ -140,6 +145,13 @@ def test_a_wrong_call_is_told_what_is_wrong(wrong: str, reason: str) -> None:
 def test_a_span_is_read_as_it_is_meant(start: float, end: float, expected) -> None:
     trace = run(partial(watch, frames=2), ASKED, ScriptedVLM([span(start, end), "3"]))
     assert spans(trace) == [expected]
+
+
+def test_a_huge_rate_gives_as_many_frames_as_are_allowed() -> None:
+    trace = run(
+        partial(watch, frames=2, look_frames=4), ASKED, ScriptedVLM([span(2, 4, fps=1e308), "3"])
+    )
+    assert len(trace.images) == 4
 
 
 def test_the_same_again_is_refused_and_looks_end() -> None:
@@ -172,6 +184,13 @@ def test_a_model_without_tools_is_asked_for_a_span() -> None:
     assert (trace.answer, spans(trace)) == ("3", [(2.0, 3.0)])
 
 
+@pytest.mark.parametrize("options", [{"max_looks": 0}, {"look_tokens": 0}])
+def test_a_model_without_tools_sees_no_span_where_no_look_is_allowed(options) -> None:
+    model = ScriptedVLM(['{"start_s": 2, "end_s": 3}', "3"], traits=ASKS)
+    trace = run(partial(watch, **options), ASKED, model)
+    assert (trace.answer, trace.images, spans(trace)) == ("3", (), [])
+
+
 def test_no_span_is_no_end() -> None:
     model = ScriptedVLM(["Hm.", "3"], traits=ASKS)
     assert run(watch, ASKED, model).answer == "3"
@@ -198,6 +217,39 @@ def test_a_long_clip_is_gone_through_in_windows() -> None:
     assert trace.cost.calls == 4
 
 
+@pytest.mark.parametrize(
+    ("options", "frames"),
+    [
+        pytest.param({"clip_tokens": 12}, 3, id="a budget: four tokens each"),
+        pytest.param({"fps": 1.0}, 2, id="so many a second"),
+    ],
+)
+def test_every_window_is_shown_within_the_same_bounds(options, frames: int) -> None:
+    model = ScriptedVLM(["a", "b", "c", "3"])
+    run(partial(watch, frames=8, window_s=2.0, **options), ASKED, model)
+    assert [len(c[0].images) for c in model.conversations[:3]] == [frames] * 3
+
+
+def test_a_window_that_cannot_be_read_is_noted_as_such(tmp_path: Path) -> None:
+    for n in range(4):
+        PIL.Image.new("RGB", (32, 32)).save(tmp_path / f"{n}.png")
+    (tmp_path / "3.png").write_bytes(b"broken")
+    model = ScriptedVLM(["A lamp.", "3"])
+    strategy = partial(watch, frames=1, window_s=2.0)
+    trace = run(strategy, mm.question("?", str(tmp_path)), model)
+    assert trace.settings["windows"] == [
+        "0.0 s to 2.0 s: A lamp.",
+        "2.0 s to 4.0 s: cannot be read",
+    ]
+    assert trace.answer == "3"
+
+
+def test_a_broken_image_of_a_folder_fails_that_question_alone(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"broken")
+    trace = run(uniform, mm.question("?", Clip(str(tmp_path))), ScriptedVLM([]))
+    assert "0.png" in str(trace.error)
+
+
 def test_every_draw_may_look_again() -> None:
     model = ScriptedVLM([span(2, 3), "3", span(4, 5), "3"])
     strategy = partial(vote, strategy=partial(watch, frames=2), n=2)
@@ -212,6 +264,25 @@ def test_two_clips_have_numbers() -> None:
     trace = run(partial(watch, frames=2), two, model)
     told = trace.settings["spans"]
     assert told == [{"clip": "b", "start_s": 0.0, "end_s": 1.0}]
+
+
+def test_clips_of_one_name_are_told_apart() -> None:
+    """Both are named "frames" where nobody names them."""
+    red, blue = ([PIL.Image.new("RGB", (64, 48), c)] * 2 for c in ("red", "blue"))
+    both = mm.question("Which is blue?", *(clip_of(frames, [0.0, 1.0]) for frames in (red, blue)))
+    model = ScriptedVLM([span(0, 2, clip=1), "1"])
+    trace = run(partial(watch, frames=1, look_frames=4), both, model)
+    shown = [*trace.sample.images, *trace.images]
+    assert [image.pixels.getpixel((0, 0)) for image in shown] == [
+        (255, 0, 0),
+        (0, 0, 255),
+        (0, 0, 255),
+    ]
+    named = [image.origin.video for image in shown if isinstance(image.origin, FrameOf)]
+    assert named == ["frames", "frames 2", "frames 2"]
+    told = trace.settings["clips"]
+    assert isinstance(told, list)
+    assert [each["source"] for each in told] == ["frames", "frames 2"]
 
 
 def test_a_trace_keeps_frames_and_their_times(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from mm.types import Image, Message, Sampling, ToolSpec
 from mm.vlm import Traits
 from vision.act import act
 from vision.action_schema import Action, Point, Seen, tool_of
-from vision.actions import ACTIONS, actions_with, crop, enhance, mark
+from vision.actions import ACTIONS, actions_with, crop, enhance, mark, visual_search
 from vision.crop import crop as enlarged
 from vision.depth import depth_map as map_of
 from vision.grounding import Grounded
@@ -208,6 +208,10 @@ def test_calls_whose_meaning_is_plain_are_read(reply: str) -> None:
         pytest.param(call("zoom_in", bbox_2d=BOX, zoom=3), "takes no 'zoom'; it takes", id="extra"),
         pytest.param(call("enhance", rotate=45), "one of 0, 90, 180, 270, got 45", id="no literal"),
         pytest.param(call("enhance", contrast="high"), "must be a number", id="no number"),
+        pytest.param(call("enhance", contrast=float("inf")), "finite", id="no finite number"),
+        pytest.param(call("enhance", contrast=float("nan")), "finite", id="not a number"),
+        pytest.param(call("enhance", contrast=10**400), "finite", id="longer than any float"),
+        pytest.param(call("enhance", contrast="1e400"), "finite", id="infinite, in quotes"),
         pytest.param(call("enhance"), "would change nothing", id="nothing to do"),
         pytest.param(call("mark"), "Nothing to mark", id="no marks"),
         pytest.param(call("mark", boxes=[BOX], labels=["a", "b"]), "1 marks need", id="labels"),
@@ -376,6 +380,51 @@ def test_the_model_locates_beside_the_branch(said: str, told: str) -> None:
     assert trace.answer == "done"
     assert len(trace.best.steps) == 4
     assert [sampling.temperature for sampling in vlm.samplings] == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("reply", "before", "box"),
+    [
+        pytest.param(
+            call("locate", what="x", img_idx=1), [ZOOM], [201, 301, 301, 402], id="locate"
+        ),
+        pytest.param(call("read_text", img_idx=1), [ZOOM], [201, 301, 301, 402], id="read_text"),
+        pytest.param(
+            call("visual_search", what="x", img_idx=1), [ZOOM], [234, 335, 301, 402], id="search"
+        ),
+        pytest.param(
+            call("locate", what="x", img_idx=2),
+            [call("crop", bbox_2d=[0, 0, 499, 999], padding=0), call("locate", what="x"), ZOOM],
+            [201, 301, 301, 402],
+            id="after another crop",
+        ),
+    ],
+)
+def test_boxes_found_in_a_crop_are_told_in_the_original(reply, before, box) -> None:
+    """A box of the next call lies there too, whichever image it names."""
+    corner = [Grounded(Region(0.5, 0.5, 1, 1), "x")]
+    search = partial(visual_search, rank=lambda window, what: _last_corner(window), show=1)
+    more = actions_with(detect=lambda *_: corner, reader=lambda _: corner)
+    actions = [search if action is visual_search else action for action in more]
+    told = observed(reply, actions=actions, before=before).text
+    found = json.loads(told[told.index("{") : told.index("}") + 1])
+    assert found["bbox_2d"] == pytest.approx(box, abs=1)
+
+
+def _last_corner(window: Image) -> float:
+    assert isinstance(window.origin, Cropped)
+    return window.origin.region.x1 + window.origin.region.y1
+
+
+def test_a_box_in_the_grey_beside_a_crop_is_said_to_be_there() -> None:
+    wide = question("q", noise(3, (640, 120)))
+    vlm = ScriptedVLM(
+        [call("zoom_in", bbox_2d=[0, 0, 999, 999]), call("locate", what="x", img_idx=1), "done"],
+        traits=Traits(crop_rule="square"),
+    )
+    actions = actions_with(detect=lambda *_: [Grounded(Region(0, 0, 1, 0.2), "x")])
+    trace = run(partial(act, actions=actions), wide, vlm)
+    assert trace.best.steps[4].message.text == "One box lies in the grey beside the image.\n"
 
 
 def test_a_detector_replaces_the_models_own_grounding() -> None:

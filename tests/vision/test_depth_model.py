@@ -127,6 +127,15 @@ def test_a_tilted_plane_comes_out_the_right_way_round(type_, said, larger_is_nea
     assert compare(depth, bottom, top) == "nearer"
 
 
+def test_the_farthest_of_a_disparity_is_a_depth():
+    """Such heads end in a ReLU, which gives exact zeros in the distance."""
+    tilted = Tilted(SimpleNamespace(model_type="dpt"), True)
+    tilted.plane = torch.cat([torch.zeros(16, 32), torch.ones(16, 32)])
+    depth = DepthModel(tilted, None, {}, "inverse", "dpt")(noise(1, (64, 48)))
+    assert depth.valid.all()
+    assert compare(depth, Region(0, 0, 1, 0.3), Region(0, 0.7, 1, 1)) == "farther"
+
+
 def test_what_dinov2_under_dpt_finds_must_be_said() -> None:
     """Such heads were trained for metres, and others for disparity."""
     assert kind_of(DPTConfig(backbone_config=Dinov2Config())) is None

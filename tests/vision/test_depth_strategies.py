@@ -62,6 +62,20 @@ def test_the_model_is_asked_for_the_things_and_told_their_depth(file: str) -> No
     )
 
 
+def test_of_several_images_the_first_is_asked_about_alone(file: str) -> None:
+    """The map is the first one's; boxes in another one would be read in it."""
+    other = Image(PIL.Image.new("RGB", (80, 40), "white"))
+    both = question("Which is nearer, the chair or the lamp?", GREY, other)
+    vlm = ScriptedVLM([BOXES, "chair"])
+    trace = run(partial(depth_text, depth=DepthSource(file, scale=1000)), both, vlm)
+    asked, answered = vlm.conversations
+    assert [image for said in asked for image in said.images] == [GREY]
+    assert "the chair or the lamp?" in asked[0].text
+    assert "Locate each object" in asked[-1].text
+    assert (answered[0].text, answered[1].images) == (TOLD, (GREY, other))
+    assert (trace.answer, trace.cost.calls) == ("chair", 2)
+
+
 def test_parts_are_told_where_nothing_is_found(file: str) -> None:
     vlm = ScriptedVLM(["none", "chair"])
     run(partial(depth_text, depth=DepthSource(file, scale="nyu")), ASKED, vlm)

@@ -66,6 +66,21 @@ def test_the_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("gap", "written"),
+    [
+        pytest.param(0.1, " by 0.10 m", id="a tenth"),
+        pytest.param(0.012, " by 0.01 m", id="as tiny was taught"),
+        pytest.param(0.0051, " by 0.01 m", id="rounded up"),
+        pytest.param(0.002, " by 0.002 m", id="millimetres"),
+        pytest.param(0.0002, "", id="too little to be said"),
+    ],
+)
+def test_a_gap_is_never_nothing(gap: float, written: str) -> None:
+    text = rationale(scene((0.25, 0.25 + gap), floor=0.5), NAMED[:2])
+    assert f"nearer than the lamp{written} and to the left" in text
+
+
 def test_what_cannot_be_told() -> None:
     depth = scene((2.0, 2.0))
     assert "The chair is about as far as the lamp" in rationale(depth, NAMED[:2])

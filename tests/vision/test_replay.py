@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import partial
 from typing import Literal
 
 import PIL.Image
 import pytest
 
+from mm.errors import UserError
 from mm.geometry import WHOLE, Region
 from mm.samples import question
 from mm.scripted import ScriptedVLM
@@ -20,7 +22,7 @@ from mm.vlm import Memory, Traits
 from vision.look_loop import NO_MORE
 from vision.look_stats import calls, looks, valid_calls
 from vision.regions import regions_of
-from vision.replay import ANSWER, read_signal, replay
+from vision.replay import ANSWER, read_signal, replay, within
 from vision.zoom_tool import ZOOM
 
 PICTURE = Image(PIL.Image.new("RGB", (640, 480), "teal"))
@@ -153,6 +155,18 @@ def test_a_large_region_is_pooled_until_it_fits() -> None:
     vlm = ScriptedVLM([call((0, 0, 1000, 1000)), "STOP"], traits=OWN)
     trace = run(partial(replay, max_tokens=80), SAMPLE, vlm)
     assert trace.best.looks == (Features(PICTURE, WHOLE, pool=2),)  # 20 x 15, then 10 x 8
+
+
+def test_what_pooling_cannot_make_cheaper_is_shown_as_it_is() -> None:
+    whole = Features(PICTURE, WHOLE)
+    found = within(whole, 3, lambda f: 5 + math.ceil(20 / f.pool))  # five that no pooling saves
+    assert found.pool == 20
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 0}, {"pool": 0}], ids=["tokens", "pool"])
+def test_bad_numbers_are_refused(options) -> None:
+    with pytest.raises(UserError, match="max_tokens and pool must be 1 or more"):
+        run(partial(replay, **options), SAMPLE, ScriptedVLM([], traits=OWN))
 
 
 def test_controls_change_what_is_shown_and_nothing_else() -> None:

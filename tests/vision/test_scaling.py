@@ -109,6 +109,11 @@ def test_a_model_without_tools_is_asked_where() -> None:
     assert (trace.answer, len(trace.best.looks)) == ("STOP", 1)
 
 
+def test_without_images_a_model_without_tools_is_only_asked() -> None:
+    trace = run(scale, question("2 + 2?"), ScriptedVLM(["4"], traits=ASKS))
+    assert (trace.reply, trace.error) == ("4", None)
+
+
 def test_a_place_that_cannot_be_read_ends_the_asking() -> None:
     trace = run(partial(scale, verifier=never), SAMPLE, ScriptedVLM(["?", "STOP"], traits=ASKS))
     assert (trace.answer, len(trace.best.looks)) == ("STOP", 0)
