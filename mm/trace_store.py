@@ -9,19 +9,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import stat
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from .errors import BadTrace, door, first_line, quote
 from .geometry import Region
-from .origins import Origin
 from .trace import Sample, Step, Trace
+from .trace_images import StoredImages, named, save_images
 from .types import (
     Clip,
     Cost,
@@ -34,17 +33,15 @@ from .types import (
     Thinking,
     ToolCall,
     ToolSpec,
-    image_id,
 )
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Pixels
+    pass
 
 log = logging.getLogger(__name__)
 
 FILE = "traces.jsonl"
 _REMEDY = "give a folder that `save_traces` or --save-trace wrote"
-_ORIGINS = {kind.__name__: kind for kind in get_args(Origin)}
 
 
 def save_traces(traces: Iterable[Trace], folder: str | Path) -> None:
@@ -60,7 +57,7 @@ def save_traces(traces: Iterable[Trace], folder: str | Path) -> None:
         with unfinished.open("wb") as file:
             for trace in traces:
                 line = _line(trace)
-                _save_images(trace, folder)
+                save_images(trace, folder)
                 file.write(line)
         os.replace(unfinished, folder / FILE)
 
@@ -74,7 +71,7 @@ def append_trace(trace: Trace, folder: str | Path) -> None:
     folder, line = Path(folder), _line(trace)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _save_images(trace, folder)
+        save_images(trace, folder)
         _mend(folder / FILE)
         with (folder / FILE).open("ab", buffering=0) as file:
             file.write(line)
@@ -107,7 +104,7 @@ def load_traces(folder: str | Path) -> list[Trace]:
             was saved; says which.
     """
     file = Path(folder) / FILE
-    images = _Images(Path(folder))
+    images = StoredImages(Path(folder))
     traces = []
     with door(f"cannot read {quote(str(file), 200)}", BadTrace, _REMEDY):
         for number, line in _lines(file):
@@ -183,7 +180,7 @@ def _line(trace: Trace) -> bytes:
         raise BadTrace(f"trace of {quote(trace.sample.id)} cannot be saved: {error}") from None
 
 
-def _read_trace(row: dict[str, Any], images: _Images) -> Trace:
+def _read_trace(row: dict[str, Any], images: StoredImages) -> Trace:
     sample = row["sample"]
     prompt = tuple(_read_message(m, images) for m in sample["prompt"])
     sample = Sample(
@@ -212,7 +209,7 @@ def _step(step: Step) -> dict[str, Any]:
     }
 
 
-def _read_step(row: dict[str, Any], images: _Images) -> Step:
+def _read_step(row: dict[str, Any], images: StoredImages) -> Step:
     return Step(
         _read_message(row["message"], images),
         row["parent"],
@@ -229,7 +226,7 @@ def _message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "parts": parts, "tokens": message.tokens}
 
 
-def _read_message(row: dict[str, Any], images: _Images) -> Message:
+def _read_message(row: dict[str, Any], images: StoredImages) -> Message:
     tokens = row["tokens"]
     parts = tuple(_read_part(part, images) for part in row["parts"])
     return Message(row["role"], parts, None if tokens is None else tuple(tokens))
@@ -238,14 +235,14 @@ def _read_message(row: dict[str, Any], images: _Images) -> Message:
 def _part(part: Part) -> dict[str, Any]:
     match part:
         case Image():
-            return {**_files("image", part), "origin": _origin(part)}
+            return named("image", part)
         case Features():
             of = {"region": asdict(part.region), "pool": part.pool, "snapshot": part.snapshot}
             of = {**of, "copy": part.copy}
-            return {**_files("features", part.image), "origin": _origin(part.image), **of}
+            return {**named("features", part.image), **of}
         case Latents(image, key):
-            of = {"origin": _origin(image), "key": key}
-            return {**_files("latents", image), **of, "vectors": _written(part.vectors)}
+            of = {"key": key, "vectors": _written(part.vectors)}
+            return {**named("latents", image), **of}
         case Text(text):
             return {"text": text}
         case Thinking(text, closed):
@@ -269,23 +266,7 @@ def _read_vectors(row: dict[str, Any]) -> Any:
     return np.frombuffer(b64decode(row["base64"]), "<f4").reshape(row["shape"])
 
 
-def _files(kind: str, image: Image) -> dict[str, str]:
-    """The ids of the files that hold its pixels."""
-    return {name: id for name, (id, _) in zip((kind, "second"), _pixels(image), strict=False)}
-
-
-def _pixels(image: Image) -> list[tuple[str, Pixels]]:
-    """What is kept of it, each with its id."""
-    if image.second is None:
-        return [(image.id, image.pixels)]
-    return [(image_id(each), each) for each in (image.pixels, image.second)]
-
-
-def _origin(image: Image) -> dict[str, Any]:
-    return {"kind": type(image.origin).__name__, **asdict(image.origin)}
-
-
-def _read_part(row: dict[str, Any], images: _Images) -> Part:
+def _read_part(row: dict[str, Any], images: StoredImages) -> Part:
     match row:
         case {"image": id}:
             return images.image(id, row)
@@ -306,55 +287,3 @@ def _read_part(row: dict[str, Any], images: _Images) -> Part:
         case {"clip": source}:
             return Clip(source)
     raise ValueError(f"no such part: {', '.join(row)}")
-
-
-def _read_origin(row: dict[str, Any]) -> Origin:
-    facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
-    kind = _ORIGINS[facts.pop("kind")]
-    if "region" in facts:
-        facts["region"] = Region(**facts["region"])
-    return kind(**facts)
-
-
-def _save_images(trace: Trace, folder: Path) -> None:
-    (folder / "images").mkdir(exist_ok=True)
-    messages = [*trace.sample.prompt, *(step.message for step in trace.steps)]
-    for seen in (seen for message in messages for seen in message.visuals):
-        for id, pixels in _pixels(seen.source):
-            file = folder / "images" / f"{id}.png"
-            if not file.exists():
-                unfinished = file.with_suffix(".part")
-                pixels.save(unfinished, "PNG")
-                os.replace(unfinished, file)
-
-
-class _Images:
-    """The images of a folder, each read and checked once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.opened: dict[str, Pixels] = {}
-
-    def image(self, id: str, row: dict[str, Any]) -> Image:
-        second = self.open(row["second"]) if "second" in row else None
-        return Image(self.open(id), _read_origin(row["origin"]), second)
-
-    def open(self, id: str) -> Pixels:
-        if id not in self.opened:
-            self.opened[id] = self._read(id)
-        return self.opened[id]
-
-    def _read(self, id: str) -> Pixels:
-        from PIL import Image as pil
-
-        if not re.fullmatch("[0-9a-f]{16}", id):
-            raise ValueError(f"image id must be sixteen hex digits, got {id!r}")
-        file = self.folder / "images" / f"{id}.png"
-        try:
-            with pil.open(file, formats=["PNG"]) as pixels:
-                pixels.load()
-        except Exception as error:  # Pillow's readers raise anything on bad bytes
-            raise ValueError(f"{file} cannot be read: {first_line(error)}") from error
-        if (found := Image(pixels).id) != id:
-            raise ValueError(f"{file} was changed: its pixels have the id {found}")
-        return pixels

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UserError
 from .geometry import WHOLE, Region, Size
+from .image_id import image_id
 from .origins import Cropped, Loaded, Origin
 
 if TYPE_CHECKING:
@@ -72,15 +72,6 @@ class Image:
 
     def __hash__(self) -> int:
         return hash((self.id, self.origin))
-
-
-def image_id(*frames: Pixels) -> str:
-    """Sixteen hex digits of a hash over mode, size and pixels."""
-    digest = hashlib.blake2b(digest_size=8)
-    for pixels in frames:
-        digest.update(f"{pixels.mode} {pixels.size}".encode())
-        digest.update(pixels.tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,12 @@ MAY_IMPORT_TRAINING = ("app/cli", "app/examples")
 ORDER = {  # each line may import the lines above it; a part may import itself
     "mm": [
         "errors geometry lru_cache",
-        "origins own_functions",
+        "origins own_functions image_id",
         "types",
         "markup vlm",
         "answers",
         "trace images",
-        "parallel",
+        "parallel trace_images",
         "families session trace_store samples scripted",
         "tokens strategies",
         "engine remote",

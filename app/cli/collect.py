@@ -16,6 +16,7 @@ from app.strategies import judging, strategies_named
 from app.terminal import spinner
 from mm.errors import UserError
 
+from .data import Format, reader_of
 from .options import (
     AbsolutePaths,
     Ignore,
@@ -40,9 +41,13 @@ def collect(
     samples: Annotated[int, typer.Option(min=1, help="Answers to each question.")] = 8,
     task: Annotated[str | None, typer.Option(help="Of tabletop: a,b; all by default.")] = None,
     level: Annotated[str | None, typer.Option(help="Of tabletop: how hard.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 500,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many: 500 of a task, all rows of a file by default."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the draws, and of tabletop's stream.")] = 0,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
+    format: Format = "auto",
     ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
@@ -66,6 +71,8 @@ def collect(
         limit=limit,
         seed=seed,
         level=level,
+        format=format,
+        builder=reader_of(choice),
         access=Access(allow_absolute_paths, allow_urls),
         ignore=tuple(split(ignore)),
     )

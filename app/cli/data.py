@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -18,6 +21,7 @@ from .options import BUDGETS, AbsolutePaths, Ignore, Urls, split, takes_model
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
     from training.data import DataSet
+    from training.evaluation.questions import Questions
 
 data = typer.Typer(help="Look at your own data as a model sees it.", no_args_is_help=True)
 
@@ -197,8 +201,9 @@ def thoughts(
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 16,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of each text.")] = 2048,
-    limit: Annotated[int | None, typer.Option(min=1, help="So many rows.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many rows; all by default.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 4,
+    format: Format = "auto",
     ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
@@ -216,7 +221,9 @@ def thoughts(
         raise UserError(f"--out must lie beside {file} or above it, so that rows find their images")
     check_file("--out", out, [file])
     access = Access(allow_absolute_paths, allow_urls)
-    rows = read_questions(file, limit=limit, access=access, ignore=split(ignore))
+    how = {"limit": limit, "dialect": format, "access": access, "ignore": split(ignore)}
+    rows = read_questions(file, **how, builder=reader_of(choice))
+    tell_left_out(rows)
     facts = {"file": file.name, "model": choice.name, "writer": writer, "frames": frames}
     folder = out.with_suffix(".steps")
     done = work.open_thoughts(folder, {**facts, "max_tokens": max_tokens})
@@ -265,3 +272,17 @@ def builder_of(choice: ModelChoice) -> TokenBuilder:
         return load_builder(folder, budgets=choice.budgets, local_files_only=True)
     except (OSError, ValueError) as error:
         raise mm.ModelUnavailable(f"{choice.name}: {error}") from error
+
+
+def tell_left_out(questions: Questions) -> None:
+    """Say on stderr which rows a limit leaves out."""
+    if len(questions) < questions.total:
+        first = f"the first {len(questions):,} of {questions.total:,} rows (--limit)"
+        print(f"{questions.data.path}: {first}", file=sys.stderr)
+
+
+def reader_of(choice: ModelChoice) -> Callable[[], TokenBuilder] | None:
+    """What makes the model's token builder, without its weights; None for a server's model whose
+    processor is not here."""
+    name = choice.name if choice.backend == "local" else choice.processor
+    return partial(builder_of, replace(choice, name=name)) if name else None

@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.errors import check_file, writing
 from mm.errors import quote
@@ -35,7 +34,15 @@ from training.evaluation.tasks import (
 )
 from training.tabletop import TASKS
 
+from .data import tell_left_out
+
+if TYPE_CHECKING:
+    from mm.tokens.builder import TokenBuilder
+
 INTERRUPTED = 130
+
+USUAL = 500
+"""Questions of a task of Tabletop, whose stream never ends."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,11 @@ class Evaluation:
         strategies: those to compare, by the names they are given in the table.
         model, adapter: as the person called them.
         controls: add each strategy's controls, which show what its looks bring.
-        limit: questions per task.
+        limit: questions per task; None takes `USUAL` of a task, and all rows of a file.
         seed: which test stream.
         level: of Tabletop's scenes; None for the level that is measured by default.
+        format: how the rows of a file are written.
+        builder: of the model, for rows with boxes; None where nobody can tell.
         access: what a file may name besides images in its own folder.
         ignore: columns of a file that are left unread.
         out: the table as JSON.
@@ -66,9 +75,11 @@ class Evaluation:
     adapter: str | None = None
     tasks: tuple[str, ...] = ()
     controls: bool = False
-    limit: int = 500
+    limit: int | None = None
     seed: int = 0
     level: int | str | None = None
+    format: str = "auto"
+    builder: Callable[[], TokenBuilder] | None = None
     access: Access = Access()
     ignore: tuple[str, ...] = ()
     out: Path | None = None
@@ -87,7 +98,8 @@ class Evaluation:
         """
         if self.target == "tabletop":
             level = None if self.level is None else level_named(self.level)
-            return tabletop_suites(self.tasks, seed=self.seed, limit=self.limit, level=level)
+            n = self.limit or USUAL
+            return tabletop_suites(self.tasks, seed=self.seed, limit=n, level=level)
         path = Path(self.target)
         if not is_data(path):
             known = ", ".join(SUFFIXES)
@@ -96,10 +108,26 @@ class Evaluation:
             raise BadTarget(
                 f"a file is one task, its name: leave --task {','.join(self.tasks)} out"
             )
-        questions = read_questions(path, limit=self.limit, access=self.access, ignore=self.ignore)
-        items, count = partial(iter, questions), len(questions)
-        clips = any(item.sample.clips for item in islice(items(), 1))
-        return [Suite(path.stem, items, count, looking=True, clips=clips)]
+        return [self._of_rows(path)]
+
+    def _of_rows(self, path: Path) -> Suite:
+        questions = read_questions(
+            path,
+            limit=self.limit,
+            dialect=self.format,
+            access=self.access,
+            ignore=self.ignore,
+            builder=self.builder,
+        )
+        tell_left_out(questions)
+        if self.controls and questions.clips and questions.images:
+            raise BadTarget(
+                f"{quote(self.target)} has clips and images, whose controls differ: leave --nulls "
+                "out, or give a file of each"
+            )
+        items, n = partial(iter, questions), len(questions)
+        located, clips = questions.located, questions.clips
+        return Suite(path.stem, items, n, looking=True, located=located, clips=clips)
 
     @property
     def hardness(self) -> int | dict[str, int]:
@@ -115,7 +143,8 @@ class Evaluation:
 
     def about(self, vlm: VLM) -> dict[str, Any]:
         """What the table depends on."""
-        asked = {"seed": self.seed, "limit": self.limit, "model": self.model}
+        limit = self.limit or (USUAL if self.target == "tabletop" else None)
+        asked = {"seed": self.seed, "limit": limit, "model": self.model}
         level = {"level": self.hardness} if self.target == "tabletop" else {}
         how = {
             "system": self.system,

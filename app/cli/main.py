@@ -22,7 +22,7 @@ from vision.depth_source import DepthSource
 from .bench import bench
 from .bench_verifier import verifier
 from .collect import collect
-from .data import data
+from .data import Format, data, reader_of
 from .options import (
     BUDGETS,
     AbsolutePaths,
@@ -185,13 +185,17 @@ def evaluate(
     task: Annotated[str | None, typer.Option(help="Tasks: a,b; all by default.")] = None,
     strategy: Annotated[str, typer.Option(help="Strategies to compare: a,b.")] = "direct",
     nulls: Annotated[bool, typer.Option("--nulls", help="Add the controls.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Questions per task.")] = 500,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many: 500 of a task, all rows of a file by default."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which test stream.")] = 0,
     level: Annotated[str | None, typer.Option(help="How hard the scenes are.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the table as JSON.")] = None,
     show_errors: Annotated[
         Path | None, typer.Option(help="Write ten wrong answers as one PNG.")
     ] = None,
+    format: Format = "auto",
     ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
@@ -208,6 +212,7 @@ def evaluate(
     choice = judging(choice, strategy)
     refuse_file(depth)
     also = {"verifier": choice.verifier_name, "depth_map": vars(depth)}
+    also["format"] = None if format == "auto" else format
     asked = Evaluation(
         target,
         strategies_named(strategy, choice.verifier, depth, choice.judge),
@@ -218,6 +223,8 @@ def evaluate(
         limit=limit,
         seed=seed,
         level=level,
+        format=format,
+        builder=reader_of(choice),
         access=Access(allow_absolute_paths, allow_urls),
         ignore=tuple(split(ignore)),
         out=out,

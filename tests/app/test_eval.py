@@ -48,7 +48,7 @@ def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
     ]
     assert got == [
         ("mine", "direct", 3, pytest.approx(2 / 3), 0),
-        ("mine", "zoom", 3, pytest.approx(2 / 3), 1),
+        ("mine", "zoom", 3, pytest.approx(2 / 3), 0),
     ]
     (pair,) = written["pairs"]
     assert (pair["a"], pair["b"], pair["difference"]) == ("zoom", "direct", 0.0)

@@ -59,15 +59,19 @@ def convert(data: DataSet, dialect: str, out: Path) -> int:
 def _converted(data: DataSet, dialect: str, out: Path) -> Iterator[Native]:
     for record in data.records:
         try:
-            native = _native(data, record, out)
+            native = native_row(data, record, out)
             _meaning(native)  # a row that says nothing is named here, not as one that changes
             yield from_native(native, dialect)
         except ValueError as error:
             raise BadData(f"{data.path}, row {record.number}: {error}") from None
 
 
-def _native(data: DataSet, record: Record, out: Path) -> Native:
-    """The row as a native one whose paths are right from the folder of `out`."""
+def native_row(data: DataSet, record: Record, out: Path) -> Native:
+    """The row as a native one whose paths are right from the folder of `out`.
+
+    Raises:
+        ValueError: it is no such row.
+    """
     if isinstance(record.fields, ValueError):
         raise record.fields
     native = to_native(record.fields, data.dialect, data.ignore)
@@ -105,7 +109,7 @@ def _compare(data: DataSet, dialect: str, out: Path, written: Path) -> None:
     """
     for record, again in zip(data.records, _read_again(written), strict=True):
         place = f"{data.path}, row {record.number}"
-        before = _meaning(_native(data, record, out))
+        before = _meaning(native_row(data, record, out))
         try:
             after = _meaning(to_native(again))
         except ValueError as error:

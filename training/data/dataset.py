@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mm.types import Conversation
+from mm.geometry import Region
+from mm.types import Conversation, Image
 from mm.vlm import CropRule
 from video.context import Showing
 from video.frames import BadVideo
@@ -42,7 +43,8 @@ class DataSet(Sequence[Row]):
     Attributes:
         dialect: how its rows are written; "auto" tells by their keys.
         ignore: columns that are left unread.
-        crop_rule: how `{"crop_of": ...}` is cut: as the model that reads it was shown crops.
+        crop_rule: how `{"crop_of": ...}` is cut: as the model that reads it was shown crops; or
+            what tells it, asked where there is a crop.
         write_box: how the model writes a box of ms-swift's `objects`; None where none is known.
         change: what is made of each row.
         frames: puts frames in the place of clips; None leaves the clips.
@@ -53,7 +55,7 @@ class DataSet(Sequence[Row]):
     dialect: str = "auto"
     access: Access = Access()
     ignore: frozenset[str] = frozenset()
-    crop_rule: CropRule = "vlm_r3"
+    crop_rule: CropRule | Callable[[], CropRule] = "vlm_r3"
     write_box: WriteBox | None = None
     change: Callable[[Row], Row] | None = None
     frames: Callable[[Conversation], Conversation] | None = None
@@ -74,6 +76,16 @@ class DataSet(Sequence[Row]):
         """These rows as the model of `builder` is shown crops and clips, and writes boxes."""
         rule, frames = builder.traits.crop_rule, shown_frames(builder, Showing())
         return replace(self, crop_rule=rule, write_box=box_writer(builder), frames=frames)
+
+    def asked_of(self, builder: Callable[[], TokenBuilder]) -> DataSet:
+        """As `shown_to`, but clips stay clips, which strategies open; the builder is made where a
+        row has a crop or a box."""
+        made = cache(builder)
+        return replace(
+            self,
+            crop_rule=lambda: made().traits.crop_rule,
+            write_box=lambda region, image: box_writer(made())(region, image),
+        )
 
     def each(self, function: Callable[[Row], T], *, threads: int = 2) -> Iterator[T | BadData]:
         """What `function` makes of each row, in order, read and worked on by several threads.
@@ -107,7 +119,7 @@ class DataSet(Sequence[Row]):
             raise record.fields
         opening = Opening(
             partial(open_row_image, folder=self.path.parent, access=self.access),
-            partial(crop, rule=self.crop_rule),
+            partial(_cut, self.crop_rule),
             self.write_box,
             partial(row_file, folder=self.path.parent, access=self.access),
             self.frames,
@@ -130,6 +142,10 @@ def refuse(results: Iterable[object]) -> None:
 def split_names(names: str | None) -> list[str]:
     """The names between commas, blanks left out."""
     return [name.strip() for name in (names or "").split(",") if name.strip()]
+
+
+def _cut(rule: CropRule | Callable[[], CropRule], image: Image, region: Region) -> Image:
+    return crop(image, region, rule=rule() if callable(rule) else rule)
 
 
 def _nothing(row: Row) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from mm.geometry import Region, iou
 from mm.origins import Drawn
 from mm.session import Strategy
-from mm.strategies.single import direct, insist
+from mm.strategies.single import insist
 from mm.trace import Sample
 from mm.types import Conversation, Image, Message
-from video.search import over_clips, uniform
+from video.search import over_clips
 from vision.controls import random_region
 from vision.crop import GREY
 from vision.depth import DepthMap, flipped, noisy
@@ -51,26 +51,26 @@ class Condition:
         return f"{self.name} ({self.control})" if self.control else self.name
 
     def meet(self, item: Item, *, seed: int = 0) -> tuple[Strategy, Sample]:
-        """What to run for `item`. `direct` and every control must answer a closed question."""
-        if item.sample.clips:
-            return self._over_clips(item, seed)
+        """What to run for `item`. A question with choices gets one of them under every condition:
+        what differs is then what a control changes, and not who was made to answer."""
+        over = self._over_clips if item.sample.clips else self._over_images
+        strategy, sample = over(item, seed)
+        return (insist(strategy) if sample.choices else strategy), sample
+
+    def _over_images(self, item: Item, seed: int) -> tuple[Strategy, Sample]:
         if self.control == "blind":
-            return insist(self.strategy), blind(item.sample)
+            return self.strategy, blind(item.sample)
         if self.control:
-            changed = _changed(self, item, seed)
-            return insist(partial(self.strategy, **changed)), item.sample
-        return (insist(self.strategy) if self.strategy is direct else self.strategy), item.sample
+            return partial(self.strategy, **_changed(self, item, seed)), item.sample
+        return self.strategy, item.sample
 
     def _over_clips(self, item: Item, seed: int) -> tuple[Strategy, Sample]:
         strategy, sample = over_clips(self.strategy), item.sample
         if self.control in ("random", "true"):
             true = item.span if self.control == "true" else None
             chosen: Any = {"choose_span": partial(chosen_span, true=true, seed=seed)}
-            return insist(partial(strategy, **chosen)), sample
-        if self.control:
-            return insist(strategy), changed_clips(sample, self.control)
-        plain = self.strategy in (direct, uniform)
-        return (insist(strategy) if plain else strategy), sample
+            return partial(strategy, **chosen), sample
+        return strategy, changed_clips(sample, self.control) if self.control else sample
 
 
 DEPTHS = ("flipped", "noise", "shuffled", "true")

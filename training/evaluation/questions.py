@@ -6,20 +6,26 @@ a time, so that a large set needs little memory.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mm.answers.extraction import extract_answer, shown_reply
 from mm.answers.matching import choice_error
 from mm.trace import Sample
-from training.data import Access, DataSet, Row, read_data
-from training.data.formats.declaration import CLIPS, IMAGES
-from training.data.images import MAX_PATH
+from training.data import Access, DataSet, Row, read_data, refuse
+from training.data.convert import native_row
+from training.data.formats.declaration import CLIPS
 from vision.depth_source import TAG
 
 from .tasks import Item
+
+if TYPE_CHECKING:
+    from mm.tokens.builder import TokenBuilder
+
+AT = "at"
+"""The tag that says where in its file a question stands, counted from 0."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +34,34 @@ class Questions:
 
     Attributes:
         chosen: their indices; None for all of them.
+        total: how many rows the file has, whether they are asked or not.
+        located: whether each row says where to look.
+        clips, images: whether some are about a clip, and some about none.
     """
 
     data: DataSet
     chosen: Sequence[int] | None = None
+    total: int = 0
+    located: bool = False
+    clips: bool = False
+    images: bool = True
 
     def __iter__(self) -> Iterator[Item]:
         for index in self._indices:
-            row, record = self.data[index], self.data.records[index]
-            yield _item(row, self.data.path, record.number)
+            item = _item(self.data[index], self.data, index)
+            yield item if self.located else replace(item, regions=())
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def fields(self, item: Item, *, beside: Path) -> dict[str, object]:
-        """The columns of the item's row that name images and clips, as paths from the folder
-        `beside`; nothing else of it."""
-        number = item.sample.tags["row"]
-        (record,) = (r for r in self.data.records if r.number == number)
-        kept = {k: v for k, v in record.fields.items() if k in (*IMAGES, *CLIPS)}
-        return {name: _beside(value, self.data.path.parent, beside) for name, value in kept.items()}
+    def fields(self, item: Item, *, out: Path) -> dict[str, Any]:
+        """The images and clips of the item's question, as a row of the file `out` names them;
+        nothing else of its row."""
+        record = self.data.records[cast(int, item.sample.tags[AT])]
+        native = native_row(self.data, record, out)
+        images = native.get("images", ())[: len(item.sample.images)]  # a reply's own come behind
+        clips = {key: native[key] for key in CLIPS if key in native}
+        return {**({"images": images} if images else {}), **clips}
 
     @property
     def _indices(self) -> Sequence[int]:
@@ -58,35 +72,50 @@ def read_questions(
     path: Path,
     *,
     limit: int | None = None,
+    dialect: str = "auto",
     access: Access = Access(),
     ignore: Iterable[str] = (),
+    builder: Callable[[], TokenBuilder] | None = None,
 ) -> Questions:
     """The first `limit` questions of `path`, checked, without the columns to `ignore`.
 
     A row is asked up to its last user message. What is right is its `answer`, else what its last
-    reply says.
+    reply says. `builder` is that of the model to ask, for rows with boxes or crops.
 
     Raises:
         BadData: there is no such file, its form is unknown, or a row cannot be asked.
     """
-    data = read_data(path, limit=limit, access=access, ignore=ignore)
-    data.check(target_of)
-    return Questions(data)
+    data = read_data(path, dialect=dialect, access=access, ignore=ignore)
+    total = len(data)
+    data = replace(data, records=data.records[:limit]) if limit else data
+    data = data.asked_of(builder) if builder else data
+    found = list(data.each(_traits_of))
+    refuse(found)
+    traits = [each for each in found if isinstance(each, _Traits)]
+    clips, images = (any(each.clip is kind for each in traits) for kind in (True, False))
+    located = not clips and all(each.located for each in traits)
+    return Questions(data, None, total, located, clips, images)
 
 
-def _beside(value: object, folder: Path, beside: Path) -> object:
-    if isinstance(value, list):
-        return [_beside(each, folder, beside) for each in value]
-    there = isinstance(value, str) and len(value) < MAX_PATH and (folder / value).exists()
-    return os.path.relpath(folder / str(value), beside) if there else value
+class _Traits(NamedTuple):
+    """Whether a row is about a clip, and whether it says where to look."""
+
+    clip: bool
+    located: bool
 
 
-def _item(row: Row, path: Path, number: int) -> Item:
-    tags: dict[str, object] = {"task": path.stem, "row": number}
+def _traits_of(row: Row) -> _Traits:
+    target_of(row)
+    return _Traits(any(said.clips for said in row.prompt), bool(row.regions))
+
+
+def _item(row: Row, data: DataSet, index: int) -> Item:
+    stem, number = data.path.stem, data.records[index].number
+    tags: dict[str, object] = {"task": stem, "row": number, AT: index}
     if row.depth:
         tags[TAG] = row.depth
-    name = f"{path.stem}-{number}"
-    return Item(Sample(name, row.prompt, target_of(row), row.choices, tags))
+    sample = Sample(f"{stem}-{number}", row.prompt, target_of(row), row.choices, tags)
+    return Item(sample, row.regions)
 
 
 def target_of(row: Row) -> str:

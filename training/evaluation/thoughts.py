@@ -23,7 +23,7 @@ from mm.answers.rouge import rouge
 from mm.errors import ModelError, door, quote
 from mm.parallel import in_order
 from mm.trace import Sample
-from mm.types import Conversation, Message, Sampling, Thinking, user
+from mm.types import Conversation, Message, Part, Sampling, Text, Thinking, user
 from mm.vlm import VLM, Cancelled
 from video.context import Showing, with_frames
 from video.frames import BadVideo
@@ -247,11 +247,16 @@ def _revised(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
 
 
 def _shown(sample: Sample, writers: Writers, asked: str) -> Conversation:
-    """The images, and the frames of the clips, and then what is `asked` about them."""
+    """The images, and the frames of the clips with their times, and then what is `asked`."""
     showing = Showing(frames=writers.frames)
-    prompt = with_frames(sample.prompt, showing, tokens_of(writers.seeing))
-    seen = [part for said in prompt if said.role == "user" for part in said.parts[:-1]]
-    return (user(*seen, asked),)
+    seen = [part for said in sample.prompt if said.role == "user" for part in _visual(said)]
+    (shown,) = with_frames((user(*seen),), showing, tokens_of(writers.seeing))
+    return (user(*shown.parts, asked),)
+
+
+def _visual(said: Message) -> list[Part]:
+    """What a message shows, wherever its words stand."""
+    return [part for part in said.parts if not isinstance(part, Text)]
 
 
 def _reply(vlm: VLM, asked: Conversation, sampling: Sampling) -> Message:

@@ -8,6 +8,7 @@ from itertools import islice
 
 from mm.answers import unjudgeable
 from mm.local.hf_vlm import HFVLM
+from mm.samples import instructed
 from mm.session import Strategy, name_of, run
 from mm.types import Sampling
 from training.data import Row
@@ -36,10 +37,13 @@ class HeldOut:
 
     Attributes:
         unjudged: how many rows have no answer that could be judged.
+        system, max_tokens: as answers are sampled in grpo; None elsewhere.
     """
 
     questions: Questions
     unjudged: int = 0
+    system: str | None = None
+    max_tokens: int | None = None
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -50,7 +54,10 @@ def held_out_questions(plan: Plan, rows: Rows, *, most: int = MOST) -> HeldOut:
     data = replace(rows.data, change=change_of(plan.recipe, None))
     thinned = rows.thinned(most)
     judged = [at for at in thinned.chosen if _can_be_judged(data[at])]
-    return HeldOut(Questions(data, tuple(judged)), len(thinned) - len(judged))
+    recipe = plan.recipe
+    most_tokens = recipe.max_tokens if recipe.method == "grpo" else None
+    questions, unjudged = Questions(data, tuple(judged)), len(thinned) - len(judged)
+    return HeldOut(questions, unjudged, recipe.system, most_tokens)
 
 
 def accuracy(vlm: HFVLM, held_out: HeldOut, strategy: Strategy) -> Interval:
@@ -58,7 +65,8 @@ def accuracy(vlm: HFVLM, held_out: HeldOut, strategy: Strategy) -> Interval:
     vlm.engine.model.eval()
     vlm.engine.clear_caches()
     condition = Condition(name_of(strategy), strategy)
-    outcomes = list(evaluate(condition, held_out.questions, vlm, threads=THREADS))
+    said = {"sampling": _sampling(held_out, Sampling()), "system": held_out.system}
+    outcomes = list(evaluate(condition, held_out.questions, vlm, threads=THREADS, **said))
     return wilson(sum(o.correct for o in outcomes), len(outcomes))
 
 
@@ -67,13 +75,18 @@ def sample_replies(
 ) -> Sequence[str]:
     """A line for each of the first few questions: the question, what `vlm` replies, the answer."""
     vlm.engine.clear_caches()
-    lines = []
+    lines, sampling = [], _sampling(held_out, SAMPLE_SAMPLING)
     for item in islice(held_out.questions, count):
-        trace = run(strategy, item.sample, vlm, sampling=SAMPLE_SAMPLING)
+        sample = instructed(item.sample, held_out.system)
+        trace = run(strategy, sample, vlm, sampling=sampling)
         asked = " ".join(m.text.strip() for m in item.sample.prompt if m.role == "user")
         reply = trace.best.messages[-1].text.strip()
         lines.append(f"  {asked[:70]}  ->  {reply[:70]}  ({item.sample.target})")
     return lines
+
+
+def _sampling(held_out: HeldOut, usual: Sampling) -> Sampling:
+    return replace(usual, max_tokens=held_out.max_tokens or usual.max_tokens)
 
 
 def _can_be_judged(row: Row) -> bool:

@@ -161,7 +161,8 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
 
 
 def bound(strategy: Strategy, recipe: Recipe) -> Strategy:
-    """`strategy` with those of the recipe's options that it has.
+    """`strategy` with those of the recipe's options that it has; its own, which the person wrote
+    in its brackets, stay.
 
     Raises:
         BadData: the strategy cannot look again in the way that the recipe says.
@@ -170,7 +171,9 @@ def bound(strategy: Strategy, recipe: Recipe) -> Strategy:
     layout = {key: value for key, value in _LAYOUTS[recipe.looks].items() if key in has}
     if recipe.looks and not layout:
         raise BadData(f"--looks {recipe.looks}: {name_of(strategy)} has no such way to look again")
-    given = {"max_looks": recipe.max_looks, **layout} if "max_looks" in has else layout
+    options = {"max_looks": recipe.max_looks, **layout} if "max_looks" in has else layout
+    own = getattr(strategy, "keywords", {})
+    given = {key: value for key, value in options.items() if key not in own}
     return partial(strategy, **given) if given else strategy
 
 

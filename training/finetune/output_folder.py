@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from mm.errors import UserError, first_line
+from mm.local.adapters import checkpoint_of
 from mm.local.checkpoints import find
 from mm.local.fingerprint import write_base
 from training.data import BadData
@@ -33,7 +34,7 @@ from training.trainers.checkpoints import (
 )
 from training.trainers.model_parts import bare
 
-from .plan import Plan
+from .plan import Plan, merges
 from .recipe import Recipe
 
 CHECKPOINTS = "checkpoints"
@@ -143,6 +144,8 @@ def refusing_full_disk(folder: Path) -> Iterator[None]:
 def save_model(trainer: Any, plan: Plan, folder: Path) -> None:
     """Write the trained model, or its adapter, with all that a checkpoint needs beside it.
 
+    An adapter that was trained on top of another one is written as a whole model.
+
     All processes must call it; the first one writes. The file that makes it a model comes last.
     """
     aside = folder / "model.part"
@@ -157,19 +160,28 @@ def save_model(trainer: Any, plan: Plan, folder: Path) -> None:
 
 
 def _save(trainer: Any, plan: Plan, folder: Path) -> None:
-    name = plan.recipe.model
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     bare(model)._modules.pop("box_head", None)  # of training alone: boxes are read from the text
-    source = find(name)
     weights = trainer.accelerator.get_state_dict(trainer.model) if plan.sharded else None
     if not trainer.accelerator.is_main_process:
         return
-    if hasattr(model, "peft_config"):
-        base = name if not Path(name).exists() else str(source.resolve())
-        model.active_peft_config.base_model_name_or_path = base
-        model.save_pretrained(folder, state_dict=weights)
-        write_base(folder, source)
+    if plan.lora and not merges(plan.recipe):
+        _save_adapter(model, plan.recipe.model, folder, weights)
         return
+    model = model.merge_and_unload() if plan.lora else model
+    _save_whole(model, checkpoint_of(plan.recipe.model), folder, weights)
+
+
+def _save_adapter(model: Any, name: str, folder: Path, weights: Any) -> None:
+    source = find(name)
+    base = name if not Path(name).exists() else str(source.resolve())
+    model.active_peft_config.base_model_name_or_path = base
+    model.save_pretrained(folder, state_dict=weights)
+    write_base(folder, source)
+
+
+def _save_whole(model: Any, source: Path, folder: Path, weights: Any) -> None:
+    """Write all weights, in the type of those in `source`, and what else a checkpoint needs."""
     named = json.loads((source / "config.json").read_text(encoding="utf-8")).get("dtype")
     kind = getattr(torch, str(named), None) or next(model.parameters()).dtype
     if weights is None:
@@ -178,8 +190,14 @@ def _save(trainer: Any, plan: Plan, folder: Path) -> None:
         weights = {name: each.to(kind) for name, each in weights.items()}
     model.save_pretrained(folder, state_dict=weights)
     for file in (*source.glob("*.json"), *source.glob("*.jinja"), *source.glob("*.model")):
-        if not (folder / file.name).exists() and not file.name.endswith(".index.json"):
+        if _belongs(file) and not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)
+
+
+def _belongs(file: Path) -> bool:
+    """Whether a file beside weights belongs to any model that comes of them: not the list of
+    their shards, nor the settings of the training that made them."""
+    return not file.name.endswith(".index.json") and file.name not in (RECIPE, RUN, FINISHED)
 
 
 def _cut_log(log: Path, step: int) -> None:

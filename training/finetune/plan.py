@@ -13,6 +13,8 @@ from typing import Any
 from accelerate import PartialState
 
 from mm.engine.memory import total_bytes
+from mm.local.adapters import is_adapter
+from mm.local.checkpoints import find
 from mm.local.fast_vision_tower import speed_up
 from mm.local.precision import fast_dtype
 from training.data import BadData
@@ -74,7 +76,7 @@ class Plan:
         mean = sum(train.lengths) // len(train)
         return [
             f"rows: {len(train):,} to train on, {held}; {mean} tokens each, {self._steps(train)}",
-            f"trains {'a LoRA adapter' if self.lora else 'all weights'}, vision tower "
+            f"trains {self._what()}, vision tower "
             f"{'too' if self.vision else 'frozen'}: all of it would take {share} (--lora/--full, "
             "--vision/--no-vision)",
             f"{'Muon' if self.muon else 'AdamW'} (--optimizer), learning rate "
@@ -82,6 +84,12 @@ class Plan:
             f"{'bfloat16' if self.autocast else 'float32'}"
             f"{', compiled (--no-compile)' if self.compiled else ''}",
         ]
+
+    def _what(self) -> str:
+        if not self.lora:
+            return "all weights"
+        over = f" over {self.recipe.model}, written as a whole model"
+        return f"a LoRA adapter{over if merges(self.recipe) else ''}"
 
     def _steps(self, train: Rows) -> str:
         if self.recipe.method != "grpo":
@@ -93,6 +101,12 @@ class Plan:
             f"{steps:,} steps an epoch of {questions} questions with {group} answers each "
             f"(--prompts, --group), {self.batch_tokens:,} tokens at a time (--batch-tokens)"
         )
+
+
+def merges(recipe: Recipe) -> bool:
+    """Whether the recipe's model is an adapter, merged into its base before anything trains: what
+    comes of it is written whole, since an adapter would find that base nowhere."""
+    return is_adapter(find(recipe.model))
 
 
 def make_plan(recipe: Recipe, model: Any) -> Plan:
@@ -131,6 +145,7 @@ def _check_sharded(plan: Plan) -> None:
         "--quantize: quantized weights are not sharded": plan.recipe.quantize,
         "--optimizer muon: it needs whole matrices": plan.muon,
         "--box-loss: some batches would give its head no gradient": plan.recipe.box_loss,
+        "an adapter on an adapter: shards are not merged": plan.lora and merges(plan.recipe),
     }
     for what, asked in refused.items():
         if asked:

@@ -43,7 +43,8 @@ def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
     command runs, as flags are.
 
     Raises:
-        BadData: the file cannot be read, or a key or value in it is none of a recipe's.
+        BadData: the file cannot be read, or a key or value in it is none of a recipe's, or of no
+            use to its method.
     """
     written = _read(find_recipe(path)) if path else {}
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -52,6 +53,7 @@ def load_recipe(path: Path | None, overrides: Mapping[str, Any]) -> Recipe:
     if method and given.get("method", method) != method:
         raise BadData(f"{path} is a recipe for {method}: mm train {method} {path}")
     recipe = Recipe(**{**written, **given})
+    _check_method(recipe, str(path) if path else "flags")
     for needed in ("data", "output"):
         if not getattr(recipe, needed):
             raise BadData(f"give --{needed}: what to learn from, and the folder for the result")
@@ -98,6 +100,19 @@ def _check_keys(written: Mapping[Any, Any], place: str) -> None:
         if key not in names:
             near = difflib.get_close_matches(str(key), names, 1) or [", ".join(names)]
             raise BadData(f"{place}: expected a recipe's key, found {key!r}; is it {near[0]}?")
+
+
+def _check_method(recipe: Recipe, place: str) -> None:
+    """Refuse what another method would read, and this one would leave out."""
+    for each in fields(Recipe):
+        known = KEYS.get(each.name)
+        if known is None or recipe.method in known.methods:
+            continue
+        if (value := getattr(recipe, each.name)) != each.default:
+            raise BadData(
+                f"{place}: {each.name} {value!r} is for {' and '.join(known.methods)} alone: "
+                f"leave it out of a recipe for {recipe.method}"
+            )
 
 
 def _number(value: Any) -> Any:

@@ -15,7 +15,11 @@ from accelerate import PartialState
 from accelerate.utils import DistributedType
 
 import mm
+from mm.engine.engine import Engine
 from mm.errors import ModelUnavailable
+from mm.local.adapters import base_of, with_adapter
+from mm.local.checkpoints import find
+from mm.local.fingerprint import check_base
 from mm.local.hf_vlm import HFVLM
 from mm.tokens.builder import TokenBuilder
 from training.batching.built_rows import Build, BuiltRows, Sides
@@ -23,7 +27,7 @@ from training.data import Access, BadData, Row, read_data, refuse, split_names
 from training.trainers.course import Rows
 from training.trainers.model_parts import is_sharded
 
-from .plan import Plan, cores
+from .plan import Plan, cores, merges
 from .recipe import Recipe
 
 T = TypeVar("T")
@@ -41,15 +45,41 @@ ENOUGH = 200
 def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
     """The recipe's model on its device, or on that of this one of several processes.
 
+    An adapter is merged into its base first: what trains begins where the adapter ended.
+
     Raises:
-        BadData: the launcher would shard weights in a way that cannot be gathered.
+        BadData: the launcher would shard weights in a way that cannot be gathered; or the recipe
+            wants of an adapter what only a whole model can be.
         ModelUnavailable: it cannot be loaded, or is of a family that the token builder lacks.
     """
     _check_launcher(processes)
+    if not merges(recipe):
+        return _loaded(recipe, recipe.model, processes)
+    folder = find(recipe.model)
+    base = base_of(folder)
+    _check_mergeable(recipe, base)
+    check_base(folder, find(base))
+    vlm = _loaded(recipe, base, processes)
+    model = with_adapter(vlm.engine.model, str(folder)).merge_and_unload()
+    return HFVLM(Engine(model.eval(), vlm.builder), name=recipe.model)
+
+
+def _check_mergeable(recipe: Recipe, base: str) -> None:
+    """Refuse an adapter that is wanted again, or in few bits, of a model that has one merged in:
+    that is nowhere on disk, and what comes of it is written whole."""
+    for flag, asked in (("--lora", recipe.lora), ("--quantize", recipe.quantize)):
+        if asked:
+            raise BadData(
+                f"--model {recipe.model} is an adapter: leave {flag} out, and a whole model is "
+                f"written; or give its base, --model {base}"
+            )
+
+
+def _loaded(recipe: Recipe, name: str, processes: PartialState) -> HFVLM:
     several = processes.num_processes > 1
     device = recipe.device or (str(processes.device) if several else None)
     vlm = mm.load(
-        recipe.model,
+        name,
         device=device,
         threads=cores(),
         quantize=recipe.quantize,
@@ -59,7 +89,7 @@ def load_trainable(recipe: Recipe, processes: PartialState) -> HFVLM:
         look_visual_tokens=recipe.look_visual_tokens,
     )
     if not isinstance(vlm, HFVLM):
-        raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
+        raise ModelUnavailable(f"{name}: only families that `mm info` lists can be trained")
     return vlm
 
 

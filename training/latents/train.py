@@ -23,6 +23,7 @@ from torch import Tensor
 
 import mm
 from mm.errors import ModelUnavailable, UserError, door
+from mm.local.adapters import is_adapter
 from mm.local.checkpoints import find
 from mm.local.fingerprint import write_base
 from mm.local.hf_vlm import HFVLM
@@ -103,6 +104,7 @@ def train_latents(
     if _begun(folder, recipe, resume=resume):
         print(f"{folder} is trained to its end", file=sys.stderr)
         return
+    _check_whole(recipe)
     rows = read_depth_rows(
         recipe.data,
         scale=recipe.depth_scale,
@@ -161,6 +163,13 @@ def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
         told = ", ".join(f"{k} {before.get(k)!r}, not {recipe.kept[k]!r}" for k in changed)
         raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
     return (folder / FINISHED).is_file()
+
+
+def _check_whole(recipe: LatentsRecipe) -> None:
+    if recipe.stage == 2 and is_adapter(find(recipe.model)):
+        raise BadData(
+            f"--model {recipe.model} is an adapter, and stage 2 trains another: give a whole model"
+        )
 
 
 def _loaded(recipe: LatentsRecipe) -> HFVLM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import mm
 from mm.local.adapters import base_of
@@ -11,6 +12,9 @@ from mm.vlm import VLM
 from vision.verifier import score
 
 from .terms import Attempt
+
+_loading = Lock()
+"""Answers are rewarded by many threads: the first loads, which `lru_cache` would let all do."""
 
 
 def verified(attempt: Attempt, *, verifier: str) -> float:
@@ -28,6 +32,11 @@ def verified(attempt: Attempt, *, verifier: str) -> float:
     return score(attempt.branch, vlm=_loaded(verifier)) or 0.0
 
 
-@lru_cache(1)
 def _loaded(folder: str) -> VLM:
+    with _loading:
+        return _kept(folder)
+
+
+@lru_cache(1)
+def _kept(folder: str) -> VLM:
     return mm.load(base_of(Path(folder)), verifier=folder)

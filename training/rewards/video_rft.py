@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from mm.answers.extraction import extract_answer
+from mm.answers.extraction import content_of, extract_answer
 from mm.answers.matching import judge
 from mm.answers.rouge import rouge as alike
 from mm.origins import FrameOf
@@ -38,18 +38,18 @@ def typed_accuracy(attempt: Attempt, *, released: bool = False) -> float:
         return 0.0
     if row.choices:
         return choice(attempt, released=released)
-    if _number(row.answer) is not None:
+    if _number(_right(attempt)) is not None:
         return numerical(attempt, released=released)
     return rouge(attempt)
 
 
 def choice(attempt: Attempt, *, released: bool = False) -> float:
     """1 for the right choice, by the judge of tables; released: for the same string alone."""
-    answer, target = attempt.branch.answer, attempt.row.answer
-    if answer is None or target is None:
+    answer, target = attempt.branch.answer, _right(attempt)
+    if answer is None or attempt.row.answer is None:
         return 0.0
     if released:
-        return float(answer.strip() == target.strip())
+        return float(answer.strip() == target)
     return float(judge(attempt.branch.text, target, choices=attempt.row.choices) is True)
 
 
@@ -58,7 +58,7 @@ def numerical(attempt: Attempt, *, released: bool = False) -> float:
 
     Released: 0 where one side alone has a point or a comma, so that 3 is not 3.0.
     """
-    said, right = attempt.branch.answer or "", attempt.row.answer or ""
+    said, right = attempt.branch.answer or "", _right(attempt)
     if released and any(c in said for c in ".,") != any(c in right for c in ".,"):
         return 0.0
     a, b = _number(said), _number(right)
@@ -67,7 +67,7 @@ def numerical(attempt: Attempt, *, released: bool = False) -> float:
 
 def regression(attempt: Attempt, *, released: bool = False) -> float:
     """1 minus the relative error, down to 0; released: a right zero gets 0."""
-    a, b = _number(attempt.branch.answer or ""), _number(attempt.row.answer or "")
+    a, b = _number(attempt.branch.answer or ""), _number(_right(attempt))
     if a is None or b is None:
         return 0.0
     if a == b and not released:
@@ -78,7 +78,7 @@ def regression(attempt: Attempt, *, released: bool = False) -> float:
 def transcription(attempt: Attempt) -> float:
     """1 minus the word error rate, down to 0."""
     said = (attempt.branch.answer or "").split()
-    right = (attempt.row.answer or "").split()
+    right = _right(attempt).split()
     if not right:
         return float(not said)
     return min(max(1 - _distance(said, right) / len(right), 0.0), 1.0)
@@ -86,7 +86,7 @@ def transcription(attempt: Attempt) -> float:
 
 def rouge(attempt: Attempt) -> float:
     """How like the right answer it is, by `mm.answers.rouge`."""
-    return alike(attempt.branch.answer or "", attempt.row.answer or "")
+    return alike(attempt.branch.answer or "", _right(attempt))
 
 
 def consistency(
@@ -134,6 +134,11 @@ def _frames(attempt: Attempt) -> list:
     shown = [image for image in images if isinstance(image.origin, FrameOf)]
     frames = [frame.pixels for image in shown for frame in apart(image)]
     return frames or [image.pixels for image in images]
+
+
+def _right(attempt: Attempt) -> str:
+    """What is right, without the tags that VideoRFT's own rows have around it; "" for nothing."""
+    return content_of(attempt.row.answer or "")
 
 
 def _number(text: str) -> float | None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
+from clips import write_clip
 
 from app.cli.main import run as mm_run
 from mm.errors import ModelError
@@ -41,7 +45,7 @@ def written(rows: Path, seeing: ScriptedVLM, thinking: ScriptedVLM, out: Path):
     done = open_thoughts(folder, {"file": rows.name})
     return write_thoughts(
         questions,
-        partial(questions.fields, beside=out.parent),
+        partial(questions.fields, out=out),
         Writers(seeing, thinking),
         folder,
         out,
@@ -57,7 +61,7 @@ def test_four_steps_and_the_wrong_left_out(rows: Path) -> None:
     kept = written(rows, seeing, thinking, out)
     assert (kept.kept, kept.wrong, kept.failed) == (1, 1, 0)
     (row,) = map(json.loads, out.read_text().splitlines())
-    assert row["image"] == "0.png"
+    assert row["images"] == ["0.png"]
     said = row["messages"][1]["content"]
     assert said == "<think>It glows bright red.</think>\n<answer>red</answer>"
     blind = thinking.conversations[0]
@@ -91,6 +95,79 @@ def test_steps_of_something_else_are_not_mixed_in(tmp_path: Path) -> None:
         open_thoughts(tmp_path / "steps", {"model": "b"})
 
 
+CONTENT = [{"type": "text", "text": "Which?"}, {"type": "image_url", "image_url": {"url": "0.png"}}]
+LAST = {"role": "assistant", "content": "red"}
+LOOKS = {
+    "messages": [
+        {"role": "user", "content": [{"type": "text", "text": "Which?"}, {"type": "image"}]},
+        {"role": "assistant", "content": [{"type": "image"}, {"type": "text", "text": "red"}]},
+    ],
+    "images": ["0.png", {"crop_of": 0, "bbox": [0, 0, 8, 8]}],
+}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param({"messages": [{"role": "user", "content": CONTENT}, LAST]}, id="openai"),
+        pytest.param({"image": "0.png", "question": "Which? <image>", "answer": "red"}, id="tag"),
+        pytest.param(LOOKS, id="a reply with an image of its own"),
+    ],
+)
+def test_an_image_behind_the_words_is_shown_and_written(rows: Path, row: dict) -> None:
+    rows.write_text(json.dumps(row))
+    out, seeing = rows.parent / "thoughts.jsonl", ScriptedVLM([SEEN, MENDED])
+    assert written(rows, seeing, ScriptedVLM([THOUGHT]), out).kept == 1
+    for (asked,) in seeing.conversations:
+        assert len(asked.images) == 1
+        assert "Which?" not in asked.text.partition("question:")[0]
+    (read,) = read_data(out)
+    assert len(read.messages[0].images) == 1
+
+
+def test_a_clips_frames_are_shown_with_their_times(tmp_path: Path) -> None:
+    write_clip(tmp_path / "a.mp4")
+    path, out = tmp_path / "rows.jsonl", tmp_path / "thoughts.jsonl"
+    path.write_text(json.dumps({"video": "a.mp4", "question": "Which?", "answer": "red"}))
+    seeing = ScriptedVLM([SEEN, MENDED])
+    assert written(path, seeing, ScriptedVLM([THOUGHT]), out).kept == 1
+    asked = seeing.conversations[0][0]
+    assert asked.text.count("seconds>") == len(asked.images) == 16
+    assert json.loads(out.read_text())["video"] == "a.mp4"
+
+
+def test_bytes_of_a_table_become_data_uris(rows: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    row = {"image": {"bytes": (rows.parent / "0.png").read_bytes()}, "question": "Which?"}
+    path, out = rows.parent / "rows.parquet", rows.parent / "thoughts.jsonl"
+    parquet.write_table(pyarrow.Table.from_pylist([{**row, "answer": "red"}]), path)
+    assert written(path, ScriptedVLM([SEEN, MENDED]), ScriptedVLM([THOUGHT]), out).kept == 1
+    (read,) = read_data(out)
+    assert read.messages[0].images[0].size == (32, 32)
+
+
+def test_the_row_of_an_item_is_found_without_reading_all(rows: Path) -> None:
+    questions = read_questions(rows)
+    second = list(questions)[1]
+    records: Any = OnlyByPosition(questions.data.records)
+    found = replace(questions, data=replace(questions.data, records=records))
+    assert found.fields(second, out=rows) == {"images": ["1.png"]}
+
+
+class OnlyByPosition:
+    """Records that cannot be gone through."""
+
+    __iter__ = None
+
+    def __init__(self, records: Sequence[Any]) -> None:
+        self._records = records
+
+    def __getitem__(self, at: int) -> Any:
+        return self._records[at]
+
+
 @pytest.mark.torch
 def test_the_command_writes_rows_that_train(rows: Path, capsys: pytest.CaptureFixture) -> None:
     out = rows.parent / "out.jsonl"
@@ -99,6 +176,8 @@ def test_the_command_writes_rows_that_train(rows: Path, capsys: pytest.CaptureFi
     elsewhere = rows.parent / "deeper" / "out.jsonl"
     assert mm_run(["data", "thoughts", str(rows), "--out", str(elsewhere)]) == 2
     assert "--out must lie beside" in capsys.readouterr().err
+    assert mm_run(["data", "thoughts", str(rows), "--out", str(rows.parent / "a.parquet")]) == 2
+    assert "must end in .jsonl" in capsys.readouterr().err
 
 
 def test_a_row_that_was_changed_gets_another_thought(rows: Path) -> None:

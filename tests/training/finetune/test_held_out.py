@@ -11,13 +11,15 @@ from tiny_models import FAMILIES
 
 from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
+from mm.scripted import ScriptedVLM
 from mm.strategies.single import direct
-from training.finetune.held_out import held_out_questions
+from training.finetune.held_out import HeldOut, accuracy, held_out_questions, sample_replies
 from training.finetune.methods import method_of
 from training.finetune.plan import make_plan
 from training.finetune.recipe import Recipe
 from training.finetune.run import Training
 from training.finetune.setup import read_rows
+from training.trainers.row_builders import build_question
 
 LONG = "The image shows " + " ".join(f"thing {n}" for n in range(25)) + "."
 
@@ -61,3 +63,32 @@ def test_rows_that_cannot_be_judged_are_counted(tmp_path, replies, judged):
     assert training.lines()[-1].startswith(
         f"held out: {len(replies) - judged} rows have no answer that can be judged"
     )
+
+
+@pytest.mark.parametrize(
+    ("method", "told", "limits"),
+    [
+        pytest.param("grpo", {"system": "Be brief.", "max_tokens": 5}, (5, 5), id="as sampled"),
+        pytest.param("sft", {}, (512, 64), id="what is learnt from rows"),
+    ],
+)
+def test_held_out_questions_are_asked_as_the_training_asks(
+    tmp_path, monkeypatch, method, told, limits
+):
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = HFVLM(Engine(tiny.model, tiny.builder))
+    recipe = Recipe(method, data="x", output="y", **told)
+    plan = make_plan(recipe, tiny.model)
+    rows = read_rows(plan, str(rows_in(tmp_path, ["Blue."])), vlm, build_question(vlm.builder))
+    found: HeldOut = held_out_questions(plan, rows)
+    asked = []
+
+    def generate(conversations, sampling, **kw):
+        asked.append(([m.role for m in conversations[0]], sampling.max_tokens))
+        return ScriptedVLM(["blue"]).generate(conversations, sampling, **kw)
+
+    monkeypatch.setattr(vlm, "generate", generate)
+    accuracy(vlm, found, direct)
+    sample_replies(vlm, found, direct)
+    roles = ["system", "user"] if told else ["user"]
+    assert asked == [(roles, limits[0]), (roles, limits[1])]

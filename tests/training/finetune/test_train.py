@@ -281,6 +281,25 @@ def test_a_recipe_of_another_method_is_refused(tmp_path):
         load_recipe(path, {"method": "sft"})
 
 
+@pytest.mark.parametrize(
+    ("method", "key", "of"),
+    [
+        pytest.param("sft", "beta: 5.0", "beta 5.0 is for dpo and grpo alone", id="two others'"),
+        pytest.param(
+            "sft", "rewards: looked", "rewards 'looked' is for grpo alone", id="another's"
+        ),
+        pytest.param(
+            "grpo", "accumulate: 2", "accumulate 2 is for sft and dpo", id="grpo has none"
+        ),
+    ],
+)
+def test_a_key_of_another_method_is_refused(tmp_path, method, key, of):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"method: {method}\ndata: a.csv\noutput: out\nprompts: 8\n{key}\n")
+    with pytest.raises(BadData, match=f"{of}.*leave it out of a recipe for {method}"):
+        load_recipe(path, {"method": method})
+
+
 def test_flags_override_a_recipe(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text("data: a.csv\noutput: out\nepochs: 2\nlora: true\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from mm.types import Sampling
 from training.data import BadData, Row
 from training.rewards.presets import read_mix
 from training.rewards.terms import Attempt, weigh
-from training.rewards.verified import verified
+from training.rewards.verified import _kept, verified
 from vision import scale
 from vision.verifier import score
 
@@ -51,3 +53,22 @@ def test_it_pays_what_the_verifier_says_of_a_branch(folder: str) -> None:
 def test_a_folder_must_be_named() -> None:
     with pytest.raises(BadData, match="give --verifier, its folder"):
         read_mix("accuracy + 0.5*verifier")
+
+
+def test_answers_in_flight_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    _kept.cache_clear()
+    loaded = []
+
+    def load(*args: object, **kw: object) -> object:
+        loaded.append(args)
+        time.sleep(0.05)
+        return object()
+
+    monkeypatch.setattr(mm, "load", load)
+    monkeypatch.setattr("training.rewards.verified.base_of", str)
+    monkeypatch.setattr("training.rewards.verified.score", lambda branch, vlm: 0.5)
+    attempt = Attempt(mm.Branch(mm.Sample("q", ()), (), None), Row("q", ()))
+    with ThreadPoolExecutor(8) as pool:
+        paid = list(pool.map(partial(verified, verifier="some"), [attempt] * 8))
+    _kept.cache_clear()
+    assert (paid, len(loaded)) == ([0.5] * 8, 1)

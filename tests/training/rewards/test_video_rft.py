@@ -49,6 +49,22 @@ def said(answer: str) -> str:
 
 
 @pytest.mark.parametrize(
+    ("term", "answer", "choices"),
+    [
+        pytest.param(transcription, "hello big world", (), id="read off"),
+        pytest.param(rouge, "hello big world", (), id="free text"),
+        pytest.param(typed_accuracy, "hello big world", (), id="free text by its type"),
+        pytest.param(typed_accuracy, "3", (), id="a number by its type"),
+        pytest.param(partial(choice, released=True), "B", ("A", "B"), id="a choice"),
+        pytest.param(partial(numerical, released=True), "3", (), id="a number"),
+    ],
+)
+def test_tags_around_what_is_right_change_nothing(term, answer, choices):
+    tagged = f"<answer> {answer} </answer>"
+    assert term(attempt(said(answer), tagged, choices=choices)) == 1.0
+
+
+@pytest.mark.parametrize(
     ("term", "answer", "target", "paper", "released"),
     [
         pytest.param(numerical, "3", "3.0", 1.0, 0.0, id="a point on one side"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,11 @@ def test_what_cannot_be_done_is_refused(options, complaint):
 def test_answers_look_again_as_the_recipe_says(strategy, looks, bound_to):
     made: Any = bound(strategy, Recipe("grpo", looks=looks))
     assert made.keywords == bound_to
+
+
+def test_what_stands_in_a_strategys_brackets_is_not_overruled():
+    made: Any = bound(partial(zoom, max_looks=2), Recipe("grpo", looks="inline"))
+    assert made.keywords == {"max_looks": 2, "layout": "inline"}
 
 
 @pytest.mark.parametrize(
