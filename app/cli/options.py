@@ -16,7 +16,8 @@ from vision.depth_source import DepthSource
 
 Model = Annotated[str, typer.Option(help="`tiny`, a hub id, or a local folder.")]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda, cuda:1, mps; the best there is by default.")
+    str | None,
+    typer.Option(help="cpu, cuda, cuda:1 or mps; cuda where there is one by default."),
 ]
 Dtype = Annotated[
     DtypeName | None, typer.Option(help="Of the weights; the device's best by default.")

@@ -181,8 +181,9 @@ class BatchedRows:
         # a row attends up to where it writes: behind lie padding and what left rows held
         mask = runner.row_mask(at, slots.view)  # (B, 1, 1, view)
         hidden = runner.forward(runner.embed(ids), positions, slots, attention_mask=mask)
-        slots.advance([1] * (stop - first))  # only now: a forward that failed wrote nothing
-        return runner.logits(hidden[:, -1])
+        logits = runner.logits(hidden[:, -1])
+        slots.advance([1] * (stop - first))  # only now: what failed is tried again from here
+        return logits
 
 
 class SeparateRows:
@@ -213,12 +214,28 @@ class SeparateRows:
 
     def compute(self, ids: Tensor, positions: Tensor, first: int, stop: int) -> Tensor:
         """Logits (B, V) after one more token `ids` (B, 1) of each of the rows [first, stop)."""
-        runner = self._runner
-        hidden = [
-            runner.forward(runner.embed(ids[i, None]), positions[i, None], self._caches[first + i])
-            for i in range(stop - first)
-        ]
-        return runner.logits(torch.cat(hidden)[:, -1])
+        caches = self._caches[first:stop]
+        lengths = [cache.get_seq_length() for cache in caches]
+        try:
+            hidden = [
+                self._runner.forward(self._runner.embed(ids[i, None]), positions[i, None], cache)
+                for i, cache in enumerate(caches)
+            ]
+            return self._runner.logits(torch.cat(hidden)[:, -1])
+        except Exception:
+            # who asks tries again: neither the rows before, nor layers of this one, may keep theirs
+            for cache, length in zip(caches, lengths, strict=True):
+                _shorten(cache, length)
+            raise
+
+
+def _shorten(cache: Any, length: int) -> None:
+    """Take what stands behind `length` from each layer of a `dynamic_cache`, none of which slides.
+
+    A cache's own `crop` takes as many from each, but a forward that failed reached only some.
+    """
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
 
 
 def _grown(old: Tensor, rows: int, length: int, like: Tensor) -> Tensor:

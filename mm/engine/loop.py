@@ -11,18 +11,18 @@ from typing import Any
 
 from mm.errors import ModelError
 from mm.lru_cache import ByteBudget
-from mm.types import Cost, Scores
+from mm.types import Cost
 
 from .decode import DecodeBatch, Reply
 from .encoder_cache import EncoderCache
-from .memory import mb, out_of_memory
+from .memory import mb, out_of_memory, ran_out
 from .model_runner import ModelRunner
 from .prefill import Prefill
 from .prefix_cache import PrefixCache
 from .prompt import Prompt
 from .request import Request
 from .request_queue import RequestQueue
-from .scoring import ROWS, score_continuations
+from .scoring import ROWS, scores
 
 log = logging.getLogger(__name__)
 
@@ -261,17 +261,32 @@ class Loop:
         try:
             computed = self._prefill.advance(group, budget, self._prompts)
         except Exception as error:
-            reported = self._on_error(error)
-            if len(group) > 1:
-                return sum(self._advance([prompt], budget) for prompt in group)
-            self._prompts.remove(group[0])
-            _fail(group[0], reported)
-            return 0
-        for prompt in group:
-            if prompt.logits is not None:
-                self._prompts.remove(prompt)
-                self._finish(prompt)
-        return computed
+            again = self._again(group, error)
+        else:
+            for prompt in group:
+                if prompt.logits is not None:
+                    self._prompts.remove(prompt)
+                    self._finish(prompt)
+            return computed
+        # no sooner: the error holds what its forward had computed
+        return sum(self._advance([prompt], budget) for prompt in again)
+
+    def _again(self, group: Sequence[Prompt], error: Exception) -> Sequence[Prompt]:
+        """The prompts of a group to compute again after `error`; one that was alone fails.
+
+        But where memory ran out and the caches gave some back, it begins anew, once: what it can
+        never have would otherwise be computed for ever, as others fill the caches again.
+        """
+        cached = any(cache.bytes for cache in self._budget.caches)
+        reported = self._on_error(error)
+        if len(group) > 1:
+            return group
+        if cached and reported is not error and not group[0].restarted:
+            group[0].restart()
+            return group
+        self._prompts.remove(group[0])
+        group[0].fail(reported)
+        return ()
 
     def _finish(self, prompt: Prompt) -> None:
         """Do what was asked for with a computed prompt."""
@@ -280,23 +295,11 @@ class Loop:
             if first.sampling:
                 self._batch(first.options.adapter).join(prompt)
             elif first.continuations is not None:
-                first.answer(self._scores(prompt, first, first.continuations))
+                first.answer(scores(self._runner, prompt, first.continuations))
             else:
                 first.answer(prompt.logits)
         except Exception as error:
-            _fail(prompt, self._on_error(error))
-
-    def _scores(
-        self, prompt: Prompt, request: Request, continuations: Sequence[Sequence[int]]
-    ) -> Scores:
-        with self._runner.using(request.options.adapter):
-            logprobs = score_continuations(self._runner, prompt, continuations)
-        computed = sum(
-            max(len(ids) - 1, 0) for ids in continuations
-        )  # the last id's logits are not
-        seconds = time.perf_counter() - request.began
-        cost = prompt.cost(0) + Cost(computed_tokens=computed, calls=1, seconds=seconds)
-        return Scores(tuple(map(tuple, logprobs)), cost)
+            prompt.fail(self._on_error(error))
 
     def _batch(self, adapter: str | None) -> DecodeBatch:
         if adapter not in self._batches:
@@ -306,11 +309,7 @@ class Loop:
 
     def _on_error(self, error: Exception) -> Exception:
         """The error to report. On out-of-memory, drops the caches first."""
-        import torch
-
-        ran_out = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        # the second is what the CPU's allocator says
-        if not ran_out and "allocate memory" not in str(error):
+        if not ran_out(error):
             return error
         self.clear_caches()
         reported = ModelError(out_of_memory(error))
@@ -330,11 +329,6 @@ class Loop:
         while self._calls:
             self._calls.popleft()[1].set_exception(error)
         self._prompts, self._batches = [], {}
-
-
-def _fail(prompt: Prompt, error: BaseException) -> None:
-    for request in prompt.requests:
-        request.fail(error)
 
 
 def _settled(request: Request) -> bool:

@@ -95,6 +95,15 @@ def _limits(
             return
 
 
+def ran_out(error: BaseException) -> bool:
+    """Whether `error` says that there was too little memory."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "allocate memory" in str(error)  # what the CPU's allocator says
+
+
 def out_of_memory(error: BaseException) -> str:
     """The line that reports `error`."""
     first = str(error).splitlines()[0][:200] if str(error) else "no memory left"

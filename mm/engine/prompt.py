@@ -23,6 +23,7 @@ class Prompt:
         positions: (1, T), or (3, 1, T) where the family has three axes.
         logits: (V,) for the token after the prompt, once `done` reaches its end.
         features: of this prompt's images, by their keys.
+        restarted: whether it began anew after memory ran out.
     """
 
     tokens: Tokens
@@ -35,6 +36,7 @@ class Prompt:
     positions: Any = field(default=None, repr=False)
     logits: Any = field(default=None, repr=False)
     features: dict[str, ImageFeatures] = field(default_factory=dict, repr=False)
+    restarted: bool = False
 
     @classmethod
     def of(cls, request: Request) -> Prompt:
@@ -55,6 +57,20 @@ class Prompt:
     def layers(self) -> Layers:
         """The keys and values computed so far, layer by layer."""
         return tuple((layer.keys, layer.values) for layer in self.cache.layers)
+
+    def restart(self) -> None:
+        """Begin anew: a forward that failed may have filled some of the cache's layers.
+
+        Images that are encoded stay so: they are whole, counted, and needed again.
+        """
+        self.reused = self.done = 0
+        self.cache = self.logits = None
+        self.restarted = True
+
+    def fail(self, error: BaseException) -> None:
+        """Raise `error` in every thread that waits for it."""
+        for request in self.requests:
+            request.fail(error)
 
     def features_until(self, stop: int | None = None) -> list[ImageFeatures]:
         """Those in ids[done:stop], which ends at an image's end or outside of any."""

@@ -107,7 +107,7 @@ def pick_rows(
     cut = [i for i, s in enumerate(samplers) if s.cuts]
     for rows, draw in ((whole, _draw), (cut, _draw_some)):
         if rows:
-            ids[rows] = draw([samplers[i] for i in rows], scores[rows])
+            ids[rows] = draw([samplers[i] for i in rows], scores[rows]).to(ids.device)
     taken = likely.gather(-1, ids[:, None])[:, 0]
     picked = list(zip(ids.tolist(), taken.tolist(), strict=True))
     for sampler, (id, _) in zip(samplers, picked, strict=True):
@@ -116,7 +116,7 @@ def pick_rows(
 
 
 def _draw(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
-    return _quantile(_probs(samplers, likely), _uniform(samplers, likely))
+    return _quantile(_probs(samplers, likely), _uniform(samplers))
 
 
 def _draw_some(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
@@ -135,7 +135,7 @@ def _draw_some(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
     inside[:, 0] = True  # the likeliest always stays
     # drawn in the order of ids: sorted order would depend on rounding between near-equal tokens
     allowed = torch.zeros_like(inside).scatter(-1, order, inside)
-    return _quantile(probs * allowed, _uniform(samplers, likely))
+    return _quantile(probs * allowed, _uniform(samplers))
 
 
 def _probs(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
@@ -143,11 +143,10 @@ def _probs(samplers: Sequence[Sampler], likely: Tensor) -> Tensor:
     return (likely / heat).softmax(-1)
 
 
-def _uniform(samplers: Sequence[Sampler], like: Tensor) -> Tensor:
+def _uniform(samplers: Sequence[Sampler]) -> Tensor:
     import torch
 
-    drawn = [[s.uniform()] for s in samplers]
-    return torch.tensor(drawn, dtype=torch.float64, device=like.device)
+    return torch.tensor([[s.uniform()] for s in samplers], dtype=torch.float64)
 
 
 def _quantile(weights: Tensor, u: Tensor) -> Tensor:
@@ -157,7 +156,9 @@ def _quantile(weights: Tensor, u: Tensor) -> Tensor:
     """
     import torch
 
+    if weights.device.type == "mps":  # which has no float64
+        weights = weights.cpu()
     upto = weights.double().cumsum(-1)
-    index = (upto <= u * upto[:, -1:]).sum(-1)
+    index = (upto <= u.to(upto.device) * upto[:, -1:]).sum(-1)
     every = torch.arange(weights.shape[-1], device=weights.device)
     return torch.minimum(index, (every * (weights > 0)).amax(-1))

@@ -47,7 +47,7 @@ class Placement:
 
 
 def place(checkpoint: Checkpoint, options: LoadOptions) -> Placement:
-    """The placement that `options` ask for, or the best one here.
+    """The placement that `options` ask for; by default on cuda where there is one, else the CPU.
 
     Raises:
         ModelUnavailable: no such device, too little memory, or a package for its bits is missing.

@@ -23,6 +23,7 @@ from tiny_vlm import Asked, alone, at_once, endless, question, sampled, vlm
 from mm.engine.engine import Engine
 from mm.engine.kv_slots import Slots
 from mm.engine.model_runner import ModelRunner
+from mm.engine.prefix_cache import PrefixKey
 from mm.engine.request import Request, RequestOptions
 from mm.engine.request_queue import RequestQueue
 from mm.engine.sampler import Sampler, pick_rows
@@ -305,6 +306,42 @@ def test_a_prompt_that_cannot_be_computed_fails_alone(error: Exception, told: st
     with pytest.raises(RuntimeError, match=told):
         failing.result()
     assert [g.message.tokens for g in together] == [alone(a, endless).message.tokens for a in asked]
+
+
+@pytest.mark.parametrize("bad", [1, 2], ids=["first chunk", "second chunk"])
+def test_a_lone_prompt_begins_anew_where_the_caches_gave_memory_back(bad: int) -> None:
+    model, widths = endless(chunk=16), []
+    model.generate([question(2)], Sampling(max_tokens=1))
+
+    def full(module: Any, given: tuple[torch.Tensor, ...]) -> None:
+        widths.append(given[0].shape[1])
+        if len(widths) == bad:
+            raise torch.OutOfMemoryError("CUDA")
+
+    # in the middle of a forward: the first layer has its keys by then
+    with model.engine.runner.model.get_decoder().layers[1].register_forward_pre_hook(full):
+        reply = model.generate([question(1)], Sampling(max_tokens=6))[0]
+    fresh = alone((question(1), Sampling(max_tokens=6)), endless)
+    assert min(widths[:bad]) > 1
+    assert reply.message.tokens == fresh.message.tokens
+    assert reply.logprobs == pytest.approx(fresh.logprobs, abs=1e-4)
+    assert reply.cost.patches == fresh.cost.patches
+
+
+def test_a_prompt_begins_anew_only_once_however_much_others_cache() -> None:
+    model, tried = endless(), []
+    entries = model.engine._loop._prefixes.entries
+
+    def short(embeds: torch.Tensor) -> bool:
+        entries.put(PrefixKey((len(tried),)), (), 1)
+        tried.append(embeds.shape[1])
+        return len(tried) < 9
+
+    _ = model.engine.runner.kv_bytes  # computes some tokens
+    broken(model, short, torch.OutOfMemoryError("CUDA"))
+    with pytest.raises(ModelError, match="out of memory"):
+        model.generate([question(1)], Sampling(max_tokens=1))
+    assert len(tried) == 2
 
 
 def test_a_row_that_cannot_be_computed_fails_alone() -> None:

@@ -20,7 +20,7 @@ from transformers.generation.logits_process import (
 )
 
 from mm.engine.engine import Engine
-from mm.engine.sampler import Sampler, log_probs, pick_rows
+from mm.engine.sampler import Sampler, _draw, log_probs, pick_rows
 from mm.local.hf_vlm import HFVLM
 from mm.types import Sampling, user
 
@@ -57,6 +57,29 @@ def test_tokens_are_drawn_from_what_transformers_leaves(sampling):
         shares = torch.bincount(drawn, minlength=50) / len(drawn)
         assert shares[allowed == 0].sum() == 0
         assert (shares - allowed).abs().max() < 0.05
+
+
+class OnMPS(torch.Tensor):
+    """Says that it lies on an Apple GPU, and like one there has no float64."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("mps")
+
+    def double(self) -> torch.Tensor:
+        raise TypeError("the MPS framework doesn't support float64")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_device_without_float64_draws_the_same():
+    torch.manual_seed(0)
+    likely = torch.randn(3, 20).log_softmax(-1)
+    kinds = [Sampling(temperature=1.0, seed=seed) for seed in range(3)]
+    expected = _draw([Sampler(kind) for kind in kinds], likely)
+    drawn = _draw([Sampler(kind) for kind in kinds], likely.as_subclass(OnMPS))
+    assert drawn.tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("penalty", [0.8, 1.05, 1.7])
