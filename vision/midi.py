@@ -90,6 +90,11 @@ class Midi(nn.Module):
             )
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are, and what it is given must be."""
+        return self.slot.device
+
     def forward(self, image: Tensor, depth: Tensor, ids: Tensor) -> Tensor:
         """Hidden states (B, T, hidden) behind each of `ids` (B, T), in which `SLOT` is a latent.
 
@@ -179,11 +184,17 @@ class LatentReader:
             raise ModelError(f"{self.name} was trained for other weights than those of {vlm.name}")
         seen = features_of(engine, [image, encoder_image(depth, image)])
         ids = [*engine.builder.safe_tokenizer.encode((question,)), *[SLOT] * config.latents]
-        with self._lock, torch.inference_mode():
-            text = torch.tensor([ids])
-            hidden = self.midi(seen[0][None].float(), seen[1][None].float(), text)
-            vectors = self.midi.latents(hidden, text)[0].numpy()
-        return latents_of(image, vectors)
+        with self._lock:
+            midi = self.midi.to(engine.model.device)
+            return latents_of(image, _read(midi, seen, ids))
+
+
+@torch.inference_mode()
+def _read(midi: Midi, seen: Sequence[Tensor], ids: Sequence[int]) -> np.ndarray:
+    """The latents (n, D) that `ids` ask of what is `seen` of an image and of its depth."""
+    text = torch.tensor([ids], device=midi.device)
+    image, depth = (each[None].float().to(midi.device) for each in seen)
+    return midi.latents(midi(image, depth, text), text)[0].cpu().numpy()
 
 
 def latents_of(image: Image, vectors: np.ndarray) -> Latents:

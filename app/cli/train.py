@@ -90,7 +90,7 @@ def depth(
     max_minutes: Annotated[float | None, typer.Option(help="Be done by then.")] = None,
     depth_scale: DepthScale = None,
     depth_kind: DepthKind = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, mps; the best by default.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; cuda by default.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     allow_absolute_paths: Annotated[bool, typer.Option("--allow-absolute-paths")] = False,
     allow_urls: Annotated[bool, typer.Option("--allow-urls")] = False,

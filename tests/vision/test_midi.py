@@ -153,6 +153,14 @@ def test_another_depth_gives_other_latents_and_the_same_the_same():
     assert keys[0] == keys[1] != keys[2]
 
 
+def test_latents_are_read_where_the_model_is(monkeypatch):
+    vlm, there = vlm_of("qwen3_vl"), []
+    read = LatentReader(midi_for(vlm), "here")
+    monkeypatch.setattr(Midi, "to", lambda midi, device: there.append(device) or midi)
+    assert read(vlm, IMAGE, ramp(1, 3), "What is near?")
+    assert there == [vlm.engine.model.device]
+
+
 def test_a_module_for_other_weights_is_refused():
     vlm = vlm_of("qwen3_vl")
     read = LatentReader(midi_for(vlm, base="0" * 16), "here")

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,9 +123,8 @@ def train_language(
     slow = fast_dtype(torch.device("cpu")) == torch.bfloat16  # sdpa's backward is, in bf16
     model.model.language_model.set_attn_implementation("eager" if slow else "sdpa")
     save_every = CHECKPOINT_EVERY if save_every is None else save_every
-    parts = nn.ModuleDict({"model": model})
     optimizers = Optimizers(
-        parts,
+        nn.ModuleDict({"model": model}),
         rate=rate,
         steps=steps,
         slow=("visual.blocks", "visual.patch", "visual.pos"),
@@ -132,22 +133,34 @@ def train_language(
     path = folder / f"{name}.pt"
     first, before_s = resumed(path, model, optimizers)
     log = Log(folder / f"{name}.log", before_s)
-    forward = fast(decode, steps) if compiled else decode
+    learn = partial(_learnt, model, fast(decode, steps) if compiled else decode, keep)
     for number, batch in enumerate(ahead(made(first, steps)), first):
-        with fast_autocast(torch.device("cpu")):
-            hidden = forward(model, batch)
-            logits, wanted, kinds = trained_logits(model, hidden, batch)
-            losses = F.cross_entropy(logits, wanted, reduction="none")
-            kept = keep(batch, logits, kinds) if keep else torch.zeros_like(losses)
-        (losses + kept).mean().backward()
+        told = learn(batch)
         optimizers.step(number)
         if number % log_every == 0:
-            right = logits.argmax(-1) == wanted
-            mean = {"loss": losses.mean().item(), "kept": kept.mean().item()}
-            rounded = {name: round(value, 4) for name, value in mean.items()}
-            log.write(step=number, **rounded, **_by_kind(losses, right, kinds))
+            log.write(step=number, **told())
         if (number + 1) % save_every == 0 or number + 1 == steps:
             saved(path, model, optimizers, step=number + 1, seconds=log.seconds)
+
+
+def _learnt(
+    model: Qwen3VLForConditionalGeneration,
+    forward: Callable[..., Tensor],
+    keep: Keep | None,
+    batch: Batch,
+) -> Callable[[], dict[str, Any]]:
+    """Add the gradients of a batch; returns what makes its line in the log."""
+    with fast_autocast(torch.device("cpu")):
+        logits, wanted, kinds = trained_logits(model, forward(model, batch), batch)
+        losses = F.cross_entropy(logits, wanted, reduction="none")
+        kept = keep(batch, logits, kinds) if keep else torch.zeros_like(losses)
+    (losses + kept).mean().backward()
+    losses, kept, right = losses.detach(), kept.detach(), logits.argmax(-1) == wanted
+    return lambda: {
+        "loss": round(losses.mean().item(), 4),
+        "kept": round(kept.mean().item(), 4),
+        **_by_kind(losses, right, kinds),
+    }
 
 
 def _by_kind(losses: Tensor, right: Tensor, kinds: Tensor) -> dict[str, str]:

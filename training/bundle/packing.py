@@ -93,56 +93,78 @@ class Batch(NamedTuple):
     kinds: Tensor
 
 
+class _Laid(NamedTuple):
+    """A row of T tokens, as in `Batch`; `views` and `blocks` are with where they begin in it."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    segments: np.ndarray
+    trained: np.ndarray
+    kinds: np.ndarray
+    views: list[tuple[int, np.ndarray]]
+    blocks: list[tuple[int, np.ndarray]]
+
+
 def collate(
     rows: Sequence[tuple[list[Segment], list[str]]],
     views: int,
     length: int = ROW_TOKENS,
     blocks: int = 0,
 ) -> Batch:
-    count = len(rows)
-    ids = np.zeros((count, length), np.int64)
-    positions = np.zeros((3, count, length), np.int64)
-    segments = np.full((count, length), -1, np.int64)
-    trained = np.zeros((count, length), bool)
-    kinds = np.full((count, length), -1, np.int64)
-    images = np.zeros((views, VIEW, VIEW, 3), np.uint8)
-    slots = np.full((views, SIDE_TOKENS**2), count * length, np.int64)
-    replayed: list[tuple[int, np.ndarray]] = []
-    shown = 0
-    for b, (row, asked) in enumerate(rows):
-        at, ends = 0, [0]
-        for number, (segment, kind) in enumerate(zip(row, asked, strict=True)):
-            where = slice(at, at + len(segment.ids))
-            ids[b, where], trained[b, where], segments[b, where] = (
-                segment.ids,
-                segment.trained,
-                number,
-            )
-            kinds[b, where] = KINDS.index(kind) if kind else -1
-            shapes = [(start, (SIDE_TOKENS, SIDE_TOKENS)) for start, _ in segment.views]
-            shapes += [(start, block.shape[:2]) for start, block in segment.blocks]
-            positions[:, b, where], end = _positions(len(segment.ids), shapes, ends[segment.parent])
-            ends = [end] if number == 0 else [*ends, end]
-            for start, view in segment.views:
-                images[shown] = view
-                slots[shown] = b * length + at + start + np.arange(SIDE_TOKENS**2)
-                shown += 1
-            replayed += [(b * length + at + start, block) for start, block in segment.blocks]
-            at += len(segment.ids)
-    remembered = _remembered(replayed, blocks, count * length)
-    sees = _sees([[segment.parent for segment in row] for row, _ in rows])
+    """Rows of `length` tokens, with room for so many views and replayed visual tokens in all."""
+    laid = [_laid_out(row, asked, length) for row, asked in rows]
+    shown = [(b * length + at, view) for b, row in enumerate(laid) for at, view in row.views]
+    replayed = [(b * length + at, block) for b, row in enumerate(laid) for at, block in row.blocks]
+    nowhere = len(rows) * length
     arrays = (
-        ids,
-        positions,
-        segments,
-        sees,
-        trained,
-        images,
-        slots.reshape(-1),
-        *remembered,
-        kinds,
+        np.stack([row.ids for row in laid]),
+        np.stack([row.positions for row in laid], axis=1),
+        np.stack([row.segments for row in laid]),
+        _sees([[segment.parent for segment in row] for row, _ in rows]),
+        np.stack([row.trained for row in laid]),
+        *_shown(shown, views, nowhere),
+        *_remembered(replayed, blocks, nowhere),
+        np.stack([row.kinds for row in laid]),
     )
     return Batch(*(torch.from_numpy(a) for a in arrays))
+
+
+def _laid_out(row: Sequence[Segment], asked: Sequence[str], length: int) -> _Laid:
+    laid = _Laid(
+        np.zeros(length, np.int64),
+        np.zeros((3, length), np.int64),
+        np.full(length, -1, np.int64),
+        np.zeros(length, bool),
+        np.full(length, -1, np.int64),
+        [],
+        [],
+    )
+    at, ends = 0, [0]
+    for number, (segment, kind) in enumerate(zip(row, asked, strict=True)):
+        where = slice(at, at + len(segment.ids))
+        laid.ids[where], laid.trained[where] = segment.ids, segment.trained
+        laid.segments[where], laid.kinds[where] = number, KINDS.index(kind) if kind else -1
+        shapes = [(start, (SIDE_TOKENS, SIDE_TOKENS)) for start, _ in segment.views]
+        shapes += [(start, block.shape[:2]) for start, block in segment.blocks]
+        positions, end = _positions(len(segment.ids), shapes, ends[segment.parent])
+        laid.positions[:, where] = positions
+        ends = [end] if number == 0 else [*ends, end]
+        laid.views.extend((at + start, view) for start, view in segment.views)
+        laid.blocks.extend((at + start, block) for start, block in segment.blocks)
+        at += len(segment.ids)
+    return laid
+
+
+def _shown(
+    shown: Sequence[tuple[int, np.ndarray]], room: int, nowhere: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of all views, padded to `room`, and where their visual tokens go."""
+    pixels = np.zeros((room, VIEW, VIEW, 3), np.uint8)
+    slots = np.full((room, SIDE_TOKENS**2), nowhere, np.int64)
+    for number, (start, view) in enumerate(shown):
+        pixels[number] = view
+        slots[number] = start + np.arange(SIDE_TOKENS**2)
+    return pixels, slots.reshape(-1)
 
 
 def _sees(parents: Sequence[Sequence[int]]) -> np.ndarray:

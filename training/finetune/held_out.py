@@ -10,6 +10,7 @@ from mm.answers import unjudgeable
 from mm.local.hf_vlm import HFVLM
 from mm.samples import instructed
 from mm.session import Strategy, name_of, run
+from mm.trace import Sample
 from mm.types import Sampling
 from training.data import Row
 from training.evaluation.controls import Condition
@@ -17,6 +18,7 @@ from training.evaluation.evaluate import evaluate
 from training.evaluation.intervals import Interval, wilson
 from training.evaluation.questions import Questions, target_of
 from training.trainers.course import Rows
+from training.trainers.model_parts import answering
 
 from .plan import Plan
 from .setup import change_of
@@ -62,11 +64,10 @@ def held_out_questions(plan: Plan, rows: Rows, *, most: int = MOST) -> HeldOut:
 
 def accuracy(vlm: HFVLM, held_out: HeldOut, strategy: Strategy) -> Interval:
     """The share of the questions that `vlm` answers rightly by `strategy`."""
-    vlm.engine.model.eval()
-    vlm.engine.clear_caches()
     condition = Condition(name_of(strategy), strategy)
     said = {"sampling": _sampling(held_out, Sampling()), "system": held_out.system}
-    outcomes = list(evaluate(condition, held_out.questions, vlm, threads=THREADS, **said))
+    with answering(vlm):
+        outcomes = list(evaluate(condition, held_out.questions, vlm, threads=THREADS, **said))
     return wilson(sum(o.correct for o in outcomes), len(outcomes))
 
 
@@ -74,15 +75,19 @@ def sample_replies(
     vlm: HFVLM, held_out: HeldOut, strategy: Strategy, count: int = 3
 ) -> Sequence[str]:
     """A line for each of the first few questions: the question, what `vlm` replies, the answer."""
-    vlm.engine.clear_caches()
-    lines, sampling = [], _sampling(held_out, SAMPLE_SAMPLING)
-    for item in islice(held_out.questions, count):
-        sample = instructed(item.sample, held_out.system)
-        trace = run(strategy, sample, vlm, sampling=sampling)
-        asked = " ".join(m.text.strip() for m in item.sample.prompt if m.role == "user")
-        reply = trace.best.messages[-1].text.strip()
-        lines.append(f"  {asked[:70]}  ->  {reply[:70]}  ({item.sample.target})")
-    return lines
+    with answering(vlm):
+        return [
+            _sample_reply(vlm, held_out, strategy, item.sample)
+            for item in islice(held_out.questions, count)
+        ]
+
+
+def _sample_reply(vlm: HFVLM, held_out: HeldOut, strategy: Strategy, sample: Sample) -> str:
+    told = instructed(sample, held_out.system)
+    trace = run(strategy, told, vlm, sampling=_sampling(held_out, SAMPLE_SAMPLING))
+    asked = " ".join(m.text.strip() for m in sample.prompt if m.role == "user")
+    reply = trace.best.messages[-1].text.strip()
+    return f"  {asked[:70]}  ->  {reply[:70]}  ({sample.target})"
 
 
 def _sampling(held_out: HeldOut, usual: Sampling) -> Sampling:

@@ -34,6 +34,7 @@ REWARD_LABELS: Mapping[str, str] = {
     "reward": "reward",
     "accuracy": "right",
     "looks": "looks",
+    "failed": "failed",
     "eval_reward": "held-out reward",
     "eval_accuracy": "held-out right",
     "eval_box_recall": "held-out box recall",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -21,8 +22,7 @@ import torch
 
 from mm.errors import UserError, first_line
 from mm.local.adapters import checkpoint_of
-from mm.local.checkpoints import find
-from mm.local.fingerprint import write_base
+from mm.local.checkpoints import safetensors_header
 from training.data import BadData
 from training.trainers.checkpoints import (
     ASIDE,
@@ -32,6 +32,7 @@ from training.trainers.checkpoints import (
     whole_checkpoints,
     write_whole,
 )
+from training.trainers.lora import save_adapter
 from training.trainers.model_parts import bare
 
 from .plan import Plan, merges
@@ -166,24 +167,15 @@ def _save(trainer: Any, plan: Plan, folder: Path) -> None:
     if not trainer.accelerator.is_main_process:
         return
     if plan.lora and not merges(plan.recipe):
-        _save_adapter(model, plan.recipe.model, folder, weights)
+        save_adapter(model, plan.recipe.model, folder, weights)
         return
     model = model.merge_and_unload() if plan.lora else model
     _save_whole(model, checkpoint_of(plan.recipe.model), folder, weights)
 
 
-def _save_adapter(model: Any, name: str, folder: Path, weights: Any) -> None:
-    source = find(name)
-    base = name if not Path(name).exists() else str(source.resolve())
-    model.active_peft_config.base_model_name_or_path = base
-    model.save_pretrained(folder, state_dict=weights)
-    write_base(folder, source)
-
-
 def _save_whole(model: Any, source: Path, folder: Path, weights: Any) -> None:
     """Write all weights, in the type of those in `source`, and what else a checkpoint needs."""
-    named = json.loads((source / "config.json").read_text(encoding="utf-8")).get("dtype")
-    kind = getattr(torch, str(named), None) or next(model.parameters()).dtype
+    kind = _dtype_of(source) or next(model.parameters()).dtype
     if weights is None:
         model.to(kind)
     else:
@@ -192,6 +184,25 @@ def _save_whole(model: Any, source: Path, folder: Path, weights: Any) -> None:
     for file in (*source.glob("*.json"), *source.glob("*.jinja"), *source.glob("*.model")):
         if _belongs(file) and not (folder / file.name).exists():
             shutil.copyfile(file, folder / file.name)
+
+
+def _dtype_of(source: Path) -> torch.dtype | None:
+    """The type that a checkpoint's config names, by its older keys too, else that of its largest
+    weights."""
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    parts = config, config.get("text_config") or {}
+    names = [str(part.get(key)) for part in parts for key in ("dtype", "torch_dtype")]
+    kinds = [getattr(torch, name.removeprefix("torch."), None) for name in names]
+    named = (kind for kind in kinds if isinstance(kind, torch.dtype) and kind.is_floating_point)
+    return next(named, None) or _stored_dtype(source)
+
+
+def _stored_dtype(source: Path) -> torch.dtype | None:
+    """The type of the largest tensor of numbers; norms may be stored in a wider one."""
+    headers = [safetensors_header(file) for file in source.glob("*.safetensors")]
+    tensors = [each for header in headers for each in header.values() if each["dtype"] in STORED]
+    largest = max(tensors, key=lambda each: math.prod(each["shape"]), default=None)
+    return STORED[largest["dtype"]] if largest else None
 
 
 def _belongs(file: Path) -> bool:
@@ -242,6 +253,14 @@ def _unwritable(error: BaseException | None) -> str | None:
         error = error.__cause__ or error.__context__
     return None
 
+
+STORED = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""Types of numbers by their names in safetensors files."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NOT_WRITTEN = ("No space left", "File too large", "PytorchStreamWriter", "file write failed")

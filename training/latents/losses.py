@@ -85,7 +85,8 @@ def distilling_loss(model: Any, midi: Midi, examples: Sequence[Example]) -> dict
         The losses by name, to be added.
     """
     spread = [with_slots(each.reasoned, midi.config.latents) for each in examples]
-    ids = _padded([[*e.asked, *words] for e, words in zip(examples, spread, strict=True)])
+    both = [[*e.asked, *words] for e, words in zip(examples, spread, strict=True)]
+    ids = _padded(both).to(midi.device)
     hidden = _hidden(midi, examples, ids)  # (B, T, hidden)
     told = [
         [*[IGNORED] * len(e.asked), *_labels(words)]
@@ -115,8 +116,8 @@ def _hidden(midi: Midi, examples: Sequence[Example], ids: Tensor) -> Tensor:
         shapes.setdefault((len(each.image), len(each.depth)), []).append(number)
     found: dict[int, Tensor] = {}
     for numbers in shapes.values():
-        image = torch.stack([examples[n].image for n in numbers])
-        depth = torch.stack([examples[n].depth for n in numbers])
+        image = torch.stack([examples[n].image for n in numbers]).to(midi.device)
+        depth = torch.stack([examples[n].depth for n in numbers]).to(midi.device)
         found.update(zip(numbers, midi(image, depth, ids[numbers]), strict=True))
     return torch.stack([found[number] for number in range(len(examples))])
 
@@ -158,7 +159,8 @@ def answering_loss(
 
 def answering_latents(midi: Midi, examples: Sequence[Example]) -> Tensor:
     """(B, n, D), from the images, the depths and the questions alone."""
-    ids = _padded([[*each.asked, *[SLOT] * midi.config.latents] for each in examples])
+    rows = [[*each.asked, *[SLOT] * midi.config.latents] for each in examples]
+    ids = _padded(rows).to(midi.device)
     return midi.latents(_hidden(midi, examples, ids), ids)
 
 

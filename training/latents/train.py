@@ -25,7 +25,6 @@ import mm
 from mm.errors import ModelUnavailable, UserError, door
 from mm.local.adapters import is_adapter
 from mm.local.checkpoints import find
-from mm.local.fingerprint import write_base
 from mm.local.hf_vlm import HFVLM
 from mm.lru_cache import LRUCache
 from training.batching.collator import Collator
@@ -39,7 +38,7 @@ from training.trainers.checkpoints import (
     whole_checkpoints,
     write_whole,
 )
-from training.trainers.lora import adapted
+from training.trainers.lora import adapted, save_adapter
 from vision.midi import Midi, MidiConfig, features_of, load_midi, mark_of, save_midi
 
 from .losses import Example, answering_loss, distilling_loss, example_of, total
@@ -113,7 +112,8 @@ def train_latents(
         access=recipe.access,
     )
     vlm = _loaded(recipe)
-    run = _Run(recipe, vlm, _module(recipe, vlm), _coupled(recipe, vlm), rows)
+    midi = _module(recipe, vlm).to(vlm.engine.model.device)
+    run = _Run(recipe, vlm, midi, _coupled(recipe, vlm), rows)
     with door(f"--output {folder} cannot be written", BadData):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / SETTINGS, json.dumps(recipe.kept, indent=1) + "\n")
@@ -322,7 +322,8 @@ def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:
     found = next(iter(whole_checkpoints(folder / CHECKPOINTS)), None)
     if found is None:
         return 0, 0.0
-    state = torch.load(found.folder / STATE, weights_only=True)
+    # each part goes where it belongs now: the device may be another
+    state = torch.load(found.folder / STATE, map_location="cpu", weights_only=True)
     run.midi.load_state_dict(state["midi"])
     run.model.load_state_dict(state["adapter"], strict=False)
     optimizer.load_state_dict(state["optimizer"])
@@ -333,8 +334,6 @@ def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:
 def _save(run: _Run, folder: Path, steps: int) -> None:
     save_midi(run.midi, folder)
     if run.recipe.stage == 2:
-        run.model.peft_config["default"].base_model_name_or_path = run.recipe.model
-        run.model.save_pretrained(folder)
-        write_base(folder, find(run.recipe.model))
+        save_adapter(run.model, run.recipe.model, folder)
     (folder / FINISHED).write_text(json.dumps({"steps": steps}) + "\n")
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

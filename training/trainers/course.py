@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import compress
@@ -103,15 +103,21 @@ class CourseTrainer(Trainer):
     """
 
     course: Course
+    set_epoch: Callable[[int], None]
+    """Has the sampler of the rows use the order of an epoch."""
+
     _aside: str | None = None
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.course.train, shuffle=True)
+        batches = self._batches_of(self.course.train, shuffle=True)
+        self.set_epoch = batches.set_epoch
+        return self._loader(self.course.train, batches)
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader[Any]:
         if self.course.held_out is None:
             raise ValueError("evaluation needs held-out rows, found none")
-        return self._loader(self.course.held_out, shuffle=False)
+        batches = self._batches_of(self.course.held_out, shuffle=False)
+        return self._loader(self.course.held_out, batches)
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
         if self.optimizer is None and self.course.muon:
@@ -154,13 +160,14 @@ class CourseTrainer(Trainer):
             prune(folder)
         self.accelerator.wait_for_everyone()
 
-    def _run_epoch(self, *args: Any, **kw: Any) -> None:
+    def _run_epoch(self, *args: Any, epoch: int, **kw: Any) -> None:
         """An epoch, unless a training that goes on has come to its end already."""
         step, steps = self.state.global_step, self.state.max_steps
         if step and self.course.pace.done(step, steps) >= 1:
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*args, **kw)
+        self.set_epoch(epoch)  # resumed in several processes, Trainer's own does not reach it
+        super()._run_epoch(*args, epoch=epoch, **kw)
 
     def model_inputs(self, model: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
         """What `model` takes for a batch that `as_mapping` made, its images encoded."""
@@ -169,12 +176,14 @@ class CourseTrainer(Trainer):
         with self.accelerator.autocast():  # they are encoded here, not in the forward
             return forward_inputs(bare(model), built, self.course.encode)
 
-    def _loader(self, rows: Rows, *, shuffle: bool) -> DataLoader[Any]:
+    def _batches_of(self, rows: Rows, *, shuffle: bool) -> TokenBatches:
         args = self.args
         together = args.world_size * (args.gradient_accumulation_steps if shuffle else 1)
-        batches = TokenBatches(
+        return TokenBatches(
             rows.lengths, self.course.budget, shuffle=shuffle, seed=args.seed, together=together
         )
+
+    def _loader(self, rows: Rows, batches: TokenBatches) -> DataLoader[Any]:
         indices: Any = rows.dataset
         loader = DataLoader(
             indices,

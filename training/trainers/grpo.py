@@ -10,6 +10,7 @@ its minor version is pinned.
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from .course import Course, CourseTrainer, as_mapping
 from .dpo import reference_of
 from .fsdp import gathered
 from .gppo_clip import keep_gradients
-from .rollouts import Explorer, Rollout, means
+from .rollouts import Explorer, Rollout, failures, means
 
 LOSSES: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"loss_type": "grpo"},
@@ -119,6 +120,7 @@ class GRPO(CourseTrainer, GRPOTrainer):
             seed=args.seed,
             processes=args.world_size,
         )
+        self.set_epoch = groups.set_epoch
         indices: Any = self.course.train.dataset
         loader = DataLoader(indices, batch_sampler=groups, collate_fn=list)
         return self.accelerator.prepare(loader)
@@ -132,6 +134,7 @@ class GRPO(CourseTrainer, GRPOTrainer):
         rows = [held_out.data[at] for at in held_out.chosen]
         with gathered(model):
             rollouts = self.explorer.explore(rows, step=0, greedy=True)
+        self._warn([rollout.error for rollout in rollouts])
         found = means(rollout.measures for rollout in rollouts)
         metrics = {f"eval_{name}": value for name, value in found.items()}
         model.eval()
@@ -163,10 +166,18 @@ class GRPO(CourseTrainer, GRPOTrainer):
 
     def _note(self, rollouts: Sequence[Rollout]) -> None:
         """Log the measures of the rollouts of all processes."""
+        self._warn(gather_object([rollout.error for rollout in rollouts]))
         found = means(gather_object([rollout.measures for rollout in rollouts]))
         found.pop("reward")  # TRL's own
         for name, value in found.items():
             self._metrics["train"][name].append(value)
+
+    def _warn(self, errors: Sequence[str | None]) -> None:
+        """Say once for all processes how many rollouts failed; `errors` are those of all, so that
+        where every one failed, each process ends."""
+        line = failures(errors)
+        if line and self.accelerator.is_main_process:
+            print(f"step {self.state.global_step}: {line}", file=sys.stderr, flush=True)
 
     def _compute_loss(self, model: Any, inputs: Any) -> Tensor:
         self._current = inputs[ROLLOUTS]

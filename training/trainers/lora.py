@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from mm.local.checkpoints import find
+from mm.local.fingerprint import write_base
 
 TARGET = (
     r".*(language_model|text_model)\..*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
@@ -16,3 +20,16 @@ def adapted(model: Any, rank: int) -> Any:
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGET, task_type="CAUSAL_LM")
     return get_peft_model(model, config)
+
+
+def save_adapter(model: Any, base: str, folder: Path, weights: Any = None) -> None:
+    """Write the adapter on `model` into `folder`, with what tells its `base`.
+
+    The path of a base is written whole, so that the adapter loads from any working folder.
+    `weights` are the model's, where they are not its own as they stand.
+    """
+    source = find(base)
+    here = Path(base).expanduser().exists()
+    model.active_peft_config.base_model_name_or_path = str(source.resolve()) if here else base
+    model.save_pretrained(folder, state_dict=weights)
+    write_base(folder, source)

@@ -1,9 +1,14 @@
-"""Parts of a model in training: the model inside its wrappers, its vision tower, its shards."""
+"""Parts of a model in training: the model inside its wrappers, its vision tower, its shards; and
+how it answers meanwhile."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from mm.local.hf_vlm import HFVLM
 
 _TOWER = ("visual.", "vision_tower.", "vision_model.", "projector.", "connector.", "image_newline")
 
@@ -13,6 +18,21 @@ def bare(model: Any) -> Any:
     while hasattr(model, "module"):
         model = model.module
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+@contextmanager
+def answering(vlm: HFVLM) -> Iterator[None]:
+    """The model in eval mode; nothing cached from before its weights moved, nor left behind, where
+    forward and backward need the memory."""
+    model = vlm.engine.model
+    training = model.training
+    vlm.engine.clear_caches()
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
+        vlm.engine.clear_caches()
 
 
 def is_sharded() -> bool:

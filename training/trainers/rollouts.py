@@ -7,13 +7,13 @@ exactly these train, and neither images nor what was said to the policy.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import repeat
 
+from mm.errors import ModelError, first_line
 from mm.geometry import Region, iou
 from mm.local.hf_vlm import HFVLM
 from mm.samples import instructed
@@ -30,6 +30,7 @@ from training.rewards.terms import Attempt, Mix, accuracy, route
 from vision.grounding import parse_boxes
 from vision.look_stats import looks
 
+from .model_parts import answering
 from .row_builders import build_question
 
 THREADS = 32
@@ -44,12 +45,14 @@ class Rollout:
         tokens: the whole conversation; `trained` marks what was sampled.
         rewards: what each term adds; {} where the model failed, which counts for nothing.
         asked: the boxes that the policy wrote, in the row's first image.
+        error: why the model failed; None where it did not.
     """
 
     attempt: Attempt
     tokens: Tokens
     rewards: Mapping[str, float]
     asked: tuple[Region, ...] = ()
+    error: str | None = None
 
     @property
     def id(self) -> str:
@@ -59,7 +62,7 @@ class Rollout:
     @property
     def failed(self) -> bool:
         """Whether it ended in an error and has no reward."""
-        return not self.rewards
+        return self.error is not None
 
     @property
     def reward(self) -> float:
@@ -68,9 +71,12 @@ class Rollout:
 
     @cached_property
     def measures(self) -> dict[str, float]:
-        """What a table shows of it; those of boxes only where the row says where to look."""
+        """What a table shows of it; those of boxes only where the row says where to look.
+
+        A failed one has no reward, which would lower the mean of the others.
+        """
         found = {
-            "reward": self.reward,
+            **({} if self.failed else {"reward": self.reward}),
             "accuracy": accuracy(self.attempt),
             "looks": float(looks(self.attempt.branch)),
             "cut_off": float(self.attempt.cut_off),
@@ -132,7 +138,7 @@ class Explorer:
         seeds = [zlib.crc32(f"{self.sampling.seed} {step} {at}".encode()) for at in places]
         temperature = 0.0 if greedy else self.sampling.temperature
         drawn = [replace(self.sampling, seed=seed, temperature=temperature) for seed in seeds]
-        with _answering(self.vlm), ThreadPoolExecutor(THREADS) as pool:
+        with answering(self.vlm), ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(self._explore, rows, drawn))
 
     def _explore(self, row: Row, sampling: Sampling) -> Rollout:
@@ -141,9 +147,9 @@ class Explorer:
         trace = run(self.strategy, sample, self.vlm, sampling=sampling)
         branch = _chosen(trace)
         attempt = Attempt(branch, row, _cut_off(branch, self.vlm.builder, sampling))
-        rewards = {} if trace.error else route(self.mixes, attempt)
+        rewards = {} if trace.error is not None else route(self.mixes, attempt)
         tokens = tokens_of(branch, self.vlm.builder)
-        return Rollout(attempt, tokens, rewards, self._asked(attempt))
+        return Rollout(attempt, tokens, rewards, self._asked(attempt), trace.error)
 
     def _asked(self, attempt: Attempt) -> tuple[Region, ...]:
         images = attempt.branch.sample.images
@@ -170,22 +176,26 @@ def means(measures: Iterable[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in found.items()}
 
 
-@contextmanager
-def _answering(vlm: HFVLM) -> Iterator[None]:
-    """The model in eval mode, nothing cached from before its weights moved."""
-    model = vlm.engine.model
-    training = model.training
-    vlm.engine.clear_caches()
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
+def failures(errors: Sequence[str | None]) -> str | None:
+    """A line that counts the rollouts that failed and says why the first did; None for none.
+
+    Raises:
+        ModelError: all failed, and nothing could be learnt.
+    """
+    reasons = [first_line(Exception(error)) for error in errors if error is not None]
+    if not reasons:
+        return None
+    if len(reasons) == len(errors):
+        raise ModelError(
+            f"all {len(errors)} rollouts of a step failed ({reasons[0]}): put that right, then go "
+            "on with --resume"
+        )
+    return f"{len(reasons)} of {len(errors)} rollouts failed, the first with: {reasons[0]}"
 
 
 def _chosen(trace: Trace) -> Branch:
     """The chosen branch; for a failed trace the bare prompt, which has no trainable token."""
-    return trace.branch(None) if trace.error else trace.best
+    return trace.best if trace.error is None else trace.branch(None)
 
 
 def _sampled(branch: Branch) -> list[bool]:

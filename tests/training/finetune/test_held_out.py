@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
@@ -63,6 +65,20 @@ def test_rows_that_cannot_be_judged_are_counted(tmp_path, replies, judged):
     assert training.lines()[-1].startswith(
         f"held out: {len(replies) - judged} rows have no answer that can be judged"
     )
+
+
+def test_questions_asked_on_the_way_leave_nothing_cached_and_train_on(tmp_path):
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm: Any = HFVLM(Engine(copy.deepcopy(tiny.model), tiny.builder))
+    plan = make_plan(Recipe("grpo", data="x", output="y", max_tokens=3), tiny.model)
+    rows = read_rows(plan, str(rows_in(tmp_path, ["Blue."])), vlm, build_question(vlm.builder))
+    found = held_out_questions(plan, rows)
+    model = vlm.engine.model.train()
+    for ask in (accuracy, sample_replies):
+        ask(vlm, found, direct)
+        engine = vlm.engine
+        assert engine._loop._prefixes.entries.bytes + engine._encoder._features.bytes == 0
+        assert model.training
 
 
 @pytest.mark.parametrize(

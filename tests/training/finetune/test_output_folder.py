@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import FAMILIES
 
 from mm.errors import UserError
 from training.data import BadData
@@ -24,6 +30,7 @@ from training.finetune.output_folder import (
     last_checkpoint,
     read_log,
     refusing_full_disk,
+    save_model,
 )
 from training.finetune.recipe import Recipe
 from training.trainers.checkpoints import ASIDE, Checkpoint, path_of, seal
@@ -150,6 +157,32 @@ def test_a_full_disk_is_said_in_a_line(tmp_path, error):
     (line,) = str(caught.value).splitlines()
     assert "out cannot be written (" in line
     assert line.endswith("): free some space, then go on with --resume")
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        pytest.param({"dtype": "float16"}, torch.float16, id="as configs say now"),
+        pytest.param({"torch_dtype": "float16"}, torch.float16, id="as they said before"),
+        pytest.param({"dtype": "torch.float16"}, torch.float16, id="as torch writes it"),
+        pytest.param({"text_config": {"torch_dtype": "float16"}}, torch.float16, id="in a part"),
+        pytest.param({}, torch.bfloat16, id="unnamed: as most of it is stored"),
+        pytest.param({"dtype": "auto"}, torch.bfloat16, id="no type"),
+        pytest.param({"dtype": "uint8"}, torch.bfloat16, id="no type of weights"),
+    ],
+)
+def test_what_is_written_has_the_type_of_what_it_came_from(tmp_path, config, kind):
+    """Trained in float32, it would be twice the size."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(config))
+    stored = {"norm": torch.ones(3), "most": torch.ones(8, 8, dtype=torch.bfloat16)}
+    save_file(stored, source / "model.safetensors")
+    model = copy.deepcopy(FAMILIES["qwen3_vl"]().model)
+    alone: Any = SimpleNamespace(is_main_process=True, unwrap_model=lambda model, **kw: model)
+    plan: Any = SimpleNamespace(sharded=False, lora=False, recipe=Recipe(model=str(source)))
+    save_model(SimpleNamespace(model=model, accelerator=alone), plan, out)
+    assert {each.dtype for each in load_file(out / "model.safetensors").values()} == {kind}
 
 
 def test_another_error_is_none_of_the_disk(tmp_path):

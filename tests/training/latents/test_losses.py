@@ -113,6 +113,16 @@ def test_company_in_a_batch_changes_no_latent(vlm):
     assert torch.allclose(together, alone, atol=1e-5)
 
 
+def test_losses_are_taken_where_the_module_is(vlm):
+    """Rows are made ready on the CPU; "meta" stands for an accelerator, and mixes with none."""
+    midi = midi_for(vlm, "constant")
+    rows = examples(vlm, midi, [row(1), row(2, size=(96, 64))])
+    model = deepcopy(vlm.engine.model).to("meta")
+    losses = distilling_loss(model, midi.to("meta"), rows)
+    found = [*losses.values(), answering_latents(midi, rows)]
+    assert {each.device.type for each in found} == {"meta"}
+
+
 @pytest.mark.parametrize(("kind", "sees"), [("midi", True), ("constant", False)])
 def test_constant_latents_see_nothing(vlm, kind, sees):
     midi = midi_for(vlm, kind)

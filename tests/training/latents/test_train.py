@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 
 from app.cli.main import run as mm_run
 from mm.errors import UserError
+from mm.local.adapters import base_of
+from mm.local.checkpoints import find
 from training.data import BadData
 from training.latents.recipe import LatentsRecipe
 from training.latents.train import train_latents
+from vision.midi import Midi
 
 
 @pytest.fixture
@@ -120,6 +124,21 @@ def test_a_mistake_leaves_no_folder_behind(data: Path, capsys: pytest.CaptureFix
     told = ["train", "depth", "--output", str(data.parent / "out"), "--epochs", "1"]
     assert mm_run([*told, "--data", str(data.parent / "nosuch.jsonl")]) == 2
     assert not (data.parent / "out").exists()
+
+
+def test_an_adapter_knows_its_base_from_any_folder(data: Path, monkeypatch) -> None:
+    (data.parent / "mine").symlink_to(find("tiny"))
+    monkeypatch.chdir(data.parent)
+    recipe = LatentsRecipe(data, data.parent / "out", 2, "./mine", learned="none", epochs=0.4)
+    train_latents(recipe)
+    assert base_of(recipe.output) == str(find("tiny").resolve())
+
+
+def test_the_module_trains_where_the_model_is(data: Path, monkeypatch) -> None:
+    there = []
+    monkeypatch.setattr(Midi, "to", lambda midi, device: there.append(device) or midi)
+    train_latents(LatentsRecipe(data, data.parent / "out", latents=2, epochs=0.4))
+    assert there == [torch.device("cpu")]
 
 
 def test_a_start_keeps_its_latents(data: Path, capsys: pytest.CaptureFixture) -> None:

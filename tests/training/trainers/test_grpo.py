@@ -5,21 +5,25 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.data_loader import prepare_data_loader, skip_first_batches
 from datasets import Dataset
 from images import plain
 from safetensors.torch import load_file
 from tiny_models import FAMILIES
 from training_rows import given, rows_in
 from training_runs import SMALL, in_two, killed, logged, mm
+from transformers import Trainer
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from mm.engine.engine import Engine
+from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
 from mm.strategies.single import direct
 from mm.types import Sampling, assistant, message, user
@@ -33,9 +37,9 @@ from training.finetune.recipe import Recipe
 from training.finetune.recipe_file import load_recipe
 from training.rewards.presets import MIXES, read_mix, read_mixes
 from training.rewards.terms import R_GRPO, accuracy, length, looked
-from training.trainers.course import Course
+from training.trainers.course import Course, CourseTrainer
 from training.trainers.gppo_clip import keep_gradients
-from training.trainers.grpo import Groups
+from training.trainers.grpo import GRPO, Groups
 from training.trainers.rollouts import Explorer
 from training.trainers.schedule import Pace
 from vision import replay, zoom
@@ -206,6 +210,20 @@ def test_what_trains_is_what_was_sampled(family):
     assert again.tokens.ids == first.tokens.ids, "the same step draws the same"
 
 
+def test_rollouts_leave_nothing_cached():
+    """Forward and backward need the memory."""
+    tiny = FAMILIES["qwen3_vl"]()
+    engine: Any = Engine(copy.deepcopy(tiny.model), tiny.builder)
+    explorer = Explorer(HFVLM(engine), direct, {"": R_GRPO}, Sampling(3, temperature=1.0))
+    explorer.explore(SEEN, step=0)
+    assert cached_bytes(engine) == 0
+
+
+def cached_bytes(engine: Any) -> int:
+    """What contexts and features take that an engine has cached."""
+    return engine._loop._prefixes.entries.bytes + engine._encoder._features.bytes
+
+
 def test_replies_of_one_rollout_are_drawn_by_numbers_of_their_own():
     def twice(session):
         session.generate()
@@ -239,6 +257,47 @@ def test_a_failure_counts_for_nothing():
     assert rollout.failed
     assert not any(rollout.tokens.trained)
     assert rollout.measures["failed"] == 1
+    assert "reward" not in rollout.measures, "it would lower the mean of the others"
+    assert rollout.error
+
+
+def fails_on(*words: str) -> Any:
+    """A strategy that fails where the question is one of `words`."""
+
+    def strategy(session):
+        if session.branch.messages[-1].text in words:
+            raise ModelError("out of memory: use fewer images\nand more")
+        return direct(session)
+
+    return strategy
+
+
+def test_failures_are_said_once_a_step(tmp_path, capsys):
+    trainer = trainer_for(FAMILIES["qwen3_vl"](), TEXT, fails_on("And?"), tmp_path)
+    sampled(trainer)
+    said = "step 0: 4 of 8 rollouts failed, the first with: out of memory: use fewer images\n"
+    assert capsys.readouterr().err == said
+    assert trainer._metrics["train"]["failed"] == [0.5]
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_a_step_in_which_all_failed_ends_the_training(evaluates, tmp_path):
+    trainer = trainer_for(FAMILIES["qwen3_vl"](), TEXT, fails_on("And?", "What is it?"), tmp_path)
+    trainer.course = replace(trainer.course, held_out=trainer.course.train)
+    told = r"all \d rollouts of a step failed \(out of memory: use fewer images\): put that right"
+    with pytest.raises(ModelError, match=told):
+        trainer.evaluate() if evaluates else sampled(trainer)
+
+
+def test_a_failure_does_not_lower_the_held_out_reward(tmp_path):
+    """The mean is that of the other row alone."""
+    found = []
+    for strategy, wanted in ((direct, [0, 1]), (fails_on("And?"), [1, 1])):
+        trainer = trainer_for(FAMILIES["qwen3_vl"](), TEXT, strategy, tmp_path)
+        trainer.course = replace(trainer.course, held_out=trainer.course.train.some(wanted))
+        found.append(trainer.evaluate()["eval_reward"])
+    assert found[0] == pytest.approx(found[1])
+    assert found[0] > 0
 
 
 def test_words_put_into_its_mouth_do_not_train():
@@ -297,6 +356,30 @@ def test_every_process_has_questions_of_its_own_and_batches_repeat():
     assert len({batch[0] for batch in batches}) == 6
     groups.set_epoch(1)
     assert list(groups) != batches
+
+
+@pytest.mark.parametrize("loads", [GRPO, CourseTrainer])
+def test_an_epoch_taken_up_by_two_processes_has_its_own_order(loads, tmp_path, monkeypatch):
+    trainer = trainer_for(FAMILIES["qwen3_vl"](), TEXT, direct, tmp_path)
+    rows = given(
+        [Row(str(n), (user(f"{n}?"),), answer="x") for n in range(9)], trainer.explorer.build
+    )
+    trainer.course = replace(trainer.course, train=rows, budget=1)
+    in_two = partial(prepare_data_loader, num_processes=2, process_index=0, even_batches=False)
+    monkeypatch.setattr(trainer.accelerator, "prepare", in_two)
+    seen = []
+
+    def ran(self, *, train_dataloader, epoch):
+        train_dataloader.set_epoch(epoch)
+        seen.append([str(batch) for batch in train_dataloader])
+
+    monkeypatch.setattr(Trainer, "_run_epoch", ran)
+    for epoch, skipped in ((2, 0), (2, 1), (0, 1)):
+        loader = skip_first_batches(loads.get_train_dataloader(trainer), skipped)
+        trainer._run_epoch(epoch=epoch, train_dataloader=loader)
+    whole, resumed, first = seen
+    assert resumed == whole[1:]
+    assert resumed != first
 
 
 def test_fewer_rows_than_a_step_asks_are_asked_again():
