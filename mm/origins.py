@@ -1,10 +1,16 @@
-"""Where an image came from: values, so that a trace can be replayed and checked."""
+"""What tells images apart, and where each came from: values, so that a trace can be replayed and
+checked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, get_args
 
 from .geometry import Region, Size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Pixels
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,33 @@ class FrameOf:
 
 
 Origin = Loaded | Cropped | Drawn | FrameOf
+
+
+_ORIGINS = {kind.__name__: kind for kind in get_args(Origin)}
+
+
+def image_id(*frames: Pixels) -> str:
+    """Sixteen hex digits of a hash over mode, size and pixels."""
+    digest = hashlib.blake2b(digest_size=8)
+    for pixels in frames:
+        digest.update(f"{pixels.mode} {pixels.size}".encode())
+        digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def origin_row(origin: Origin) -> dict[str, Any]:
+    """An origin as a row of JSON."""
+    return {"kind": type(origin).__name__, **asdict(origin)}
+
+
+def read_origin(row: dict[str, Any]) -> Origin:
+    """The origin that `origin_row` wrote.
+
+    Raises:
+        KeyError, TypeError: the row is no such one.
+    """
+    facts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}
+    kind = _ORIGINS[facts.pop("kind")]
+    if "region" in facts:
+        facts["region"] = Region(**facts["region"])
+    return kind(**facts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import stat
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
@@ -19,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import BadTrace, door, first_line, quote
 from .geometry import Region
+from .origins import image_id, origin_row, read_origin
 from .trace import Sample, Step, Trace
-from .trace_images import StoredImages, named, save_images
 from .types import (
     Clip,
     Cost,
@@ -36,7 +37,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from PIL.Image import Image as Pixels
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def save_traces(traces: Iterable[Trace], folder: str | Path) -> None:
         with unfinished.open("wb") as file:
             for trace in traces:
                 line = _line(trace)
-                save_images(trace, folder)
+                _save_images(trace, folder)
                 file.write(line)
         os.replace(unfinished, folder / FILE)
 
@@ -71,7 +72,7 @@ def append_trace(trace: Trace, folder: str | Path) -> None:
     folder, line = Path(folder), _line(trace)
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_images(trace, folder)
+        _save_images(trace, folder)
         _mend(folder / FILE)
         with (folder / FILE).open("ab", buffering=0) as file:
             file.write(line)
@@ -104,7 +105,7 @@ def load_traces(folder: str | Path) -> list[Trace]:
             was saved; says which.
     """
     file = Path(folder) / FILE
-    images = StoredImages(Path(folder))
+    images = _Images(Path(folder))
     traces = []
     with door(f"cannot read {quote(str(file), 200)}", BadTrace, _REMEDY):
         for number, line in _lines(file):
@@ -180,7 +181,7 @@ def _line(trace: Trace) -> bytes:
         raise BadTrace(f"trace of {quote(trace.sample.id)} cannot be saved: {error}") from None
 
 
-def _read_trace(row: dict[str, Any], images: StoredImages) -> Trace:
+def _read_trace(row: dict[str, Any], images: _Images) -> Trace:
     sample = row["sample"]
     prompt = tuple(_read_message(m, images) for m in sample["prompt"])
     sample = Sample(
@@ -209,7 +210,7 @@ def _step(step: Step) -> dict[str, Any]:
     }
 
 
-def _read_step(row: dict[str, Any], images: StoredImages) -> Step:
+def _read_step(row: dict[str, Any], images: _Images) -> Step:
     return Step(
         _read_message(row["message"], images),
         row["parent"],
@@ -226,7 +227,7 @@ def _message(message: Message) -> dict[str, Any]:
     return {"role": message.role, "parts": parts, "tokens": message.tokens}
 
 
-def _read_message(row: dict[str, Any], images: StoredImages) -> Message:
+def _read_message(row: dict[str, Any], images: _Images) -> Message:
     tokens = row["tokens"]
     parts = tuple(_read_part(part, images) for part in row["parts"])
     return Message(row["role"], parts, None if tokens is None else tuple(tokens))
@@ -235,14 +236,14 @@ def _read_message(row: dict[str, Any], images: StoredImages) -> Message:
 def _part(part: Part) -> dict[str, Any]:
     match part:
         case Image():
-            return named("image", part)
+            return _named("image", part)
         case Features():
             of = {"region": asdict(part.region), "pool": part.pool, "snapshot": part.snapshot}
             of = {**of, "copy": part.copy}
-            return {**named("features", part.image), **of}
+            return {**_named("features", part.image), **of}
         case Latents(image, key):
             of = {"key": key, "vectors": _written(part.vectors)}
-            return {**named("latents", image), **of}
+            return {**_named("latents", image), **of}
         case Text(text):
             return {"text": text}
         case Thinking(text, closed):
@@ -266,7 +267,7 @@ def _read_vectors(row: dict[str, Any]) -> Any:
     return np.frombuffer(b64decode(row["base64"]), "<f4").reshape(row["shape"])
 
 
-def _read_part(row: dict[str, Any], images: StoredImages) -> Part:
+def _read_part(row: dict[str, Any], images: _Images) -> Part:
     match row:
         case {"image": id}:
             return images.image(id, row)
@@ -287,3 +288,61 @@ def _read_part(row: dict[str, Any], images: StoredImages) -> Part:
         case {"clip": source}:
             return Clip(source)
     raise ValueError(f"no such part: {', '.join(row)}")
+
+
+def _named(kind: str, image: Image) -> dict[str, Any]:
+    """The ids of the files that hold its pixels, and its origin, as a row of JSON has them."""
+    files = {name: id for name, (id, _) in zip((kind, "second"), _pixels(image), strict=False)}
+    return {**files, "origin": origin_row(image.origin)}
+
+
+def _pixels(image: Image) -> list[tuple[str, Pixels]]:
+    """What is kept of it, each with its id."""
+    if image.second is None:
+        return [(image.id, image.pixels)]
+    return [(image_id(each), each) for each in (image.pixels, image.second)]
+
+
+def _save_images(trace: Trace, folder: Path) -> None:
+    (folder / "images").mkdir(exist_ok=True)
+    messages = [*trace.sample.prompt, *(step.message for step in trace.steps)]
+    for seen in (seen for message in messages for seen in message.visuals):
+        for id, pixels in _pixels(seen.source):
+            file = folder / "images" / f"{id}.png"
+            if not file.exists():
+                unfinished = file.with_suffix(".part")
+                pixels.save(unfinished, "PNG")
+                os.replace(unfinished, file)
+
+
+class _Images:
+    """The images of a folder, each read and checked once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._opened: dict[str, Pixels] = {}
+
+    def image(self, id: str, row: dict[str, Any]) -> Image:
+        """What `_named` has written as `row`; `id` is that of its first file."""
+        second = self._open(row["second"]) if "second" in row else None
+        return Image(self._open(id), read_origin(row["origin"]), second)
+
+    def _open(self, id: str) -> Pixels:
+        if id not in self._opened:
+            self._opened[id] = self._read(id)
+        return self._opened[id]
+
+    def _read(self, id: str) -> Pixels:
+        from PIL import Image as pil
+
+        if not re.fullmatch("[0-9a-f]{16}", id):
+            raise ValueError(f"image id must be sixteen hex digits, got {id!r}")
+        file = self._folder / "images" / f"{id}.png"
+        try:
+            with pil.open(file, formats=["PNG"]) as pixels:
+                pixels.load()
+        except Exception as error:  # Pillow's readers raise anything on bad bytes
+            raise ValueError(f"{file} cannot be read: {first_line(error)}") from error
+        if (found := Image(pixels).id) != id:
+            raise ValueError(f"{file} was changed: its pixels have the id {found}")
+        return pixels

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import UserError
 from .geometry import WHOLE, Region, Size
-from .image_id import image_id
-from .origins import Cropped, Loaded, Origin
+from .origins import Cropped, Loaded, Origin, image_id
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels

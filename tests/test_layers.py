@@ -24,12 +24,12 @@ MAY_IMPORT_TRAINING = ("app/cli", "app/examples")
 ORDER = {  # each line may import the lines above it; a part may import itself
     "mm": [
         "errors geometry lru_cache",
-        "origins own_functions image_id",
+        "origins own_functions",
         "types",
         "markup vlm",
         "answers",
         "trace images",
-        "parallel trace_images",
+        "parallel",
         "families session trace_store samples scripted",
         "tokens strategies",
         "engine remote",
