@@ -38,7 +38,9 @@ def frames(count: int = 5) -> list[Frame]:
 def as_clip(processor) -> torch.Tensor:
     """(patches, channels * 2 * size * size) of the frames, the last one twice: what Qwen's video
     processor makes of frames that need no resizing."""
-    stacked = np.stack([*FRAMES, FRAMES[-1]]).astype(np.float32) / 255
+    stacked = (
+        np.stack([np.asarray(each) for each in (*FRAMES, FRAMES[-1])]).astype(np.float32) / 255
+    )
     pixels = (stacked - processor.image_mean) / processor.image_std  # (6, height, width, channels)
     size, merge = processor.patch_size, processor.merge_size
     across = SIDE // size // merge

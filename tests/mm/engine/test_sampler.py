@@ -63,13 +63,13 @@ class OnMPS(torch.Tensor):
     """Says that it lies on an Apple GPU, and like one there has no float64."""
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]
         return torch.device("mps")
 
     def double(self) -> torch.Tensor:
         raise TypeError("the MPS framework doesn't support float64")
 
-    def cpu(self) -> torch.Tensor:
+    def cpu(self, memory_format: Any = None) -> torch.Tensor:
         return self.as_subclass(torch.Tensor)
 
 
