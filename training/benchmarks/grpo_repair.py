@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, islice
-from multiprocessing import get_context
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 import torch
@@ -28,19 +25,14 @@ import torch
 import mm
 from mm.geometry import BoxFormat, Region
 from mm.local.hf_vlm import HFVLM
-from mm.strategies.single import direct
 from mm.tokens.builder import TokenBuilder
 from mm.trace import Sample
 from mm.types import Sampling
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.data import Row as DataRow
 from training.data import read_data
-from training.evaluation.intervals import Z95
-from training.evaluation.results import Row, envelope
 from training.evaluation.views import changes
-from training.finetune.output_folder import RECIPE
 from training.finetune.recipe import Recipe
-from training.finetune.run import train
 from training.rewards.presets import MIXES
 from training.tabletop.questions import FIRST_TEST_SEED, Question, ask
 from training.tabletop.render import render
@@ -50,6 +42,8 @@ from training.trainers.rollouts import Explorer, Rollout
 from vision import zoom
 from vision.controls import random_region
 from vision.zoom_tool import zoom_tool
+
+from .grpo_study import Values, kept, rows_of, train_apart, write_results
 
 TASKS = ("read", "same")
 WRONG = 0.2
@@ -188,15 +182,6 @@ def recipes(folder: Path, setting: Setting) -> dict[str, Recipe]:
     return {"sft": wrong, **conditions}
 
 
-def train_once(recipe: Recipe) -> None:
-    """Train, or go on training, unless that is done."""
-    folder = Path(recipe.output)
-    if (folder / "config.json").exists():
-        return
-    begun = (folder / RECIPE).is_file()
-    train(recipe, strategy=zoom if recipe.method == "grpo" else direct, resume=begun)
-
-
 def answers(model: str, rows: Sequence[DataRow], *, greedy: bool) -> list[Rollout]:
     """What `model` answers to `rows` by zooming: as it samples, or greedily."""
     vlm = mm.load(model, device="cpu")
@@ -233,35 +218,20 @@ def _begun(builder: TokenBuilder, ids: Sequence[int], labels: Sequence[int]) -> 
 MEASURES = ("accuracy", "box_recall", "box_iou", "looks")
 
 
-def measured(model: str, rows: Sequence[DataRow], cache: Path) -> dict[str, list[float]]:
-    """Each measure of each row's answer, sampled and greedy, in order; kept in `cache`."""
-    if not cache.exists():
-        found = {}
-        for mode in ("sampled", "greedy"):
-            rollouts = answers(model, rows, greedy=mode == "greedy")
-            for name in MEASURES:
-                found[f"{mode} {name}"] = [rollout.measures[name] for rollout in rollouts]
-        cache.write_text(json.dumps(found), encoding="utf-8")
-    return json.loads(cache.read_text(encoding="utf-8"))
+COLUMNS = [f"{mode} {name}" for mode in ("sampled", "greedy") for name in MEASURES[:2]]
 
 
-def rows_of(found: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Row]:
-    """A row for each model: each measure's share, and its change from `sft` with the interval."""
-    columns = [f"{mode} {name}" for mode in ("sampled", "greedy") for name in MEASURES[:2]]
-    return [
-        {"model": name, **{c: _cell(values[c], found["sft"][c], name) for c in columns}}
-        for name, values in found.items()
-    ]
+def measured(model: str, rows: Sequence[DataRow]) -> Values:
+    """Each measure of each row's answer, sampled and greedy, in order."""
+    found = {}
+    for mode in ("sampled", "greedy"):
+        rollouts = answers(model, rows, greedy=mode == "greedy")
+        for name in MEASURES:
+            found[f"{mode} {name}"] = [rollout.measures[name] for rollout in rollouts]
+    return found
 
 
-def _cell(values: Sequence[float], start: Sequence[float], name: str) -> dict[str, float]:
-    mean = sum(values) / len(values)
-    if name in ("tiny", "sft"):
-        return {"value": mean}
-    changes = [a - b for a, b in zip(values, start, strict=True)]
-    half = Z95 * stdev(changes) / math.sqrt(len(changes))
-    change = sum(changes) / len(changes)
-    return {"value": mean, "change": change, "low": change - half, "high": change + half}
+table = partial(rows_of, columns=COLUMNS, start="sft", before=["tiny"])
 
 
 def main(folder: Path, setting: Setting) -> None:
@@ -271,16 +241,14 @@ def main(folder: Path, setting: Setting) -> None:
     questions = list(read_data(write_rows(folder, "test", setting.questions)))
     solved = write_rows(folder, "solved", setting.questions, wrong=0.0)
     shown = list(read_data(solved, crop_rule="square"))
-    found = {"tiny": measured("tiny", questions, folder / "tiny.json")}
+    found = {"tiny": kept(folder / "tiny.json", partial(measured, "tiny", questions))}
     for name, recipe in recipes(folder, setting).items():
-        with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # its memory goes with it
-            apart.submit(train_once, recipe).result()
-        found[name] = measured(recipe.output, questions, folder / f"{name}.json")
-        print(*changes([{"rows": rows_of(found)}]), sep="\n", flush=True)
+        train_apart(recipe, zoom)
+        answered = partial(measured, recipe.output, questions)
+        found[name] = kept(folder / f"{name}.json", answered)
+        print(*changes([{"rows": table(found)}]), sep="\n", flush=True)
     command = "python -m training.benchmarks.grpo_repair " + str(folder)
-    about = {"model": "tiny", "n": setting.questions, "seed": setting.seed}
-    written = envelope(rows_of(found), [], command=command, **about)
-    (folder / "results.json").write_text(json.dumps(written, indent=1) + "\n")
+    write_results(folder, table(found), command, model="tiny", n=setting.questions)
     for name in ("tiny", str(folder / "sft")):
         mass, likeliest = first_numbers(name, shown)
         print(f"{name}: true boxes' first numbers get {mass:.1%}, likeliest in {likeliest:.1%}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mm.scripted import ScriptedVLM
-from training.benchmarks.grpo_repair import WRONG, rows_of, write_rows
+from training.benchmarks.grpo_repair import WRONG, table, write_rows
 from training.data import read_data
 from training.evaluation.views import changes
 from vision.crop import crop
@@ -37,6 +37,6 @@ def test_changes_are_from_the_start():
     names = ("sampled accuracy", "sampled box_recall", "greedy accuracy", "greedy box_recall")
     start = {name: [1.0, 0.0, 0.0, 1.0] for name in names}
     better = {name: [1.0, 1.0, 0.0, 1.0] for name in names}
-    lines = changes([{"rows": rows_of({"sft": start, "r-grpo": better})}])
+    lines = changes([{"rows": table({"sft": start, "r-grpo": better})}])
     assert lines[2].startswith("| `sft` | 50.0 |")
     assert "75.0 (+25.0: -24.0 to +74.0)" in lines[3]

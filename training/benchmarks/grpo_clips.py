@@ -1,0 +1,255 @@
+"""What GRPO repairs about clips, by VideoRFT's rewards (arXiv 2505.12434).
+
+`tiny` is taught thoughts, some of which describe another clip, and some of which conclude what is
+wrong; then it learns from the rewards of its own answers.
+
+    python -m training.benchmarks.grpo_clips runs/grpo-clips
+
+It is trained by those rewards under three seeds; by the same without their gate; and without the
+reward that compares what a thought describes with the frames. All models answer the same held-out
+questions, four times each at temperature 1, and once greedily. Stopped or killed, it goes on where
+it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+
+import mm
+from mm.local.hf_vlm import HFVLM
+from mm.types import Sampling
+from training.data import Row, read_data
+from training.evaluation.views import changes
+from training.finetune.recipe import Recipe
+from training.rewards.terms import Attempt
+from training.rewards.video_rft import consistency, described
+from training.tabletop.clip_questions import ClipQuestion, ask_clip
+from training.tabletop.examples import write_clip
+from training.tabletop.motion import Motion, frames_of, make_motion
+from training.tabletop.questions import FIRST_TEST_SEED
+from training.tabletop.scene import COLOURS, SHAPES
+from training.trainers.rollouts import Explorer, Rollout
+from video import uniform
+
+from .grpo_study import Values, kept, rows_of, train_apart, write_results
+
+TASKS = ("order", "tally")
+WRONG = 0.3
+"""The share of thoughts that describe another clip, and of those that conclude what is wrong."""
+
+SIGLIP = "tiny-siglip"
+BEGUN = "I look at the clip."
+"""The first sentence of each thought, which the reward for what is described leaves out."""
+
+CONSTANT = "There is a lamp, and there are things on the table. Some of them move."
+"""A sentence that fits every clip; it must not earn more than a thought that describes this one."""
+
+SEEDS = (0, 1, 2)
+NO_CONSISTENCY = "typed_accuracy + thought_and_answer"
+_FIRST_SEEDS = {"train": 3 << 32, "explore": 3 << 33, "test": FIRST_TEST_SEED + (3 << 38)}
+_NAME = re.compile(rf"\b(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})\b")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How long and how hard everything is trained; the defaults are those of the table."""
+
+    rows: int = 800
+    explored: int = 240
+    questions: int = 500
+    samples: int = 4
+    sft_steps: int = 100
+    sft_rate: float = 3e-4
+    steps: int = 30
+    rate: float = 1e-4
+    prompts: int = 8
+    group: int = 8
+
+
+def write_rows(folder: Path, name: str, number: int, *, wrong: float | None = None) -> Path:
+    """`name`.jsonl and its clips in `folder`: so many questions; with thoughts where it is told
+    how large a share is `wrong`."""
+    path = folder / f"{name}.jsonl"
+    if path.exists():
+        return path
+    (folder / name).mkdir(parents=True, exist_ok=True)
+    with (folder / "writing").open("w", encoding="utf-8") as file:
+        for at, (motion, question) in enumerate(islice(_questions(_FIRST_SEEDS[name]), number)):
+            clip = f"{name}/{at}.mp4"
+            write_clip(frames_of(motion), folder / clip)
+            row = {"id": f"{question.task}-{at}", "videos": [clip], "source": question.task}
+            if wrong is None:
+                row |= _asked(motion, question)
+            else:
+                row |= _thought(motion, question, wrong, random.Random(f"{name} {at}"))
+            file.write(json.dumps(row) + "\n")
+    (folder / "writing").rename(path)
+    return path
+
+
+def _questions(first: int) -> Iterator[tuple[Motion, ClipQuestion]]:
+    """Clips with a question each, the tasks in turn."""
+    for made, seed in enumerate(count(first)):
+        motion, task = make_motion(seed), TASKS[made % len(TASKS)]
+        if question := ask_clip(task, motion, random.Random(f"ask {task} {seed}")):
+            yield motion, question
+
+
+def _asked(motion: Motion, question: ClipQuestion) -> dict[str, Any]:
+    """What is asked and what is right. Of `tally` no choices: its answers are numbers."""
+    choices = {"choices": list(question.choices)} if question.task == "order" else {}
+    return {"question": question.text, "answer": question.answer, **choices}
+
+
+def _thought(
+    motion: Motion, question: ClipQuestion, wrong: float, rng: random.Random
+) -> dict[str, Any]:
+    """A thought and an answer; each of what it describes and what it concludes is wrong in a share
+    `wrong` of them."""
+    shown = make_motion(motion.seed + (1 << 20)) if rng.random() < wrong else motion
+    others = [choice for choice in question.choices if choice != question.answer]
+    answer = rng.choice(others) if rng.random() < wrong else question.answer
+    ended = {"order": f"The {answer} moved first.", "tally": f"The lamp flashed {answer} times."}
+    thought = f"{BEGUN} {description(shown)} {ended[question.task]}"
+    said = f"<think>{thought}</think>\n<answer>{answer}</answer>"
+    asked = f"<video>{question.text}"
+    turns = (("user", asked), ("assistant", said))
+    return {"messages": [{"role": role, "content": content} for role, content in turns]}
+
+
+def description(motion: Motion) -> str:
+    """The clip's things, from top to bottom."""
+    things = sorted(motion.scene.things, key=lambda thing: thing.y)
+    first, *rest = [f"a {thing.name}" for thing in things]
+    return f"There are {', '.join([first, *rest[:-1]])} and {rest[-1]}."
+
+
+def recipes(folder: Path, setting: Setting) -> dict[str, Recipe]:
+    """What is trained, by the name of its folder; the first is where the others begin."""
+    shared = Recipe(device="cpu", lora=False, optimizer="adamw", batch_tokens=8192)
+    taught = replace(
+        shared,
+        method="sft",
+        data=str(folder / "train.jsonl"),
+        output=str(folder / "sft"),
+        max_steps=setting.sft_steps,
+        learning_rate=setting.sft_rate,
+    )
+    explored = replace(
+        shared,
+        method="grpo",
+        data=str(folder / "explore.jsonl"),
+        model=taught.output,
+        max_steps=setting.steps,
+        learning_rate=setting.rate,
+        prompts=setting.prompts,
+        group=setting.group,
+        strategy="uniform",
+        siglip=SIGLIP,
+        max_tokens=80,
+        clip_high=0.28,
+    )
+    rewards = {f"video-rft, seed {seed}": ("video-rft", seed) for seed in SEEDS}
+    rewards |= {"no gate": ("video-rft-no-gate", 0), "no consistency": (NO_CONSISTENCY, 0)}
+    return {"sft": taught} | {
+        name: replace(explored, rewards=reward, seed=seed, output=str(folder / _slug(name)))
+        for name, (reward, seed) in rewards.items()
+    }
+
+
+def _slug(name: str) -> str:
+    return name.replace(", ", "-").replace(" ", "-")
+
+
+def measured(model: str, rows: Sequence[Row], things: Mapping[str, set[str]], n: int) -> Values:
+    """Of each question: how many of `n` sampled answers are right, and how many describe just the
+    clip's `things`; the same of the greedy one."""
+    vlm = mm.load(model, device="cpu")
+    assert isinstance(vlm, HFVLM)
+    explorer = Explorer(vlm, uniform, {"": ()}, Sampling(80, temperature=1.0))
+    drawn = [explorer.explore(rows, step=draw) for draw in range(n)]
+    modes = {"sampled": drawn, "greedy": [explorer.explore(rows, step=0, greedy=True)]}
+    found: dict[str, list[float]] = {}
+    for mode, draws in modes.items():
+        answers = list(zip(*draws, strict=True))
+        found[f"{mode} right"] = [_mean(map(_is_right, each)) for each in answers]
+        fits = partial(_fits, things=things)
+        found[f"{mode} described"] = [_mean(map(fits, each)) for each in answers]
+    return found
+
+
+def _is_right(rollout: Rollout) -> float:
+    return rollout.measures["accuracy"]
+
+
+def _fits(rollout: Rollout, things: Mapping[str, set[str]]) -> float:
+    """Whether the sentence that describes names all of the clip's things, and nothing else."""
+    said, _, _ = described(rollout.attempt).partition(".")
+    return float(set(_NAME.findall(said)) == things[rollout.id])
+
+
+def _mean(values: Any) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def earned(model: str, rows: Sequence[Row]) -> tuple[float, float]:
+    """What the thoughts that `model` writes greedily earn for fitting the frames, on average, and
+    what `CONSTANT` in their place does."""
+    vlm = mm.load(model, device="cpu")
+    assert isinstance(vlm, HFVLM)
+    explorer = Explorer(vlm, uniform, {"": ()}, Sampling(80))
+    attempts = [each.attempt for each in explorer.explore(rows, step=0, greedy=True)]
+    constant = [_saying(attempt, f"{BEGUN} {CONSTANT}") for attempt in attempts]
+    fits = partial(consistency, siglip=SIGLIP)
+    return _mean(map(fits, attempts)), _mean(map(fits, constant))
+
+
+def _saying(attempt: Attempt, thought: str) -> Attempt:
+    """The attempt with `thought` in the place of all that was written."""
+    last = attempt.branch.steps[-1]
+    said = replace(last.message, parts=(mm.Thinking(thought),))
+    steps = (*attempt.branch.steps[:-1], replace(last, message=said))
+    return replace(attempt, branch=replace(attempt.branch, steps=steps))
+
+
+COLUMNS = [f"{mode} {what}" for mode in ("sampled", "greedy") for what in ("right", "described")]
+table = partial(rows_of, columns=COLUMNS, start="sft")
+
+
+def main(folder: Path, setting: Setting) -> None:
+    """Write the rows, train every condition, print the table, and write it as results.json."""
+    write_rows(folder, "train", setting.rows, wrong=WRONG)
+    write_rows(folder, "explore", setting.explored)
+    questions = list(read_data(write_rows(folder, "test", setting.questions)))
+    motions = islice(_questions(_FIRST_SEEDS["test"]), setting.questions)
+    names = [{thing.name for thing in motion.scene.things} for motion, _ in motions]
+    things = {row.id: each for row, each in zip(questions, names, strict=True)}
+    found: dict[str, Values] = {}
+    for name, recipe in recipes(folder, setting).items():
+        train_apart(recipe, uniform)
+        answered = partial(measured, recipe.output, questions, things, setting.samples)
+        found[name] = kept(folder / f"{_slug(name)}.json", answered)
+        print(*changes([{"rows": table(found)}]), sep="\n", flush=True)
+    command = "python -m training.benchmarks.grpo_clips " + str(folder)
+    write_results(folder, table(found), command, model="tiny", n=setting.questions)
+    honest, constant = earned(str(folder / "sft"), questions[:200])
+    print(f"for fitting the frames thoughts earn {honest:.3f}, a constant sentence {constant:.3f}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    for key, value in vars(Setting()).items():
+        parser.add_argument(f"--{key.replace('_', '-')}", type=type(value), default=value)
+    chosen = vars(parser.parse_args())
+    main(chosen.pop("folder"), Setting(**chosen))
