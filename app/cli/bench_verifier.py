@@ -54,6 +54,12 @@ def verifier(
             f"at steps {_said(line.steps)}  "
             f"{line.n} branches, {line.wrong} wrong"
         )
+    for choice_of in report.curve(found):
+        print(
+            f"of {choice_of.k} by {choice_of.by:18} {100 * choice_of.right:5.1f} % right  "
+            f"over vote {100 * choice_of.over_vote:+.1f} "
+            f"({100 * choice_of.low:+.1f} to {100 * choice_of.high:+.1f})"
+        )
     name = "score" if trained else "asked"
     chosen_on, told_on = report.calibration_split(found)
     at = report.threshold(name, chosen_on)

@@ -41,29 +41,33 @@ def vote(
         ModelError: the model failed.
     """
     branches = draws(session, strategy=strategy, n=n, temperature=temperature)
-    groups = _groups([b for b in branches if b.answer is not None])
+    answers = [branch.answer for branch in branches]
+    weigh = _one if weight == "count" else _probability
+    weights = [weigh(branch) for branch in branches]
+    groups = agreeing(answers, session.sample.choices)
     if not groups:
         return branches[0]
-    weigh = _one if weight == "count" else _probability
-    weights = [sum(map(weigh, group)) for group in groups]
-    total = sum(weights)
-    for group, share in zip(groups, weights, strict=True):
-        for branch in group:
-            session.score("vote", share / total if total else 0.0, leaf=branch.leaf)
-    return max(groups[weights.index(max(weights))], key=weigh)
+    of_groups = [sum(weights[at] for at in group) for group in groups]
+    total = sum(weights[at] for group in groups for at in group)
+    for group, of_group in zip(groups, of_groups, strict=True):
+        for at in group:
+            session.score("vote", of_group / total if total else 0.0, leaf=branches[at].leaf)
+    return branches[max(groups[of_groups.index(max(of_groups))], key=weights.__getitem__)]
 
 
-def _groups(branches: Sequence[Branch]) -> list[list[Branch]]:
-    """Branches whose answers equal their group's first; groups in the order of their first."""
-    groups: list[list[Branch]] = []
-    for branch in branches:
-        choices = branch.sample.choices
-        same = (g for g in groups if same_answer(branch.answer, g[0].answer, choices=choices))
+def agreeing(answers: Sequence[str | None], choices: Sequence[str] = ()) -> list[list[int]]:
+    """The places of answers that equal their group's first, for the judge; groups in the order of
+    their first. No answer is in no group."""
+    groups: list[list[int]] = []
+    for at, answer in enumerate(answers):
+        if answer is None:
+            continue
+        same = (g for g in groups if same_answer(answer, answers[g[0]], choices=choices))
         group = next(same, None)
         if group is None:
-            groups.append([branch])
+            groups.append([at])
         else:
-            group.append(branch)
+            group.append(at)
     return groups
 
 

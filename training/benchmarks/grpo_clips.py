@@ -90,7 +90,7 @@ def write_rows(folder: Path, name: str, number: int, *, wrong: float | None = No
             if wrong is None:
                 row |= _asked(motion, question)
             else:
-                row |= _thought(motion, question, wrong, random.Random(f"{name} {at}"))
+                row |= thought(motion, question, wrong, random.Random(f"{name} {at}"))
             file.write(json.dumps(row) + "\n")
     (folder / "writing").rename(path)
     return path
@@ -110,7 +110,7 @@ def _asked(motion: Motion, question: ClipQuestion) -> dict[str, Any]:
     return {"question": question.text, "answer": question.answer, **choices}
 
 
-def _thought(
+def thought(
     motion: Motion, question: ClipQuestion, wrong: float, rng: random.Random
 ) -> dict[str, Any]:
     """A thought and an answer; each of what it describes and what it concludes is wrong in a share
@@ -194,7 +194,12 @@ def _is_right(rollout: Rollout) -> float:
 def _fits(rollout: Rollout, things: Mapping[str, set[str]]) -> float:
     """Whether the sentence that describes names all of the clip's things, and nothing else."""
     said, _, _ = described(rollout.attempt).partition(".")
-    return float(set(_NAME.findall(said)) == things[rollout.id])
+    return float(named(said) == things[rollout.id])
+
+
+def named(text: str) -> set[str]:
+    """The things that `text` names."""
+    return set(_NAME.findall(text))
 
 
 def _mean(values: Any) -> float:

@@ -28,6 +28,8 @@ from training.evaluation.collect import RIGHT
 from training.evaluation.pairs import slots
 from vision.verifier import FACTS, Kind, asked, logratio, score
 
+from .choosing import curve
+
 BINS = 10
 
 
@@ -38,6 +40,7 @@ class Judged:
     Attributes:
         right: whether its answer is; of a step, whether what was seen by then was enough.
         step: whether this is the branch as it was before its answer, where it is asked too.
+        question, answer, choices: what was asked, and what it answers.
     """
 
     task: str
@@ -45,6 +48,9 @@ class Judged:
     tokens: int
     scores: Mapping[str, float]
     step: bool = False
+    question: str = ""
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,10 @@ def _judged(
         scores = {name: for_model(verifier, vlm)(seen) for name, verifier in verifiers.items()}
         tokens = sum(step.cost.generated_tokens for step in seen.steps)
         known = {name: value for name, value in scores.items() if value is not None}
-        found.append(Judged(task, enough, tokens, known, step=at < len(branch.steps)))
+        asked_of = {"question": branch.sample.id, "choices": branch.sample.choices}
+        early = at < len(branch.steps)
+        told = {"step": early, "answer": None if early else branch.answer}
+        found.append(Judged(task, enough, tokens, known, **asked_of, **told))
     return found
 
 
@@ -228,4 +237,5 @@ def reliability_plot(name: str, found: Sequence[Judged], path: Path) -> None:
 
 def as_json(found: Sequence[Judged]) -> dict[str, object]:
     """The report for programs."""
-    return {"verifiers": [asdict(line) for line in lines(found)]}
+    choosing = [asdict(choice) for choice in curve(found)]
+    return {"verifiers": [asdict(line) for line in lines(found)], "choosing": choosing}
