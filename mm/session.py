@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -13,16 +14,14 @@ from itertools import count
 from typing import Any
 
 from .answers.thought_limit import write_within
-from .errors import ModelError
+from .errors import ModelError, UserError
 from .parallel import in_order
 from .trace import Branch, Event, Sample, Step, Trace
 from .types import Conversation, Cost, Generation, Image, Message, Sampling, assistant
 from .vlm import VLM, Cancelled, sampling_of
 
 _log = logging.getLogger(__name__)
-_NEXT_REPLY = 1_000_003  # far from the seeds of forks, which are counted
-_NEXT_PATH = 4099  # between the seeds that paths gone apart count from
-
+_NEXT_REPLY = 1_000_003  # between the seeds of one path's replies
 
 Observer = Callable[[Event], None]
 
@@ -54,7 +53,7 @@ class Session:
         self._observer = observer
         self._leaf = leaf
         self._begun = 0  # so many steps stood when it went apart
-        self._seeds = seeds or count(sampling.seed + 1)
+        self._seeds = seeds or map(partial(_path_seed, sampling.seed), count(1))
 
     @property
     def sample(self) -> Sample:
@@ -84,13 +83,16 @@ class Session:
         self._add(Step(message, self._leaf, cost=cost))
 
     def reword(self, prompt: Conversation) -> None:
-        """Put the question differently, before anything was said.
+        """Put the question differently, on all branches, while this one has system messages alone.
 
         Raises:
-            ValueError: something was.
+            UserError: it has others.
         """
-        if self.trace.steps:
-            raise ValueError(f"{len(self.trace.steps)} steps stand on the prompt already")
+        if any(step.message.role != "system" for step in self.branch.steps):
+            raise UserError(
+                "the question was talked about already, and cannot be put differently: let the "
+                "strategy that does so (replay, depth-latent, uniform) begin"
+            )
         self.trace.sample = replace(self.sample, prompt=prompt)
 
     def note(self, name: str, facts: object) -> None:
@@ -193,7 +195,7 @@ class Session:
         fork = self.fork()
         fork.trace = replace(self.trace, steps=list(self.trace.steps))
         fork._begun = len(self.trace.steps)
-        fork._seeds = count(fork.sampling.seed * _NEXT_PATH + 1)
+        fork._seeds = map(partial(_path_seed, fork.sampling.seed), count(1))
         if self._observer:
             fork._observer = partial(self._observe, fork._begun)
         return fork
@@ -235,9 +237,16 @@ class Session:
         self._emit(Event("token", text=piece))
 
 
+def _path_seed(seed: int, number: int) -> int:
+    """Of path `number` from where `seed` is; hashed, so that neighbouring seeds share none.
+
+    It has 30 bits: replies add to it, and some servers take no more than 31.
+    """
+    return zlib.crc32(f"{seed} {number}".encode()) >> 2
+
+
 def _seeded(sampling: Sampling, branch: Branch) -> Sampling:
-    """`sampling` with a seed of its own for each reply: two with one seed would be drawn by the
-    same random numbers."""
+    """`sampling` with a seed of its own for each reply, which one seed would draw alike."""
     written = sum(step.sampled for step in branch.steps)
     return replace(sampling, seed=sampling.seed + _NEXT_REPLY * written) if written else sampling
 
@@ -315,12 +324,7 @@ def stream(
     def work() -> None:
         try:
             run(
-                strategy,
-                sample,
-                vlm,
-                sampling=sampling,
-                observer=events.put,
-                cancel=stopped.is_set,
+                strategy, sample, vlm, sampling=sampling, observer=events.put, cancel=stopped.is_set
             )
         except BaseException as error:  # handed to the caller's thread below
             events.put(error)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -25,6 +26,9 @@ from .zoom_tool import BadCall, read_index, read_numbers, read_region
 
 _HARMLESS = ("label", "description")
 """What models add to calls, and no action needs."""
+
+_FENCE = re.compile(r"\s*```\w*\s*")
+_NEXT = re.compile(r"[\s,]*(?=\{\s*\"|\[\s*\{)")
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,15 @@ ALIASES: Mapping[str, Alias] = {
 def calls_in(reply: Generation) -> tuple[ToolCall | None, ...]:
     """The calls in `reply`; None for each that cannot be read.
 
-    Words after a call's JSON object, and a closing tag that is missing, do no harm.
+    Words after a call's JSON, a fence of code around it, and a closing tag that is missing do no
+    harm. Several calls may follow each other, or stand in a list.
     """
     calls: list[ToolCall | None] = []
     for part in reply.message.parts:
         if isinstance(part, ToolCall):
             calls.append(part)
         elif isinstance(part, Text):
-            calls += [_first_object(text) for text in part.text.split("<tool_call>")[1:]]
+            calls += [c for text in part.text.split("<tool_call>")[1:] for c in _calls_of(text)]
     return tuple(calls)
 
 
@@ -88,11 +93,22 @@ def read_action(
     return action, _arguments(session, action, given, alias)
 
 
-def _first_object(text: str) -> ToolCall | None:
-    try:
-        return read_call(json.JSONDecoder().raw_decode(text.lstrip())[0])
-    except (ValueError, RecursionError):
-        return None
+def _calls_of(text: str) -> Iterator[ToolCall | None]:
+    """The calls that `text`, which follows an opening tag, begins with."""
+    decoder = json.JSONDecoder(strict=False)  # a raw line break in a label can be read
+    fence = _FENCE.match(text)
+    at = fence.end() if fence else len(text) - len(text.lstrip())
+    while True:
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            yield None
+            return
+        yield from map(read_call, value if isinstance(value, list) and value else [value])
+        following = _NEXT.match(text, at)
+        if following is None:
+            return
+        at = following.end()
 
 
 def _arguments(

@@ -8,6 +8,7 @@ always lies in the original image. To add an action, write a function and pass i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,7 @@ from .crop import inclusive_box, sturdy
 from .depth import DepthMap, greys
 from .draw import draw, sheet
 from .grounding import Grounded, parse_grounding
+from .regions import original
 from .zoom_tool import BadCall
 
 if TYPE_CHECKING:
@@ -83,11 +85,12 @@ def visual_search(
     Without a `rank` the model itself says of each window how likely it shows that.
     """
     rank = rank or partial(says_yes, session)
-    windows = [(rank(_window(image, at), what), at) for at in range(ACROSS * ACROSS)]
-    best = sorted(windows, key=lambda scored: -scored[0])[:show]
+    windows = _windows(session, image)
+    scores = [rank(enlarged(source, region), what) for _, source, region in windows]
+    best = sorted(range(len(windows)), key=lambda at: -scores[at])[:show]
     seen: list[Image | str | Grounded] = [f"The likeliest windows for {quote(what)}, best first:"]
-    for _, at in best:
-        seen += [Grounded(_place(at), "window"), zoom_in(session, image, _place(at))]
+    for place, source, region in (windows[at] for at in best):
+        seen += [Grounded(place, "window"), zoom_in(session, source, region)]
     return seen
 
 
@@ -252,8 +255,15 @@ def _place(at: int) -> Region:
     return Region(left, top, min(left + SIDE, 1.0), min(top + SIDE, 1.0))
 
 
-def _window(image: Image, at: int) -> Image:
-    return enlarged(image, _place(at))
+def _windows(session: Session, image: Image) -> list[tuple[Region, Image, Region]]:
+    """Each window of `image` but those in the grey beside a crop: where it lies, and the image and
+    the region that it is cut from, which are the original's."""
+    found = []
+    for place in map(_place, range(ACROSS * ACROSS)):
+        with suppress(ValueError):  # it lies in the grey
+            source = original(session.images, image, place, session.vlm.traits.crop_rule)
+            found.append((place, *source))
+    return found
 
 
 def _around(point: Point) -> Region:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ _ZOE_PADDING = 3
 
 
 class DepthModel:
-    """Estimates depth; remembers what it found in images it has seen. For one thread at a time.
+    """Estimates depth; remembers what it found in images it has seen. Any thread may ask.
 
     Args:
         model: a transformers model with a depth head.
@@ -62,6 +63,7 @@ class DepthModel:
         self._process = process
         self._preprocessor = preprocessor
         self._known: LRUCache[str, _Output] = LRUCache(CACHED_BYTES)
+        self._lock = threading.Lock()
 
     def __call__(self, image: Image) -> DepthMap:
         """The depth of every pixel of `image`.
@@ -74,8 +76,9 @@ class DepthModel:
         return replace(made, error=ERROR)
 
     def _estimate(self, image: Image) -> torch.Tensor:
-        """(H, W), float32, as transformers' own pipeline gives it."""
-        depth, field_of_view = self._output(image)
+        """(H, W), float32, as transformers' own pipeline gives it, within what the network said."""
+        with self._lock:  # neither the network nor the cache is for several threads
+            depth, field_of_view = self._output(image)
         size = (image.size[1], image.size[0])
         if self._model.config.model_type == "zoedepth":
             return _unpadded(depth, size, self._preprocessor.get("do_pad", True))
@@ -194,12 +197,15 @@ def _prepared(image: Image, fields: Mapping[str, Any]) -> torch.Tensor:
 
 
 def _resized(depth: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """`depth` (1, h, w) at `size` (height, width)."""
+    """`depth` (1, h, w) at `size` (height, width), no number beyond the least and the largest."""
     import torch
 
-    return torch.nn.functional.interpolate(
+    larger = torch.nn.functional.interpolate(
         depth[:, None], size=size, mode="bicubic", align_corners=False
     )[0, 0]
+    known = depth[depth.isfinite()]
+    # at an edge a cubic overshoots, also below 0, where no metres are
+    return larger.clamp(known.min(), known.max()) if known.numel() else larger
 
 
 def _unpadded(depth: torch.Tensor, size: tuple[int, int], padded: bool) -> torch.Tensor:

@@ -90,7 +90,7 @@ def _bundled(name: str) -> Path:
     return Path(str(files("mm"))) / "bundled" / name
 
 
-_lock = threading.Lock()  # a depth model is for one thread at a time
+_lock = threading.Lock()  # each model is loaded once
 _models: LRUCache[tuple[str, Kind | None], Callable[[Image], DepthMap]] = LRUCache(4)
 
 
@@ -106,7 +106,7 @@ def estimated(model: str, image: Image, *, kind: Kind | None = None) -> DepthMap
         if found is None:
             found = _load(model, kind)
             _models.put((model, kind), found, 1)
-        return found(image)
+    return found(image)
 
 
 def _load(model: str, kind: Kind | None) -> Callable[[Image], DepthMap]:

@@ -112,7 +112,9 @@ def _reader(session: Session, midi: str | ReadLatents | None) -> ReadLatents:
 
 
 def with_latents(prompt: Conversation, latents: Latents) -> Conversation:
-    """`prompt` with the latents behind its first image, on a line of their own."""
+    """`prompt` with the latents behind its first image, on a line of their own, once."""
+    if any(latents in said.parts for said in prompt):  # another draw of the question put them there
+        return prompt
     for number, said in enumerate(prompt):
         if latents.image in said.parts:
             at = said.parts.index(latents.image) + 1

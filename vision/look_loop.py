@@ -79,10 +79,10 @@ def look(
     """Let the policy look until it answers, or until `enough` says that more pays no more.
 
     A reply that says nothing, or that the token limit cut off before its answer, is opened for its
-    answer once. When the limits are reached, one last reply must be the answer. If that says
-    nothing, it too is opened once (`force_answer`); if it asks for looks they are refused, and the
-    branch, which then ends with the refusal, has no reply. An answer that is not enough counts as a
-    look, and the policy is told to go on.
+    answer once; what that gives is an answer like any other. When the limits are reached, one last
+    reply must be the answer. If that says nothing, it too is opened once (`force_answer`); if it
+    asks for looks they are refused, and the branch, which then ends with the refusal, has no reply.
+    An answer that is not enough counts as a look, and the policy is told to go on.
 
     Raises:
         ModelError: the model failed.
@@ -95,7 +95,8 @@ def look(
             return session.branch
         if not requests and _unanswered(session, reply):
             session.say(close(session, None))
-            return _last_reply(session, parse, write)
+            if not _last_reply(session, parse, write).reply or session.stopped:
+                return session.branch
         if not requests:
             if enough(session) is not False:
                 return session.branch

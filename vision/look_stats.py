@@ -14,7 +14,7 @@ from mm.types import Message, Text, Thinking
 
 from .ask_region import NOT_SHOWN
 from .regions import regions_of
-from .replay import ANSWER
+from .replay import ANSWER, ANSWER_AFTER_THOUGHT
 
 MIN_SHOWN_IOU = 0.3
 """From this intersection over union on, a place counts as shown.
@@ -82,5 +82,6 @@ def _observes(step: Step) -> bool:
     message = step.message
     if message.role == "user":
         return bool(message.visuals) or message == NOT_SHOWN
-    opening = opens_answer(message) or message.parts == (Text(ANSWER),)
+    opened = [(Text(words),) for words in (ANSWER, ANSWER_AFTER_THOUGHT)]
+    opening = opens_answer(message) or message.parts in opened
     return message.role == "tool" or (message.role == "assistant" and not opening)

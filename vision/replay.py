@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
+from mm.answers.extraction import THOUGHT_END
 from mm.errors import ModelError, UserError
 from mm.geometry import WHOLE, BoxFormat, Region
 from mm.session import Session
+from mm.strategies.forced_answer import open_answer
 from mm.strategies.single import direct
 from mm.trace import Branch
 from mm.types import (
@@ -50,6 +52,8 @@ INSTRUCTION = (
 )
 ANSWER = "\nFinal answer:"
 """Starts the model's answer for it, between the signals, when it may look no more."""
+ANSWER_AFTER_THOUGHT = f"\n{THOUGHT_END}{ANSWER}"
+"""The same where a thought is open: what stands in one answers nothing."""
 
 MAX_TOKENS = 576
 """What one look may cost."""
@@ -230,4 +234,6 @@ def _answer_signal(session: Session, region: Region | None, *, recall: Shoot) ->
 
 
 def _open_answer(session: Session, observation: Message | None) -> Message:
-    return Message("assistant", (*(observation.parts if observation else ()), Text(ANSWER)))
+    thinks = THOUGHT_END in open_answer(session.branch).text
+    opened = Text(ANSWER_AFTER_THOUGHT if thinks else ANSWER)
+    return Message("assistant", (*(observation.parts if observation else ()), opened))

@@ -1,7 +1,7 @@
 """Spending visual tokens where a verifier says that it pays (VTS-V, 2506.07235, section 3).
 
 The paper's decision process over the one look loop: plan, action, observation, verdict, until the
-verifier says stop or the budget is spent; then the answer.
+verifier says stop, the model is done or the budget is spent; then the answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mm.types import Message, assistant
 
 from .act import act
 from .ask_region import NOT_SHOWN, ask_where, show
-from .look_loop import Limits, Spent
+from .look_loop import GO_ON, REFUSED, Limits, Spent
 from .verifier import asked
 from .zoom import Camera, by_calls
 from .zoom_tool import BadCall, RegionCall
@@ -45,14 +45,15 @@ def scale(
 
     The verifier is asked after each observation and each answer; what it says stands in the trace.
     An answer that it finds wanting is gone on from. A verifier that cannot tell leaves it to the
-    model. Where the budget ends the looking, the last step is marked `SPENT`. A model that calls no
-    tools is only asked, and nobody judges, where the question has no images.
+    model. Where the budget ends the looking, and neither verifier nor model did, the last step is
+    marked `SPENT`. A model that calls no tools is only asked, and nobody judges, where the question
+    has no images.
 
     Args:
         verifier: scores the branch; one with a keyword `vlm` is given the session's model.
         threshold: it is enough from this score on.
-        eps: it is enough once the score moves by less than this from one verdict to the next
-            (paper, section 3.1); in place of `threshold`.
+        eps: it is enough once the score moves by less than this from one verdict to the next, the
+            first of them on the question alone (paper, section 3.1); in place of `threshold`.
         tools: "all" offers the actions of `act`, "zoom" the zoom tool alone; None offers all but to
             a checkpoint that was taught the zoom tool alone (its `traits.tools`).
         max_steps: actions that are carried out, wrong ones included.
@@ -69,62 +70,87 @@ def scale(
         return direct(session)
     until = None if max_seconds is None else time.monotonic() + max_seconds
     judge = _Judge(verifier, threshold, eps, until)
-    branch = _looking(session, judge, tools, Limits(max_steps, look_tokens))
-    if branch.silence and not session.stopped:
+    spent = _looked(session, judge, tools, Limits(max_steps, look_tokens))
+    if session.branch.silence and not session.stopped:
         session.say(assistant(ANSWER_START))
         session.generate()
-        branch = session.branch
-    if branch.steps and not (judge.satisfied or session.stopped):
+    if spent and session.branch.steps and not session.stopped:
         session.score(SPENT, 1.0)
     return session.branch
 
 
-def _looking(session: Session, judge: _Judge, tools: Tools | None, limits: Limits) -> Branch:
+def _looked(session: Session, judge: _Judge, tools: Tools | None, limits: Limits) -> bool:
+    """Let the model look and answer; whether the budget ended the looking."""
     traits = session.vlm.traits
     if not traits.calls_tools:
         return _by_asking(session, judge, limits)
     if (tools or ("zoom" if traits.tools else "all")) == "zoom":
-        return by_calls(session, Camera().shoot, limits, enough=judge)
-    return act(session, max_steps=limits.looks, look_tokens=limits.look_tokens, enough=judge)
+        by_calls(session, Camera().shoot, limits, enough=judge)
+    else:
+        act(session, max_steps=limits.looks, look_tokens=limits.look_tokens, enough=judge)
+    return judge.late or _reached(session, limits)
+
+
+def _reached(session: Session, limits: Limits) -> bool:
+    """Whether what the loop showed, and the answers that it went on from, allow no more looks."""
+    spent = Spent(session, limits)
+    for said in (step.message for step in session.branch.steps):
+        if said == GO_ON or (said.role == "tool" and said != REFUSED):
+            spent.count(said)
+    return not spent.allows()
 
 
 class _Judge:
-    """Says when it is enough, and remembers the score before."""
+    """Says when it is enough, and remembers the score before.
+
+    Attributes:
+        late: whether it said so because the time is over.
+    """
 
     def __init__(
         self, verifier: Verifier, threshold: float, eps: float | None, until: float | None
     ) -> None:
         self._verifier, self._threshold, self._eps, self._until = verifier, threshold, eps, until
         self._last: float | None = None
-        self.satisfied = False
+        self._begun = False
+        self.late = False
 
     def __call__(self, session: Session) -> bool | None:
         if self._until is not None and time.monotonic() > self._until:
+            self.late = True
             return True
+        if self._eps is not None and not self._begun:
+            self._begun, self._last = True, verdict(session, self._verifier, _before(session))
         score = verdict(session, self._verifier)
-        last, self._last = self._last, score
         if score is None:
-            answered = session.branch.steps[-1].sampled
-            self.satisfied = self.satisfied or answered
             return None
+        last, self._last = self._last, score
         if self._eps is None:
-            self.satisfied = score >= self._threshold
-        else:
-            self.satisfied = last is not None and abs(score - last) < self._eps
-        return self.satisfied
+            return score >= self._threshold
+        return last is not None and abs(score - last) < self._eps
 
 
-def _by_asking(session: Session, judge: _Judge, limits: Limits) -> Branch:
-    """For a model that calls no tools: it is asked where to look, until that is enough."""
-    spent = Spent(session, limits)
-    while spent.allows():
+def _before(session: Session) -> Branch:
+    """The session's branch before the model's first message; its leaf, on which what a verifier
+    says of it stands, is what came last before that."""
+    steps = session.branch.steps
+    first = next(at for at, step in enumerate(steps) if step.sampled)
+    system = tuple(step for step in steps[:first] if step.message.role == "system")
+    return Branch(session.sample, system, steps[first].parent)
+
+
+def _by_asking(session: Session, judge: _Judge, limits: Limits) -> bool:
+    """For a model that calls no tools: it is asked where to look, until that is enough; whether the
+    budget ended that."""
+    spent, done = Spent(session, limits), False
+    while spent.allows() and not done:
         called = ask_where(session)
         shown = NOT_SHOWN if called is None else _shown(session, called)
         session.say(shown)
         spent.count(shown)
-        if session.stopped or not shown.visuals or judge(session):
-            break
-    return direct(session)
+        done = session.stopped or not shown.visuals or bool(judge(session))
+    direct(session)
+    return judge.late or not done
 
 
 def _shown(session: Session, called: RegionCall) -> Message:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
+from mm.answers.extraction import THOUGHT_END
 from mm.errors import ModelError, UserError, door
 from mm.local.adapters import VERIFIER
 from mm.trace import Branch
@@ -26,6 +29,7 @@ ENOUGH = (
     "Is what was seen and said so far enough to answer the question correctly? Answer yes or no."
 )
 YES, NO = "yes", "no"
+_WORD = re.compile(rf"\s*({YES}|{NO})", re.IGNORECASE)
 
 
 class Adapted(VLM, Protocol):
@@ -96,7 +100,8 @@ def asked(branch: Branch, *, vlm: VLM | None = None) -> float | None:
     """The probability, from 0 to 1, that the model says its branch is enough.
 
     P(yes) against P(no) at the answer slot. A server that scores no continuations is asked to write
-    the word, and the probability is its first token's. None where it writes neither.
+    the word, and the probability is that of the token that begins it. None where it writes neither,
+    or which token that is cannot be told.
 
     Raises:
         ModelError: the model failed, or its server gives no log-probabilities.
@@ -112,17 +117,33 @@ def asked(branch: Branch, *, vlm: VLM | None = None) -> float | None:
 
 
 def _written(prompt: Conversation, vlm: VLM) -> float | None:
-    (reply,) = vlm.generate([prompt], Sampling(max_tokens=8))
+    pieces: list[str] = []
+    (reply,) = vlm.generate([prompt], Sampling(max_tokens=8), on_token=pieces.append)
     if not reply.logprobs:
         raise ModelError(
             f"{vlm.name}: its server gives no log-probabilities, which a verdict is made of; use a "
             "server that does (vLLM, SGLang), or a verifier that asks no model"
         )
-    word = reply.message.text.strip().lower()
-    if not word.startswith((YES, NO)):
+    text = "".join(pieces)
+    word = _WORD.match(
+        text, text.rfind(THOUGHT_END) + len(THOUGHT_END) if THOUGHT_END in text else 0
+    )
+    logprob = _begins(word.start(1), pieces, reply.logprobs) if word else None
+    if word is None or logprob is None:
         return None
-    sure = math.exp(min(reply.logprobs[0], 0.0))
-    return sure if word.startswith(YES) else 1 - sure
+    sure = math.exp(min(logprob, 0.0))
+    return sure if word[1].lower() == YES else 1 - sure
+
+
+def _begins(at: int, pieces: Sequence[str], logprobs: Sequence[float]) -> float | None:
+    """The log-probability of the token of character `at` in `pieces`; None where it is not known,
+    as of a server that sends several tokens in one piece."""
+    if at == 0:
+        return logprobs[0]
+    if len(pieces) != len(logprobs):
+        return None
+    ends = accumulate(map(len, pieces))
+    return next(value for end, value in zip(ends, logprobs, strict=True) if end > at)
 
 
 def score(branch: Branch, *, vlm: VLM | None = None) -> float | None:
@@ -134,28 +155,48 @@ def score(branch: Branch, *, vlm: VLM | None = None) -> float | None:
     return asked(branch, vlm=with_verifier(_given(vlm)))
 
 
+class _Reward(float):
+    """What `logratio` says, with the beta it was made with, which no file keeps."""
+
+    beta: float
+
+
 def logratio(branch: Branch, *, vlm: VLM | None = None, beta: float = 0.1) -> float | None:
     """The implicit reward of what the policy wrote: beta times the sum of log(pi / pi_ref).
 
     pi has the verifier's adapter, and pi_ref is the policy as it wrote (paper, section 3.1); only
-    the assistant's tokens count. A branch whose earlier step has this score computes the steps
-    after it alone. None where no token of the policy is known.
+    the assistant's tokens count. A branch whose earlier step has this score, made with the same
+    beta, computes the steps after it alone. 0 before the policy wrote anything; None where no token
+    of what it wrote is known.
 
     Raises:
         ModelError: the model has no verifier's adapter, or its tokens are not known here.
     """
     verifier = with_verifier(_given(vlm))
-    total, known = 0.0, False
-    for at, step in enumerate(branch.steps):
+    first, total = _remembered(branch, beta)
+    known = first > 0 or not any(step.sampled for step in branch.steps)
+    for at, step in enumerate(branch.steps[first:], first):
         ids = step.message.tokens
         if step.sampled and ids and step.logprobs:
             before = Branch(branch.sample, branch.steps[:at], None).messages
             reward = sum(verifier.score_tokens(before, ids).logprobs[0]) - sum(step.logprobs)
             total, known = total + beta * reward, True
-        earlier = step.scores.get("logratio")
-        if earlier is not None and at < len(branch.steps) - 1:
-            total, known = earlier, True
-    return total if known else None
+    made = _Reward(total)
+    made.beta = beta
+    return made if known else None
+
+
+def _remembered(branch: Branch, beta: float) -> tuple[int, float]:
+    """The step behind the last but the leaf that has this score, made with `beta`, and the score.
+
+    One from before the policy wrote is passed over: it says nothing of what is known.
+    """
+    for at in range(len(branch.steps) - 2, -1, -1):
+        earlier = branch.steps[at].scores.get("logratio")
+        if isinstance(earlier, _Reward) and earlier.beta == beta:
+            wrote = any(step.sampled for step in branch.steps[: at + 1])
+            return (at + 1, earlier) if wrote else (0, 0.0)
+    return 0, 0.0
 
 
 def vocab_l2(branch: Branch, *, vlm: VLM | None = None) -> float | None:

@@ -175,11 +175,18 @@ def offer_zoom(session: Session) -> None:
     session.say(Message("system", (zoom_tool(session.vlm.traits.box_format),)))
 
 
-def inline_instruction(key: str) -> str:
-    """What VLM-R3's user says after the question."""
+def inline_instruction(
+    key: str, order: Literal["xyxy", "yxyx"] = "xyxy", frame: Size | None = None
+) -> str:
+    """What VLM-R3's user says after the question, to a model that writes boxes so.
+
+    A `frame` of None is the paper's, pixels of the image, which its words do not name.
+    """
+    corners = "x1, y1, x2, y2" if order == "xyxy" else "y1, x1, y2, x2"
+    within = f" in 0 to {frame[0]} across and 0 to {frame[1]} down the image" if frame else ""
     return (
         "\nFirst think, then answer. While thinking, look closely at key areas: call the "
-        f'"crop" tool with {{"{key}": [x1, y1, x2, y2]}}. '
+        f'"crop" tool with {{"{key}": [{corners}]}}{within}. '
         "Write the thoughts within <think> </think> and the answer within <answer> </answer>."
     )
 
@@ -201,7 +208,8 @@ def _shown(session: Session, shoot: Shoot, asked: RegionCall) -> Message:
 
 def _inline(session: Session, camera: Camera, limits: Limits, offer: bool) -> Branch:
     if offer:
-        session.say(user(inline_instruction(session.vlm.traits.box_format.key)))
+        boxes = session.vlm.traits.box_format
+        session.say(user(inline_instruction(boxes.key, boxes.order, boxes.frame)))
     return look(
         session,
         parse=_inline_boxes,

@@ -67,18 +67,27 @@ def at_once(
 ) -> Generator[tuple[Session, Result]]:
     """`work` of each of `forks`, paths gone apart from `session`, in order, and its result.
 
-    Several at a time where the model batches them. Where somebody watches, or clips are to be
-    opened, which all share, each goes apart when the one before has come back.
+    Several at a time where the model batches them, one after another where somebody watches. All go
+    apart before the first works, so that none begins with what another has done; but where clips
+    are to be opened, which all share, each goes apart when the one before has come back.
     """
-    threads = 1 if session.watched or session.sample.clips else session.vlm.traits.at_once
-    if threads == 1:
-        for fork in forks:
-            yield fork, work(fork)
+    if session.sample.clips:
+        yield from _one_by_one(work, forks)
         return
     waiting = list(forks)
+    threads = 1 if session.watched else session.vlm.traits.at_once
+    if threads == 1:
+        yield from _one_by_one(work, waiting)
+        return
     done = in_order(partial(_until_stopped, work), waiting, min(threads, len(waiting)))
     with closing(done):
         yield from zip(waiting, done, strict=True)
+
+
+def _one_by_one(
+    work: Callable[[Session], Result], forks: Iterable[Session]
+) -> Iterator[tuple[Session, Result]]:
+    return ((fork, work(fork)) for fork in forks)
 
 
 def _until_stopped(

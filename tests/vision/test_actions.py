@@ -164,7 +164,8 @@ def test_models_are_offered_only_what_there_is() -> None:
 # --- reading calls ------------------------------------------------------------------------------
 
 CROPPED = enlarged(PHOTO, REGION)
-ZOOM = call("zoom_in", bbox_2d=BOX)
+BODY = json.dumps({"name": "zoom_in", "arguments": {"bbox_2d": BOX}})
+ZOOM = f"<tool_call>\n{BODY}\n</tool_call>"
 
 
 @pytest.mark.parametrize(
@@ -187,6 +188,14 @@ ZOOM = call("zoom_in", bbox_2d=BOX)
         ),
         pytest.param(ZOOM.replace("\n</tool_call>", " I look.\n</tool_call>"), id="text after"),
         pytest.param(ZOOM.replace("\n</tool_call>", " Looking"), id="text, not closed"),
+        pytest.param(ZOOM.replace("\n</tool_call>", " [I look] {so}"), id="text in brackets"),
+        pytest.param(f"<tool_call>[{BODY}] done</tool_call>", id="a list, text after"),
+        pytest.param(f"<tool_call>\n```json\n{BODY}\n```\n</tool_call>", id="a fence"),
+        pytest.param(f"<tool_call>``` {BODY}```", id="a fence, not closed"),
+        pytest.param(
+            f'<tool_call>{BODY[:-2]}, "label": "a\nb"}}}} done</tool_call>',
+            id="a raw line break, text after",
+        ),
     ],
 )
 def test_calls_whose_meaning_is_plain_are_read(reply: str) -> None:
@@ -233,6 +242,34 @@ def test_anything_else_is_told_to_the_model(reply: str, error: str) -> None:
     assert told.images == ()
     assert re.search(error, told.text), told.text
     assert len(told.text) < 250
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(f"{BODY}\n{{other}} done", id="lines"),
+        pytest.param(f"{BODY}, {{other}}, done", id="commas"),
+        pytest.param(f"[{BODY}, {{other}}] done", id="a list"),
+        pytest.param(f"```json\n{BODY}\n{{other}}\n```", id="a fence"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("other", "seen"),
+    [
+        pytest.param(BODY.replace("100", "150"), 2, id="two calls"),
+        pytest.param('{"name": 3}', 1, id="the second is no call"),
+    ],
+)
+def test_no_call_of_several_is_dropped(said: str, other: str, seen: int) -> None:
+    reply = f"<tool_call>{said.replace('{other}', other)}</tool_call>"
+    trace = run(act, SAMPLE, ScriptedVLM([reply, "done"]))
+    told = [step.message for step in trace.best.steps if step.message.role == "tool"]
+    assert (len(told), len(trace.best.images)) == (2, seen)
+
+
+def test_a_second_call_that_breaks_off_is_told() -> None:
+    trace = run(act, SAMPLE, ScriptedVLM([f'<tool_call>{BODY} {{"name": "zo', "done"]))
+    assert "one JSON object" in trace.best.steps[3].message.text
 
 
 def test_of_several_images_one_must_be_named() -> None:
@@ -351,6 +388,15 @@ def test_a_search_shows_the_best_windows_enlarged() -> None:
     told = observed(call("visual_search", what="a sign"), sample=sample, actions=[search])
     assert told.images == (enlarged(sample.images[0], Region(2 / 3, 2 / 3, 1, 1)),)
     assert '"bbox_2d": [667, 667, 1000, 1000]' in told.text
+
+
+def test_a_search_in_a_crop_is_cut_from_the_original() -> None:
+    search = partial(visual_search, rank=lambda window, what: _last_corner(window), show=1)
+    reply = call("visual_search", what="x", img_idx=1)
+    told = observed(reply, actions=[search, ACTIONS[0]], before=[ZOOM])
+    assert isinstance(CROPPED.origin, Cropped)
+    window = Region(2 / 3, 2 / 3, 1, 1).within(CROPPED.origin.region)
+    assert told.images == (enlarged(PHOTO, window),)
 
 
 def test_a_search_asks_the_model_about_each_window_and_records_it() -> None:

@@ -11,14 +11,17 @@ import PIL.Image
 import pytest
 
 from app.cli.main import run as mm_run
-from mm.geometry import Region
+from mm.errors import UserError
+from mm.geometry import WHOLE, Region
 from mm.samples import question
 from mm.scripted import ScriptedVLM
-from mm.session import run
-from mm.trace import Sample
-from mm.types import Image, user
+from mm.session import Session, run
+from mm.trace import Branch, Sample
+from mm.types import Features, Image, Latents, user
+from mm.vlm import Memory, Traits
 from vision.depth_source import TINY, DepthSource
-from vision.depth_strategies import depth_text, depth_zoom
+from vision.depth_strategies import depth_text, depth_zoom, with_latents
+from vision.replay import replay
 
 GREY = Image(PIL.Image.new("RGB", (80, 40), "grey"))
 ASKED = question("Which is nearer, the chair or the lamp?", GREY, target="chair")
@@ -93,6 +96,35 @@ def test_depth_then_zoom(file: str) -> None:
     vlm = ScriptedVLM([BOXES, f"<tool_call>{call}</tool_call>", "chair"])
     trace = run(partial(depth_zoom, depth=DepthSource(file, scale=1000)), ASKED, vlm)
     assert (trace.answer, len(trace.best.looks)) == ("chair", 1)
+
+
+def test_depth_then_replay(file: str) -> None:
+    """It rewords the question, on which the words of depth and the question aside stand."""
+    call = json.dumps({"name": "image_zoom_in_tool", "arguments": {"bbox_2d": [0, 0, 400, 1000]}})
+    traits = Traits(memory=Memory(tile=336, local=4, replay=2))
+    vlm = ScriptedVLM([BOXES, f"<tool_call>{call}</tool_call>", "chair"], traits=traits)
+    strategy = partial(depth_text, depth=DepthSource(file, scale=1000), strategy=replay)
+    trace = run(strategy, ASKED, vlm)
+    assert (trace.answer, trace.error, len(trace.best.looks)) == ("chair", None, 1)
+    assert trace.sample.prompt[0].visuals == (Features(GREY, WHOLE, 4),)
+
+
+def test_latents_are_put_into_a_question_once() -> None:
+    """A draw of a clip's question begins with what the one before has put there."""
+    latents = Latents(GREY, "a key", None)
+    once = with_latents(ASKED.prompt, latents)
+    assert with_latents(once, Latents(GREY, "a key", None)) == once
+    assert once[0].visuals == (GREY, latents)
+
+
+def test_a_question_that_was_talked_about_is_not_reworded() -> None:
+    def late(session: Session) -> Branch:
+        session.generate()
+        return replay(session)
+
+    vlm = ScriptedVLM(["chair"], traits=Traits(memory=Memory(tile=336, local=4, replay=2)))
+    with pytest.raises(UserError, match="let the strategy that does so"):
+        run(late, ASKED, vlm)
 
 
 def test_a_samples_own_map_comes_first(tmp_path: Path, file: str) -> None:

@@ -15,14 +15,15 @@ from mm.geometry import WHOLE, Region
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import run
+from mm.strategies.voting import vote
 from mm.trace import Trace
 from mm.trace_store import load_traces, save_traces
-from mm.types import Features, Image, assistant
+from mm.types import Features, Image, Sampling, assistant
 from mm.vlm import Memory, Traits
 from vision.look_loop import NO_MORE
 from vision.look_stats import calls, looks, valid_calls
 from vision.regions import regions_of
-from vision.replay import ANSWER, read_signal, replay, within
+from vision.replay import ANSWER, ANSWER_AFTER_THOUGHT, read_signal, replay, within
 from vision.zoom_tool import ZOOM
 
 PICTURE = Image(PIL.Image.new("RGB", (640, 480), "teal"))
@@ -141,6 +142,37 @@ def test_after_the_last_look_it_must_answer() -> None:
     trace = run(partial(replay, protocol="sot", max_looks=1), SAMPLE, vlm)
     assert vlm.conversations[1][-1].text == ANSWER
     assert trace.answer == "STOP"
+
+
+@pytest.mark.parametrize(
+    ("said", "opened"),
+    [
+        pytest.param("<think>It is here: " + SIGN, ANSWER_AFTER_THOUGHT, id="a thought is open"),
+        pytest.param("<think>Hm.</think> Here: " + SIGN, ANSWER, id="a thought is closed"),
+    ],
+)
+def test_the_last_look_closes_an_open_thought(said: str, opened: str) -> None:
+    vlm = ScriptedVLM([said, " STOP"], traits=OWN)
+    trace = run(partial(replay, protocol="sot", max_looks=1), SAMPLE, vlm)
+    assert vlm.conversations[1][-1].text == opened
+    assert (trace.answer, calls(trace.best)) == ("STOP", 1)
+
+
+def test_an_opened_answer_is_no_look() -> None:
+    vlm = ScriptedVLM(["<think>It says", " STOP"], traits=OWN)
+    sampling = Sampling(max_tokens=14)
+    trace = run(partial(replay, protocol="sot"), SAMPLE, vlm, sampling=sampling)
+    assert trace.best.messages[-2].text == ANSWER_AFTER_THOUGHT
+    assert (trace.answer, calls(trace.best)) == ("STOP", 0)
+
+
+@pytest.mark.parametrize("options", [{}, {"observer": print}], ids=["alone", "watched"])
+def test_draws_look_again_one_after_another(options) -> None:
+    vlm = ScriptedVLM([call(), "STOP", call(), "STOP"], traits=OWN)
+    drawn = partial(vote, strategy=replay, n=2, temperature=1.0)
+    trace = run(drawn, SAMPLE, vlm, **options)
+    assert (trace.answer, len(trace.branches)) == ("STOP", 2)
+    assert all(branch.looks == (Features(PICTURE, PLACE),) for branch in trace.branches)
 
 
 def test_a_model_that_calls_no_tools_is_asked_where() -> None:

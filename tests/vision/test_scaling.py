@@ -32,6 +32,7 @@ def call(*box: int) -> str:
     return f"<tool_call>\n{json.dumps(body)}\n</tool_call>"
 
 
+BOX, OTHER_BOX = '{"bbox_2d": [0, 0, 400, 900]}', '{"bbox_2d": [500, 0, 900, 900]}'
 LEFT, RIGHT, TOP = call(0, 0, 400, 900), call(500, 0, 900, 900), call(0, 0, 900, 300)
 
 
@@ -68,6 +69,17 @@ def said(trace: Trace) -> list[float | None]:
         ),
         pytest.param([LEFT, "STOP"], [None, None], 1, "STOP", id="cannot tell"),
         pytest.param([LEFT, "STOP"], [float("nan"), 0.9], 1, "STOP", id="no number"),
+        pytest.param(["<think>hm</think>", "STOP"], [0.9], 0, "STOP", id="opened, and enough"),
+        pytest.param(["<think>hm</think>", "STOP"], [None], 0, "STOP", id="opened; cannot tell"),
+        pytest.param(
+            ["<think>hm</think>", "GO", LEFT, "STOP"],
+            [0.1, 0.9],
+            1,
+            "STOP",
+            id="opened, not enough",
+        ),
+        pytest.param(["<think>hm</think>", "", "STOP"], [], 0, "STOP", id="opened twice"),
+        pytest.param(["<think>hm</think>", LEFT, "STOP"], [], 0, "STOP", id="opened, asks to look"),
     ],
 )
 def test_it_looks_until_that_is_enough(replies, scores, looks, answer) -> None:
@@ -77,9 +89,38 @@ def test_it_looks_until_that_is_enough(replies, scores, looks, answer) -> None:
 
 
 def test_it_stops_once_the_score_moves_no_more() -> None:
-    trace = ran([LEFT, RIGHT, TOP, "STOP"], [3.0, 1.0, 1.04], eps=0.1)
-    assert (len(trace.best.looks), said(trace)) == (3, [3.0, 1.0, 1.04])
+    trace = ran([LEFT, RIGHT, TOP, "STOP"], [0.0, 3.0, 1.0, 1.04], eps=0.1)
+    assert (len(trace.best.looks), said(trace)) == (3, [0.0, 3.0, 1.0, 1.04])
     assert trace.answer == "STOP"
+
+
+@pytest.mark.parametrize(
+    ("replies", "scores", "looks"),
+    [
+        pytest.param([LEFT, "STOP"], [1.0, 1.04], 1, id="the first look moves nothing"),
+        pytest.param(["STOP"], [1.0, 1.04], 0, id="nor an answer at once"),
+        pytest.param([LEFT, RIGHT, "STOP"], [3.0, 1.0, 1.04], 2, id="it moved by the first look"),
+        pytest.param([LEFT, RIGHT, "STOP"], [1.0, None, 1.04], 2, id="over one that cannot tell"),
+        pytest.param([LEFT, RIGHT, "STOP"], [None, 1.0, 1.04], 2, id="nothing known before"),
+    ],
+)
+def test_scores_are_compared_from_the_question_on(replies, scores, looks) -> None:
+    trace = ran(replies, scores, eps=0.1)
+    assert (len(trace.best.looks), said(trace), trace.answer) == (looks, scores, "STOP")
+    assert all(SPENT not in step.scores for step in trace.best.steps)
+
+
+def test_the_question_alone_is_judged_without_where_to_look() -> None:
+    judged: list[Branch] = []
+
+    def verifier(branch: Branch) -> float:
+        judged.append(branch)
+        return 1.0
+
+    vlm = ScriptedVLM([BOX, "STOP"], traits=ASKS)
+    trace = run(partial(scale, verifier=verifier, eps=0.1), SAMPLE, vlm)
+    assert (judged[0].messages, trace.answer) == (SAMPLE.prompt, "STOP")
+    assert [s.scores for s in trace.best.steps] == [{"verifier": 1.0}, {}, {"verifier": 1.0}, {}]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +145,7 @@ def test_what_is_not_enough_is_said_and_what_is_enough_refuses_more() -> None:
 
 
 def test_a_model_without_tools_is_asked_where() -> None:
-    vlm = ScriptedVLM(['{"bbox_2d": [0, 0, 400, 900]}', "STOP"], traits=ASKS)
+    vlm = ScriptedVLM([BOX, "STOP"], traits=ASKS)
     trace = run(partial(scale, verifier=always), SAMPLE, vlm)
     assert (trace.answer, len(trace.best.looks)) == ("STOP", 1)
 
@@ -114,9 +155,26 @@ def test_without_images_a_model_without_tools_is_only_asked() -> None:
     assert (trace.reply, trace.error) == ("4", None)
 
 
-def test_a_place_that_cannot_be_read_ends_the_asking() -> None:
-    trace = run(partial(scale, verifier=never), SAMPLE, ScriptedVLM(["?", "STOP"], traits=ASKS))
-    assert (trace.answer, len(trace.best.looks)) == ("STOP", 0)
+@pytest.mark.parametrize(
+    ("places", "looks", "spent"),
+    [
+        pytest.param(["?"], 0, False, id="no box"),
+        pytest.param([BOX, BOX], 1, False, id="a box again"),
+        pytest.param([BOX, OTHER_BOX], 2, True, id="all that is allowed"),
+    ],
+)
+def test_what_ends_the_asking(places, looks, spent) -> None:
+    vlm = ScriptedVLM([*places, "STOP"], traits=ASKS)
+    trace = run(partial(scale, verifier=never, max_steps=2), SAMPLE, vlm)
+    assert (trace.answer, len(trace.best.looks)) == ("STOP", looks)
+    assert (SPENT in trace.best.steps[-1].scores) is spent
+
+
+def test_a_model_that_terminates_spends_no_budget() -> None:
+    body = {"name": "terminate", "arguments": {"answer": "STOP"}}
+    vlm = ScriptedVLM([f"<tool_call>{json.dumps(body)}</tool_call>"])
+    trace = run(partial(scale, verifier=scripted([None])), SAMPLE, vlm)
+    assert (trace.answer, trace.best.steps[-1].scores) == ("STOP", {"verifier": None})
 
 
 @pytest.mark.parametrize(

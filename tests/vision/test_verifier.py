@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,12 +97,75 @@ def test_the_log_ratio_is_that_of_the_policys_tokens(judged: HFVLM) -> None:
 
 def test_a_verdict_goes_on_from_the_one_before(judged: HFVLM) -> None:
     trace = run(mm.direct, QUESTION, judged, sampling=SHORT)
-    trace.score(0, "logratio", 7.0)
-    first = trace.best
-    longer = trace.branch(trace.add(mm.Step(mm.user("go on"), first.leaf)))
+    said = logratio(trace.best, vlm=judged)
+    trace.score(0, "logratio", said)
+    longer = trace.branch(trace.add(mm.Step(mm.user("go on"), trace.chosen)))
     meter: Any = Metered(judged)
-    assert logratio(longer, vlm=meter) == 7.0
-    assert meter.cost.calls == 1  # of the first step, whose number then counted instead
+    assert logratio(longer, vlm=meter) == said
+    assert meter.cost.calls == 0
+
+
+@pytest.mark.parametrize("beta", [0.1, 0.2])
+def test_a_verdict_is_gone_on_from_under_its_own_beta_alone(judged: HFVLM, beta: float) -> None:
+    trace = run(mm.direct, QUESTION, judged, sampling=SHORT)
+    fresh = logratio(trace.best, vlm=judged, beta=beta)
+    other = logratio(trace.best, vlm=judged, beta=0.3)
+    for earlier in (other, 7.0):  # the second as a file gives it back
+        trace.score(0, "logratio", earlier)
+        longer = trace.branch(trace.add(mm.Step(mm.user("go on"), 0)))
+        assert logratio(longer, vlm=judged, beta=beta) == fresh
+
+
+def test_before_the_policy_wrote_the_log_ratio_is_nothing(judged: HFVLM) -> None:
+    trace = mm.Trace(QUESTION)
+    leaf = trace.add(mm.Step(mm.message("system", "Look.")))
+    assert logratio(trace.branch(leaf), vlm=judged) == 0.0
+    trace.score(leaf, "logratio", logratio(trace.branch(leaf), vlm=judged))
+    unknown = trace.add(mm.Step(mm.assistant("red"), leaf, sampled=True))
+    assert logratio(trace.branch(unknown), vlm=judged) is None
+
+
+class Served(mm.ScriptedVLM):
+    """As over a server: it scores nothing, and sends its tokens in pieces."""
+
+    client = None
+
+    def __init__(self, pieces: list[str], logprobs: tuple[float, ...]) -> None:
+        super().__init__(["".join(pieces)])
+        self.pieces, self.logprobs = pieces, logprobs
+
+    def score(self, conversation: Any, continuations: Any) -> Any:
+        raise ModelError("its server scores nothing")
+
+    def generate(self, conversations: Any, sampling: Any, **options: Any) -> Any:
+        for piece in self.pieces:
+            options["on_token"](piece)
+        (made,) = super().generate(conversations, sampling)
+        return [replace(made, logprobs=self.logprobs)]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "logprobs", "expected"),
+    [
+        pytest.param(["yes", "."], (-0.5, -9.0), math.exp(-0.5), id="the word at once"),
+        pytest.param(["No"], (-0.5,), 1 - math.exp(-0.5), id="no"),
+        pytest.param(["\n\n", "yes"], (-9.0, -0.5), math.exp(-0.5), id="behind line breaks"),
+        pytest.param(["\n", " y", "es"], (-9.0, -0.5, -8.0), math.exp(-0.5), id="in two tokens"),
+        pytest.param(
+            ["<think>", "\n\n", "</think>", "\n\n", "no"],
+            (-9.0, -9.0, -9.0, -9.0, -0.5),
+            1 - math.exp(-0.5),
+            id="behind an empty thought",
+        ),
+        pytest.param(["\n\nyes"], (-9.0, -0.5), None, id="two tokens in a piece"),
+        pytest.param(["yes."], (-0.5, -9.0), math.exp(-0.5), id="in a piece that it begins"),
+        pytest.param(["maybe"], (-0.5,), None, id="another word"),
+        pytest.param(["<think>", "yes"], (-0.5, -0.5), None, id="within a thought"),
+    ],
+)
+def test_a_server_is_asked_for_the_token_that_begins_the_word(pieces, logprobs, expected) -> None:
+    found = asked(mm.Trace(QUESTION).best, vlm=Served(pieces, logprobs))
+    assert found == (None if expected is None else pytest.approx(expected))
 
 
 def test_a_verdict_computes_the_new_tokens_alone(judged: HFVLM) -> None:

@@ -293,6 +293,28 @@ def test_a_cancelled_reply_ends_it() -> None:
 # inline: VLM-R3's own format
 
 
+@pytest.mark.parametrize(
+    ("boxes", "told"),
+    [
+        pytest.param(
+            BoxFormat(frame=None), '{"bbox_2d": [x1, y1, x2, y2]}. Write', id="the paper's"
+        ),
+        pytest.param(
+            BoxFormat("box_2d", "yxyx"),
+            '{"box_2d": [y1, x1, y2, x2]} in 0 to 1000 across and 0 to 1000 down the image. Write',
+            id="the other order",
+        ),
+    ],
+)
+def test_inline_boxes_are_asked_for_as_they_are_read(boxes: BoxFormat, told: str) -> None:
+    written = boxes.write(Region(0.1, 0.2, 0.3, 0.4), PICTURE.size)
+    reply = f'<think>{{"{boxes.key}": {[round(number) for number in written]}}}'
+    vlm = ScriptedVLM([reply, "<answer>STOP</answer>"], traits=Traits(box_format=boxes))
+    trace = run(partial(zoom, layout="inline"), SAMPLE, vlm)
+    assert told in vlm.conversations[0][-1].text
+    assert trace.images == (crop(PICTURE, Region(0.1, 0.2, 0.3, 0.4)),)
+
+
 def test_inline_crops_stand_in_the_same_turn() -> None:
     box = '<think>The sign. {"bbox_2d": [100, 200, 300, 400]}'
     vlm = ScriptedVLM([box, "It says stop.</think><answer>STOP</answer>"])

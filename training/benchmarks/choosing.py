@@ -11,20 +11,37 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import stdev
-from typing import TYPE_CHECKING
 
 from mm.strategies.voting import agreeing
 from training.evaluation.intervals import Z95
-
-if TYPE_CHECKING:
-    from .verifier_report import Judged
 
 SIZES = (1, 2, 4, 8, 16)
 """How many draws are chosen among, where there are so many."""
 
 VOTE = "vote"
 
-Draws = Sequence["Judged"]
+
+@dataclass(frozen=True)
+class Judged:
+    """A branch's score by each verifier that could tell.
+
+    Attributes:
+        right: whether its answer is; of a step, whether what was seen by then was enough.
+        step: whether this is the branch as it was before its answer, where it is asked too.
+        question, answer, choices: what was asked, and what it answers.
+    """
+
+    task: str
+    right: bool
+    tokens: int
+    scores: Mapping[str, float]
+    step: bool = False
+    question: str = ""
+    answer: str | None = None
+    choices: tuple[str, ...] = ()
+
+
+Draws = Sequence[Judged]
 Way = Callable[[Draws], float]
 """How much of a right answer it chooses among some draws of one question, from 0 to 1."""
 

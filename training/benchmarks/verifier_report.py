@@ -28,29 +28,9 @@ from training.evaluation.collect import RIGHT
 from training.evaluation.pairs import slots
 from vision.verifier import FACTS, Kind, asked, logratio, score
 
-from .choosing import curve
+from .choosing import Judged, curve
 
 BINS = 10
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A branch's score by each verifier that could tell.
-
-    Attributes:
-        right: whether its answer is; of a step, whether what was seen by then was enough.
-        step: whether this is the branch as it was before its answer, where it is asked too.
-        question, answer, choices: what was asked, and what it answers.
-    """
-
-    task: str
-    right: bool
-    tokens: int
-    scores: Mapping[str, float]
-    step: bool = False
-    question: str = ""
-    answer: str | None = None
-    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

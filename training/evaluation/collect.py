@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -32,8 +33,6 @@ RIGHT = "right"
 
 JUDGE = 3
 """The version of `mm.answers.judge`: labels of different ones do not mix."""
-
-_DRAW = 1_000_003  # between the seeds of one question's draws
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,8 @@ def _answer(
     draw: Draw,
     cancelled: Cancelled,
 ) -> tuple[Trace, bool]:
-    seed = sampling.seed + _DRAW * (draw.number + 1)
+    # hashed, as a session's are: a step between the seeds would meet that between later replies
+    seed = zlib.crc32(f"{sampling.seed} draw {draw.number}".encode()) >> 2
     item = replace(draw.item, sample=instructed(draw.item.sample, system))
     strategy = over_clips(strategy) if item.sample.clips else strategy
     strategy = insist(strategy) if item.sample.choices else strategy

@@ -17,6 +17,9 @@ from .tasks import BadTarget
 Key = tuple[str, str]
 """A task and the label of a condition."""
 
+PLACE = ("backend", "base_url", "processor", "quantize")
+"""Who ran the model and how (`app.model_choice`): not written down from the beginning."""
+
 
 class ResultLog:
     """The outcomes so far, in a file beside the table: what is measured, then a line for each.
@@ -30,15 +33,14 @@ class ResultLog:
         self.outcomes: dict[Key, list[Outcome]] = {}
         known = json.loads(json.dumps(about))
         lines = _complete_lines(path)
-        if lines and lines[0] != known:
-            other = ", ".join(sorted(k for k in known if lines[0].get(k) != known[k])) or "keys"
+        if other := ", ".join(_differing(lines[0], known) if lines else ()):
             raise BadTarget(
                 f"{path} holds answers that differ in {other}: remove it, or give another --out"
             )
         for line in lines[1:]:
             outcome = Outcome(**{**line["outcome"], "cost": Cost(**line["outcome"]["cost"])})
             self.outcomes.setdefault((line["task"], line["condition"]), []).append(outcome)
-        self._file = _rewritten(path, lines or [known])
+        self._file = _rewritten(path, [known, *lines[1:]])
 
     def add(self, task: str, condition: str, outcome: Outcome) -> None:
         """Write `outcome` to the file at once."""
@@ -52,6 +54,13 @@ class ResultLog:
         self._file.close()
         if done:
             self.path.unlink()
+
+
+def _differing(before: Mapping[str, object], known: Mapping[str, object]) -> list[str]:
+    """What the file and this run do not share; a file of before `PLACE` says nothing of that."""
+    unsaid = () if "backend" in before else PLACE
+    names = sorted({*before, *known}.difference(unsaid))
+    return [name for name in names if before.get(name) != known.get(name)]
 
 
 def _complete_lines(path: Path) -> list[dict]:

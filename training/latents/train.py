@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -274,10 +274,11 @@ def _share(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
+@lru_cache(maxsize=2)  # a batch may end one epoch and begin the next
 def _shuffled(count: int, epoch: int, seed: int) -> Sequence[int]:
     order = list(range(count))
     random.Random(f"{seed} {epoch}").shuffle(order)
-    return order
+    return tuple(order)
 
 
 def _cut_log(folder: Path, first: int) -> None:

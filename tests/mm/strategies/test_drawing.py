@@ -169,7 +169,21 @@ class Together(ScriptedVLM):
 def test_draws_are_made_at_a_time_and_stand_in_order():
     trace = run(partial(vote, strategy=once, n=3), OPEN, Together(3), sampling=WARM)
     assert trace.error is None
-    assert [branch.reply for branch in trace.branches] == ["8", "9", "10"]
+    alone = run(partial(vote, strategy=once, n=3), OPEN, Together(1), sampling=WARM)
+    replies = [branch.reply for branch in trace.branches]
+    assert replies == [branch.reply for branch in alone.branches]
+    assert len(set(replies)) == 3
+
+
+def test_neighbouring_seeds_share_no_draws():
+    def drawn(seed: int) -> set[str]:
+        sampling = replace(WARM, seed=seed)
+        inner = partial(vote, strategy=once, n=4)
+        trace = run(partial(vote, strategy=inner, n=4), OPEN, Together(1), sampling=sampling)
+        return {branch.reply for branch in trace.branches}
+
+    all_drawn = [drawn(seed) for seed in range(4)]
+    assert len(set.union(*all_drawn)) == 4 * 16
 
 
 def test_where_somebody_watches_they_are_made_one_after_another():
@@ -181,14 +195,20 @@ def test_where_somebody_watches_they_are_made_one_after_another():
     assert [event.message for event in told] == [step.message for step in trace.steps]
 
 
-def test_each_draw_words_the_question_and_notes_for_itself():
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_each_draw_words_the_question_and_notes_for_itself(at_once, watched):
     def reworded(session: Session) -> Branch:
         session.reword((user("Again: what colour?"),))
         session.note("budget", 3)
         return once(session)
 
-    trace = run(partial(vote, strategy=reworded, n=2), OPEN, Together(2), sampling=WARM)
-    assert trace.error is None
+    vlm = Together(1 if watched else at_once)
+    vlm.traits = Traits(at_once=at_once)
+    observer = list[Event]().append if watched else None
+    strategy = partial(vote, strategy=reworded, n=2)
+    trace = run(strategy, OPEN, vlm, sampling=WARM, observer=observer)
+    assert (trace.error, len(trace.branches)) == (None, 2)
     assert trace.sample.prompt[0].text == "Again: what colour?"
     assert trace.settings["budget"] == 3
 
@@ -205,8 +225,11 @@ def test_draws_of_draws_are_the_same_whoever_is_first():
 
 def test_one_failed_draw_ends_the_others():
     class Failing(Together):
+        asked = 0
+
         def generate(self, conversations, sampling, **options):
-            if sampling.seed == 8:
+            self.asked += 1
+            if self.asked == 1:
                 raise ModelError("no memory")
             return super().generate(conversations, sampling, **options)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from training.benchmarks.choosing import curve
-from training.benchmarks.verifier_report import Judged
+from training.benchmarks.choosing import Judged, curve
 
 
 def draws(question: str, said: str, scores: list[float], right: str = "a") -> list[Judged]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from training.benchmarks.choosing import Judged
 from training.benchmarks.verifier_report import (
-    Judged,
     accuracy,
     auc,
     calibration_split,

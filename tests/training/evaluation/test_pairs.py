@@ -54,6 +54,8 @@ def test_each_draw_is_graded_and_has_a_seed_of_its_own(tmp_path: Path) -> None:
     assert [t.best.steps[-1].scores[RIGHT] for t in traces] == [1.0, 0.0, 1.0]
     seeds = {t.settings["sampling"]["seed"] for t in traces}  # type: ignore[index]
     assert len(seeds) == 3
+    later = {seed + 1_000_003 * reply for seed in seeds for reply in range(1, 4)}
+    assert not later & seeds  # as a session seeds the replies that follow
 
 
 def test_it_goes_on_after_a_kill(tmp_path: Path) -> None:

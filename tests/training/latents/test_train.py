@@ -7,6 +7,7 @@ import json
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import PIL.Image
@@ -19,7 +20,7 @@ from mm.local.adapters import base_of
 from mm.local.checkpoints import find
 from training.data import BadData
 from training.latents.recipe import LatentsRecipe
-from training.latents.train import train_latents
+from training.latents.train import _Run, _shuffled, train_latents
 from vision.midi import Midi
 
 
@@ -139,6 +140,17 @@ def test_the_module_trains_where_the_model_is(data: Path, monkeypatch) -> None:
     monkeypatch.setattr(Midi, "to", lambda midi, device: there.append(device) or midi)
     train_latents(LatentsRecipe(data, data.parent / "out", latents=2, epochs=0.4))
     assert there == [torch.device("cpu")]
+
+
+def test_rows_are_shuffled_once_an_epoch(monkeypatch) -> None:
+    nothing: Any = None
+    recipe = LatentsRecipe(Path(), Path(), batch=4, seed=7)
+    run = _Run(recipe, nothing, nothing, nothing, rows=cast(Any, range(6)))
+    monkeypatch.setattr(_Run, "example", lambda run, index: index)
+    _shuffled.cache_clear()
+    drawn: list[Any] = [index for number in range(3) for index in run.batch(number)]
+    assert [sorted(drawn[:6]), sorted(drawn[6:])] == [list(range(6))] * 2
+    assert _shuffled.cache_info().misses == 2
 
 
 def test_a_start_keeps_its_latents(data: Path, capsys: pytest.CaptureFixture) -> None:
