@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
 import os
 import stat
@@ -10,7 +11,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +26,9 @@ EXPECTED = (UserError, mm.ModelError, typer.TyperException)
 
 DEBUG = "MM_DEBUG"
 """With this in the environment, what is told in a line shows its traceback too."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What an output says that takes no more."""
 
 
 @contextmanager
@@ -122,16 +127,46 @@ def leave(code: int) -> NoReturn:
     A process that has loaded a model would spend another second taking it apart.
     """
     atexit._run_exitfuncs()  # temporary files and terminals are put right as at any end
-    try:
-        sys.stdout.flush()
+    code = flushed(code)
+    with suppress(OSError):
         sys.stderr.flush()
-    except BrokenPipeError:  # whoever read our words has left
-        code = code or 1
     os._exit(code)
 
 
+def flushed(code: int) -> int:
+    """`code`, all that was printed written; 1 or 2 where it cannot be, which is told in a line."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        return lost(error, code)
+    return code
+
+
+def lost(error: OSError, code: int = 0) -> int:
+    """The exit code where output cannot be written, told in a line; nothing more is written."""
+    with suppress(OSError):  # what is left would be tried once more at the end of the process
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # whoever read our words has left
+        return code or 1
+    tell(UserError(f"the output cannot be written: {error.strerror}"))
+    return 2
+
+
+def take_any_text() -> None:
+    """Let any text be printed: what a terminal's encoding lacks as its escape, and into a stream
+    that was closed nothing."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def hush() -> None:
-    """Silence third-party warnings and progress bars; call before importing them."""
+    """Silence third-party warnings and progress bars, and make output safe; call before importing
+    them."""
+    take_any_text()
     warnings.simplefilter("ignore")
     if os.environ.get(DEBUG):
         logging.basicConfig()

@@ -10,6 +10,7 @@ import mm
 from mm.errors import UserError
 from mm.families.image_budgets import ImageBudgets
 from mm.remote.connect import BASE_URL, connect
+from mm.remote.responses import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,6 +51,14 @@ class ModelChoice:
     def verifier_name(self) -> str | None:
         """Who judges, for records: the verifier that was named, or the one the model brings."""
         return self.verifier or (self.judge and Path(self.judge).name)
+
+    @property
+    def place(self) -> dict[str, str]:
+        """Who runs the model and how, for records that must not mix; `backend` is always there."""
+        server = {"base_url": shown(self.base_url or BASE_URL).rstrip("/")}
+        chosen = {"processor": self.processor, "quantize": self.quantize}
+        said = {name: value for name, value in chosen.items() if value}
+        return {"backend": self.backend, **(server if self.backend == "openai" else {}), **said}
 
     @property
     def budgets(self) -> ImageBudgets:

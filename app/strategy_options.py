@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from os.path import expanduser
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,8 @@ from mm.errors import UserError
 Readers = Collection[tuple[Any, Callable[[str], Any]]]
 """For options whose values are functions: the type, and how its name is read."""
 
-_WORD = re.compile(r"[\w.:/+-]+(\(.*\))?", re.DOTALL)
+_WORD = re.compile(r"[\w.:/\\~+-]+(\(.*\))?", re.DOTALL)
+_QUOTED = re.compile(r"""(["'])((?:(?!\1).)*)\1""", re.DOTALL)
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _OPEN, _CLOSE = "([{", ")]}"
 
@@ -47,7 +49,8 @@ def split_outside_brackets(text: str) -> list[str]:
 def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """The name and the options of `name` or `name(key=value, ...)`.
 
-    A value is a Python literal, `true`, `false`, `none`, or a word without quotes.
+    A value is `true`, `false`, `none`, a number or another Python literal; text in quotes, which
+    stands as it is written; or a word without quotes, where `~/` is the home folder.
 
     Raises:
         UserError: the brackets hold something else.
@@ -72,11 +75,13 @@ def _value(written: str, text: str) -> Any:
     lowered = {"true": True, "false": False, "none": None}
     if written.lower() in lowered:
         return lowered[written.lower()]
+    if quoted := _QUOTED.fullmatch(written):  # no escapes: paths of Windows are full of them
+        return quoted[2]
     try:
         return ast.literal_eval(written)
     except (ValueError, SyntaxError):
         if _WORD.fullmatch(written):
-            return written
+            return expanduser(written) if written.startswith("~/") else written
     raise UserError(f"{text!r}: expected a number, a word or text in quotes, found {written!r}")
 
 

@@ -99,10 +99,12 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
     if trace.error and not as_program:
         keep(trace, how.save_trace)
         raise mm.ModelError(trace.error)
-    print(json.dumps(as_json(trace)) if as_program else as_text(trace, words))
-    keep(trace, how.save_trace)
-    if draw:
-        _draw(trace, draw, how.depth)
+    try:
+        print(json.dumps(as_json(trace)) if as_program else as_text(trace, words))
+    finally:  # where nothing can be printed, what was asked for is still written
+        keep(trace, how.save_trace)
+        if draw:
+            _draw(trace, draw, how.depth)
     return 2 if error_of(trace) else 0
 
 

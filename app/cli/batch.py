@@ -190,7 +190,8 @@ def _resume(out: Path, rows: list[Row], how: How) -> set[str]:
 def _sort(out: Path, rows: list[Row]) -> None:
     """Put the answers into the order of the rows."""
     place = {row.key: n for n, row in enumerate(rows)}
-    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
+    text = out.read_text(encoding="utf-8").rstrip("\n")
+    lines = [line + "\n" for line in text.split("\n")]  # a reply may hold other ends of lines
     keys = [Row(fields["row"], fields).key for fields in map(json.loads, lines)]
     order = sorted(range(len(lines)), key=lambda n: place.get(keys[n], len(place)))
     if order != [*range(len(lines))]:

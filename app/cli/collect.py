@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -92,6 +94,7 @@ def collect(
         "system": system,
         "sampling": asdict(drawn),
         "budgets": choice.budgets.given,
+        **_place(choice, out),
     }
     done = work.open_folder(out, facts)
     with spinner(f"loading {choice.name}"):
@@ -117,3 +120,13 @@ def collect(
         f"{len(done):,} there before: {out}",
         file=sys.stderr,
     )
+
+
+def _place(choice: ModelChoice, folder: Path) -> dict[str, str | None]:
+    """Who runs the model and how; a folder of before that was written down goes on without."""
+    from training.evaluation.collect import FACTS
+
+    with suppress(OSError, ValueError, TypeError):
+        if "backend" not in json.loads((folder / FACTS).read_text()):
+            return {}
+    return {**choice.place, "dtype": choice.dtype}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.errors import check_file, writing
 from mm.errors import quote
+from mm.remote.responses import shown
 from mm.session import Strategy
 from mm.types import Sampling
 from mm.vlm import VLM
@@ -231,7 +232,7 @@ def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> Non
     title = f"{Path(asked.target).name}: {level}model {about['model']}, {heat}"
     print_table(title, measured.rows, measured.pairs)
     if asked.out:
-        command = shlex.join(["mm", *sys.argv[1:]])
+        command = shlex.join(["mm", *map(shown, sys.argv[1:])])
         table = envelope(measured.rows, measured.pairs, command=command, **about)
         with writing("--out", asked.out):
             asked.out.write_text(json.dumps(table, indent=1) + "\n")

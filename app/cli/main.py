@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import mm
-from app.errors import EXPECTED, hush, leave, tell
+from app.errors import EXPECTED, FULL, flushed, hush, leave, lost, tell
 from app.model_choice import ModelChoice
 from app.strategies import judging, matched, strategies_named
 from mm.errors import UserError
@@ -54,10 +54,15 @@ cli.add_typer(train, name="train")
 def main() -> None:
     """The entry point of the `mm` command."""
     hush()
-    code = run(sys.argv[1:])
+    try:
+        code = run(sys.argv[1:])
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        code = lost(error)
     if sys.argv[1:2] == ["ask"]:
         leave(code)
-    sys.exit(code)
+    sys.exit(flushed(code))
 
 
 def run(arguments: list[str]) -> int:
@@ -211,7 +216,7 @@ def evaluate(
 
     choice = judging(choice, strategy)
     refuse_file(depth)
-    also = {"verifier": choice.verifier_name, "depth_map": vars(depth)}
+    also = {**choice.place, "verifier": choice.verifier_name, "depth_map": vars(depth)}
     also["format"] = None if format == "auto" else format
     asked = Evaluation(
         target,

@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from mm.vlm import sampling_of
 from video.search import over_clips
 
 from . import view
+from .listening import serving
+from .waiting import waited
 
 MAX_FILE_SIZE = "50mb"
 MAX_QUESTION = 2000
@@ -45,6 +48,9 @@ AT_ONCE = {"concurrency_id": "gpu", "concurrency_limit": 4}
 WAITING = 32
 """Questions that may wait; the next is told that the page is busy."""
 
+DEADLINE_S = 600.0
+"""For a program's question, which nobody may be waiting for any more."""
+
 PAUSE_S = 0.05
 """Between two views of words that are still coming."""
 
@@ -59,7 +65,7 @@ def serve(choice: ModelChoice, *, host: str, port: int) -> None:
 
     Raises:
         ModelUnavailable: the model cannot be loaded.
-        UserError: the port is taken.
+        UserError: the port is taken, or nobody can listen there.
     """
     choice = judging(choice, ",".join(STRATEGIES))
     strategies = strategies_for(choice)
@@ -73,11 +79,11 @@ def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: b
     """Serve `blocks` at `port` (0: a free one) and return its address; `wait` until interrupted.
 
     Raises:
-        UserError: the port is taken.
+        UserError: the port is taken, or nobody can listen there.
     """
-    try:
+    with serving(host, port) as name:
         _, url, _ = blocks.queue(max_size=WAITING).launch(
-            server_name=host,
+            server_name=name,
             server_port=port or None,
             share=False,
             max_file_size=MAX_FILE_SIZE,
@@ -89,8 +95,6 @@ def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: b
             theme=_theme(),
             css_paths=[STYLE],
         )
-    except OSError as error:
-        raise UserError(f"cannot serve at {host}:{port} ({error}): try --port 0") from None
     if wait:
         print(f"{url}  (Ctrl-C stops)", flush=True)
         blocks.block_thread()
@@ -155,6 +159,7 @@ def page(
                     buttons=["fullscreen", "download"],
                     elem_id="crops",
                 )
+        _one_of(image, clip)
         asked = gr.on(
             [go.click, question.submit],
             handlers.show,
@@ -204,11 +209,16 @@ class Handlers:
         question: str,
         strategy: str = "zoom",
         video: dict | None = None,
-    ) -> dict:
-        """Ask `question` about an uploaded `image` or `video`: what `mm ask --json` prints."""
+    ) -> Generator[dict | None]:
+        """Ask `question` about an uploaded `image` or `video`: what `mm ask --json` prints.
+
+        Until it is there, nothing comes again and again: only then does Gradio see who has left.
+        """
         try:
             sample, function = _sample(image, question, video), self._strategy(strategy)
-            return as_json(mm.run(function, sample, self.vlm, sampling=self.sampling))
+            work = partial(mm.run, function, sample, self.vlm, sampling=self.sampling)
+            for trace in waited(work, DEADLINE_S):
+                yield as_json(trace) if trace else None
         except UserError as error:
             raise gr.Error(str(error)) from None
 
@@ -294,6 +304,18 @@ def _inputs() -> tuple[gr.Image, gr.Video]:
     with gr.Tab("Clip"):
         clip = gr.Video(label="Clip", height=380, sources=["upload"], elem_id="clip")
     return image, clip
+
+
+def _one_of(image: gr.Image, clip: gr.Video) -> None:
+    """Empty each of the two where the other is filled: one stands in a tab that nobody sees."""
+    for filled, other in ((image, clip), (clip, image)):
+        filled.change(
+            None,
+            [filled, other],
+            [other],
+            js="(filled, other) => filled ? null : other",
+            api_visibility="private",
+        )
 
 
 def _theme() -> Soft:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import random
+import re
 import threading
 import time
 import weakref
@@ -12,11 +13,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 from mm.errors import DeadlineExceeded, ModelUnavailable
 from mm.vlm import Cancelled
 
-from .responses import Busy, Json, check, chunks, failure, json_in
+from .responses import Busy, Json, check, chunks, failure, json_in, shown
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -53,20 +55,19 @@ class Client:
     """A server at `base_url`, such as http://localhost:8000/v1.
 
     A request is sent again while the server is busy or cannot be reached, but never once a piece of
-    its reply was heard. All requests run on one thread; callers wait on their own.
+    its reply was heard. All requests run on one thread; callers wait on their own. `base_url` is
+    the address as people may see it, without a password.
 
     Raises:
-        ModelUnavailable: `base_url` is not an address.
+        ModelUnavailable: `base_url` is not an address, or `key` cannot be sent.
     """
 
     def __init__(
         self, base_url: str, *, key: str | None = None, patience: RetryPolicy = RetryPolicy()
     ) -> None:
-        if not base_url.startswith(("http://", "https://")):
-            raise ModelUnavailable(
-                f"{base_url!r} is no server's address: give one like http://localhost:8000/v1"
-            )
-        self.base_url = base_url.rstrip("/")
+        self._address = _checked(base_url).rstrip("/")
+        self.base_url = shown(self._address)
+        key = _sendable(key or "")
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._patience = patience
         self._http: AsyncClient | None = None
@@ -221,19 +222,78 @@ class Client:
         return min(wait, _LONGEST_WAIT_S) * random.uniform(1, 1.25)
 
     def _url(self, path: str) -> str:
-        return f"{self.base_url}/{path}"
+        return f"{self._address}/{path}"
 
     def _open(self) -> AsyncClient:
         """The connections; made on the thread that uses them."""
         if self._http is None:
-            from httpx2 import AsyncClient, Limits, Timeout
+            from httpx2 import Limits, Timeout
 
             timeout = Timeout(self._patience.silence_s, connect=self._patience.connect_s, pool=None)
-            self._http = AsyncClient(
-                headers=self._headers, timeout=timeout, limits=Limits(max_connections=None)
+            self._http = _connections(
+                self._address,
+                headers=self._headers,
+                timeout=timeout,
+                limits=Limits(max_connections=None),
             )
             weakref.finalize(self, _start_closing, self._http).atexit = False
         return self._http
+
+
+def _checked(address: str) -> str:
+    """`address`, where it is one of a server.
+
+    Raises:
+        ModelUnavailable: it is none.
+    """
+    try:
+        parts = urlsplit(address)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or half of brackets
+        known = False
+    if known:
+        return address
+    told = re.sub(r"^.*@", "***@", address, flags=re.DOTALL)  # no scheme: all may be a password
+    raise ModelUnavailable(
+        f"{told!r} is no server's address: give one like http://localhost:8000/v1"
+    )
+
+
+def _sendable(key: str) -> str:
+    """`key` without the blanks and line breaks around it.
+
+    Raises:
+        ModelUnavailable: no header may hold it; the message does not either.
+    """
+    key = key.strip()
+    if key and not (key.isascii() and key.isprintable()):
+        raise ModelUnavailable(
+            "the server's key holds a line break or a character that is not ASCII, such as a curly "
+            "quote: set OPENAI_API_KEY anew"
+        )
+    return key
+
+
+def _connections(address: str, **options: Any) -> AsyncClient:
+    """Connections to `address`, through the proxy that the environment names.
+
+    Raises:
+        ModelUnavailable: it names one that cannot be used.
+    """
+    from urllib.request import proxy_bypass
+
+    from httpx2 import AsyncClient, InvalidURL
+
+    try:
+        return AsyncClient(**options)
+    except (ImportError, ValueError, InvalidURL) as error:
+        host = urlsplit(address).hostname or ""
+        if proxy_bypass(host):  # httpx makes ready for proxies that it would not use
+            return AsyncClient(trust_env=False, **options)
+        raise ModelUnavailable(
+            "a proxy in the environment (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY) cannot be used: "
+            f"unset it, or add {host} to NO_PROXY"
+        ) from error
 
 
 _lock = threading.RLock()  # a client may be finalized while one is started

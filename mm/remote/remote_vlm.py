@@ -7,6 +7,7 @@ again byte for byte, so that a server's prefix cache computes only what is new.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -35,7 +36,7 @@ from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 from .http_client import Client
 from .openai_format import MessageFormat
 from .prompt_logprobs import Token, continuation, tokens_of
-from .responses import Json, Refused
+from .responses import OPTIONAL, Json, Refused, names
 from .streamed_reply import StreamedReply, whole
 
 if TYPE_CHECKING:
@@ -45,8 +46,13 @@ log = logging.getLogger(__name__)
 
 _CHAT = "chat/completions"
 _REMEMBERED = 4096  # replies whose exact text is known, where their parts render as another
-_OPTIONAL = ("logprobs", "seed", "stream_options", "top_p")
-"""Fields of a request that a server may refuse, and that it is then asked without."""
+_LOST = {
+    "seed": "its server takes no seed, so sampled replies vary",
+    "temperature": "its server takes no temperature but its own, so greedy replies are sampled too",
+}
+"""What it means for replies that a field is left out."""
+_INSTEAD = re.compile(r"unsupported|not support|deprecated|instead", re.IGNORECASE)
+"""How a server says that it does not know a field, and not that it does not like its value."""
 _EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 """Options of sampling that are sent where they are not the usual ones: not every server has them"""
 _PLAIN = Sampling()
@@ -114,14 +120,21 @@ class RemoteVLM:
             DeadlineExceeded: the deadline passed.
         """
         check_on_token(on_token, conversations)
+        left_out = self._refused  # by these requests; others may find out more at the same time
         while True:
-            left_out = self._refused  # by these requests; others may find out more at the same time
             bodies = [self._request(c, sampling, left_out) for c in conversations]
             try:
-                return self._generate(conversations, bodies, sampling, on_token, cancel)
+                made = self._generate(conversations, bodies, sampling, on_token, cancel)
             except Refused as error:
-                if not self._accommodates(error, left_out):
+                more = self._named_by(error) - left_out
+                if not more:
                     raise
+                # last, and alone: without it, replies are others
+                left_out |= more - {"temperature"} or more
+                continue
+            if any(each.finish != "cancelled" for each in made):
+                self._leave_out(left_out)
+            return made
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
         """Log-probabilities of each continuation's tokens as the next words, end token included.
@@ -221,18 +234,22 @@ class RemoteVLM:
             body["max_completion_tokens"] = body["max_tokens"]
         return {k: v for k, v in body.items() if k not in left_out} | self._extra
 
-    def _accommodates(self, refusal: Refused, left_out: frozenset[str]) -> bool:
-        """Whether the next requests differ from those that left out `left_out`: they also leave out
-        what the server just refused."""
-        reason = str(refusal)
-        named = {field for field in _OPTIONAL if field in reason}
-        if "max_completion_tokens" in reason:
-            named.add("max_tokens")
+    def _named_by(self, refusal: Refused) -> frozenset[str]:
+        """The fields that the server refuses, as far as it can be asked without them."""
+        reason = str(refusal).replace(self.client.base_url, "").replace(self.name, "")
+        found = {field for field in OPTIONAL if names(reason, field)}
+        if not _INSTEAD.search(reason):
+            return frozenset(found - {"temperature"})
+        renamed = names(reason, "max_tokens") and names(reason, "max_completion_tokens")
+        return frozenset(found | ({"max_tokens"} if renamed else set()))
+
+    def _leave_out(self, fields: frozenset[str]) -> None:
+        """Ask without `fields` from now on: the server has answered without them."""
         with _refusing:
-            if "seed" in named - self._refused:
-                log.warning("%s: its server takes no seed, so sampled replies vary", self.name)
-            self._refused |= named
-        return bool(named - left_out)
+            for field in sorted(fields - self._refused):
+                if field in _LOST:
+                    log.warning("%s: %s", self.name, _LOST[field])
+            self._refused |= fields
 
     def _body(self, conversation: Conversation) -> Json:
         """Model, messages and tools; what the assistant has begun at the end is left open."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,19 @@ Json = dict[str, Any]
 DONE: Final[Json] = {"done": True}
 """Stands at the end of the chunks where the server says that the reply is whole."""
 
+_ENDS = re.compile(r"\r\n|\n|\r")
+"""Ends of lines in a stream of events; a reply may hold others, such as U+2028."""
+
 BUSY = (408, 429, 500, 502, 503, 504, 529)
 """Statuses after which the same request may well succeed a little later."""
+
+
+_MASK = "***@"
+_USER = re.compile(r"(https?://)\S*@")
+"""As far as the last @: a password may hold a slash, which no address allows."""
+
+OPTIONAL = ("logprobs", "seed", "stream_options", "top_p", "temperature")
+"""Fields of a request that a server may refuse, and that it is then asked without."""
 
 
 class Refused(ModelError):
@@ -39,7 +51,7 @@ async def check(response: Response, server: str, model: str | None) -> None:
     Raises:
         Busy: the request may be sent again.
         ModelUnavailable: the server wants a key, or has no such model.
-        Refused: it answers anything else.
+        Refused: it answers anything else, or forbids a field of the request.
     """
     status = response.status_code
     if status == 200:
@@ -48,6 +60,8 @@ async def check(response: Response, server: str, model: str | None) -> None:
     said = message_in(response.text)
     if status in BUSY:
         raise Busy(f"{server} answered {status}: {said}", response.headers)
+    if status == 403 and any(names(said.replace(model or "", ""), field) for field in OPTIONAL):
+        raise Refused(f"{server} answered {status}: {said}")
     if status in (401, 403):
         raise ModelUnavailable(
             f"{server} lets nobody in without its key ({status}: {said}): set OPENAI_API_KEY"
@@ -57,8 +71,19 @@ async def check(response: Response, server: str, model: str | None) -> None:
             f"{server} has no model {model!r}, or is not the address that ends in /v1 (404: {said})"
         )
     if moved := response.headers.get("location"):
-        raise Refused(f"{server} answered {status}: it has moved to {moved}; give that address")
+        there = f"it has moved to {shown(moved)}; give that address"
+        raise Refused(f"{server} answered {status}: {there}")
     raise Refused(f"{server} answered {status}: {said}")
+
+
+def names(said: str, field: str) -> bool:
+    """Whether a server speaks of a field of the request; a part of another word is none."""
+    return re.search(rf"(?<![\w-]){field}(?![\w-])", said) is not None
+
+
+def shown(text: str) -> str:
+    """`text` with the user's name and password in its addresses masked."""
+    return _USER.sub(rf"\1{_MASK}", text)
 
 
 async def chunks(response: Response, server: str) -> AsyncIterator[Json]:
@@ -126,7 +151,8 @@ def failure(error: Exception, server: str, silence_s: float) -> ModelError | Non
     if isinstance(error, ReadTimeout):
         return ModelError(f"{server} said nothing for {silence_s:g} s")
     if isinstance(error, InvalidURL):
-        return ModelUnavailable(f"{server!r} is no server's address: {error}")
+        why = "" if _MASK in server else f": {error}"  # which may quote a piece of the password
+        return ModelUnavailable(f"{server!r} is no server's address{why}")
     if not isinstance(error, HTTPError | StreamError | OSError | UnicodeError):
         return None
     why = " ".join(str(error).split()) or type(error).__name__
@@ -135,7 +161,7 @@ def failure(error: Exception, server: str, silence_s: float) -> ModelError | Non
 
 def _whole(text: str, kind: str, server: str) -> list[Json]:
     """The chunks of a response that is not a stream of events."""
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in _ENDS.split(text)]
     events = [line.removeprefix("data:").strip() for line in lines if line.startswith("data:")]
     if events:  # a stream under another name
         said = [event for event in events if event and event != "[DONE]"]

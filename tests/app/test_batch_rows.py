@@ -6,7 +6,7 @@ import pytest
 from row_files import make_images
 
 from app.cli.ask import How
-from app.cli.batch import Row, _asked, _sample, _sort
+from app.cli.batch import Row, _asked, _line, _sample, _sort
 from mm.errors import UserError
 
 
@@ -72,9 +72,16 @@ def test_an_answer_names_the_images_it_was_given_to(fields, named):
     assert _asked(Row(1, fields), How())["images"] == named
 
 
-def test_answers_are_put_into_the_order_of_the_rows(tmp_path):
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param("x", id="a line"),
+        pytest.param("x\u2028y\u2029z\x85", id="ends of lines that are none of JSON's"),
+    ],
+)
+def test_answers_are_put_into_the_order_of_the_rows(tmp_path, reply):
     out = tmp_path / "answers.jsonl"
-    lines = {n: f'{{"row": {n}, "id": null, "answer": "x", "error": null}}\n' for n in (1, 2, 3)}
-    out.write_text(lines[1] + lines[3] + lines[2])
+    lines = {n: _line({"row": n, "id": None, "answer": reply, "error": None}) for n in (1, 2, 3)}
+    out.write_text(lines[1] + lines[3] + lines[2], encoding="utf-8")
     _sort(out, [Row(n, {}) for n in (1, 2, 3)])
-    assert out.read_text() == lines[1] + lines[2] + lines[3]
+    assert out.read_text(encoding="utf-8") == lines[1] + lines[2] + lines[3]

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,10 +22,13 @@ import mm
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install -e '.[demo]'")
 
+import gradio as gr
+import httpx
 from gradio_client import Client, handle_file
 
 from app.demo import page as page_module
 from app.demo.page import MAX_QUESTION, Handlers, launch, page
+from mm.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "chrome"])), None)
@@ -131,10 +135,10 @@ class Endless(mm.ScriptedVLM):
 
     def generate(self, conversations, sampling, *, on_token=None, cancel=None):
         self.writing.set()
-        assert on_token
         assert cancel
         while not cancel():
-            on_token("word ")
+            if on_token:
+                on_token("word ")
             self.stopped.wait(0.01)
         self.stopped.set()
         said = mm.assistant("word")
@@ -181,6 +185,73 @@ def test_programs_may_only_ask(served, tmp_path):
     assert said["regions"] == [{"image": 0, "xyxy": [16, 12, 44, 40]}]
     with pytest.raises(Exception, match="uploaded"):
         client.predict({"path": str(path)}, "What letter?", "zoom", api_name="/ask")
+
+
+def test_a_program_that_leaves_stops_the_model(served, uploads):
+    vlm = Endless()
+    address = served(vlm) + "gradio_api/"
+    pil.new("RGB", (80, 40), "red").save(uploads / "a.png")
+    image = {"path": str(uploads / "a.png"), "meta": {"_type": "gradio.FileData"}}
+    asked = httpx.post(f"{address}call/ask", json={"data": [image, "What?", "direct", None]})
+    with httpx.stream("GET", f"{address}call/ask/{asked.json()['event_id']}") as said:
+        assert next(said.iter_lines()) == "event: generating"
+    assert vlm.stopped.wait(15)
+
+
+def test_a_program_is_told_that_it_took_too_long(upload, monkeypatch):
+    monkeypatch.setattr("app.demo.waiting.BEAT_S", 0.02)
+    monkeypatch.setattr("app.demo.page.DEADLINE_S", 0.05)
+    vlm = Endless()
+    with pytest.raises(gr.Error, match=r"no answer within 0\.05 s"):
+        list(Handlers(vlm).ask(upload, "What?", "direct"))
+    assert vlm.stopped.wait(5)
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+IPV6 = pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", pytest.param("::1", marks=IPV6), "localhost"], ids=str
+)
+def test_the_page_is_served_whatever_the_proxy(uploads, monkeypatch, host):
+    for name in ("http_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "socks5://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("no_proxy", "here")
+    blocks = page(mm.ScriptedVLM([]))
+    address = launch(blocks, host=host, port=0, wait=False)
+    name = f"[{host}]" if ":" in host else host
+    assert re.fullmatch(rf"http://{re.escape(name)}:\d+/", address)
+    assert (os.environ.get("NO_PROXY"), os.environ["no_proxy"]) == (None, "here")
+    blocks.close(verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        pytest.param("127.0.0.1", "in use: try --port 0", id="taken"),
+        pytest.param("::1", "is taken: try --port 0", id="taken as Gradio tests it", marks=IPV6),
+        pytest.param("192.0.2.1", "Cannot assign requested address", id="another machine's"),
+        pytest.param("no.such.host.invalid", "", id="nobody's"),
+        pytest.param("a b:c", "", id="no host"),
+    ],
+)
+def test_where_nobody_can_listen_is_one_line(uploads, host, told):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"^cannot serve at {host}:{port}: .+") as caught:
+            launch(page(mm.ScriptedVLM([])), host=host, port=port, wait=False)
+    assert str(caught.value).endswith(told)
+    assert "\n" not in str(caught.value)
+    assert ("--port 0" in str(caught.value)) == ("--port 0" in told)
 
 
 @pytest.fixture
@@ -243,6 +314,27 @@ def test_in_a_browser_a_clip_is_asked_about(browser, served):
     assert answer.inner_text() == "red"
     assert len(vlm.conversations[0][-1].images) == 16  # frames, as `uniform` shows them
     assert browser.locator("#looked img").count() == 1
+
+
+@pytest.mark.slow
+def test_in_a_browser_one_of_image_and_clip_is_asked_about(browser, photo, served):
+    vlm = mm.ScriptedVLM(["<answer>red</answer>"] * 3)
+    browser.goto(served(vlm))
+    ask(browser, photo, "What?")
+    browser.wait_for_selector("#said .answer")
+    browser.get_by_role("tab", name="Clip").click()
+    clip = browser.locator("#clip input[type=file]")
+    clip.set_input_files(str(ROOT / "app/examples/lamp.mp4"))
+    browser.wait_for_selector("#clip video")
+    browser.locator("#ask").click()
+    browser.wait_for_selector("#said .writing")
+    browser.wait_for_selector("#said .answer", timeout=60_000)
+    browser.locator("text=How many circles are there?").first.click()
+    browser.wait_for_selector("#clip video", state="detached")
+    browser.locator("#ask").click()
+    browser.wait_for_selector("#said .writing")
+    browser.wait_for_selector("#said .answer")
+    assert [len(asked[-1].images) for asked in vlm.conversations] == [1, 16, 1]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from evaluation_items import GRADIENT, look_at
 
 import mm
 from app.cli.eval import Evaluation, run_eval
+from app.cli.main import run
 from mm.errors import UserError
 from training import tabletop
 from vision.zoom import zoom
@@ -106,6 +107,68 @@ def test_answers_to_something_else_are_refused(monkeypatch, questions, capsys):
     told = "holds answers that differ in seed: remove it, or give another --out"
     with pytest.raises(UserError, match=told):
         measured(questions, out=out, seed=7)
+
+
+def served(monkeypatch, questions, command: str, replies, *flags: str) -> int:
+    """Run `command` over a scripted model that is taken to be behind a server."""
+    vlm = mm.ScriptedVLM(replies)
+    monkeypatch.setattr("app.model_choice.connect", lambda *_, **__: vlm)
+    monkeypatch.setattr(mm, "load", lambda *_, **__: vlm)
+    out = {"eval": "out.json", "collect": "out"}[command]
+    always = ["--strategy", "direct", "--threads", "1", "--out", str(questions.parent / out)]
+    return run([command, str(questions), *always, *flags])
+
+
+SERVER = ("--backend", "openai", "--base-url", "http://me:hunter2@a/v1")
+PARTS = {"eval": "out.json.part", "collect": "out/collected.json"}
+OTHERS = [
+    pytest.param((), "backend, base_url", id="backend"),
+    pytest.param((*SERVER[:3], "http://b/v1"), "base_url", id="server"),
+    pytest.param((*SERVER, "--processor", "here"), "processor", id="processor"),
+]
+
+
+@pytest.mark.parametrize("command", ["eval", "collect"])
+@pytest.mark.parametrize(("flags", "told"), OTHERS)
+def test_answers_of_another_place_are_refused(monkeypatch, questions, capsys, command, flags, told):
+    with pytest.raises(SystemExit, match="9"):
+        served(monkeypatch, questions, command, ["K", kill], *SERVER)
+    assert served(monkeypatch, questions, command, ["K"] * 40, *flags) == 2
+    assert f"differ in {told}: " in capsys.readouterr().err
+    written = (questions.parent / PARTS[command]).read_text()
+    assert "http://***@a/v1" in written
+    assert "hunter2" not in written
+
+
+@pytest.mark.parametrize("flag", ["--quantize=4bit", "--dtype=float16"])
+def test_traces_of_other_weights_are_refused(monkeypatch, questions, capsys, flag):
+    served(monkeypatch, questions, "collect", ["K"] * 40)
+    assert served(monkeypatch, questions, "collect", ["K"] * 40, flag) == 2
+    assert f"differ in {flag[2:].partition('=')[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["eval", "collect"])
+def test_answers_of_before_places_were_written_down_go_on(monkeypatch, questions, command):
+    with pytest.raises(SystemExit, match="9"):
+        served(monkeypatch, questions, command, ["K", kill], *SERVER)
+    part = questions.parent / PARTS[command]
+    place = {"backend": "openai", "base_url": "http://***@a/v1"}
+    text = part.read_text()
+    for name, value in place.items():
+        for after in (", ", ",\n "):
+            text = text.replace(f'"{name}": "{value}"{after}', "")
+    part.write_text(text)
+    assert not any(name in text for name in place)
+    assert served(monkeypatch, questions, command, ["K"] * 40, *SERVER) == 0
+
+
+def test_a_command_is_written_down_without_its_password(monkeypatch, questions):
+    flags = ["--base-url", "http://me:hunter2@a/v1"]
+    monkeypatch.setattr(sys, "argv", ["mm", "eval", *flags])
+    served(monkeypatch, questions, "eval", ["K"] * 9, *SERVER)
+    written = (questions.parent / "out.json").read_text()
+    assert json.loads(written)["command"] == "mm eval --base-url 'http://***@a/v1'"
+    assert "hunter2" not in written
 
 
 @pytest.mark.parametrize(

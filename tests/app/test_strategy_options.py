@@ -6,6 +6,7 @@ import inspect
 import re
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,12 @@ def test_commas_inside_brackets_separate_nothing(text, pieces):
         pytest.param("f(a='x, y', b=None)", "f", {"a": "x, y", "b": None}, id="quotes, none"),
         pytest.param("m.f:g(a=-1.5)", "m.f:g", {"a": -1.5}, id="module"),
         pytest.param("f(a=zoom(max_looks=1))", "f", {"a": "zoom(max_looks=1)"}, id="nested"),
+        pytest.param(r'f(a="C:\Users\me")', "f", {"a": r"C:\Users\me"}, id="no escape, quoted"),
+        pytest.param(r"f(a='D:\new\table')", "f", {"a": r"D:\new\table"}, id="no line break"),
+        pytest.param('f(a="E:\\",b=1)', "f", {"a": "E:\\", "b": 1}, id="a backslash at the end"),
+        pytest.param(r"f(a=C:\Users\me)", "f", {"a": r"C:\Users\me"}, id="no escape, a word"),
+        pytest.param("f(a=~/x)", "f", {"a": f"{Path.home()}/x"}, id="the home folder"),
+        pytest.param("f(a='~/x')", "f", {"a": "~/x"}, id="no home folder in quotes"),
     ],
 )
 def test_calls_are_read(text, name, options):

@@ -12,7 +12,7 @@ from scripted_server import QWEN, Serve, Server, reply, said
 
 import mm
 from mm.remote.connect import connect
-from mm.remote.http_client import RetryPolicy
+from mm.remote.http_client import Client, RetryPolicy
 from mm.types import (
     Conversation,
     Sampling,
@@ -43,13 +43,22 @@ WHOLE = {"choices": [{"message": {"content": "It is K."}, "finish_reason": "stop
             },
             id="events under another name",
         ),
+        pytest.param(
+            {
+                "body": 'data: {"choices": [{"delta": {"content": "It is\u2028K."}}]}\r\n\r\n'
+                "data: [DONE]\n\n",
+                "headers": {"content-type": "text/plain; charset=utf-8"},
+            },
+            id="with an end of a line that is none",
+        ),
         pytest.param({"chunks": [said("It is K."), "", "[DONE]"]}, id="an empty event"),
     ],
 )
 def test_a_reply_is_read_in_whatever_form_it_comes(serve: Serve, answer: dict[str, Any]) -> None:
     server, pieces = serve(answer), []
     (got,) = server.model().generate([ASKED], Sampling(), on_token=pieces.append)
-    assert (got.message.text, got.finish, pieces) == ("It is K.", "stop", ["It is K."])
+    told = [piece.replace("\u2028", " ") for piece in (got.message.text, *pieces)]
+    assert (told, got.finish) == (["It is K."] * 2, "stop")
     assert len(server.bodies) == 1
 
 
@@ -69,20 +78,93 @@ def test_a_reply_is_read_in_whatever_form_it_comes(serve: Serve, answer: dict[st
             set(),
             id="one after the other",
         ),
+        pytest.param(
+            ["403 You are not allowed to request logprobs from this model."],
+            {"logprobs"},
+            set(),
+            id="forbidden",
+        ),
+        pytest.param(
+            ["'temperature' does not support 0 with this model. Only the default (1) value is."],
+            {"temperature"},
+            set(),
+            id="temperature",
+        ),
+        pytest.param(
+            ["`temperature` and `top_p` are not supported together."],
+            {"top_p"},
+            set(),
+            id="temperature last",
+        ),
+        pytest.param(
+            ["The model doubao-seed-1-6 does not support logprobs."],
+            {"logprobs"},
+            set(),
+            id="a field in the model's name",
+        ),
     ],
 )
 def test_a_server_is_asked_without_what_it_refuses(
     serve: Serve, refusals: list[str], gone: set[str], come: set[str]
 ) -> None:
-    refused = [{"status": 400, "body": {"error": {"message": told}}} for told in refusals]
-    server = serve(*refused, reply("K"))
-    vlm = server.model()
+    refused = [refusal(told) for told in refusals]
+    name = "doubao-seed-1-6"
+    server = serve(*refused, reply("K"), models={"body": {"data": [{"id": name}]}})
+    vlm = server.model(name=name)
     for _ in range(2):
         (got,) = vlm.generate([ASKED], Sampling())
         assert got.message.text == "K"
     first, *_, last = server.bodies
     assert len(server.bodies) == len(refusals) + 2
     assert (first.keys() - last.keys(), last.keys() - first.keys()) == (gone, come)
+
+
+def refusal(told: str) -> dict[str, Any]:
+    """A refusal that says `told`; its status stands before it where it is not 400."""
+    status, said = (403, told[4:]) if told.startswith("403 ") else (400, told)
+    return {"status": status, "body": {"error": {"message": said}}}
+
+
+@pytest.mark.parametrize(
+    ("told", "times"),
+    [
+        pytest.param(
+            "'max_tokens' or 'max_completion_tokens' is too large: 512. This model's maximum "
+            "context length is 128 tokens.",
+            1,
+            id="too long a prompt",
+        ),
+        pytest.param("temperature: expected at most 2, got 3", 1, id="too high a temperature"),
+        pytest.param("top_logprobs needs an image", 1, id="a part of another word"),
+        pytest.param("a bad seed of a bad image", 2, id="the same without it"),
+        pytest.param(
+            "Use 'max_completion_tokens' instead of a 'max_tokens' of 9", 2, id="the same renamed"
+        ),
+    ],
+)
+def test_what_was_refused_for_another_reason_is_sent_again(
+    serve: Serve, told: str, times: int
+) -> None:
+    server = serve(*[refusal(told)] * times, reply("K"))
+    vlm = server.model()
+    with pytest.raises(mm.ModelError, match="answered 400"):
+        vlm.generate([ASKED], Sampling())
+    vlm.generate([ASKED], Sampling())
+    first, *_, last = server.bodies
+    assert len(server.bodies) == times + 1
+    assert first == last
+
+
+def test_what_is_lost_with_a_field_is_said_once(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    vlm = serve(refusal("'temperature' does not support 0 with this model."), reply("K")).model()
+    for _ in range(2):
+        vlm.generate([ASKED], Sampling())
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{QWEN}: its server takes no temperature but its own, so greedy replies are sampled too"
+    )
 
 
 def test_a_request_that_runs_out_of_time_without_a_deadline_is_one_line(
@@ -207,6 +289,13 @@ def test_retry_after_is_honoured(serve: Serve) -> None:
             id="no key",
         ),
         pytest.param(
+            {"status": 403, "body": {"error": f"You may not use {QWEN}"}},
+            mm.ModelUnavailable,
+            "lets nobody in without its key",
+            1,
+            id="a key that is not let in",
+        ),
+        pytest.param(
             {"status": 404, "body": {"error": {"message": "The model does not exist."}}},
             mm.ModelUnavailable,
             "no model 'Qwen.*does not exist",
@@ -316,3 +405,66 @@ def test_a_server_that_falls_silent_is_given_up(serve: Serve) -> None:
 def test_a_server_that_is_not_there_is_said_at_once(address: str, match: str) -> None:
     with pytest.raises(mm.ModelUnavailable, match=match):
         connect(QWEN, base_url=address)
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        pytest.param("http://me:hunter2@127.0.0.1:9/v1", "http://***@127.0.0.1:9/v1", id="masked"),
+        pytest.param("http://me:hunter2/@127.0.0.1:9/v1", "***@127.0.0.1:9/v1", id="a slash"),
+        pytest.param("me:hunter2@127.0.0.1:9/v1", "***@127.0.0.1:9/v1", id="no scheme"),
+    ],
+)
+def test_a_password_in_an_address_is_never_shown(address: str, told: str) -> None:
+    with pytest.raises(mm.ModelUnavailable) as caught:
+        connect(QWEN, base_url=address)
+    assert told in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_a_password_in_an_address_is_sent(serve: Serve) -> None:
+    server = serve(reply("K"))
+    vlm = connect(QWEN, base_url=server.base_url.replace("//", "//me:hunter2@"))
+    assert "hunter2" not in vlm.client.base_url
+    assert server.seen[0]["key"].startswith("Basic ")
+
+
+@pytest.mark.parametrize(
+    ("key", "sent"),
+    [
+        pytest.param("secret", "Bearer secret", id="as it is"),
+        pytest.param(" secret\r\n", "Bearer secret", id="copied with a line break"),
+        pytest.param(" \n", None, id="blank"),
+    ],
+)
+def test_a_key_is_sent_without_what_is_around_it(key: str, sent: str | None) -> None:
+    assert Client("http://a/v1", key=key)._headers.get("Authorization") == sent
+
+
+@pytest.mark.parametrize("key", ["sk-\nsecret", "\u201csk-secret\u201d", "sk-secret\x7f"])
+def test_a_key_that_no_header_holds_is_refused_unseen(key: str) -> None:
+    with pytest.raises(mm.ModelUnavailable, match="set OPENAI_API_KEY anew") as caught:
+        Client("http://a/v1", key=key)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without proxies, to name some in."""
+    for name in ("all_proxy", "http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("proxy", ["socks4://127.0.0.1:9", "http://a:b:c"])
+def test_a_proxy_that_cannot_be_used_is_one_line(
+    proxied: pytest.MonkeyPatch, serve: Serve, proxy: str
+) -> None:
+    proxied.setenv("ALL_PROXY", proxy)
+    server = serve(reply("K"))
+    with pytest.raises(mm.ModelUnavailable, match=r"ALL_PROXY.*add 127\.0\.0\.1 to NO_PROXY$"):
+        server.model()
+    proxied.setenv("NO_PROXY", "127.0.0.1")
+    (got,) = server.model().generate([ASKED], Sampling())
+    assert got.message.text == "K"

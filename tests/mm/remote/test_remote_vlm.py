@@ -17,7 +17,6 @@ import mm
 from app.cli.main import run
 from mm.remote.connect import connect, family_named
 from mm.remote.openai_format import data_uri
-from mm.remote.responses import Refused
 from mm.types import (
     Conversation,
     Sampling,
@@ -281,9 +280,8 @@ def test_a_verdict_without_log_probabilities_is_refused_by_name(serve: Serve) ->
 
 def test_requests_in_flight_are_all_asked_without_what_the_server_refused(serve: Serve) -> None:
     refusal = {"status": 400, "body": {"error": {"message": "seed is not supported"}}}
-    vlm = serve(refusal).model()
-    sent = vlm._refused  # two requests went out before either came back
-    refused = Refused("Unsupported parameter: 'seed'")
-    assert vlm._accommodates(refused, sent)
-    assert vlm._accommodates(refused, sent)
-    assert not vlm._accommodates(refused, vlm._refused)
+    server = serve(*[{**refusal, "pause_s": 0.1}] * 2, reply("K"))
+    vlm = server.model()  # both requests go out before either comes back
+    traces = mm.run_many(mm.direct, [mm.question(q, PICTURE) for q in "ab"], vlm, threads=2)
+    assert [trace.reply for trace in traces] == ["K", "K"]
+    assert ["seed" in body for body in server.bodies] == [True, True, False, False]
