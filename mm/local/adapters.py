@@ -16,6 +16,8 @@ ADAPTER, VERIFIER = "adapter", "verifier"
 """The names that the policy's adapter and a verifier's are loaded under."""
 
 _PREFIX = "base_model.model."
+_WRAPPED = re.compile(r"\.(?:original_module|modules_to_save\.\w+|base_layer)(?=\.|$)")
+"""What peft puts into the names of modules that another adapter is on."""
 
 
 def is_adapter(folder: Path) -> bool:
@@ -100,7 +102,7 @@ def _current_names(model: Any, keys: Iterable[str]) -> dict[str, str]:
 
     changes = get_model_conversion_mapping(model, add_legacy=False)
     renamings = [change for change in changes if isinstance(change, WeightRenaming)]
-    modules = {name for name, _ in model.named_modules()}
+    modules = {_WRAPPED.sub("", name) for name, _ in model.named_modules()}
     names = {}
     for key in keys:
         path = key.removeprefix(_PREFIX)
@@ -110,8 +112,9 @@ def _current_names(model: Any, keys: Iterable[str]) -> dict[str, str]:
 
 
 def _module(path: str) -> str:
-    """The module that an adapter's tensor belongs to."""
-    return re.split(r"\.(?:lora_|base_layer\.|modules_to_save\.)", path)[0]
+    """The module that an adapter's tensor belongs to; a module saved whole has its own names."""
+    module = re.split(r"\.(?:lora_|base_layer\.|modules_to_save\.)", path)[0]
+    return module if module != path else path.rpartition(".")[0]
 
 
 def _check_complete(adapter: str, missing: list[str], unexpected: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -14,6 +14,21 @@ from mm.tokens.turn_grouping import grouped, observed, system_text
 from mm.types import Conversation, Image, Message, Part, Role, Text, ToolCall, ToolSpec
 
 Json = dict[str, Any]
+
+FORMS: tuple[frozenset[Role], ...] = (
+    frozenset({"system", "user", "assistant", "tool"}),
+    frozenset({"system", "assistant"}),
+    frozenset({"system"}),
+    frozenset({"assistant"}),
+    frozenset(),
+    frozenset({"system", "user", "tool"}),
+    frozenset({"user", "assistant", "tool"}),
+    frozenset({"user", "tool"}),
+)
+"""Whose words stand as a bare string: templates differ in what they take, and take the rest in
+silence for something else. The first that brings all words is right."""
+
+_SHOWN = "{'type': 'text'"  # a list of blocks that a template took for a string
 
 
 def calls_tools(template: str | None) -> bool:
@@ -39,20 +54,37 @@ class ChatMessages:
     controls: re.Pattern[str]
     native_tools: bool = False
 
-    def messages(self, conversation: Conversation) -> list[Json]:
-        """The template's `messages`; user and assistant take turns."""
+    def messages(self, conversation: Conversation, bare: Collection[Role] = ()) -> list[Json]:
+        """The template's `messages`; user and assistant take turns.
+
+        Words without images stand as a string where their role is in `bare`; else, as those beside
+        images, in one block of a list.
+        """
         turns = grouped(conversation, alternates=True)
-        said = [self._turn(role, [m for _, m in numbered]) for role, numbered in turns]
-        return [message for messages in said for message in messages]
+        said = [m for role, numbered in turns for m in self._turn(role, [m for _, m in numbered])]
+        return [_bare(message) if message["role"] in bare else message for message in said]
 
     def tools(self, conversation: Conversation) -> list[Json] | None:
         """The template's `tools`; None where there are none, or they stand in the text."""
         offered = [p.json for m in conversation for p in m.parts if isinstance(p, ToolSpec)]
         return offered if offered and self.native_tools else None
 
+    def folded(self, conversation: Conversation) -> Conversation:
+        """The conversation with its system text at the head of the first user's message."""
+        system = [m for m in conversation if m.role == "system"]
+        others = [m for m in conversation if m.role != "system"]
+        if not (text := self._system_text(system)):
+            return conversation
+        return (Message("user", (Text(text + "\n\n"),)), *others)
+
+    def spelt(self, parts: Sequence[Part]) -> str:
+        """The text of `parts`, in which no special token is spelt."""
+        return spelt_apart(render_parts(parts), self.controls)
+
     def _turn(self, role: Role, messages: Sequence[Message]) -> list[Json]:
         if role == "system":
-            return self._system(messages)
+            text = self._system_text(messages)
+            return [{"role": role, "content": self._content([Text(text)])}] if text else []
         if not self.native_tools:
             parts = [part for message in messages for part in observed(message).parts]
             return [{"role": role, "content": self._content(parts)}]
@@ -65,11 +97,10 @@ class ChatMessages:
             said += [{"role": whose, "content": self._content(parts)} for parts in joined]
         return said
 
-    def _system(self, messages: Sequence[Message]) -> list[Json]:
-        text = system_text(messages)
+    def _system_text(self, messages: Sequence[Message]) -> str:
         if self.native_tools:
-            text = "\n\n".join(m.text for m in messages if m.text)
-        return [{"role": "system", "content": self._content([Text(text)])}] if text else []
+            return "\n\n".join(m.text for m in messages if m.text)
+        return system_text(messages)
 
     def _assistant(self, parts: Sequence[Part]) -> Json:
         calls = [part for part in parts if isinstance(part, ToolCall)]
@@ -81,18 +112,44 @@ class ChatMessages:
         return {"role": "assistant", "content": content, **({"tool_calls": made} if made else {})}
 
     def _content(self, parts: Sequence[Part]) -> list[Json]:
-        return [self._part(part) for part in parts]
+        """Blocks of images and of text; texts that touch are one, since some templates read only
+        the first."""
+        blocks: list[Json] = []
+        for seen, run in groupby(parts, key=lambda part: isinstance(part, Image)):
+            if seen:
+                images = [part for part in run if isinstance(part, Image)]
+                blocks += [{"type": "image", "image": image.pixels} for image in images]
+            else:
+                blocks.append({"type": "text", "text": self.spelt(tuple(run))})
+        return blocks
 
-    def _part(self, part: Part) -> Json:
-        if isinstance(part, Image):
-            return {"type": "image", "image": part.pixels}
-        return {"type": "text", "text": spelt_apart(render_parts([part]), self.controls)}
+
+def lost(messages: Sequence[Json], render: Callable[[list[Json]], str]) -> int:
+    """How many texts of `messages` do not stand in what a template makes of them.
+
+    Found out with a word of its own for each, since a short text stands anywhere by chance, and a
+    thought may be left out on purpose.
+    """
+    words: list[str] = []
+
+    def word(text: str) -> str:
+        words.extend([f"mm{len(words)}mm"] if text else [])
+        return words[-1] if text else ""
+
+    rendered = render([_with_texts(message, word) for message in messages])
+    return sum(each not in rendered for each in words) + rendered.count(_SHOWN)
 
 
-def system_folded(conversation: Conversation) -> Conversation:
-    """The conversation with its system text at the head of the first user's message."""
-    system = [m for m in conversation if m.role == "system"]
-    others = [m for m in conversation if m.role != "system"]
-    if not system:
-        return conversation
-    return (Message("user", (Text(system_text(system) + "\n\n"),)), *others)
+def _with_texts(message: Json, change: Callable[[str], str]) -> Json:
+    content = message["content"]
+    if isinstance(content, str):
+        return {**message, "content": change(content)}
+    blocks = [{**b, "text": change(b["text"])} if "text" in b else b for b in content]
+    return {**message, "content": blocks}
+
+
+def _bare(message: Json) -> Json:
+    """A message whose content is a string, where it has no image."""
+    if any(block["type"] != "text" for block in message["content"]):
+        return message
+    return {**message, "content": "".join(block["text"] for block in message["content"])}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -13,11 +14,16 @@ from typing import Any
 
 from mm.errors import ModelUnavailable, first_line
 
+log = logging.getLogger(__name__)
+
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
 _CODE = "*.py"
 _OTHER_FORMATS = ["consolidated*"]  # the same weights again, for Mistral's own code
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_WORDS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "tekken.json")
+_SIGHT = ("preprocessor_config.json", "processor_config.json")
+"""Files of which one holds a tokenizer, and of which one says how images are processed."""
 _BUNDLED = Path(str(files("mm"))) / "bundled"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATIENCE_S = 10  # for the hub's first answer
@@ -115,11 +121,11 @@ def inspect(folder: Path) -> Checkpoint:
         )
     if not there:
         raise ModelUnavailable(f"{folder} has no weights: no *.safetensors file")
-    shards = _shards(folder)
+    single = {"model.safetensors"} & {path.name for path in there}
+    shards = set() if single else _shards(folder)  # beside it an index is left from before
     if missing := shards - {path.name for path in there}:
         raise ModelUnavailable(f"{folder} lacks {min(missing)} of its index; download it again")
-    single = {"model.safetensors"} & {path.name for path in there}
-    used = shards or single or {path.name for path in there}
+    used = single or shards or {path.name for path in there}
     weights = [path for path in there if path.name in used]
     headers = [safetensors_header(path) for path in weights]
     parameters = sum(_parameters(header) for header in headers)
@@ -204,7 +210,15 @@ def _from_hub(name: str, code: bool) -> Path:
         return _downloaded(name, wanted)
     except HFValidationError as error:
         raise ModelUnavailable(f"no model {name!r} on the hub: {first_line(error)}") from None
-    return folder if _complete(folder, code) else _downloaded(name, wanted)
+    if _complete(folder, code):
+        return folder
+    try:
+        return _downloaded(name, wanted)
+    except ModelUnavailable as error:
+        if not _has_weights(folder):
+            raise
+        log.warning("%s; taking what is here", error)
+        return folder
 
 
 def _downloaded(name: str, wanted: Mapping[str, Any]) -> Path:
@@ -235,13 +249,28 @@ def _downloaded(name: str, wanted: Mapping[str, Any]) -> Path:
 
 
 def _complete(folder: Path, code: bool) -> bool:
-    """Whether an interrupted download left nothing out."""
+    """Whether neither an interrupted download nor another program's left anything out."""
+    if not _has_weights(folder):
+        return False
+    if not (folder / "config.json").is_file():
+        return True  # an adapter: its base has the rest
+    checkpoint = inspect(folder)
+    needed = all(any(any(folder.glob(name)) for name in names) for names in (_WORDS, _SIGHT))
+    files = code_files(checkpoint.config) if code else set()
+    return needed and all((folder / file).is_file() for file in files)
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder holds a model's config and all of its weights, or an adapter's."""
     try:
-        checkpoint = inspect(folder)
+        inspect(folder)
     except ModelUnavailable:
         # an adapter's folder has no config of a model
-        return (folder / "adapter_config.json").is_file()
-    return not code or all((folder / f).is_file() for f in code_files(checkpoint.config))
+        names = ("adapter_config.json", "adapter_model.safetensors")
+        return not (folder / "config.json").is_file() and all(
+            (folder / name).is_file() for name in names
+        )
+    return True
 
 
 def code_files(config: Mapping[str, Any]) -> set[str]:

@@ -6,23 +6,24 @@ listed family does. It is not trained here: nothing says which of its tokens the
 
 from __future__ import annotations
 
+import inspect
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from mm.engine.detokenizer import StreamDetokenizer
 from mm.engine.sampler import Sampler, log_probs
-from mm.errors import ModelError, ModelUnavailable, first_line, no_panic
+from mm.errors import ModelError, first_line
 from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import crop_rule_of
 from mm.geometry import BoxFormat, Size
 from mm.markup import parse_parts
-from mm.tokens.composed_processor import compose_processor
-from mm.tokens.processor_parts import ids_of, read_processor_parts, sampling_of
+from mm.tokens.processor_parts import ids_of, sampling_of
 from mm.types import (
     Conversation,
     Cost,
@@ -36,7 +37,9 @@ from mm.types import (
 )
 from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 
-from .chat_messages import ChatMessages, calls_tools, system_folded
+from .chat_messages import calls_tools
+from .generic_processor import template_of
+from .generic_prompts import GenericPrompt, GenericPrompts
 from .image_options import set_budgets
 
 if TYPE_CHECKING:
@@ -82,8 +85,11 @@ class GenericVLM:
         self._lock = threading.Lock()  # models keep state of the call in progress
         ends = ids_of(model.generation_config.eos_token_id)
         self._end_ids = ends | ids_of(self._tokenizer.eos_token_id)
-        self._chat = ChatMessages(_controls(processor), traits.calls_tools)
+        self._prompts = GenericPrompts(
+            processor, native_tools=traits.calls_tools, end_ids=self._end_ids
+        )
         self._banned = _banned(model.config)
+        self._positions = _positions_of(model.config)
         self.visual_tokens = lru_cache(256)(self._visual_tokens)
         log.warning("%s is of no listed family: %s", name, WITHOUT)
 
@@ -105,13 +111,19 @@ class GenericVLM:
         return [self._reply(c, sampling, on_token, cancel) for c in conversations]
 
     def score(self, conversation: Conversation, continuations: Sequence[str]) -> Scores:
-        """Log-probabilities of each continuation's tokens as the next text, end token included."""
+        """Log-probabilities of each continuation's tokens as the next text, end of turn included.
+
+        A thought that the template opens is closed before.
+
+        Raises:
+            ModelError: the conversation is refused, or the model fails.
+        """
         begun = time.perf_counter()
-        inputs = self._inputs(conversation)
-        with self._lock:
-            logprobs = tuple(tuple(self._score(inputs, text)) for text in continuations)
+        prompt = self._prompt(conversation, answers=True)
+        with self._lock, self._named():
+            logprobs = tuple(tuple(self._score(prompt, text)) for text in continuations)
         # nothing is reused: the prompt is computed for each of them
-        computed = inputs["input_ids"].shape[1] * len(continuations) + sum(map(len, logprobs))
+        computed = prompt.length * len(continuations) + sum(len(each) - 1 for each in logprobs)
         seconds = time.perf_counter() - begun
         return Scores(logprobs, Cost(computed_tokens=computed, calls=1, seconds=seconds))
 
@@ -136,18 +148,19 @@ class GenericVLM:
         cancel: Cancelled | None,
     ) -> Generation:
         begun = time.perf_counter()
-        inputs = self._inputs(conversation)
+        prompt = self._prompt(conversation)
+        limit = min(sampling.max_tokens, self._room_after(prompt.length))
         stream = StreamDetokenizer(self._decode, sampling.stop, on_token)
-        sampler = Sampler(sampling, self._banned, prompt=inputs["input_ids"][0].tolist())
+        sampler = Sampler(sampling, self._banned, prompt=prompt.inputs["input_ids"][0].tolist())
         picker = _TokenPicker(sampler, stream, self._end_ids, cancel)
         with self._lock:
-            self._write(inputs, picker, sampling.max_tokens)
+            self._write(prompt.inputs, picker, limit)
         stream.end()
-        text = self._opened(inputs, conversation) + self._decode(picker.ids)
+        text = ("<think>" if prompt.opens_thought else "") + self._decode(picker.ids)
         message = Message("assistant", parse_parts(text), tuple(picker.ids))
         cost = Cost(
             visual_tokens=sum(self.visual_tokens(i.size) for m in conversation for i in m.images),
-            computed_tokens=inputs["input_ids"].shape[1],
+            computed_tokens=prompt.length,
             generated_tokens=len(picker.ids),
             calls=1,
             seconds=time.perf_counter() - begun,
@@ -157,7 +170,7 @@ class GenericVLM:
     def _write(self, inputs: Mapping[str, Tensor], picker: _TokenPicker, limit: int) -> None:
         from transformers import LogitsProcessorList, StoppingCriteriaList
 
-        try:
+        with self._named():
             self.model.generate(
                 **inputs,
                 max_new_tokens=limit,
@@ -167,57 +180,63 @@ class GenericVLM:
                 logits_processor=LogitsProcessorList([picker.pick]),
                 stopping_criteria=StoppingCriteriaList([picker.stop]),
             )
-        except (ValueError, RuntimeError) as error:
-            raise ModelError(f"{self.name}: {first_line(error)}") from error
 
-    def _score(self, inputs: Mapping[str, Tensor], text: str) -> list[float]:
+    def _score(self, prompt: GenericPrompt, text: str) -> list[float]:
+        """Any token that ends a turn counts as its end: which one it is, a template alone knows."""
         import torch
 
-        ids = self._tokenizer(text, add_special_tokens=False).input_ids
-        ids = [*ids, *sorted(ids_of(self._tokenizer.eos_token_id))[:1]]
-        asked = inputs["input_ids"].shape[1]
+        text = self._prompts.start + text if prompt.begins else text
+        ids = self._prompts.ids_after(prompt.text, text)
+        self._room_after(prompt.length + len(ids) - 1)
+        kept = len(ids) + 1
+        fewer = {"logits_to_keep": kept} if self._keeps_some else {}
         with torch.inference_mode():
-            logits = self.model(
-                **{k: _extended(k, v, ids, asked) for k, v in inputs.items()}
-            ).logits
-        likely = log_probs(logits[0, asked - 1 : -1], torch.tensor(sorted(self._banned)))
-        return likely.gather(1, torch.tensor(ids, device=likely.device)[:, None])[:, 0].tolist()
+            logits = self.model(**prompt.followed_by(ids), **fewer).logits[0, -kept:]
+        likely = log_probs(logits, torch.tensor(sorted(self._banned)))
+        asked = torch.tensor(ids, dtype=torch.long, device=likely.device)
+        said = likely[:-1].gather(1, asked[:, None])[:, 0].tolist()
+        ends = likely[-1].index_select(0, asked.new_tensor(sorted(self._end_ids)))
+        return [*said, *([ends.logsumexp(0).item()] if self._end_ids else [])]
 
-    def _inputs(self, conversation: Conversation) -> dict[str, Tensor]:
-        goes_on = bool(conversation) and conversation[-1].role == "assistant"
-        apply = partial(
-            self._processor.apply_chat_template,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            add_generation_prompt=not goes_on,
-            continue_final_message=goes_on,
-        )
+    @property
+    def _keeps_some(self) -> bool:
+        """Whether the model can leave out logits that nobody reads: a vocabulary for each token."""
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    def _room_after(self, length: int) -> int:
+        """How many more tokens the model's positions reach after `length`."""
+        if self._positions is None:
+            return 2**31
+        if length >= self._positions:
+            raise ModelError(
+                f"{self.name}: a conversation of {length} tokens is too long; the model takes "
+                f"{self._positions}: use fewer or smaller images, or less text"
+            )
+        return self._positions - length
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
         try:
-            made = self._applied(apply, conversation)
+            yield
+        except ModelError:
+            raise
+        except (ValueError, RuntimeError) as error:  # out of memory is one of the second
+            raise ModelError(f"{self.name}: {first_line(error)}") from error
+
+    def _prompt(self, conversation: Conversation, *, answers: bool = False) -> GenericPrompt:
+        try:
+            prompt = self._prompts.of(conversation, answers=answers)
         except Exception as error:  # a template's author may raise anything
             raise ModelError(f"{self.name}: its processor refuses: {first_line(error)}") from error
         place = self.model.device, self.model.dtype
-        return {
-            k: v.to(*place) if v.is_floating_point() else v.to(place[0]) for k, v in made.items()
+        moved = {
+            k: v.to(*place) if v.is_floating_point() else v.to(place[0])
+            for k, v in prompt.inputs.items()
         }
+        return replace(prompt, inputs=moved)
 
-    def _applied(self, apply: Callable[..., Any], conversation: Conversation) -> Any:
-        tools = self._chat.tools(conversation)
-        try:
-            return apply(self._chat.messages(conversation), tools=tools)
-        except Exception:  # perhaps it knows no system role
-            folded = system_folded(conversation)
-            if folded == conversation:
-                raise
-            return apply(self._chat.messages(folded), tools=tools)
-
-    def _opened(self, inputs: Mapping[str, Tensor], conversation: Conversation) -> str:
-        """The tag of a thought that the template has opened and the reply continues."""
-        if conversation and conversation[-1].role == "assistant":
-            return ""
-        end = self._tokenizer.decode(inputs["input_ids"][0, -8:])
-        return "<think>" if end.rstrip().endswith("<think>") else ""
+    def _inputs(self, conversation: Conversation) -> dict[str, Tensor]:
+        return self._prompt(conversation).inputs
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode([i for i in ids if i not in self._end_ids])
@@ -256,78 +275,34 @@ class _TokenPicker:
 
 
 def load_generic(
-    folder: str,
-    model: Any,
-    *,
-    name: str = "",
-    trust_remote_code: bool = False,
-    budgets: ImageBudgets = ImageBudgets(),
+    model: Any, processor: Any, *, name: str = "", budgets: ImageBudgets = ImageBudgets()
 ) -> GenericVLM:
-    """`model` with the processor of its checkpoint in `folder`, set to those of `budgets` that it
-    supports.
-
-    Raises:
-        ModelUnavailable: its processor cannot be made here; the message has the reason.
-    """
-    processor = _processor(folder, name or folder, trust_remote_code)
+    """`model` with its processor, set to those of `budgets` that it supports."""
     for line in set_budgets(processor, budgets):
         log.warning("%s: %s", name, line)
     traits = Traits(
         _BOXES.get(model.config.model_type, BoxFormat()),
         crop_rule=crop_rule_of(model.config),
-        calls_tools=calls_tools(_template(processor)),
+        calls_tools=calls_tools(template_of(processor)),
         sampling=sampling_of(model.generation_config.to_diff_dict()),
         budgets=tuple(budgets.given.items()),
     )
     return GenericVLM(model, processor, name=name, traits=traits)
 
 
-@no_panic()
-def _processor(folder: str, name: str, trust_remote_code: bool) -> Any:
-    """The processor's own class over tokenizer and image processor; else what transformers makes.
-
-    The first needs no torchvision; the second is for checkpoints with code of their own.
-    """
-    kw = {"local_files_only": True, "trust_remote_code": trust_remote_code}
-    try:
-        return compose_processor(folder, read_processor_parts(folder, **kw))
-    except Exception as error:  # which one depends on what the processor is made of
-        composing = error
-    from transformers import AutoProcessor
-
-    try:
-        return AutoProcessor.from_pretrained(folder, **kw)
-    except Exception as error:
-        why = first_line(composing if isinstance(composing, ImportError | OSError) else error)
-        raise ModelUnavailable(f"{name}: its processor cannot be made: {why}") from error
-
-
-def _template(processor: Any) -> str | None:
-    template = getattr(processor, "chat_template", None)
-    return template.get("default") if isinstance(template, dict) else template
-
-
-def _extended(key: str, value: Tensor, ids: Sequence[int], asked: int) -> Tensor:
-    """What the processor gave for `asked` tokens, for `ids` more."""
-    import torch
-
-    if value.dim() != 2 or value.shape[1] != asked:
-        return value
-    if key == "input_ids":
-        return torch.cat([value, value.new_tensor([ids])], 1)
-    fill = 1 if key == "attention_mask" else 0
-    return torch.cat([value, value.new_full((1, len(ids)), fill)], 1)
-
-
-def _controls(processor: Any) -> re.Pattern[str]:
-    """Spellings that the tokenizer or the processor would take for special tokens."""
-    added = processor.tokenizer.added_tokens_decoder.values()
-    names = {str(token) for token in added if token.special}
-    names |= {t for k in ("image", "video", "audio") if (t := getattr(processor, f"{k}_token", ""))}
-    return re.compile("|".join(sorted(map(re.escape, names), key=len, reverse=True)) or r"(?!)")
-
-
 def _banned(config: Any) -> frozenset[int]:
     kinds = ("image", "video", "audio")
     names = [f"{kind}_token_{what}" for kind in kinds for what in ("id", "index")]
     return frozenset(i for name in names if isinstance(i := getattr(config, name, None), int))
+
+
+def _positions_of(config: Any) -> int | None:
+    """The longest context that the model's positions reach; None where its config is silent.
+
+    Rotary positions may be stretched (YaRN): the config's number can be the one before.
+    """
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    before, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
+    return max(limit, int(before * factor)) if limit and before and factor else limit

@@ -19,7 +19,7 @@ from .checkpoints import Checkpoint, code_files, find, inspect, why
 from .fingerprint import check_base
 from .placement import LoadOptions, Placement, place, set_threads
 from .torch_warmup import warm_up
-from .weights import read_weights
+from .weights import ANSWERING, answering_class, read_weights
 
 if TYPE_CHECKING:
     import torch
@@ -130,19 +130,16 @@ def _listed(name: str, checkpoint: Checkpoint, placement: Placement, options: Lo
 def _unlisted(
     name: str, checkpoint: Checkpoint, placement: Placement, options: LoadOptions
 ) -> GenericVLM:
+    from .generic_processor import read_processor
     from .generic_vlm import load_generic
 
     code = options.trust_remote_code
     if options.adapter or options.verifier:
         raise ModelUnavailable(f"{name}: adapters need a listed family, and its is not")
+    # before gigabytes are read, since it may be refused
+    processor = read_processor(str(checkpoint.folder), name=name, trust_remote_code=code)
     model = read_weights(checkpoint, placement, trust_remote_code=code).eval()
-    return load_generic(
-        str(checkpoint.folder),
-        model,
-        name=name,
-        trust_remote_code=code,
-        budgets=options.budgets,
-    )
+    return load_generic(model, processor, name=name, budgets=options.budgets)
 
 
 def _budgets(device: torch.device) -> dict[str, int]:
@@ -168,6 +165,11 @@ def _check_supported(checkpoint: Checkpoint, options: LoadOptions) -> None:
     missing = [f for f in code_files(checkpoint.config) if not (checkpoint.folder / f).is_file()]
     if missing:
         raise ModelUnavailable(f"{checkpoint.folder} lacks {min(missing)}, its model's code")
+    if answering_class(checkpoint) is None:
+        raise ModelUnavailable(
+            f"{checkpoint.folder}: its code names no class that answers: auto_map in config.json "
+            f"has none of {', '.join(ANSWERING)}"
+        )
 
 
 def _reads_images(model_type: str) -> bool:

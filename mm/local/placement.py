@@ -11,7 +11,7 @@ from mm.errors import ModelUnavailable, first_line
 from mm.families.image_budgets import ImageBudgets
 
 from .checkpoints import Checkpoint
-from .precision import default_dtype, name_of, why_slow
+from .precision import default_dtype, name_of, overflows, why_slow
 from .quantization import check_readable, quantization
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ def _dtype(dtype: str | None, device: torch.device, checkpoint: Checkpoint) -> t
 
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if dtype in (None, "auto"):
-        return default_dtype(device, checkpoint.parameters, free_bytes(device))
+        large = overflows(checkpoint.model_type)
+        free = free_bytes(device)
+        return default_dtype(device, checkpoint.parameters, free, large_numbers=large)
     if dtype not in kinds:
         raise ValueError(f"dtype must be one of {', '.join(kinds)} or auto, got {dtype!r}")
     if slow := why_slow(kinds[dtype], device):

@@ -64,17 +64,32 @@ def _seconds(matrix: torch.Tensor) -> float:
     return time.thread_time() - began
 
 
-def default_dtype(device: torch.device, parameters: int, free: int) -> torch.dtype:
+def overflows(model_type: str) -> bool:
+    """Whether a model's activations are too large for float16, whose largest number is 65504.
+
+    Gemma's are: it was trained in bfloat16, and in float16 its logits are not numbers.
+    """
+    return "gemma" in model_type
+
+
+def default_dtype(
+    device: torch.device, parameters: int, free: int, *, large_numbers: bool = False
+) -> torch.dtype:
     """The precision to load `parameters` weights in, with `free` bytes of memory on `device`.
 
     Float32 for small models on a CPU; else the fast one. Where that is float32 and does not fit,
     bfloat16 halves the memory, and a line says that it is slow here.
+
+    Args:
+        large_numbers: float16 cannot hold the model's activations; float32 is taken in its place.
     """
     import torch
 
     if device.type == "cpu" and parameters < SMALL:
         return torch.float32
     fast = fast_dtype(device)
+    if fast == torch.float16 and large_numbers:
+        fast = torch.float32
     if fast == torch.float32 and parameters * fast.itemsize * LOADING > free:
         log.warning(
             "float32 would be faster on this processor, and needs %.1f GiB of memory while it "

@@ -90,11 +90,11 @@ def compose(
     )
     if not tokenizer.chat_template:
         return make()
-    theirs = _prompt(tokenizer)
+    theirs = _prompts(tokenizer)
     for template in family.templates:
         with suppress(ValueError):  # a template whose tokens this tokenizer lacks
             builder = make(template=template)
-            if _bare(builder.build([user(_PROBE)]).ids, tokenizer) == theirs:
+            if _bare(builder.build([user(_PROBE)]).ids, tokenizer) in theirs:
                 return builder
     log.warning("%s: unknown chat template; using the family's usual one", family.name)
     return make()
@@ -116,11 +116,16 @@ def _check_sizes(builder: TokenBuilder) -> None:
         ) from error
 
 
-def _prompt(tokenizer: Any) -> list[int]:
-    """The probe as the tokenizer's own chat template asks it."""
-    said = [{"role": "user", "content": [{"type": "text", "text": _PROBE}]}]
-    text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
-    return _bare(tokenizer(text, add_special_tokens=False).input_ids, tokenizer)
+def _prompts(tokenizer: Any) -> list[list[int]]:
+    """The probe as the tokenizer's own chat template asks it, given as blocks and as a string: some
+    templates take only one of them, and then raise, or write something else, for the other."""
+    found = []
+    for content in ([{"type": "text", "text": _PROBE}], _PROBE):
+        said = [{"role": "user", "content": content}]
+        with suppress(Exception):  # a template's author may raise anything
+            text = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            found.append(_bare(tokenizer(text, add_special_tokens=False).input_ids, tokenizer))
+    return found
 
 
 def _bare(ids: Sequence[int], tokenizer: Any) -> list[int]:

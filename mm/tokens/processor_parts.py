@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mm.errors import UserError
 from mm.types import Sampling
 
 from .torchvision_compat import hide_broken_torchvision
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def read_processor_parts(folder_or_id: str, *, config: Any = None, **kw: Any) ->
 
     config = config or AutoConfig.from_pretrained(folder_or_id, **kw)
     tokenizer = AutoTokenizer.from_pretrained(folder_or_id, **kw)
-    tokenizer.chat_template = tokenizer.chat_template or _older_template(folder_or_id, kw)
+    tokenizer.chat_template = _processors_template(folder_or_id, kw) or tokenizer.chat_template
     processor = AutoImageProcessor.from_pretrained(folder_or_id, backend="pil", **kw)
     _name_edges(processor)
     generation = _generation(folder_or_id, kw)
@@ -66,27 +70,29 @@ def _name_edges(processor: Any) -> None:
         processor.size = type(size)(shortest_edge=low, longest_edge=high)
 
 
-def _older_template(folder_or_id: str, kw: dict[str, Any]) -> str | None:
-    """The chat template that older checkpoints keep with their processor."""
+def _processors_template(folder_or_id: str, kw: dict[str, Any]) -> str | None:
+    """The chat template that older checkpoints keep with their processor, unless a newer file has
+    one. The tokenizer's config may have another, of the language model that it was made of."""
     from transformers.utils.hub import cached_file
 
     kw = {k: v for k, v in kw.items() if k != "trust_remote_code"}
-    found = cached_file(
-        folder_or_id, "chat_template.json", _raise_exceptions_for_missing_entries=False, **kw
+    newer, older = (
+        cached_file(folder_or_id, name, _raise_exceptions_for_missing_entries=False, **kw)
+        for name in ("chat_template.jinja", "chat_template.json")
     )
-    return json.loads(Path(found).read_text())["chat_template"] if found else None
+    if newer or not older:
+        return None  # transformers has read it
+    return json.loads(Path(older).read_text(encoding="utf-8"))["chat_template"]
 
 
 def sampling_of(generation: Mapping[str, Any]) -> Sampling | None:
     """The sampling that a generation config recommends; None where it says nothing of it.
 
-    Where it does not sample, that is greedy decoding, whatever temperature it names.
+    Where it does not sample, that is greedy decoding, whatever temperature it names. A number out
+    of its bounds is left out, with a warning.
     """
-    numbers = {
-        option.name: generation[option.name]
-        for option in fields(Sampling)
-        if option.name in _RECOMMENDED and _is_number(generation.get(option.name))
-    }
+    read = {name: _read(name, generation.get(name)) for name in _RECOMMENDED}
+    numbers = {name: value for name, value in read.items() if value is not None}
     if not numbers and "do_sample" not in generation:
         return None
     if not generation.get("do_sample"):
@@ -100,8 +106,20 @@ _RECOMMENDED = (
 )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _read(name: str, value: object) -> float | None:
+    """A number of a generation config; None where it is none, or out of its bounds."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    if name == "top_k" and value <= 0:
+        return 0  # all tokens: some write -1
+    try:
+        if name == "top_k" and value != int(value):
+            raise UserError(f"top_k must be a whole number, got {value}")
+        replace(Sampling(), **{name: value})
+    except (UserError, ValueError, OverflowError) as error:
+        log.warning("generation_config.json: %s; leaving it out", error)
+        return None
+    return int(value) if name == "top_k" else value
 
 
 def _generation(folder_or_id: str, kw: dict[str, Any]) -> dict[str, Any]:

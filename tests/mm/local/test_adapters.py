@@ -95,6 +95,37 @@ def test_an_adapter_on_the_head_loads_as_peft_loads_it(family: str, tmp_path: Pa
     assert (logits(family, ours, ADAPTER) - wanted).abs().max() < 1e-5
 
 
+MERGER = {  # the module beside the decoder that older adapters train whole, and its name then
+    "qwen2_vl": ("model.visual.merger.", "visual.merger."),
+    "qwen2_5_vl": ("model.visual.merger.", "visual.merger."),
+    "llava_next": ("model.multi_modal_projector.", "multi_modal_projector."),
+}
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
+@pytest.mark.parametrize("family", MERGER)
+def test_modules_saved_whole_load_under_older_names(
+    family: str, beside: bool, tmp_path: Path
+) -> None:
+    now, then = MERGER[family]
+    torch.manual_seed(1)
+    whole = [now.rstrip(".").rpartition(".")[2], "embed_tokens"]
+    config = LoraConfig(r=2, target_modules=DECODER, modules_to_save=whole, init_lora_weights=False)
+    adapted = get_peft_model(fresh(family), config).eval()
+    for name, weight in adapted.named_parameters():
+        if "modules_to_save" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    adapted.save_pretrained(str(tmp_path))
+    wanted = logits(family, adapted, "default")
+    decoder, once = OLD_NAMES[family]
+    for new, old in ((decoder, once), (now, then)):
+        renamed(tmp_path, lambda key, new=new, old=old: key.replace(f"model.{new}", f"model.{old}"))
+    assert f"base_model.model.{then}" in " ".join(load_file(tmp_path / "adapter_model.safetensors"))
+    model = with_adapter(fresh(family), str(tmp_path), "first" if beside else ADAPTER)
+    model = with_adapter(model, str(tmp_path)) if beside else model
+    assert (logits(family, model, ADAPTER) - wanted).abs().max() < 1e-5
+
+
 def drop_one(key: str) -> str:
     return "" if "layers.0" in key and "q_proj.lora_A" in key else key
 

@@ -12,11 +12,14 @@ from typing import Any
 import pytest
 import torch
 from fuzzing import rounds
+from safetensors.torch import save_file
 from tiny_models import FAMILIES
 
 import mm
 from mm.local.checkpoints import code_files, find, inspect
 from mm.local.hf_vlm import HFVLM
+from mm.local.placement import Placement
+from mm.local.weights import ANSWERING, read_weights
 from mm.tokens.loading import load_builder
 
 torch.set_num_threads(1)
@@ -262,6 +265,119 @@ def test_a_hub_checkpoints_code_is_fetched_where_it_is_trusted(
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: info)
     assert find("owner/name", code=code) == here
     assert asked == ([(True, True), (False, True)] if code else [(True, False)])
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, folder: Path, online: Callable[[], object] | None) -> None:
+    """A hub whose cache is `folder`; a download calls `online`, and without it fails."""
+
+    def download(name: str, *, local_files_only: bool = False, **_: object) -> str:
+        if not local_files_only and online:
+            online()
+        return str(folder)
+
+    def info(*_: object, **__: object) -> object:
+        if online is None:
+            raise OSError("no network")
+        return type("Info", (), {"siblings": [type("Sibling", (), {"rfilename": "a.safetensors"})]})
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", info)
+
+
+@pytest.mark.parametrize(
+    "absent",
+    [
+        pytest.param((), id="whole"),
+        pytest.param(("tokenizer.json",), id="no tokenizer"),
+        pytest.param(("preprocessor_config.json",), id="no processor"),
+        pytest.param(("tokenizer.json", "preprocessor_config.json"), id="config and weights"),
+    ],
+)
+def test_a_half_cached_checkpoint_is_downloaded_whole(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, absent: tuple[str, ...]
+) -> None:
+    asked: list[bool] = []
+    hub(monkeypatch, folder, lambda: asked.append(True))
+    for name in absent:
+        (folder / name).unlink()
+    assert find("owner/name") == folder
+    assert bool(asked) == bool(absent)
+
+
+def test_offline_a_half_cached_checkpoint_is_taken_as_it_is(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub(monkeypatch, folder, None)
+    (folder / "preprocessor_config.json").unlink()
+    assert find("owner/name") == folder
+    assert "go online, or give a local folder; taking what is here" in caplog.text
+    shard(folder).unlink()
+    with pytest.raises(mm.ModelUnavailable, match="owner/name is not on this machine"):
+        find("owner/name")
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_cached_adapter_has_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: bool
+) -> None:
+    asked: list[bool] = []
+    hub(monkeypatch, tmp_path, lambda: asked.append(True))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    if weights:
+        (tmp_path / "adapter_model.safetensors").write_bytes(b"")
+    assert find("owner/name") == tmp_path
+    assert bool(asked) != weights
+
+
+def test_whole_weights_count_before_an_index_that_is_left(tmp_path: Path) -> None:
+    tiny = FAMILIES["qwen2_5_vl"]()
+    tiny.model.save_pretrained(str(tmp_path))
+    (tmp_path / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors"}})
+    )
+    assert inspect(tmp_path).parameters == sum(p.numel() for p in tiny.model.parameters())
+
+
+OWN = """
+from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+class OwnConfig(Qwen2_5_VLConfig):
+    model_type = "own"
+
+class Own(Qwen2_5_VLForConditionalGeneration):
+    config_class = OwnConfig
+
+class Other(Own):
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_code_of_its_own_answers_under_any_name(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "own"))
+    monkeypatch.syspath_prepend(str(tmp_path / "own"))
+    shutil.rmtree(folder)
+    FAMILIES["qwen2_5_vl"]().model.config.save_pretrained(folder)
+    weights = FAMILIES["qwen2_5_vl"]().model.state_dict()
+    save_file({k: v.clone() for k, v in weights.items()}, folder / "model.safetensors")
+    (folder / "own.py").write_text(OWN)
+    names = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.Other", name: "own.Own"}
+    edit(folder, model_type="own", architectures=["Own"], auto_map=names)
+    placement = Placement(torch.device("cpu"), torch.float32)
+    model = read_weights(inspect(folder), placement, trust_remote_code=True)
+    assert type(model).__name__ == "Own"
+
+
+def test_code_that_names_no_class_that_answers_is_refused_at_once(folder: Path) -> None:
+    (folder / "own.py").write_text(OWN)
+    names = {"AutoConfig": "own.OwnConfig", "AutoModelForMaskedLM": "own.Own"}
+    edit(folder, model_type="own", auto_map=names)
+    with pytest.raises(
+        mm.ModelUnavailable, match="names no class that answers: auto_map in config"
+    ):
+        mm.load(str(folder), device="cpu", trust_remote_code=True)
 
 
 def test_the_files_of_a_checkpoints_code_are_those_of_its_own() -> None:

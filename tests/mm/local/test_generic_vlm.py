@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from copy import copy
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +23,8 @@ from transformers import (
 
 from mm.errors import ModelError, ModelUnavailable
 from mm.families.registry import family_of
-from mm.local.generic_vlm import GenericVLM, load_generic
+from mm.local.generic_processor import read_processor
+from mm.local.generic_vlm import GenericVLM, _positions_of
 from mm.local.load import load
 from mm.types import Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
 
@@ -147,7 +152,8 @@ def test_it_stops_at_a_stop_string_and_when_told() -> None:
         ),
         pytest.param(
             (user("a"), assistant(Thinking("t"), ToolCall("f", {})), message("tool", "r")),
-            'USER: aASSISTANT: <think>t</think><tool_call>\n{"name": "f", "arguments": {}}\n'
+            "USER: aASSISTANT: <think>t</think>\n<tool_call>\n"
+            '{"name": "f", "arguments": {}}\n'
             "</tool_call></s>USER: <tool_response>\nr\n</tool_response>ASSISTANT: ",
             id="tools",
         ),
@@ -188,4 +194,137 @@ def test_it_loads_by_name(tmp_path: Any) -> None:
 
 def test_a_processor_that_cannot_be_made_is_told(tmp_path: Any) -> None:
     with pytest.raises(ModelUnavailable, match="its processor cannot be made"):
-        load_generic(str(tmp_path), parts()[0])
+        read_processor(str(tmp_path))
+
+
+def test_a_folder_without_a_chat_template_is_refused_before_its_weights(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, processor = parts()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    reads = sys.modules["mm.local.load"]
+    monkeypatch.setattr(reads, "read_weights", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(ModelUnavailable, match=r"has no chat template.*put chat_template.jinja"):
+        load(str(tmp_path), device="cpu", threads=1)
+
+
+def likely(prompt: str, said: str, next_ids: set[int]) -> float:
+    """The log-probability of any of `next_ids` behind both, by the model's own forward."""
+    model, processor = parts()
+    asked = torch.tensor([[i for t in (prompt, said) for i in processor.tokenizer(t).input_ids]])
+    with torch.inference_mode():
+        logits = model(input_ids=asked).logits[0, -1].clone()
+        logits[model.config.image_token_id] = float("-inf")
+    return logits.log_softmax(-1)[sorted(next_ids)].logsumexp(0).item()
+
+
+def with_template(change: str = "", ends: tuple[int, ...] = ()) -> GenericVLM:
+    model, processor = parts()
+    model, processor = copy(model), copy(processor)
+    model.generation_config = copy(model.generation_config)
+    model.generation_config.eos_token_id = [processor.tokenizer.eos_token_id, *ends]
+    processor.chat_template = TEMPLATE.replace(
+        "ASSISTANT: {% endif", f"ASSISTANT: {change}{{% endif"
+    )
+    return GenericVLM(model, processor, name="odd")
+
+
+def test_a_choice_ends_as_any_turn_may_end() -> None:
+    other = parts()[1].tokenizer("U").input_ids[0]
+    (scored,) = with_template(ends=(other,)).score((user("Go"),), ["ab"]).logprobs
+    end = parts()[1].tokenizer.eos_token_id
+    assert scored[-1] == pytest.approx(likely("USER: GoASSISTANT: ", "ab", {end, other}), abs=1e-4)
+    assert scored[-1] > likely("USER: GoASSISTANT: ", "ab", {end}) + 1e-3
+
+
+def test_a_choice_stands_outside_a_thought_that_the_template_opens() -> None:
+    first = {parts()[1].tokenizer("b").input_ids[0]}
+    (scored,) = with_template("<think>\n").score((user("Go"),), ["b"]).logprobs
+    outside = "USER: GoASSISTANT: <think>\n\n</think>\n\n"
+    assert len(scored) == 2
+    assert scored[0] == pytest.approx(likely(outside, "", first), abs=1e-4)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> GenericVLM:
+    """A model of 24 positions, of which "USER: GoASSISTANT: " takes 18."""
+    monkeypatch.setattr(parts()[0].config.text_config, "max_position_embeddings", 24)
+    return GenericVLM(*parts(), name="odd")
+
+
+def test_a_reply_ends_where_the_models_positions_end(short: GenericVLM) -> None:
+    (got,) = short.generate([(user("Go"),)], Sampling(max_tokens=50))
+    assert (got.cost.computed_tokens, len(got.message.tokens or ()), got.finish) == (
+        18,
+        6,
+        "length",
+    )
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        pytest.param(
+            lambda vlm: vlm.generate([(user("Go on there, now"),)], Sampling()), id="a question"
+        ),
+        pytest.param(lambda vlm: vlm.score((user("Go"),), ["far too long"]), id="a choice"),
+    ],
+)
+def test_what_is_longer_than_its_positions_is_refused(
+    short: GenericVLM, ask: Callable[[GenericVLM], object]
+) -> None:
+    with pytest.raises(ModelError, match=r"odd: .* is too long; the model takes 24: use fewer"):
+        ask(short)
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        pytest.param({"max_position_embeddings": 4096}, 4096, id="plain"),
+        pytest.param({"max_position_embeddings": None}, None, id="silent"),
+        pytest.param(
+            {
+                "max_position_embeddings": 32768,
+                "rope_parameters": {"factor": 4.0, "original_max_position_embeddings": 32768},
+            },
+            131072,
+            id="YaRN over the number before",
+        ),
+        pytest.param(
+            {
+                "max_position_embeddings": 131072,
+                "rope_parameters": {"factor": 4.0, "original_max_position_embeddings": 32768},
+            },
+            131072,
+            id="YaRN, stretched already",
+        ),
+    ],
+)
+def test_its_positions_are_those_its_config_reaches(
+    config: dict[str, Any], positions: int | None
+) -> None:
+    text = SimpleNamespace(**config)
+    assert _positions_of(SimpleNamespace(get_text_config=lambda: text)) == positions
+
+
+def test_too_little_memory_for_a_choice_is_a_models_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(parts()[0], "forward", full)
+    with pytest.raises(ModelError, match="odd: out of memory"):
+        vlm().score((user("Go"),), ["a"])
+
+
+def test_only_logits_that_are_read_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, forward = [], type(parts()[0]).forward
+
+    def seen(logits_to_keep: int = 0, **kw: Any) -> Any:
+        asked.append(logits_to_keep)
+        return forward(parts()[0], logits_to_keep=logits_to_keep, **kw)
+
+    monkeypatch.setattr(parts()[0], "forward", seen)
+    assert len(vlm().score((user("Go"),), ["abc"]).logprobs[0]) == 4
+    assert asked == [4]

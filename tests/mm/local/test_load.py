@@ -140,7 +140,8 @@ def pickled(folder: Path) -> None:
 
 
 def sharded(folder: Path) -> None:
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
+    (folder / "model.safetensors").rename(folder / "model-00001.safetensors")
+    index = {"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 

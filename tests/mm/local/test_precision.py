@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from mm.local import precision
-from mm.local.precision import default_dtype, fast_autocast, fast_dtype, products_per_s, why_slow
+from mm.local.precision import (
+    default_dtype,
+    fast_autocast,
+    fast_dtype,
+    overflows,
+    products_per_s,
+    why_slow,
+)
 
 CPU = torch.device("cpu")
 AVX2_ONLY = {
@@ -62,6 +69,25 @@ def test_weights_load_in_what_is_fast_and_fits(speeds, caplog, parameters, free,
     assert default_dtype(CPU, parameters, free) == chosen
     said = "float32 would be faster on this processor" in caplog.text
     assert said == (chosen == torch.bfloat16 and bfloat16 < 75)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "free", "bfloat16", "chosen"),
+    [
+        pytest.param("qwen2_5_vl", 40 * GIB, False, torch.float16, id="usual"),
+        pytest.param("gemma3", 40 * GIB, False, torch.float32, id="Gemma: room for float32"),
+        pytest.param("gemma3", 15 * GIB, False, torch.bfloat16, id="Gemma: none"),
+        pytest.param("gemma3", 40 * GIB, True, torch.bfloat16, id="Gemma: bfloat16 is fast"),
+    ],
+)
+def test_float16_is_not_taken_for_what_overflows_it(
+    monkeypatch, caplog, model_type, free, bfloat16, chosen
+):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda _: bfloat16)
+    large = overflows(model_type)
+    got = default_dtype(torch.device("cuda"), 4_000_000_000, free, large_numbers=large)
+    assert got == chosen
+    assert ("taking bfloat16" in caplog.text) == (chosen == torch.bfloat16 and not bfloat16)
 
 
 def test_a_slow_precision_is_said_to_be(speeds):

@@ -103,14 +103,20 @@ CALLED = (
 )
 
 
-@pytest.mark.parametrize("name", ["qwen3_5", "minicpmv4_6"])
-def test_its_template_writes_tools_calls_and_answers(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "thought"),
+    [
+        pytest.param("qwen3_5", "<think>\nHm.\n</think>\n\n", id="qwen3_5"),
+        pytest.param("minicpmv4_6", "<think>Hm.</think>", id="minicpmv4_6"),
+    ],
+)
+def test_its_template_writes_tools_calls_and_answers(name: str, thought: str) -> None:
     vlm = loaded(name)
     text = vlm._tokenizer.decode(vlm._inputs(CALLED)["input_ids"][0])
     assert vlm.traits.calls_tools
     assert '"name": "look"' in text.partition("</tools>")[0]
     assert (
-        "<|im_start|>assistant\n<think>Hm.</think>Well.\n<tool_call>\n<function=look>\n"
+        f"<|im_start|>assistant\n{thought}Well.\n<tool_call>\n<function=look>\n"
         "<parameter=bbox_2d>\n[0, 0, 500, 500]\n</parameter>\n"
         "<parameter=label>\nit\n</parameter>\n</function>\n</tool_call><|im_end|>\n"
         "<|im_start|>user\n<tool_response>\n"
@@ -151,6 +157,26 @@ def test_a_thought_that_never_ends_is_a_thought(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(vlm, "_write", speaks(vlm, iter(["It may be K"])))
     (got,) = vlm.generate([(user("What?"),)], Sampling())
     assert got.message.parts == (Thinking("It may be K"),)
+
+
+@pytest.mark.parametrize("name", ["qwen3_5", "mistral3", "glm4v"])
+def test_a_thought_that_reaches_its_bound_is_answered(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The template may write the thought anew; the model goes on from what it wrote."""
+    vlm = loaded(name)
+    opened = "" if name == "qwen3_5" else "<think>"
+    given: list[str] = []
+
+    def write(inputs: Any, picker: Any, limit: int) -> None:
+        given.append(vlm._tokenizer.decode(inputs["input_ids"][0]))
+        speaks(vlm, iter([f"{opened}Hm" if len(given) == 1 else "K"]))(inputs, picker, limit)
+
+    monkeypatch.setattr(vlm, "_write", write)
+    sampling = Sampling(max_tokens=40, max_thought_tokens=4)
+    trace = mm.run(mm.direct, mm.question("What letter?", PICTURE), vlm, sampling=sampling)
+    assert (trace.answer, trace.error) == ("K", None)
+    assert given[1] == given[0] + f"{opened}Hm\n</think>\n<answer>"
 
 
 def test_gemma_and_llava_write_boxes_their_own_way() -> None:
