@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import mm
@@ -54,6 +55,10 @@ CONSTANT = "There is a lamp, and there are things on the table. Some of them mov
 """A sentence that fits every clip; it must not earn more than a thought that describes this one."""
 
 SEEDS = (0, 1, 2)
+COLUMNS = [f"{mode} {what}" for mode in ("sampled", "greedy") for what in ("right", "described")]
+AT_ONCE = 32
+"""So many questions are answered at a time."""
+
 NO_CONSISTENCY = "typed_accuracy + thought_and_answer"
 _FIRST_SEEDS = {"train": 3 << 32, "explore": 3 << 33, "test": FIRST_TEST_SEED + (3 << 38)}
 _NAME = re.compile(rf"\b(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})\b")
@@ -176,15 +181,20 @@ def measured(model: str, rows: Sequence[Row], things: Mapping[str, set[str]], n:
     vlm = mm.load(model, device="cpu")
     assert isinstance(vlm, HFVLM)
     explorer = Explorer(vlm, uniform, {"": ()}, Sampling(80, temperature=1.0))
-    drawn = [explorer.explore(rows, step=draw) for draw in range(n)]
-    modes = {"sampled": drawn, "greedy": [explorer.explore(rows, step=0, greedy=True)]}
-    found: dict[str, list[float]] = {}
-    for mode, draws in modes.items():
-        answers = list(zip(*draws, strict=True))
-        found[f"{mode} right"] = [_mean(map(_is_right, each)) for each in answers]
-        fits = partial(_fits, things=things)
-        found[f"{mode} described"] = [_mean(map(fits, each)) for each in answers]
+    found: dict[str, list[float]] = {column: [] for column in COLUMNS}
+    for at in range(0, len(rows), AT_ONCE):  # few, for their frames to fit into the memory
+        some = rows[at : at + AT_ONCE]
+        drawn = explorer.explore([row for row in some for _ in range(n)], step=at)
+        greedy = explorer.explore(some, step=at, greedy=True)
+        for mode, rollouts, k in (("sampled", drawn, n), ("greedy", greedy, 1)):
+            found[f"{mode} right"] += _means([_is_right(each) for each in rollouts], k)
+            found[f"{mode} described"] += _means([_fits(each, things) for each in rollouts], k)
     return found
+
+
+def _means(values: Sequence[float], k: int) -> list[float]:
+    """The mean of each `k` that follow each other."""
+    return [sum(values[at : at + k]) / k for at in range(0, len(values), k)]
 
 
 def _is_right(rollout: Rollout) -> float:
@@ -202,11 +212,6 @@ def named(text: str) -> set[str]:
     return set(_NAME.findall(text))
 
 
-def _mean(values: Any) -> float:
-    found = list(values)
-    return sum(found) / len(found)
-
-
 def earned(model: str, rows: Sequence[Row]) -> tuple[float, float]:
     """What the thoughts that `model` writes greedily earn for fitting the frames, on average, and
     what `CONSTANT` in their place does."""
@@ -216,7 +221,7 @@ def earned(model: str, rows: Sequence[Row]) -> tuple[float, float]:
     attempts = [each.attempt for each in explorer.explore(rows, step=0, greedy=True)]
     constant = [_saying(attempt, f"{BEGUN} {CONSTANT}") for attempt in attempts]
     fits = partial(consistency, siglip=SIGLIP)
-    return _mean(map(fits, attempts)), _mean(map(fits, constant))
+    return mean(map(fits, attempts)), mean(map(fits, constant))
 
 
 def _saying(attempt: Attempt, thought: str) -> Attempt:
@@ -227,7 +232,6 @@ def _saying(attempt: Attempt, thought: str) -> Attempt:
     return replace(attempt, branch=replace(attempt.branch, steps=steps))
 
 
-COLUMNS = [f"{mode} {what}" for mode in ("sampled", "greedy") for what in ("right", "described")]
 table = partial(rows_of, columns=COLUMNS, start="sft")
 
 
