@@ -27,13 +27,16 @@ _FUNCTION = re.compile(
 _PARAMETER = re.compile(r"<parameter=([^<>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
 
 
-def parse_parts(text: str) -> tuple[Part, ...]:
+def parse_parts(text: str, *, blanks: bool = False) -> tuple[Part, ...]:
     """The parts of an assistant's `text`, in order.
 
     A thought that nobody closed lasts until a tool call or the end. One that nobody opened (the
     template had) starts at the beginning. A call that is neither JSON, an object with a name and
     arguments or several of them, nor Qwen3.5's XML stays text, tags and all. Whitespace alone
     between tags is layout and is dropped, and so is the line break before a call.
+
+    Args:
+        blanks: what stands between a thought and a call, or the end, stays although it is blank.
     """
     opened, closed = text.find("<think>"), text.find("</think>")
     if closed >= 0 and not 0 <= opened < closed:
@@ -46,8 +49,18 @@ def parse_parts(text: str) -> tuple[Part, ...]:
             case _:
                 parts.append(part)
     if len(parts) > 1:
-        parts = [p for p in parts if not (isinstance(p, Text) and p.text.isspace())]
+        around = zip([None, *parts], parts, [*parts[1:], None], strict=False)
+        parts = [p for b, p, a in around if not _is_blank(p) or (blanks and _follows(b, a))]
     return tuple(parts)
+
+
+def _is_blank(part: Part) -> bool:
+    return isinstance(part, Text) and part.text.isspace()
+
+
+def _follows(before: Part | None, after: Part | None) -> bool:
+    """Whether what is between the two follows a thought, and nobody but a call follows it."""
+    return isinstance(before, Thinking) and isinstance(after, ToolCall | None)
 
 
 def render_parts(parts: Sequence[Part]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mm.errors import UserError
 from mm.local.precision import fast_dtype
 
 POLYNOMIALS = (
@@ -29,7 +30,7 @@ learns as much from each sample.
 
 _EPSILON = 1e-7
 
-OUTER = ("embed", "lm_head", "merger", "projector")
+OUTER = ("embed", "lm_head", "merger", "projector", "connector")
 """Matrices at a model's ends, by parts of their names: AdamW's."""
 
 Groups = Sequence[dict[str, Any]]
@@ -129,6 +130,11 @@ class CombinedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            if _sizes(state["param_groups"]) != _sizes(part.param_groups):
+                raise UserError(
+                    "the checkpoint groups weights for Muon and AdamW as an earlier version did: "
+                    "begin again, with another --output"
+                )
             part.load_state_dict(state)
         self._share()
 
@@ -137,14 +143,25 @@ class CombinedOptimizer(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
+def _sizes(groups: Groups) -> list[int]:
+    return [len(group["params"]) for group in groups]
+
+
 def muon(model: nn.Module, rate: float, weight_decay: float) -> CombinedOptimizer:
-    """Muon for the matrices inside the blocks of `model`, AdamW for its other trainable weights."""
+    """Muon for the matrices inside the blocks of `model`, AdamW for its other trainable weights.
+
+    Norms and biases do not decay.
+    """
     wanted = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     inner = [p for n, p in wanted if is_inner(n, p)]
     outer = [p for n, p in wanted if not is_inner(n, p)]
+    shaped, flat = ([p for p in outer if (p.ndim > 1) is many] for many in (True, False))
     return muon_and_adamw(
         [{"params": inner}] if inner else [],
-        [{"params": outer}] if outer else [],
+        [
+            *([{"params": shaped}] if shaped else []),
+            *([{"params": flat, "weight_decay": 0.0}] if flat else []),
+        ],
         rate=rate,
         weight_decay=weight_decay,
     )

@@ -287,7 +287,9 @@ class TokenBuilder:
         """A turn's first text, as it goes on from the turn's header."""
         if not self._opens_thought:
             return self.template.lead + text
-        return text.removeprefix("<think>") if text.startswith("<think>") else "</think>" + text
+        if not text.startswith("<think>"):
+            return "</think>" + text
+        return text.removeprefix("<think>").removeprefix("\n")  # the header has that break too
 
 
 def _positions_of(config: Any) -> int | None:

@@ -246,3 +246,18 @@ def test_xml_that_is_no_call_stays_text(body: str) -> None:
 )
 def test_a_reply_speaks_where_it_has_text_outside_of_thoughts_and_tags(parts, speaks):
     assert Generation(Message("assistant", tuple(parts))).speaks == speaks
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        pytest.param(f"<think>a</think>\n\n{CALL}", [Thinking("a"), Text("\n"), ZOOM], id="a call"),
+        pytest.param(f"<think>a</think>\n{CALL}", [Thinking("a"), ZOOM], id="its own break"),
+        pytest.param("<think>a</think>\n\n", [Thinking("a"), Text("\n\n")], id="the end"),
+        pytest.param("\n<think>a</think>b", [Thinking("a"), Text("b")], id="none before a thought"),
+        pytest.param(f"{CALL}\n \n{CALL}\n", [ZOOM, ZOOM], id="none behind a call"),
+    ],
+)
+def test_blanks_behind_a_thought_may_stay(text, parts):
+    assert parse_parts(text, blanks=True) == tuple(parts)
+    assert parse_parts(text) == tuple(p for p in parts if p not in (Text("\n"), Text("\n\n")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mm.errors import UserError
 from training import muon
 from training.muon import Muon, orthogonalised
 
@@ -83,3 +84,45 @@ def test_state_goes_on_from_torchs_own():
     ours.load_state_dict(theirs.state_dict())
     ours.step()
     assert torch.isfinite(parameter).all()
+
+
+class Ends(torch.nn.Module):
+    """A block between a model's ends, named as in SmolVLM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connector = torch.nn.Linear(4, 4)
+        self.block = torch.nn.Linear(4, 4)
+        self.norm = torch.nn.LayerNorm(4)
+        self.patch_embedding = torch.nn.Conv2d(3, 4, 2)
+
+
+def test_ends_learn_by_adamw_and_what_is_flat_does_not_decay():
+    model = Ends()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = {
+        (type(part).__name__, group["weight_decay"], names[id(parameter)])
+        for part in muon.muon(model, 0.1, 0.5).parts
+        for group in part.param_groups
+        for parameter in group["params"]
+    }
+    flat = ("connector.bias", "block.bias", "norm.weight", "norm.bias", "patch_embedding.bias")
+    shaped = ("connector.weight", "patch_embedding.weight")
+    assert found == {
+        ("Muon", 0.5, "block.weight"),
+        *(("AdamW", 0.5, name) for name in shaped),
+        *(("AdamW", 0.0, name) for name in flat),
+    }
+
+
+def test_groups_of_an_earlier_version_are_refused_in_a_line():
+    model = Ends()
+    inner = [p for p in model.parameters() if p.ndim == 2]
+    outer = [p for p in model.parameters() if p.ndim != 2]
+    earlier = muon.muon_and_adamw(
+        [{"params": inner}], [{"params": outer}], rate=0.1, weight_decay=0.5
+    )
+    made = muon.muon(model, 0.1, 0.5)
+    made.load_state_dict(made.state_dict())
+    with pytest.raises(UserError, match="as an earlier version did: begin again"):
+        made.load_state_dict(earlier.state_dict())

@@ -107,7 +107,10 @@ def main(
     if out:
         command = shlex.join(["python", "-m", "training.benchmarks.by_part", *sys.argv[1:]])
         about = {"model": model, "limit": limit, "seed": seed}
-        out.write_text(json.dumps(envelope(rows, [], command=command, **about), indent=1) + "\n")
+        out.write_text(
+            json.dumps(envelope(rows, [], command=command, **about), indent=1) + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

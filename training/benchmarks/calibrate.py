@@ -102,8 +102,8 @@ def main(
     Console().print(_table(tried[:SHOWN]))
     named = {"attend": asdict(tried[0].aim)}
     if write:
-        merged = {**json.loads(config.read_text()), **named}
-        config.write_text(json.dumps(merged, indent=2) + "\n")
+        merged = {**json.loads(config.read_text(encoding="utf-8")), **named}
+        config.write_text(json.dumps(merged, indent=2) + "\n", encoding="utf-8")
         print(f"written to {config}")
     else:
         print(f"for the checkpoint's config.json: {json.dumps(named)[1:-1]}")

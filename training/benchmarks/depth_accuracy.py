@@ -115,7 +115,10 @@ def main(
         command = shlex.join(["python", "-m", "training.benchmarks.depth_accuracy", *sys.argv[1:]])
         rows = [{"what": c.what, "right": c.right, "n": c.n} for c in counts]
         about = {"depth_model": depth_model, "scenes": scenes, "seed": seed}
-        out.write_text(json.dumps(envelope(rows, [], command=command, **about), indent=1) + "\n")
+        out.write_text(
+            json.dumps(envelope(rows, [], command=command, **about), indent=1) + "\n",
+            encoding="utf-8",
+        )
 
 
 if __name__ == "__main__":

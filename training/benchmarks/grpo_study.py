@@ -74,4 +74,4 @@ def _cell(values: Sequence[float], start: Sequence[float] | None) -> dict[str, f
 def write_results(folder: Path, rows: Sequence[Row], command: str, **about: Any) -> None:
     """Write the table as results.json."""
     written = envelope(list(rows), [], command=command, **about)
-    (folder / "results.json").write_text(json.dumps(written, indent=1) + "\n")
+    (folder / "results.json").write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")

@@ -205,7 +205,7 @@ def main(
         command = shlex.join(["python", "-m", "training.benchmarks.probe", *sys.argv[1:]])
         rows = [_row(r) for r in readings]
         written = envelope(rows, [], command=command, **about, **place_of(vlm))
-        out.write_text(json.dumps(written, indent=1) + "\n")
+        out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 def _row(reading: Reading) -> dict[str, Any]:

@@ -231,7 +231,7 @@ def running(command: Sequence[str], log: Path, *, threads: int = 1) -> Iterator[
     """
     port = _free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    with log.open("w") as said:
+    with log.open("w", encoding="utf-8") as said:
         process = subprocess.Popen([*command, str(port)], env=environment, stdout=said, stderr=said)
     try:
         client = Client(
@@ -252,7 +252,7 @@ def _await(process: subprocess.Popen[bytes], client: Client, log: Path) -> None:
             return
         except ModelError:
             time.sleep(0.1)
-    last = (log.read_text().strip().splitlines() or ["it says nothing"])[-1]
+    last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it says nothing"])[-1]
     raise ModelUnavailable(f"the server does not start: {last}")
 
 

@@ -250,7 +250,7 @@ def _most_held() -> float:
     """The peak of this process's memory, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss would begin there with what the parent held
-        kilobytes = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        kilobytes = re.search(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="utf-8"))
         assert kilobytes
         return float(kilobytes[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024

@@ -175,7 +175,7 @@ def matched(name: str, found: Sequence[Judged], at: float) -> dict[str, float]:
 def write_threshold(folder: Path, kind: Kind, at: float, controls: Mapping[str, float]) -> None:
     """Keep how the verifier in `folder` is to be used beside its adapter, and what matches it."""
     facts = {"kind": kind, "threshold": round(at, 6), "matched": dict(controls)}
-    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n")
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def calibration_split(found: Sequence[Judged], seed: int = 0) -> tuple[list[Judged], list[Judged]]:

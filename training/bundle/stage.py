@@ -177,7 +177,7 @@ class Log:
 
     def __init__(self, path: Path, before_s: float = 0.0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a")
+        self._file = path.open("a", encoding="utf-8")
         self._start = time.monotonic() - before_s
 
     @property

@@ -72,7 +72,7 @@ def make_tokenizer(frames: tuple[str, ...]) -> PreTrainedTokenizerFast:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
     )
-    template = files("training.bundle").joinpath("chat_template.jinja").read_text()
+    template = files("training.bundle").joinpath("chat_template.jinja").read_text(encoding="utf-8")
     tokenizer.chat_template = template
     return tokenizer
 

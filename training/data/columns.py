@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,8 +18,18 @@ MAX_DEPTH = 64
 _WHOLE = re.compile(r"-?\d+\.0")
 
 
-def without_nulls(value: Any, depth: int = MAX_DEPTH) -> Any:
+FREE = frozenset({"arguments", "parameters"})
+"""Keys of objects whose own keys are anybody's: a call's arguments, and the schema of a tool."""
+
+
+def without_nulls(
+    value: Any, depth: int = MAX_DEPTH, *, free: Collection[str] = (), inside: bool = False
+) -> Any:
     """`value` without the keys that hold nothing: null, as Arrow fills them in, or NaN.
+
+    Args:
+        free: keys inside which null says something and stays.
+        inside: `value` stands inside one of them.
 
     Raises:
         ValueError: it is nested deeper than `depth`.
@@ -28,9 +39,13 @@ def without_nulls(value: Any, depth: int = MAX_DEPTH) -> Any:
     if not depth:
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
-        known = ((key, each) for key, each in value.items() if not is_missing(each))
-        return {key: without_nulls(each, depth - 1) for key, each in known}
-    return [None if is_missing(each) else without_nulls(each, depth - 1) for each in value]
+        return {
+            key: without_nulls(each, depth - 1, free=free, inside=inside or key in free)
+            for key, each in value.items()
+            if not is_missing(each) or (inside and each is None)
+        }
+    inner = partial(without_nulls, depth=depth - 1, free=free, inside=inside)
+    return [None if is_missing(each) else inner(each) for each in value]
 
 
 def is_missing(value: Any) -> bool:
@@ -98,31 +113,32 @@ def as_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and math.isfinite(value) else value
 
 
-def whole_numbers(rows: Sequence[Any]) -> list[Any]:
-    """`rows`, of which those columns hold integers that pandas turned into floats, or wrote so,
-    because one of them is missing."""
+def whole_numbers(rows: Sequence[Any], *, texts: bool = False) -> list[Any]:
+    """`rows`, of which those columns hold integers that pandas turned into floats, because one of
+    them is missing; with `texts` it wrote them as text, as into CSV."""
     keys = {key for row in rows if isinstance(row, Mapping) for key in row}
-    whole = {key for key in keys if _is_whole(r.get(key) for r in rows if isinstance(r, Mapping))}
+    known = [row for row in rows if isinstance(row, Mapping)]
+    whole = {key for key in keys if _is_whole((row.get(key) for row in known), texts)}
     if not whole:
         return list(rows)
     return [_with_whole(row, whole) if isinstance(row, Mapping) else row for row in rows]
 
 
-def _is_whole(values: Iterable[Any]) -> bool:
+def _is_whole(values: Iterable[Any], texts: bool) -> bool:
     holes = numbers = 0
     for value in values:
         if is_missing(value) or value == "":
             holes += 1
-        elif _was_whole(value):
+        elif _was_whole(value, texts):
             numbers += 1
         else:
             return False
     return holes > 0 and numbers > 0
 
 
-def _was_whole(value: Any) -> bool:
+def _was_whole(value: Any, texts: bool) -> bool:
     if isinstance(value, str):
-        return _WHOLE.fullmatch(value.strip()) is not None
+        return texts and _WHOLE.fullmatch(value.strip()) is not None
     return isinstance(value, float) and value.is_integer()
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from mm.answers.matching import choice_error
 from mm.geometry import Region
 from mm.markup import parse_parts, read_call
-from mm.types import Clip, Conversation, Image, Message, Part, Text, ToolSpec, message
+from mm.types import Clip, Conversation, Image, Message, Part, Text, Thinking, ToolSpec, message
 
 from .boxes import WriteBox, filled, has_box_tags, regions_of
 from .clips import clipped
@@ -64,6 +66,11 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
     asked, good, bad = map(conversation, said, columns, (shared, *own))
     if clips := [Clip(opening.locate(clip)) for clip in clips_of(native)]:
         asked = clipped(asked, clips)
+    if key == "prompt" and not good and asked and asked[-1].role == "assistant":
+        raise ValueError(
+            "expected a 'prompt' that ends with the user or a tool, found a reply at its end: "
+            "give it as 'completion'"
+        )
     if good and good == bad:
         raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
     offered = _offered(native)
@@ -104,15 +111,25 @@ def conversation(said: Sequence[Native], column: str, images: Sequence[Any]) -> 
 
 def _message(value: Native, waiting: Iterator[Any]) -> Message:
     parts: list[Part] = []
+    calls = [read_call(call["function"]) for call in value.get("tool_calls", ())]
     parsed = value["role"] == "assistant" and all(p["type"] == "text" for p in value["content"])
     for part in value["content"]:
         if part["type"] == "image":
             parts.append(next(waiting))
         else:
             # a thought that goes on behind an image must stay open before it
-            parts += parse_parts(part["text"]) if parsed else [Text(part["text"])]
-    calls = [read_call(call["function"]) for call in value.get("tool_calls", ())]
+            parts += _spoken(part["text"], bool(calls)) if parsed else [Text(part["text"])]
     return Message(value["role"], (*parts, *filter(None, calls)))
+
+
+def _spoken(text: str, calls: bool) -> list[Part]:
+    """The parts of what the assistant wrote; the blanks between a thought and a call train."""
+    parts = list(parse_parts(text, blanks=True))
+    match parts[-2:]:
+        case [Thinking(), Text(blank)] if blank.isspace():
+            kept = blank.removesuffix("\n") if calls else ""  # a call brings a line break itself
+            parts[-1:] = [Text(kept)] if kept else []
+    return parts
 
 
 def _images(named: Sequence[Any], before: Sequence[Image], opening: Opening) -> list[Image]:
@@ -203,16 +220,29 @@ def _answer(native: Fields, choices: Sequence[str]) -> str | None:
 
 
 def choices_of(native: Fields) -> tuple[str, ...]:
-    """The answers to choose from, a list or a string with | between; () where there are none.
+    """The answers to choose from; () where there are none.
+
+    They are a list, or in a string: one with | between, or a list as JSON or Python writes it.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: they are something else, or there is nothing to choose.
     """
     value = native.get("choices", [])
-    choices = value.split("|") if isinstance(value, str) else value
+    choices = _listed(value) if isinstance(value, str) else value
     if not isinstance(choices, list) or not all(map(_is_choice, choices)):
         raise ValueError(f"expected a list in 'choices', found {brief(value)}")
+    if len(choices) == 1:
+        raise ValueError(f"expected two choices or more in 'choices', found {brief(value)}")
     return tuple(str(c).strip() for c in choices)
+
+
+def _listed(text: str) -> Any:
+    """The list that `text` writes; what stands between |, where it writes none."""
+    if text.lstrip().startswith("["):
+        for read in (json.loads, ast.literal_eval):
+            with suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return read(text.strip())
+    return text.split("|")
 
 
 def _is_choice(value: Any) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mm.errors import UserError
 
 from .columns import (
+    FREE,
     as_whole,
     features_in,
     named,
@@ -123,7 +124,8 @@ def _csv_records(path: Path) -> Sequence[Record]:
             rows.append(fields)
     except csv.Error as error:
         raise BadData(f"{path}, row {reader.line_num}: expected CSV, found {error}") from None
-    return [Record(n, fields) for n, fields in zip(numbers, whole_numbers(rows), strict=True)]
+    rows = whole_numbers(rows, texts=True)
+    return [Record(n, fields) for n, fields in zip(numbers, rows, strict=True)]
 
 
 def _header(path: Path, names: Sequence[str], header: str) -> list[str]:
@@ -200,7 +202,7 @@ def parse_row(line: bytes) -> Any:
     """The JSON in `line`; where there is none an error as a value."""
     try:
         text = line.decode("utf-8")
-        found = without_nulls(json.loads(text, object_pairs_hook=_once))
+        found = without_nulls(json.loads(text, object_pairs_hook=_once), free=FREE)
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
         return found

@@ -40,6 +40,17 @@ class Row:
 
     @property
     def prompt(self) -> Conversation:
-        """What is asked: up to the last user message; () where no user speaks."""
+        """What is asked: up to the last user message; () where no user speaks.
+
+        A prompt that nothing of trains may end with what a tool showed, and is whole then.
+        """
         asked = [i for i, message in enumerate(self.messages) if message.role == "user"]
+        if asked and self.messages[-1].role == "tool" and not self.trains:
+            return self.messages
         return self.messages[: asked[-1] + 1] if asked else ()
+
+    @property
+    def trains(self) -> bool:
+        """Whether the assistant wrote any of `messages` that trains."""
+        spoken = {i for i, message in enumerate(self.messages) if message.role == "assistant"}
+        return bool(spoken - self.untrained)

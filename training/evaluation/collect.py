@@ -31,7 +31,7 @@ FACTS = "collected.json"
 RIGHT = "right"
 """The score of a trace's chosen step: 1 where its answer is right, else 0."""
 
-JUDGE = 3
+JUDGE = 4
 """The version of `mm.answers.judge`: labels of different ones do not mix."""
 
 
@@ -68,7 +68,7 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     known = folder / FACTS
     if known.is_file():
         with door(f"{quote(str(known))} is spoilt", BadTarget, "remove it to go on"):
-            before = json.loads(known.read_text())
+            before = json.loads(known.read_text(encoding="utf-8"))
         other = sorted(k for k in {*facts, *before} if facts.get(k) != before.get(k))
         if other:
             raise BadTarget(
@@ -79,7 +79,7 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
         raise BadTarget(f"{quote(str(folder))} holds traces of `mm ask`: give another --out")
     with door(f"--out {quote(str(folder))} cannot be made", BadTarget):
         folder.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps(facts, indent=1) + "\n")
+    known.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return dict(_drawn(folder / FILE))
 
 

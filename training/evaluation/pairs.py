@@ -22,7 +22,7 @@ from mm.errors import UserError, quote
 from mm.markup import render_parts
 from mm.trace import Branch, Trace
 from mm.trace_store import load_traces
-from mm.types import Image, Message, ToolSpec, assistant
+from mm.types import Clip, Image, Message, ToolSpec, Visual, assistant
 from vision.scaling import SPENT
 from vision.verifier import NO, YES, verdict_prompt
 
@@ -40,6 +40,7 @@ class Counts:
     all_right: int = 0
     all_wrong: int = 0
     left_out: int = 0
+    unnamed: int = 0
     chosen: list[int] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
 
@@ -47,9 +48,11 @@ class Counts:
         """For people."""
         groups = f"{self.mixed} mixed, {self.all_right} all right, {self.all_wrong} all wrong"
         out = f"{self.left_out} traces left out (budget spent, no grade, or images inside a reply)"
+        unnamed = f"{self.unnamed} left out: they show clips, or images from memory, as no row can"
         return [
             f"{self.pairs:,} pairs from questions: {groups}",
             out,
+            *([unnamed] if self.unnamed else []),
             f"tokens written, mean: chosen {_mean(self.chosen)}, rejected {_mean(self.rejected)}",
         ]
 
@@ -92,7 +95,8 @@ def write_pairs(
         raise UserError("no pair: " + "; ".join(counts.lines()))
     counts.pairs = len(rows)
     part = out.with_name(out.name + ".part")
-    part.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    part.write_text(lines, encoding="utf-8")
     os.replace(part, out)
     return counts
 
@@ -107,12 +111,20 @@ def _groups(traces: Iterable[Trace], counts: Counts) -> list[list[Branch]]:
         branch = trace.best
         known = branch.steps and RIGHT in branch.steps[-1].scores
         spent = any(SPENT in step.scores for step in branch.steps)
-        inside = any(m.images for m in branch.messages if m.role == "assistant")
+        inside = any(m.visuals for m in branch.messages if m.role == "assistant")
         if not known or spent or inside:
             counts.left_out += 1
+        elif not all(map(_can_be_named, branch.messages)):
+            counts.unnamed += 1
         else:
             groups[trace.sample.id].append(branch)
     return list(groups.values())
+
+
+def _can_be_named(message: Message) -> bool:
+    """Whether a row has a way to write all that the message shows."""
+    shown = [part for part in message.parts if isinstance(part, Visual | Clip)]
+    return all(isinstance(part, Image) for part in shown)
 
 
 def _count_group(group: Sequence[Branch], counts: Counts) -> None:

@@ -67,12 +67,12 @@ def _complete_lines(path: Path) -> list[dict]:
     """What was written whole; the last line may have been cut off by a kill."""
     if not path.exists():
         return []
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _rewritten(path: Path, lines: list[dict]) -> TextIO:
     whole = path.with_name(path.name + ".new")
-    whole.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    whole.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     whole.replace(path)
-    return path.open("a")
+    return path.open("a", encoding="utf-8")

@@ -123,7 +123,7 @@ def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadTarget(f"{quote(str(folder))} is not empty: give another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    known.write_text(json.dumps(facts, indent=1) + "\n")
+    known.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     _cut(folder / STEPS)
     return {each.id: each for each in _read(folder / STEPS)}
 
@@ -131,7 +131,7 @@ def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
 def _known(file: Path) -> dict[str, Any]:
     remedy = "remove it, and the same command goes on"
     with door(f"{quote(str(file))} is spoilt", BadTarget, remedy):
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _cut(file: Path) -> None:
@@ -174,8 +174,9 @@ def write_thoughts(
     keep = partial(_append, folder / STEPS, lock)
     work = partial(_steps, writers, done, keep)
     rows = out.with_name(f"{out.name}.part")
-    with closing(in_order(work, items, threads)) as results, rows.open("w") as file:
-        for item, steps in results:
+    results = closing(in_order(work, items, threads))
+    with results as found, rows.open("w", encoding="utf-8") as file:
+        for item, steps in found:
             if not steps.done:
                 so_far = replace(so_far, failed=so_far.failed + 1)
             elif is_right(steps, item.sample):

@@ -42,6 +42,9 @@ CHECKPOINTS = "checkpoints"
 LOG = "log.jsonl"
 RECIPE, RUN, FINISHED = "recipe.json", "run.json", "finished.json"
 
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "additional_chat_templates/*.jinja")
+"""What stands beside weights: configs, tokenizers (merges.txt, vocab.txt), and chat templates."""
+
 MAY_CHANGE = ("output", "device", "report_to", "allow_absolute_paths", "allow_urls")
 """Keys that may change when a training is resumed; any other would change the result."""
 
@@ -80,6 +83,8 @@ def begun_run(folder: Path) -> Mapping[str, Any] | None:
 def begin_run(folder: Path, recipe: Recipe, run: Mapping[str, Any]) -> None:
     """Write what a training must keep when it goes on, or check it.
 
+    What an earlier version, which began it, did not write down is not checked.
+
     Raises:
         BadData: it is not what the training was begun with.
     """
@@ -88,7 +93,7 @@ def begin_run(folder: Path, recipe: Recipe, run: Mapping[str, Any]) -> None:
         (folder / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         write_whole(folder / RUN, json.dumps(run, indent=1) + "\n")
         write_whole(folder / RECIPE, json.dumps(asdict(recipe), indent=1) + "\n")
-    elif changed := [key for key in run if run[key] != known.get(key)]:
+    elif changed := [key for key in run if run[key] != known.get(key, run[key])]:
         told = ", ".join(f"{key} {known.get(key)!r}, not {run[key]!r}" for key in changed)
         raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
 
@@ -181,9 +186,11 @@ def _save_whole(model: Any, source: Path, folder: Path, weights: Any) -> None:
     else:
         weights = {name: each.to(kind) for name, each in weights.items()}
     model.save_pretrained(folder, state_dict=weights)
-    for file in (*source.glob("*.json"), *source.glob("*.jinja"), *source.glob("*.model")):
-        if _belongs(file) and not (folder / file.name).exists():
-            shutil.copyfile(file, folder / file.name)
+    for file in (file for pattern in BESIDE for file in source.glob(pattern)):
+        target = folder / file.relative_to(source)
+        if _belongs(file) and not target.exists():
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def _dtype_of(source: Path) -> torch.dtype | None:

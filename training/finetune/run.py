@@ -82,11 +82,14 @@ class Training:
 
     def record(self, processes: int) -> dict[str, Any]:
         """What must be the same when the training goes on."""
-        rows = [(each.lengths, each.images) for each in (self.rows, self.held_out) if each]
+        known = [each for each in (self.rows, self.held_out) if each]
+        rows = [(each.lengths, each.images) for each in known]
+        targets = [list(each.targets) for each in known]
         return {
             "choices": {name: getattr(self.plan, name) for name in CHOICES},
             "processes": processes,
             "rows": zlib.crc32(json.dumps(rows).encode()),
+            "targets": zlib.crc32(json.dumps(targets).encode()),
         }
 
 

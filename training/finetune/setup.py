@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -122,18 +123,19 @@ def read_rows(plan: Plan, path: str, vlm: HFVLM, build: Build) -> Rows:
     ).shown_to(vlm.builder)
     data = replace(data, change=change_of(recipe, vlm.builder))
     rows = BuiltRows(data, build, plan.row_bytes)
-    bad, lengths, images = [], [], []
+    bad, lengths, images, targets = [], [], [], []
     results = with_progress_bar(data.each(partial(_built, build)), len(data), f"reading {path}")
     for index, found in enumerate(results):
         if isinstance(found, BadData):
             bad.append(found)
             continue
-        name, sides = found
+        name, sides, target = found
         length, of_row = rows.add(index, sides)
         lengths.append(length)
         images.append(of_row or (name,))
+        targets.append(target)
     refuse(bad)
-    return Rows(rows, range(len(data)), lengths, images)
+    return Rows(rows, range(len(data)), lengths, images, targets)
 
 
 def split(rows: Rows) -> tuple[Rows, Rows | None]:
@@ -247,5 +249,16 @@ def _top(above: dict[str, str], name: str) -> str:
     return name
 
 
-def _built(build: Build, row: Row) -> tuple[str, Sides]:
-    return row.id, build(row)
+def _built(build: Build, row: Row) -> tuple[str, Sides, int]:
+    """The row's name, its sequences, and a checksum of what it teaches."""
+    sides = build(row)
+    return row.id, sides, _target(row, sides)
+
+
+def _target(row: Row, sides: Sides) -> int:
+    """A checksum of what `row` teaches, besides its images."""
+    ids = [(tokens.ids, tokens.trained) for tokens in sides]
+    regions = [astuple(region) for region in row.regions]
+    replies = [said.text for said in row.messages if said.role == "assistant"]
+    right = (row.answer, row.choices, regions, row.source, replies)
+    return zlib.crc32(json.dumps([ids, right]).encode())

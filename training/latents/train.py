@@ -158,7 +158,7 @@ def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
     if not resume:
         raise BadData(f"{folder} is not empty: go on with --resume, or give another --output")
     with door(f"{known} is spoilt", BadData, "remove the folder, or give another --output"):
-        before = json.loads(known.read_text())
+        before = json.loads(known.read_text(encoding="utf-8"))
     if changed := [k for k, v in recipe.kept.items() if before.get(k) != v]:
         told = ", ".join(f"{k} {before.get(k)!r}, not {recipe.kept[k]!r}" for k in changed)
         raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
@@ -336,5 +336,5 @@ def _save(run: _Run, folder: Path, steps: int) -> None:
     save_midi(run.midi, folder)
     if run.recipe.stage == 2:
         save_adapter(run.model, run.recipe.model, folder)
-    (folder / FINISHED).write_text(json.dumps({"steps": steps}) + "\n")
+    (folder / FINISHED).write_text(json.dumps({"steps": steps}) + "\n", encoding="utf-8")
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

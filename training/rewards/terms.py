@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mm.answers.matching import judge, parse_number
-from mm.geometry import Region, iou
+from mm.geometry import iou
 from mm.markup import render_parts
 from mm.origins import Cropped
 from mm.trace import Branch
-from mm.types import Features, Image, Visual
+from mm.types import Features, Visual
 from training.data import Row
+from vision.regions import regions_of
 
 
 @dataclass(frozen=True)
@@ -132,12 +133,16 @@ def ends_with_answer(attempt: Attempt) -> float:
 
 def looked(attempt: Attempt) -> float:
     """1 where at least one region was shown: VLM-R3's region term, whose weight is 0.5."""
-    return float(bool(_regions(attempt.branch)))
+    looks = attempt.branch.looks
+    return float(any(isinstance(s, Features) or isinstance(s.origin, Cropped) for s in looks))
 
 
 def box_iou(attempt: Attempt) -> float:
-    """The mean, over the regions to look at, of the best IoU with a region that was shown."""
-    shown = _regions(attempt.branch)
+    """The mean, over the regions to look at, of the best IoU with a region that was shown.
+
+    Both are of the first image; a look at another one is none.
+    """
+    shown = [region for index, region in regions_of(attempt.branch) if index == 0]
     if not attempt.row.regions:
         return 0.0
     best = [
@@ -223,17 +228,6 @@ R_GRPO_CODE: Mix = (
     Weighted("region", readable_boxes, weight=0.5, gate="accuracy"),
 )
 """The same as summed in its released code."""
-
-
-def _regions(branch: Branch) -> list[Region]:
-    """The regions of images that were shown again."""
-    return [region for seen in branch.looks if (region := _region(seen)) is not None]
-
-
-def _region(seen: Image | Features) -> Region | None:
-    if isinstance(seen, Features):
-        return seen.region
-    return seen.origin.region if isinstance(seen.origin, Cropped) else None
 
 
 def _is_text(part: object) -> bool:

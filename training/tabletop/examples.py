@@ -26,7 +26,9 @@ def write_examples(folder: Path) -> None:
         first = scene.seed + 1
         render(scene).save(folder / f"{name}.png", optimize=True)
         if name == "table":
-            (folder / "table.json").write_text(json.dumps(described(scene), indent=1) + "\n")
+            (folder / "table.json").write_text(
+                json.dumps(described(scene), indent=1) + "\n", encoding="utf-8"
+            )
     render(make_scene(_FIRST_EXAMPLE, Level.GRAIN)).save(folder / "grain.png", optimize=True)
     motions = (make_motion(seed) for seed in count(_FIRST_EXAMPLE))
     flashing = next(m for m in motions if len(m.flashes) == 1 and m.flashes[0].start_s > 3)

@@ -95,10 +95,14 @@ def sync(path: Path) -> None:
 
 
 def move_all(files: Iterable[Path], folder: Path) -> None:
-    """Move `files` into `folder` in their order, each once it is on disk."""
+    """Move `files` and folders into `folder` in their order, each once it is on disk."""
     for file in files:
-        sync(file)
-        os.replace(file, folder / file.name)
+        for path in (*_files(file), file):
+            sync(path)
+        target = folder / file.name
+        if target.is_dir():  # from before a death
+            shutil.rmtree(target)
+        os.replace(file, target)
 
 
 def _read(path: Path) -> Checkpoint | None:

@@ -40,12 +40,14 @@ class Rows:
         chosen: indices of the rows in this selection.
         lengths: tokens that each takes, padded within its row.
         images: the ids of the images of each.
+        targets: a checksum of what each teaches: its ids, those that train, and what is right.
     """
 
     built: BuiltRows
     chosen: Sequence[int]
     lengths: Sequence[int]
     images: Sequence[Sequence[str]]
+    targets: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -61,6 +63,7 @@ class Rows:
             list(compress(self.chosen, wanted)),
             list(compress(self.lengths, wanted)),
             list(compress(self.images, wanted)),
+            list(compress(self.targets, wanted)),
         )
 
     def thinned(self, most: int) -> Rows:

@@ -6,6 +6,7 @@ exactly these train, and neither images nor what was said to the policy.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,8 @@ from .row_builders import build_question
 
 THREADS = 32
 """Rollouts in progress: as many as the engine decodes in one batch."""
+
+_OF_ANOTHER_IMAGE = re.compile(r"\{[^{}]*\"img_idx\"\s*:\s*[1-9][^{}]*\}")
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class Explorer:
         if not images:
             return ()
         seen = self.vlm.seen_size(images[0].size, images[0].kind)
-        written = attempt.written.partition("<answer>")[0]
+        written = _OF_ANOTHER_IMAGE.sub("", attempt.written.partition("<answer>")[0])
         return tuple(parse_boxes(written, self.vlm.traits.box_format, seen))
 
 

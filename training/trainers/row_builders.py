@@ -42,11 +42,7 @@ def purpose_of(row: Row) -> Literal["sft", "dpo", "grpo"]:
     """The method that a row is meant for, where nobody says."""
     if row.chosen:
         return "dpo"
-    trains = any(
-        message.role == "assistant" and at not in row.untrained
-        for at, message in enumerate(row.messages)
-    )
-    return "sft" if trains else "grpo"
+    return "sft" if row.trains else "grpo"
 
 
 def _prompt(builder: TokenBuilder, row: Row) -> Sides:

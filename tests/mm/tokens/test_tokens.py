@@ -469,6 +469,22 @@ def test_a_thinking_checkpoint_has_its_thought_opened() -> None:
     assert "<think>\n</think>So.<|im_end|>" in text
 
 
+@pytest.mark.parametrize(
+    ("thought", "written"),
+    [
+        pytest.param("\nHm.\n", "<think>\nHm.\n</think>", id="as the template writes it"),
+        pytest.param("Hm.", "<think>\nHm.</think>", id="without breaks"),
+        pytest.param("\n\n", "<think>\n\n</think>", id="empty"),
+    ],
+)
+def test_a_thoughts_first_break_is_the_headers(thought: str, written: str) -> None:
+    builder = thinking_builder()
+    said = (user("?"), assistant(Thinking(thought), "\n\nblue"))
+    assert f"assistant\n{written}\n\nblue<|im_end|>" in text_of(
+        builder, builder.build(said, open_turn=False).ids
+    )
+
+
 def test_an_unknown_template_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     tiny = FAMILIES["qwen3_vl"]()
     tokenizer = bytes_tokenizer(

@@ -17,6 +17,7 @@ IMAGE = {"type": "image"}
 ASKED = user([IMAGE, text("Which?")])
 PAIR = {"prompt": [ASKED], "chosen": "good", "rejected": "bad", "images": ["red.png"]}
 QUESTION = {"prompt": [ASKED], "images": ["red.png"], "answer": "a"}
+CALL = {"function": {"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}}
 TALK = {"messages": [ASKED, reply("a")], "images": ["red.png"]}
 
 
@@ -128,3 +129,28 @@ def test_convert_carries_rows_from_format_to_format(folder):
     done = CliRunner().invoke(data, ["convert", str(path), "--to", "sharegpt", "--out", str(out)])
     assert done.stdout == f"1 rows: {out}\n"
     assert json.loads(out.read_text())["chosen"] == {"from": "gpt", "value": "good"}
+
+
+LOOKED = [ASKED, reply("", tool_calls=[CALL]), {"role": "tool", "content": "A cat."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "asked"),
+    [
+        pytest.param({"prompt": LOOKED}, 3, id="a prompt that a tool ends"),
+        pytest.param({"prompt": LOOKED, "chosen": "a", "rejected": "b"}, 3, id="of a pair"),
+        pytest.param({"messages": [*LOOKED, reply("a")]}, 1, id="a talk: its looks are the reply"),
+        pytest.param({"messages": [ASKED, reply("b", loss=False)]}, 1, id="a reply that is muted"),
+        pytest.param({"prompt": [*LOOKED, user("And?")]}, 4, id="the user asks again"),
+    ],
+)
+def test_what_is_asked_ends_with_the_user_or_a_tool(folder, builder, row, asked):
+    row = data_of(folder, {**row, "images": ["red.png"], "answer": "a"})[0]
+    assert row.prompt == row.messages[:asked]
+    (built,) = ROW_BUILDERS["grpo"](builder)(row)
+    assert built.ids == builder.build(row.messages[:asked]).ids
+
+
+def test_a_prompt_that_ends_with_a_reply_is_refused(folder):
+    with pytest.raises(BadData, match="found a reply at its end: give it as 'completion'"):
+        data_of(folder, {**QUESTION, "prompt": [ASKED, reply("b")]})[0]

@@ -127,6 +127,45 @@ def test_a_whole_number_beside_a_hole_stays_whole(folder, kind):
         data[1]
 
 
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_a_string_of_json_stays_as_it_is(folder, suffix):
+    rows = [{"image": "red.png", "question": "?", "answer": "2.0"}, {"image": "red.png"}]
+    written = json.dumps(rows) if suffix == "json" else "\n".join(map(json.dumps, rows))
+    (folder / f"rows.{suffix}").write_text(written)
+    assert read_data(folder / f"rows.{suffix}")[0].answer == "2.0"
+
+
+@pytest.mark.parametrize(
+    ("choices", "found"),
+    [
+        pytest.param(["cat", "dog"], ("cat", "dog"), id="a list"),
+        pytest.param("cat| dog", ("cat", "dog"), id="bars"),
+        pytest.param('["cat", "dog"]', ("cat", "dog"), id="JSON"),
+        pytest.param(" ['cat', 'dog']", ("cat", "dog"), id="Python"),
+        pytest.param("[1, 2]", ("1", "2"), id="numbers"),
+        pytest.param("[0, 1)|[1, 2]", ("[0, 1)", "[1, 2]"), id="brackets of their own"),
+        pytest.param("[]", (), id="none"),
+    ],
+)
+def test_choices_in_a_cell_are_a_list(folder, choices, found):
+    row = {"prompt": "?", "answer": found[0] if found else "a", "choices": choices}
+    assert one(folder, row).choices == found
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        pytest.param(["cat"], id="a list of one"),
+        pytest.param("cat", id="a word"),
+        pytest.param("['cat' 'dog']", id="as numpy prints it"),
+        pytest.param("[" * 100_000, id="too deep"),
+    ],
+)
+def test_one_choice_is_none(folder, choices):
+    with pytest.raises(BadData, match="two choices or more in 'choices', found"):
+        one(folder, {"prompt": "?", "answer": "cat", "choices": choices})
+
+
 @pytest.mark.parametrize(
     ("regions", "pixels"),
     [

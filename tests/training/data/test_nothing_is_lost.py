@@ -3,11 +3,14 @@ refused by name."""
 
 import json
 
+import pyarrow.parquet
 import pytest
-from row_files import make_images, one, reply, said, text, user
+from row_files import data_of, make_images, one, reply, said, text, user
 
-from mm.types import ToolCall
-from training.data import BadData
+from mm.markup import render_parts
+from mm.types import ToolCall, ToolSpec
+from training.data import BadData, read_data
+from training.data.convert import convert
 from training.data.formats import FORMATS
 
 ASKED = [("user", "red", "Which?")]
@@ -19,6 +22,8 @@ TYPED = [user([{"type": "image"}, text("Which?")]), reply("The red one.")]
 TAGGED = [user("<image>Which?"), reply("The red one.")]
 INLINE = [user([{"type": "image", "image": "red.png"}, text("Which?")]), reply("The red one.")]
 CALL = {"name": "zoom", "arguments": {"a": 1}}
+CALLED = '<tool_call>\n{"name": "zoom", "arguments": {"a": 1}}\n</tool_call>'
+THOUGHT = "<think>\nhm\n</think>\n\n"
 
 
 @pytest.fixture
@@ -188,9 +193,25 @@ def test_tools_come_as_json_and_calls_by_their_roles(folder):
     assert row.messages[2].parts == (ToolCall("zoom", {"a": 1}),)
 
 
-def test_reasoning_beside_the_content_is_the_thought(folder):
-    row = one(folder, {"messages": [user("a"), reply("b", reasoning_content="hm")]})
-    assert said(row.messages)[1] == ("assistant", "hm", "b")
+@pytest.mark.parametrize(
+    ("message", "written"),
+    [
+        pytest.param(reply("b", reasoning_content="hm"), f"{THOUGHT}b", id="beside the content"),
+        pytest.param(reply("\n\nb", reasoning_content="\nhm\n"), f"{THOUGHT}b", id="as servers do"),
+        pytest.param(reply("", reasoning="hm", tool_calls=[CALL]), THOUGHT + CALLED, id="a call"),
+        pytest.param(reply(THOUGHT, tool_calls=[CALL]), THOUGHT + CALLED, id="in the content"),
+        pytest.param(reply(THOUGHT + CALLED), THOUGHT + CALLED, id="all in the content"),
+        pytest.param(
+            reply("b", reasoning="hm", tool_calls=[CALL]), f"{THOUGHT}b\n{CALLED}", id="words too"
+        ),
+    ],
+)
+@pytest.mark.parametrize("there", ["native", "sharegpt"])
+def test_a_thought_trains_as_qwens_templates_write_it(folder, message, written, there):
+    data = data_of(folder, {"messages": [user("a"), message]})
+    convert(data, there, folder / "out.jsonl")
+    for row in (data[0], read_data(folder / "out.jsonl")[0]):
+        assert render_parts(row.messages[1].parts) == written
 
 
 def test_an_empty_image_is_a_row_of_words(folder):
@@ -224,3 +245,56 @@ def test_every_format_refuses_what_it_does_not_read(folder, name):
     for key in ("audios", "weights", "new_column"):
         with pytest.raises(BadData):
             one(folder, {"messages": TYPED, "images": ["red.png"], key: ["x"]}, dialect=name)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_null_inside_arguments_and_schemas_says_something(folder, suffix):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "default": None}}}
+    call = {"name": "zoom", "arguments": {"a": None, "b": {"c": None}}}
+    tool = {"name": "zoom", "description": None, "parameters": schema}
+    talk = [user("a"), reply(None, tool_calls=[call]), {"role": "tool", "content": "b"}, reply("c")]
+    data = data_of(folder, {"tools": [tool], "messages": talk, "hint": None})
+    convert(data, "native", folder / f"out{suffix}")
+    for row in (data[0], read_data(folder / f"out{suffix}")[0]):
+        assert row.messages[0].parts == (ToolSpec("zoom", "", schema),)
+        assert row.messages[2].parts == (ToolCall("zoom", call["arguments"]),)
+
+
+def test_nulls_that_arrow_fills_in_are_no_arguments(folder):
+    calls = [{"function": {"name": "zoom", "arguments": {key: 1}}} for key in "ab"]
+    rows = [[user("x"), {"role": "assistant", "tool_calls": [call]}] for call in calls]
+    pyarrow.parquet.write_table(pyarrow.table({"messages": rows}), folder / "rows.parquet")
+    found = [row.messages[1].parts for row in read_data(folder / "rows.parquet")]
+    assert found == [(ToolCall("zoom", {key: 1}),) for key in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("messages", "found"),
+    [
+        pytest.param(
+            [{"role": "system", "content": ""}, *PLAIN], ["user", "assistant"], id="system"
+        ),
+        pytest.param(
+            [
+                user("Which?"),
+                reply("", tool_calls=[CALL]),
+                {"role": "tool", "content": ""},
+                reply("b"),
+            ],
+            ["user", "assistant", "tool", "assistant"],
+            id="a tool that shows nothing",
+        ),
+    ],
+)
+@pytest.mark.parametrize("there", ["native", "sharegpt", "swift"])
+def test_messages_that_may_be_empty(folder, messages, found, there):
+    data = data_of(folder, {"messages": messages})
+    convert(data, there, folder / "out.jsonl")
+    for row in (data[0], read_data(folder / "out.jsonl")[0]):
+        assert [m.role for m in row.messages] == found
+
+
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_others_must_say_something(folder, role):
+    with pytest.raises(BadData, match="expected text in a message"):
+        one(folder, {"messages": [{"role": role, "content": ""}, *PLAIN]})

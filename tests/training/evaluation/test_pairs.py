@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from images import noise
+from locales import ascii_only
 from tiny_vlm import vlm as tiny_model
 
 import mm
 from mm.errors import UserError
 from mm.scripted import ScriptedVLM
 from mm.trace_store import load_traces
-from mm.types import Sampling
+from mm.types import Clip, Features, Latents, Part, Sampling, message
 from training.data import read_data
 from training.evaluation.collect import RIGHT, collect, open_folder
 from training.evaluation.pairs import write_pairs
@@ -176,3 +177,31 @@ def test_lengths_are_matched(tmp_path: Path) -> None:
 def test_options_of_a_strategy_are_kept(tmp_path: Path) -> None:
     said = collected(tmp_path, [CALL, "K"], 1, strategy=partial(zoom, max_looks=1))
     assert replace(said, failed=0).right == 1
+
+
+@pytest.mark.parametrize(
+    ("role", "shown", "counted"),
+    [
+        pytest.param("tool", Features, "1 left out: they show clips, or images", id="from memory"),
+        pytest.param("user", lambda image: Latents(image, "k", None), "1 left out", id="latents"),
+        pytest.param("user", lambda image: Clip("a.mp4"), "1 left out: they show", id="a clip"),
+        pytest.param("assistant", Features, "1 traces left out", id="inside a reply"),
+    ],
+)
+def test_what_no_row_can_show_is_left_out(tmp_path: Path, monkeypatch, role, shown, counted):
+    """As `replay` shows it."""
+    collected(tmp_path / "traces", [CALL, "K", "Q"], 2)
+    traces = load_traces(tmp_path / "traces")
+    part: Part = shown(traces[0].sample.images[0])
+    traces[0].steps[1] = replace(traces[0].steps[1], message=message(role, part))
+    monkeypatch.setattr("training.evaluation.pairs.load_traces", lambda _: traces)
+    with pytest.raises(UserError, match=f"no pair: .*1 all wrong; .*{counted}"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+
+
+def test_pairs_are_utf8_in_any_locale(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", ["K", "Ä"], 2)
+    out = tmp_path / "pairs.jsonl"
+    with ascii_only():
+        write_pairs(tmp_path / "traces", out, kind="trajectory")
+    assert "Ä" in out.read_text(encoding="utf-8")

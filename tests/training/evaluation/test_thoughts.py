@@ -12,6 +12,7 @@ from typing import Any
 import PIL.Image
 import pytest
 from clips import write_clip
+from locales import ascii_only
 
 from app.cli.main import run as mm_run
 from mm.errors import ModelError
@@ -189,3 +190,11 @@ def test_a_row_that_was_changed_gets_another_thought(rows: Path) -> None:
     again = ScriptedVLM([SEEN, MENDED])
     written(rows, again, ScriptedVLM([THOUGHT]), out)
     assert len(again.conversations) == 2
+
+
+def test_thoughts_are_utf8_in_any_locale(rows: Path) -> None:
+    out = rows.parent / "thoughts.jsonl"
+    seeing = ScriptedVLM([SEEN, MENDED.replace("bright", "grüne")] * 2)
+    with ascii_only():
+        written(rows, seeing, ScriptedVLM([THOUGHT] * 2), out)
+    assert "grüne" in out.read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,14 @@ from safetensors.torch import load_file, save_file
 from tiny_models import FAMILIES
 
 from mm.errors import UserError
-from training.data import BadData
+from mm.geometry import Region
+from mm.tokens.builder import TokenBuilder
+from mm.tokens.sequence import Tokens
+from mm.types import assistant, user
+from training.batching.built_rows import facts_of
+from training.data import BadData, Row
 from training.finetune.output_folder import (
+    CHOICES,
     FINISHED,
     LOG,
     RUN,
@@ -33,10 +40,13 @@ from training.finetune.output_folder import (
     save_model,
 )
 from training.finetune.recipe import Recipe
+from training.finetune.run import Training
+from training.finetune.setup import _built
 from training.trainers.checkpoints import ASIDE, Checkpoint, path_of, seal
+from training.trainers.course import Rows
 
 RECIPE = Recipe(data="a.csv", output="out", rewards={"accuracy": 1})
-CHOSEN = {"choices": {"lora": False}, "processes": 1, "rows": 7}
+CHOSEN = {"choices": {"lora": False}, "processes": 1, "rows": 7, "targets": 7}
 
 
 def begun(folder: Path) -> Path:
@@ -78,10 +88,54 @@ def test_other_settings_are_refused_before_anything_is_written(tmp_path, change,
     assert contents(folder) == before
 
 
-def test_rows_that_changed_are_refused(tmp_path):
+@pytest.mark.parametrize("key", ["rows", "targets"])
+def test_rows_that_changed_are_refused(tmp_path, key):
     folder = begun(tmp_path / "out")
-    with pytest.raises(BadData, match="was begun with rows 7, not 8"):
-        begin_run(folder, RECIPE, {**CHOSEN, "rows": 8})
+    with pytest.raises(BadData, match=f"was begun with {key} 7, not 8"):
+        begin_run(folder, RECIPE, {**CHOSEN, key: 8})
+
+
+def test_what_an_earlier_version_did_not_write_down_may_be_anything(tmp_path):
+    known = {key: value for key, value in CHOSEN.items() if key != "targets"}
+    begin_run(tmp_path / "out", RECIPE, known)
+    begin_run(tmp_path / "out", RECIPE, CHOSEN)
+
+
+REGION = Region(0.0, 0.0, 0.5, 0.5)
+TAUGHT = Row("a", (user("?"), assistant("red")), answer="red", source="x", regions=(REGION,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"answer": "blue"}, id="what is right"),
+        pytest.param({"choices": ("red", "blue")}, id="choices"),
+        pytest.param({"regions": ()}, id="regions"),
+        pytest.param({"source": "y"}, id="the source"),
+        pytest.param({"messages": (user("?"), assistant("der"))}, id="a reply of equal length"),
+        pytest.param({"untrained": frozenset({1})}, id="what trains"),
+    ],
+)
+def test_targets_that_changed_are_told(change):
+    """Lengths and images, all that was compared, stay as they were."""
+    build = partial(built, FAMILIES["qwen3_vl"]().builder)
+    before, same, after = (
+        recorded(*_built(build, row)) for row in (TAUGHT, TAUGHT, replace(TAUGHT, **change))
+    )
+    assert before == same
+    assert {key for key in before if before[key] != after[key]} == {"targets"}
+
+
+def built(builder: TokenBuilder, row: Row) -> list[Tokens]:
+    return [builder.build(row.messages, open_turn=False, exclude=row.untrained)]
+
+
+def recorded(name: str, sides: Any, target: int) -> dict[str, Any]:
+    length, images, _ = facts_of(sides)
+    rows = Rows(SimpleNamespace(), [0], [length], [images], [target])  # type: ignore[arg-type]
+    plan = SimpleNamespace(**dict.fromkeys(CHOICES))
+    training: Any = SimpleNamespace(rows=rows, held_out=None, plan=plan)
+    return Training.record(training, 1)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +213,34 @@ def test_a_full_disk_is_said_in_a_line(tmp_path, error):
     assert line.endswith("): free some space, then go on with --resume")
 
 
+def source_in(folder: Path, config: Any) -> Path:
+    """What a whole model is trained from."""
+    source = folder / "source"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(config))
+    stored = {"norm": torch.ones(3), "most": torch.ones(8, 8, dtype=torch.bfloat16)}
+    save_file(stored, source / "model.safetensors")
+    return source
+
+
+def save_whole(source: Path, out: Path) -> None:
+    model = copy.deepcopy(FAMILIES["qwen3_vl"]().model)
+    alone: Any = SimpleNamespace(is_main_process=True, unwrap_model=lambda model, **kw: model)
+    plan: Any = SimpleNamespace(sharded=False, lora=False, recipe=Recipe(model=str(source)))
+    save_model(SimpleNamespace(model=model, accelerator=alone), plan, out)
+
+
+def test_tokenizers_and_templates_come_along(tmp_path):
+    source, out = source_in(tmp_path, {}), tmp_path / "out"
+    names = ["merges.txt", "vocab.txt", "additional_chat_templates/tool_use.jinja"]
+    (source / "additional_chat_templates").mkdir()
+    for name in names:
+        (source / name).write_text(name)
+    for _ in range(2):  # again, after a death before it was marked as finished
+        save_whole(source, out)
+        assert [(out / name).read_text() for name in names] == names
+
+
 @pytest.mark.parametrize(
     ("config", "kind"),
     [
@@ -173,15 +255,8 @@ def test_a_full_disk_is_said_in_a_line(tmp_path, error):
 )
 def test_what_is_written_has_the_type_of_what_it_came_from(tmp_path, config, kind):
     """Trained in float32, it would be twice the size."""
-    source, out = tmp_path / "source", tmp_path / "out"
-    source.mkdir()
-    (source / "config.json").write_text(json.dumps(config))
-    stored = {"norm": torch.ones(3), "most": torch.ones(8, 8, dtype=torch.bfloat16)}
-    save_file(stored, source / "model.safetensors")
-    model = copy.deepcopy(FAMILIES["qwen3_vl"]().model)
-    alone: Any = SimpleNamespace(is_main_process=True, unwrap_model=lambda model, **kw: model)
-    plan: Any = SimpleNamespace(sharded=False, lora=False, recipe=Recipe(model=str(source)))
-    save_model(SimpleNamespace(model=model, accelerator=alone), plan, out)
+    source, out = source_in(tmp_path, config), tmp_path / "out"
+    save_whole(source, out)
     assert {each.dtype for each in load_file(out / "model.safetensors").values()} == {kind}
 
 

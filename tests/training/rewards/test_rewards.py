@@ -1,6 +1,7 @@
 """Each reward at its edges; the papers' vectors."""
 
 import sys
+from dataclasses import replace
 
 import PIL.Image
 import pytest
@@ -20,6 +21,7 @@ from training.rewards.terms import (
     accuracy,
     box_iou,
     length,
+    looked,
     readable_boxes,
     route,
     tail_loop,
@@ -195,3 +197,15 @@ def test_a_reward_of_ones_own_may_lie_in_the_current_folder(tmp_path, monkeypatc
     own = read_mix("accuracy + 0.2*reward_beside_rows:brief")[1]
     assert own.weight == 0.2
     assert own.term(attempt("K")) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("first", "reward"), [pytest.param(True, 1.0, id="it"), pytest.param(False, 0.0, id="another")]
+)
+def test_box_iou_pays_for_looks_at_the_first_image(first, reward):
+    tried = attempt("look", "STOP", crops=1, regions=(CORNER,))
+    (seen,), other = tried.branch.sample.images, Image(PIL.Image.new("RGB", (60, 60), "red"))
+    prompt = (user(*((seen, other) if first else (other, seen)), "?"),)
+    branch = replace(tried.branch, sample=Sample("x", prompt))
+    assert box_iou(replace(tried, branch=branch)) == reward
+    assert looked(replace(tried, branch=branch)) == 1.0

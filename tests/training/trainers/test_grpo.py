@@ -26,7 +26,8 @@ from mm.engine.engine import Engine
 from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
 from mm.strategies.single import direct
-from mm.types import Sampling, assistant, message, user
+from mm.trace import Branch, Sample, Step
+from mm.types import Sampling, ToolCall, assistant, message, user
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import encode_images
 from training.data import BadData, Row
@@ -36,7 +37,7 @@ from training.finetune.plan import make_plan
 from training.finetune.recipe import Recipe
 from training.finetune.recipe_file import load_recipe
 from training.rewards.presets import MIXES, read_mix, read_mixes
-from training.rewards.terms import R_GRPO, accuracy, length, looked
+from training.rewards.terms import R_GRPO, Attempt, accuracy, length, looked
 from training.trainers.course import Course, CourseTrainer
 from training.trainers.gppo_clip import keep_gradients
 from training.trainers.grpo import GRPO, Groups
@@ -478,6 +479,25 @@ def test_a_row_that_does_not_say_what_is_right_is_named():
     explorer = explorer_of(Recipe("grpo"), HFVLM(Engine(tiny.model, tiny.builder)), direct)
     with pytest.raises(ValueError, match="expected text in 'answer'"):
         explorer.build(Row("x", (user("?"),)))
+
+
+@pytest.mark.parametrize(
+    ("written", "boxes"),
+    [
+        pytest.param('{"bbox_2d": [0, 0, 500, 500]}', 1, id="unnamed: the first"),
+        pytest.param('{"bbox_2d": [0, 0, 500, 500], "img_idx": 0}', 1, id="the first"),
+        pytest.param('{"bbox_2d": [0, 0, 500, 500], "img_idx": 1}', 0, id="another"),
+        pytest.param('{"img_idx": 1, "bbox_2d": [0, 0, 500, 500]}', 0, id="another, named before"),
+    ],
+)
+@pytest.mark.parametrize("call", [False, True])
+def test_boxes_of_another_image_do_not_count(written, boxes, call):
+    tiny = FAMILIES["qwen3_vl"]()
+    explorer = explorer_of(Recipe("grpo"), HFVLM(Engine(tiny.model, tiny.builder)), direct)
+    part = ToolCall("image_zoom_in_tool", json.loads(written)) if call else written
+    step = Step(assistant("Look: ", part), sampled=True)
+    attempt = Attempt(Branch(Sample("d", SEEN[1].messages), (step,), 0), SEEN[1])
+    assert len(explorer._asked(attempt)) == boxes
 
 
 def test_a_loss_that_is_none_is_named():

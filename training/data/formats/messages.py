@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -40,6 +41,8 @@ ROLES: Mapping[str, Role] = {
 """Who speaks, by the names that formats have for it."""
 
 _CALLS = ("function_call", "tool_call")
+_MAY_BE_EMPTY = ("tool", "system")
+_THOUGHT_LAST = re.compile(r"</think>\s*\n\Z")
 _PART_KEYS = ("type", "text", "image", "image_url", "url", "path", "bytes", "detail")
 _TEXT_TYPES = ("text", "input_text", "output_text")
 _IMAGE_TYPES = ("image", "image_url", "input_image")
@@ -63,7 +66,8 @@ def messages_in(fields: Fields, key: str, *, tags: bool, speaker: Role) -> list[
     said = [value] if isinstance(value, Mapping) else value
     if not isinstance(said, list):
         raise ValueError(f"expected a list in {key!r}, found {brief(value)}")
-    return [_message(each, tags) for each in said]
+    read = [_message(each, tags) for each in said]
+    return [m for m in read if m["content"] or m["role"] != "system"]  # some send an empty one
 
 
 def system_in(fields: Fields, said: Sequence[Native]) -> list[Native]:
@@ -94,8 +98,8 @@ def _message(value: Any, tags: bool) -> Native:
     if name in _CALLS:
         calls, content = [*_said_calls(content), *calls], None
     role = ROLES[name]
-    parts = merged([*_thought(value, role, content), *_parts(content, role, tags)])
-    if not parts and not calls:
+    parts = merged(_behind(_thought(value, role, content), _parts(content, role, tags)))
+    if not parts and not calls and role not in _MAY_BE_EMPTY:
         raise ValueError(f"expected text in a message, found {brief(given)}")
     if calls and role != "assistant":
         raise ValueError(f"expected tool calls of the assistant, found some of {name!r}")
@@ -142,7 +146,15 @@ def _thought(value: Fields, role: Role, content: Any) -> list[Native]:
         return []
     if role != "assistant" or not isinstance(said[0], str) or "<think>" in str(content):
         raise ValueError(f"expected reasoning in 'content' alone, found {brief(said[0])} beside it")
-    return text_parts(f"<think>{said[0]}</think>")
+    return text_parts(f"<think>\n{said[0].strip()}\n</think>\n\n")  # as Qwen's templates write it
+
+
+def _behind(thought: Sequence[Native], parts: Sequence[Native]) -> list[Native]:
+    """`parts` behind a thought that brings the line breaks between; servers send them once more."""
+    if thought and parts and parts[0]["type"] == "text":
+        first = text_parts(parts[0]["text"].lstrip("\n"))
+        return [*thought, *first, *parts[1:]]
+    return [*thought, *parts]
 
 
 def _said_calls(content: Any) -> list[Any]:
@@ -256,7 +268,8 @@ def as_string(said: Native) -> str:
     """
     calls = [_render(call) for call in said.get("tool_calls", ())]
     text = untagged(said["content"])
-    return "\n".join([text, *calls] if text else calls)
+    first = text if _THOUGHT_LAST.search(text) else f"{text}\n" if text and calls else text
+    return first + "\n".join(calls)
 
 
 def _render(call: Native) -> str:
