@@ -68,12 +68,11 @@ _NAME = re.compile(rf"\b(?:{'|'.join(COLOURS)}) (?:{'|'.join(SHAPES)})\b")
 class Setting:
     """How long and how hard everything is trained; the defaults are those of the table."""
 
-    rows: int = 800
+    rows: int = 1600
     explored: int = 240
     questions: int = 500
     samples: int = 4
-    sft_steps: int = 100
-    sft_rate: float = 3e-4
+    sft_steps: int = 160
     steps: int = 30
     rate: float = 1e-4
     prompts: int = 8
@@ -132,22 +131,26 @@ def thought(
 
 
 def description(motion: Motion) -> str:
-    """The clip's things, from top to bottom."""
+    """The clip's topmost thing and its lowest."""
+    top, bottom = ends(motion)
+    return f"There are a {top} and a {bottom}."
+
+
+def ends(motion: Motion) -> tuple[str, str]:
+    """The names of the topmost and the lowest thing."""
     things = sorted(motion.scene.things, key=lambda thing: thing.y)
-    first, *rest = [f"a {thing.name}" for thing in things]
-    return f"There are {', '.join([first, *rest[:-1]])} and {rest[-1]}."
+    return things[0].name, things[-1].name
 
 
 def recipes(folder: Path, setting: Setting) -> dict[str, Recipe]:
     """What is trained, by the name of its folder; the first is where the others begin."""
-    shared = Recipe(device="cpu", lora=False, optimizer="adamw", batch_tokens=8192)
+    shared = Recipe(device="cpu", lora=False, batch_tokens=8192)
     taught = replace(
         shared,
         method="sft",
         data=str(folder / "train.jsonl"),
         output=str(folder / "sft"),
         max_steps=setting.sft_steps,
-        learning_rate=setting.sft_rate,
     )
     explored = replace(
         shared,
@@ -176,8 +179,8 @@ def _slug(name: str) -> str:
 
 
 def measured(model: str, rows: Sequence[Row], things: Mapping[str, set[str]], n: int) -> Values:
-    """Of each question: how many of `n` sampled answers are right, and how many describe just the
-    clip's `things`; the same of the greedy one."""
+    """Of each question: how many of `n` sampled answers are right, and how many describe just its
+    `things`; the same of the greedy one."""
     vlm = mm.load(model, device="cpu")
     assert isinstance(vlm, HFVLM)
     explorer = Explorer(vlm, uniform, {"": ()}, Sampling(80, temperature=1.0))
@@ -202,7 +205,7 @@ def _is_right(rollout: Rollout) -> float:
 
 
 def _fits(rollout: Rollout, things: Mapping[str, set[str]]) -> float:
-    """Whether the sentence that describes names all of the clip's things, and nothing else."""
+    """Whether the sentence that describes names just the things that it should."""
     said, _, _ = described(rollout.attempt).partition(".")
     return float(named(said) == things[rollout.id])
 
@@ -241,7 +244,7 @@ def main(folder: Path, setting: Setting) -> None:
     write_rows(folder, "explore", setting.explored)
     questions = list(read_data(write_rows(folder, "test", setting.questions)))
     motions = islice(_questions(_FIRST_SEEDS["test"]), setting.questions)
-    names = [{thing.name for thing in motion.scene.things} for motion, _ in motions]
+    names = [set(ends(motion)) for motion, _ in motions]
     things = {row.id: each for row, each in zip(questions, names, strict=True)}
     found: dict[str, Values] = {}
     for name, recipe in recipes(folder, setting).items():
