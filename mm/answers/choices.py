@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from .denials import clauses, denied
 from .extraction import content_of
-from .labels import LABEL, LONGEST, labelled, named_labels
+from .labels import (
+    LABEL,
+    LONGEST,
+    labelled,
+    led_by,
+    named_labels,
+    numbers_of,
+    only_label_number,
+)
 from .quantities import quantity
-from .sentences import CHANGING
+from .sentences import CHANGING, stated
 from .text import words_of
-from .values import same_predicate, same_stated, same_value, same_yes_no
+from .values import (
+    NO_ANSWER,
+    YES_NO,
+    is_unsure,
+    same_predicate,
+    same_stated,
+    same_value,
+    same_yes_no,
+)
 
-_DENYING = "not isn't aren't wasn't neither nor never no minus negative without unlike than except"
-_NEGATIONS = frozenset(_DENYING.split())
-_DOUBTING = "don't doesn't didn't can't cannot couldn't won't wouldn't doubt"
-_DOUBTS = frozenset(_DOUBTING.split())
 _JOINING = "+-/^%#@<>\u2264\u2265\u00b1\u221a~"
-_WRONG = frozenset(("wrong", "incorrect", "false", "excluded", "unlikely"))
-_BE = frozenset(("is", "are", "was", "were"))
 _SPACELESS = "\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
 _BEFORE_NAME = "\u662f\u4e3a\u70ba\u306f\u5373\u9009\u9078"
 _AFTER_NAME = "\u3067\u3059|\u3060|\u7684|\u3002"
@@ -30,6 +41,7 @@ def match_choice(answer: str | None, choices: Sequence[str]) -> str | None:
     In this order: the choice as written, in other letters or by its value; its label ("(C)", "C.",
     "option C"), A being the first choice unless the choices are letters or carry their own; what
     a sentence states; the only choice whose words occur in the answer and are not denied there.
+    Choices that carry numbers ("1. red") are named by these, too.
     """
     if answer is None or not choices:
         return None
@@ -42,13 +54,39 @@ def match_choice(answer: str | None, choices: Sequence[str]) -> str | None:
         return alike[0] if len(alike) == 1 else None
     if len(answer) > LONGEST:
         return None
-    if named := named_labels(answer, labels if labels != texts else None):
+    return _searched(answer, labels, pairs)
+
+
+def _searched(answer: str, labels: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str | None:
+    """The choice that a label or the words of a short answer name."""
+    choices, texts = [choice for choice, _ in pairs], dict(pairs)
+    numbered = dict(zip(numbers_of(choices), choices, strict=False))
+    label, rest = led_by(answer) or (only_label_number(answer), "")
+    own = {**dict(zip(labels, choices, strict=True)), **numbered}.get(label or "")
+    if own and rest and words_of(rest) == words_of(texts[own]):
+        return own  # "C. Both A and B" names no other letters
+    chosen = _numbered(answer, numbered, [*texts.values()]) or _named(answer, labels, pairs)
+    return None if label in numbered and chosen != own else chosen
+
+
+def _numbered(answer: str, numbered: Mapping[str, str], texts: Sequence[str]) -> str | None:
+    """The choice that is named by the number which it carries, and that is no amount of one."""
+    number = only_label_number(answer) if numbered else None
+    bare = number is not None and words_of(answer) == words_of(number)
+    counted = any(re.search(r"\d", text) or stated(text) for text in texts)
+    return None if number is None or (bare and counted) else numbered.get(number)
+
+
+def _named(answer: str, labels: Sequence[str], pairs: Sequence[tuple[str, str]]) -> str | None:
+    """The choice that is named by its letter, its value in a sentence, or its words."""
+    choices, texts = [choice for choice, _ in pairs], [text for _, text in pairs]
+    if named := named_labels(answer, None if labels == texts else labels):
         if len(named) > 1 or not named <= set(labels):
             return None
         chosen = choices[labels.index(next(iter(named)))]
         return None if _says_another(answer, chosen, pairs) else chosen
-    if (stated := _stated(answer, pairs)) is not None:
-        return stated
+    if (said := _stated(answer, pairs)) is not None:
+        return said
     mentioned = _mentioned(answer, texts) if labels != texts else set()
     return choices[texts.index(mentioned.pop())] if len(mentioned) == 1 else None
 
@@ -91,31 +129,26 @@ def _distinct(found: Iterable[str]) -> list[str]:
 
 def _mentioned(answer: str, texts: Sequence[str]) -> set[str]:
     """The texts that occur in `answer` and are not denied there; of nested ones the longest."""
-    words = words_of(answer)
+    if any(words_of(t) in YES_NO for t in texts) and not any(map(NO_ANSWER.search, texts)):
+        answer = NO_ANSWER.sub(" ", answer)
+    words, clause = clauses(answer)
+    if is_unsure(words):
+        texts = [t for t in texts if words_of(t) not in YES_NO]
     sized = ((words_of(t), t) for t in texts)
     longest_first = sorted((pair for pair in sized if pair[0]), key=lambda pair: -len(pair[0]))
     found: set[str] = set()
     at = 0
     while at < len(words):
-        here = ((w, t) for w, t in longest_first if words[at : at + len(w)] == w)
+        here = ((w, t) for w, t in longest_first if (*words[at : at + len(w)],) == w)
         said, text = next(here, ((), ""))
         end = at + len(said)
-        if said and not _denied(words, at, end) and _stands_alone(words, at, end, answer, text):
+        if said and not denied(words, clause, at, end) and _alone(words, at, end, answer, text):
             found.add(text)
         at = end if said else at + 1
     return found
 
 
-def _denied(words: Sequence[str], at: int, end: int) -> bool:
-    before = set(words[max(at - 2, 0) : at])
-    if _DOUBTS & set(words[max(at - 5, 0) : at]):
-        return True
-    after = words[end : end + 3]
-    wrong = bool(after) and after[0] in _BE and bool((_WRONG | _NEGATIONS) & set(after[1:]))
-    return bool(_NEGATIONS & before) or wrong
-
-
-def _stands_alone(words: Sequence[str], at: int, end: int, answer: str, text: str) -> bool:
+def _alone(words: Sequence[str], at: int, end: int, answer: str, text: str) -> bool:
     """Whether words from `at` to `end` are no part of a longer amount, formula or name."""
     if re.search(f"[{_SPACELESS}]", text):
         start = rf"(?:(?<![{_SPACELESS}])|(?<=[{_BEFORE_NAME}]))"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,10 @@ _FORMS = [
         rf"{_MONTH},? {_YEAR}",
     )
 ]
+_DAYS = "monday tuesday wednesday thursday friday saturday sunday"
+_WEEKDAY = re.compile(
+    r"(?:on )?(mon|tue|wed|thu|fri|sat|sun)(?:[a-z]*day|s|rs|nes|urs?)?\.?,? (?=\w)", re.IGNORECASE
+)
 _NUMERIC = re.compile(rf"(?P<first>\d{{1,2}})[-/.](?P<second>\d{{1,2}})[-/.]{_YEAR}")
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d)(?::(?P<second>\d\d))?)?\s*(?P<half>[ap]\.?\s?m\b\.?)?",
@@ -59,7 +64,7 @@ def moment(text: str) -> Date | Time | None:
     if len(text) > 60:
         return None
     text = " ".join(plain(text).split()).strip(" .,;\"'*()")
-    return _date(text) or _numeric(text) or _time(text)
+    return _date(text) or _on_its_day(text) or _numeric(text) or _time(text)
 
 
 def _date(text: str) -> Date | None:
@@ -73,6 +78,20 @@ def _date(text: str) -> Date | None:
     if not 1 <= number <= 12 or not (day is None or 1 <= day <= 31):
         return None
     return Date(int(said["year"]) if "year" in said else None, number, day)
+
+
+def _on_its_day(text: str) -> Date | None:
+    """The date behind the name of a weekday, where it falls on that day or has no year."""
+    weekday = _WEEKDAY.match(text)
+    date = _date(text[weekday.end() :]) if weekday else None
+    if weekday is None or date is None or date.day is None or date.month is None:
+        return None
+    try:
+        falls = None if date.year is None else calendar.weekday(date.year, date.month, date.day)
+    except ValueError:
+        return None
+    named = [day[:3] for day in _DAYS.split()].index(weekday[1].casefold())
+    return date if falls in (None, named) else None
 
 
 def _numeric(text: str) -> Date | None:

@@ -12,7 +12,7 @@ ANSWER_START = "<answer>"
 ANSWER_END = "</answer>"
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
-_ANSWER_WORDS = (  # followed by a colon, or by a word for "is"
+_ANSWER_WORDS = (  # followed by a colon, or by a word for "is" or "choose"
     "\u7b54\u6848|\u7b54\u3048|\u89e3\u7b54|\uc815\ub2f5|\ub2f5|\u043e\u0442\u0432\u0435\u0442|respuesta"
     "|r\u00e9ponse|antwort|resposta|risposta|\u0909\u0924\u094d\u0924\u0930"
     "|\u0627\u0644\u062c\u0648\u0627\u0628|\u0627\u0644\u0625\u062c\u0627\u0628\u0629"
@@ -24,17 +24,21 @@ _MARK = re.compile(
     r"|(?P<boxed>\\(?:boxed|fbox)\s*\{)"
     r"|(?:^|\n)####[ \t]*(?P<hashed>[^\n]+)"
     r"|\banswer\b(?:\s+to\s+\w+\s+question)?[*_]*(?:\s*:|\s+is\b:?)[*_]*"
-    rf"|(?:{_ANSWER_WORDS})[*_]*\s*(?:[:\uff1a\u662f\u4e3a\u70ba\u306f])[*_]*",
+    rf"|(?:{_ANSWER_WORDS})[*_]*\s*(?:[:\uff1a\u662f\u4e3a\u70ba\u306f\uc740\ub294]"
+    r"|[\u9009\u9078][\u62e9\u64c7]?(?![\u9879\u9805])|(?:ist|es|est|\u00e9|\u00e8)\b:?)[*_]*"
+    r"|\u6545[\u9009\u9078][:\uff1a]?",
     re.DOTALL | re.IGNORECASE,
 )
 _OF_THE_ANSWER = re.compile(
     r"\s*(?:(?:also|only|clearly|therefore|thus)\s+)?(?:approximate|based|because|clear|consistent"
-    r"|correct|derived|found|given|incorrect|obtained|obvious|right|supported|unclear|wrong)\b",
+    r"|correct|derived|found|given|incorrect|obtained|obvious|right|supported|unclear|wrong"
+    r"|falsch|klar|korrekt|richtig|unklar|(?:in)?corr?ect[aeo]|correcta|errad[ao])\b",
     re.IGNORECASE,
 )
 """What prose goes on with behind "the answer is" where it speaks of the answer, and gives none."""
 _LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final|correct)\b[\W_]*)+\Z", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(r"\s*\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}\s*")
+_ALL_WRITTEN_OUT = re.compile(rf"(\$?){_WRITTEN_OUT.pattern}\1\.?\s*")
 _CLOSING_TAGS = re.compile(r"<answer>((?:(?!</?answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
 _BOX_MARKS = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _SAID_FIRST = re.compile(
@@ -81,7 +85,9 @@ def content_of(text: str) -> str:
     marked = marked_answer(text)
     if marked is None and _SAID_FIRST.match(text):
         marked = extract_answer(text)
-    return text.strip() if marked is None else marked
+    content = text.strip() if marked is None else marked
+    whole = _ALL_WRITTEN_OUT.fullmatch(content)
+    return whole[2].strip() if whole else content
 
 
 def before_answer(text: str) -> str:
@@ -136,6 +142,12 @@ def is_short(text: str) -> bool:
     return len(text.split()) + len(_SPACELESS.findall(text)) // 2 <= SHORT_WORDS
 
 
+def is_shortened(text: str, at: int) -> bool:
+    """Whether the full stop of `text` at `at` shortens a word, so that it ends no sentence."""
+    word = re.search(r"[^\W\d_]*\Z", text[max(at - 20, 0) : at])
+    return word is not None and word[0].casefold() in _SHORTENED
+
+
 def _last_mark(text: str) -> re.Match[str] | None:
     """The mark that tells the answer: words that happen to be one, behind it, do not replace it."""
     marks = [m for m in _MARK.finditer(text) if m["hashed"] is None or not text[m.end() :].strip()]
@@ -177,9 +189,8 @@ def _sentence(text: str) -> str:
     """Up to the first line break or full stop that ends a sentence, without the stop."""
     first = text.lstrip("*_ \n\t").partition("\n")[0]
     for stop in _STOP.finditer(first):
-        word = re.search(r"[^\W\d_]*\Z", first[max(stop.start() - 20, 0) : stop.start()])
         last = not first[stop.end() :].strip()
-        if last or word is None or word[0].casefold() not in _SHORTENED:
+        if last or not is_shortened(first, stop.start()):
             return first[: stop.start()]
     return first
 

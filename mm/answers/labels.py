@@ -13,6 +13,20 @@ LONGEST = 1000
 LABEL = re.compile(r"\s*\(?([A-Za-z])[).:]\s*(?=\S)")
 """The label that a choice carries itself."""
 
+_NUMBER = re.compile(r"\s*\(?(\d{1,2})[).:]\s+(?=\S)")
+"""The number that a choice carries instead, where all of them count from 0 or 1."""
+
+_SAID = (
+    r"(?:(?:(?:so|thus|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|right|best)\s+)?"
+    r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
+)
+_LED = re.compile(
+    rf"[\s*_]*{_SAID}[\s*_(]*([A-Za-z]|\d{{1,2}})[).:*_]+\s*(\S.*)", re.IGNORECASE | re.DOTALL
+)
+_NUMBERED = re.compile(
+    rf"[\s*_]*{_SAID}(?:number\s+|no\.\s*)?[\s*_(]*(\d{{1,2}})[\s).:*_]*", re.IGNORECASE
+)
+
 _OPEN = r"[\s\"'*(`\[{_]*"
 _CLOSE = r"[\s\"'*)`\]}_.,:;!?]*"
 _NO_WORD = r"(?![\w'\u2019])"
@@ -21,7 +35,12 @@ _WHY = re.compile(  # a label, then why
     r"\s+(?:because|since|as|for|due)\b",
     re.IGNORECASE,
 )
-_FIRST = re.compile(rf"{_OPEN}([A-Za-z])(?:[.):](?!\w)|\*\*|\s*$)")
+_NOT = "n['\u2019]t"
+_ASIAN = (  # what goes on behind a letter: "is" in Japanese and Korean, "item" in Chinese
+    "\u3067\u3059|\u3060|\u3067\u3057\u3087\u3046|\uc785\ub2c8\ub2e4|\uc774\ub2e4"
+    "|\uc774\uc5d0\uc694|\uc608\uc694|\u9009?\u9879|\u9078?\u9805"
+)
+_FIRST = re.compile(rf"{_OPEN}([A-Za-z])(?:[.):](?!\w)|\*\*|[ \t]*(?:\n|$))")
 _NAMED = (
     re.compile(r"(?<!\w)[(\[{]\s*([A-Za-z])\s*[)\]}](?!\w)"),
     re.compile(r"(?<!\w)\*\*\s*\(?([A-Za-z])[).:]?\s*\*\*"),
@@ -35,6 +54,13 @@ _NAMED = (
     re.compile(r"\b(?i:pick|choose|select)\s+[\"'*(`]*([B-HJ-Z])(?![\w'\u2019])"),
     re.compile(rf"(?:^|[.,;:\n]\s*)[\"'*(`]*([A-Z]){_CLOSE}$"),
     re.compile(r"(?:^|\n)\W*([A-Za-z])\s+(?:is|seems)\s+(?:the\s+)?(?:correct|right|answer|best)"),
+    re.compile(rf"^{_OPEN}([A-Z])[)\s]*(?:{_ASIAN})"),
+    re.compile(  # chosen, or said to be it, in Chinese, Japanese or Korean; and no list follows
+        r"(?<![\u4e0d\u975e\u672a])(?<!\u4e0d\u662f)"
+        r"(?:[\u9009\u9078\u662f\u4e3a\u70ba\u306f\uc740\ub294]|\u9009[\u9879\u62e9]|\u9078[\u9805\u64c7])"
+        r"[\s:\uff1a\"'*(\uff08]*([A-Z])"
+        rf"(?=[)\uff09*]*\s*(?:{_ASIAN}|\u56e0|[.!;\u3002\uff01\uff1b]|[,\uff0c](?!\s*[A-Z])|\n|$))"
+    ),
 )
 _ANY = re.compile(  # "A" and "I" are words before other words
     r"(?<![\w'\u2019.])(?:[B-HJ-Z]|[AI](?!\s+(?!or\b|and\b|because\b|since\b)[a-z]))(?![\w'\u2019])"
@@ -45,18 +71,26 @@ _LIST = re.compile(
 )
 _DENIED = (
     re.compile(
-        r"(?i:\bnot|n't|\bnever|\bneither|\bnor|\bthan|\binstead\s+of|\bunlike|\bexcept"
-        r"|\bexcludes?|\beliminates?|\brules?\s+out)\s+(?i:option\s+|choice\s+|letter\s+)?"
+        rf"(?i:\bnot|{_NOT}|\bnever|\bneither|\bnor|\bthan|\binstead\s+of|\bunlike|\bexcept"
+        r"|\bexcludes?|\beliminates?|\brules?\s+out"
+        r"|\bnicht|\bpas|\bno\s+es|\bnon\s+\u00e8|\bn\u00e3o\s+\u00e9)\s+(?i:option\s+|choice\s+|letter\s+)?"
         rf"[\"'*(]*[A-Za-z]{_NO_WORD}[)\"'*]*"
     ),
     re.compile(
-        r"(?i:n't|\bcannot|\bnot)\s+(?i:think|believe|say|pick|choose|be)\s+(?i:that\s+)?"
+        rf"(?i:{_NOT}|\bcannot|\bnot)\s+(?i:think|believe|say|pick|choose|be)\s+(?i:that\s+)?"
         r"(?i:it\s+is\s+|it's\s+|the\s+answer\s+is\s+)?(?i:option\s+)?"
         rf"[\"'*(]*[A-Z]{_NO_WORD}[)\"'*]*"
     ),
     re.compile(
         r"(?<![\w'\u2019])[(\"'*]*[A-Za-z][)\"'*.]*\s+(?i:is|are|was|would\s+be)\s*"
-        r"(?i:n't|not|wrong|incorrect|false|ruled\s+out|excluded|a\s+distractor)"
+        rf"(?i:{_NOT}|not|wrong|incorrect|false|ruled\s+out|excluded|a\s+distractor)"
+    ),
+    re.compile(
+        r"(?<![\w'\u2019])[(\"'*]*[A-Za-z][)\"'*]*\s+"
+        rf"(?:(?:do|does|did|ca|could|would|wo){_NOT}|cannot|(?:can|do|does|did|could|would)\s+not"
+        r"|(?:can|could|would|should|must|may)\s+be\s+(?:wrong|incorrect|false|excluded|eliminated"
+        r"|ruled\s+out)|(?:seems?|looks?)\s+(?:wrong|incorrect|false|unlikely)"
+        r"|(?:is|was)\s+(?:unlikely|eliminated))\b"
     ),
 )
 
@@ -68,7 +102,28 @@ def labelled(choices: Sequence[str]) -> tuple[list[str], list[str]]:
     labels = [match[1].upper() for match in map(LABEL.match, choices) if match]
     if len(labels) == len(choices) == len(set(labels)):
         return labels, [LABEL.sub("", c, count=1) for c in choices]
+    if numbers_of(choices):
+        choices = [_NUMBER.sub("", c, count=1) for c in choices]
     return [chr(ord("A") + i) for i in range(len(choices))], list(choices)
+
+
+def numbers_of(choices: Sequence[str]) -> list[str]:
+    """The numbers that choices carry as their labels, as "1." and "2."; none where they do not."""
+    numbers = [match[1] for match in map(_NUMBER.match, choices) if match]
+    counted = [[str(first + i) for i in range(len(choices))] for first in (0, 1)]
+    return numbers if len(choices) > 1 and numbers in counted else []
+
+
+def led_by(answer: str) -> tuple[str, str] | None:
+    """The letter, as a capital, or the number before an answer's words, and those: "C. red"."""
+    found = _LED.fullmatch(answer)
+    return (found[1].upper(), found[2]) if found else None
+
+
+def only_label_number(answer: str) -> str | None:
+    """The number of a choice, where an answer says nothing else: "2", "Option 2"."""
+    found = _NUMBERED.fullmatch(answer)
+    return found[1] if found else None
 
 
 def letter_of(answer: str) -> str | None:

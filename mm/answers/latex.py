@@ -75,13 +75,18 @@ def simplified(text: str) -> str:
     text = _BESIDE_HAN.sub(" ", plain(undelimited(text)))
     if "\\" not in text and "^" not in text:
         return text
+    text = _raised(text)
     for _ in range(3):
         text = _WRAPPED.sub(r" \1 ", text)
     text = _DEGREE.sub("\u00b0", text)
     text = _COMMAND.sub(lambda found: _SYMBOLS[found[0]], text)
     text = _FRACTIONS.sub(_fraction, text)
-    text = _POWER.sub(lambda found: "^" + (found[1] or found[2]), text)
-    return " ".join(text.split(" ")).strip()
+    return " ".join(_raised(text).split(" ")).strip()
+
+
+def _raised(text: str) -> str:
+    """`text` with `^2` for `^{2}`."""
+    return _POWER.sub(lambda found: "^" + (found[1] or found[2]), text)
 
 
 def undelimited(text: str) -> str:

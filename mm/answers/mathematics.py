@@ -22,6 +22,7 @@ from pathlib import Path
 
 from .latex import as_latex, simplified
 from .quantities import quantity
+from .text import plain
 from .units import Readings, unit
 
 LONGEST = 300
@@ -52,8 +53,10 @@ _TOO_LARGE = re.compile(r"\^[\s{(]*-?\d+[\s)}]*\^|\^[\s{(]*-?\d{5,}|\d{4,}\s*!|!
 
 _UNIT = re.compile(
     r"(?:\\[,;: ]|~|\s)*\\(?:text|mathrm|textrm|mbox|operatorname)\s*"
-    r"\{\s*~?([^{}]+)\}(?:\^\{?[23]\}?)?\s*$"
+    r"\{\s*~?([^{}]+)\}(\^\{?[23]\}?)?\s*$"
 )
+_PLAIN_UNIT = re.compile(r"(?<=[\d)}\u03c0i])(?:\s|\\[,;: ]|~)+([^\W\d_][^\s{}\\]*)\s*$")
+_NUMERIC = re.compile(r"(?:[\d\s+\-*/^().,{}\u03c0\u221a\u00d7\u00b7]|\\(?:frac|sqrt|pi)|sqrt|pi)+")
 
 
 def is_mathematics(text: str) -> bool:
@@ -67,7 +70,7 @@ def is_mathematics(text: str) -> bool:
     if not _ALLOWED.fullmatch(shown):
         return False
     rest = _FUNCTIONS.sub(" ", _COMMAND.sub(" ", shown))
-    return not re.search(r"[^\W\d_]{3,}", rest) and bool(re.search(r"\w", rest))
+    return not re.search(r"[^\W\d_]{3,}", rest) and bool(re.search(r"[\w\u221e]", rest))
 
 
 def same_mathematics(a: str, b: str) -> bool | None:
@@ -87,12 +90,26 @@ def same_mathematics(a: str, b: str) -> bool | None:
 
 
 def _split_unit(text: str) -> tuple[str, Readings | None]:
-    """A formula and the unit set in upright letters behind it."""
-    found = _UNIT.search(text.strip().rstrip("$. "))
-    named = unit(found[1]) if found else None
+    """A formula and the unit set in upright letters behind it, or behind one without names."""
+    bare = text.strip().rstrip("$. ")
+    found = _UNIT.search(bare)
+    named = unit(found[1] + (found[2] or "").replace("{", "").replace("}", "")) if found else None
+    if found is None:
+        found = _PLAIN_UNIT.search(bare)
+        one = (
+            found is not None and len(found[1]) == 1
+        )  # "h" may be a name, "m" hardly behind a root
+        if one and not re.search(r"[\u03c0\u221a]|\\pi|sqrt", bare):
+            found = None
+        if (
+            found
+            and (not one or found[1] in "ms")
+            and _NUMERIC.fullmatch(plain(bare[: found.start()]).lstrip("$ "))
+        ):
+            named = unit(found[1])
     if found is None or named is None or quantity(text) is not None:
         return text, None
-    return text.strip().rstrip("$. ")[: found.start()] + ("$" if "$" in text else ""), named
+    return bare[: found.start()] + ("$" if "$" in text else ""), named
 
 
 def _has_bare_comma(text: str) -> bool:

@@ -15,6 +15,8 @@ _LARGE = "twenty thirty forty fifty sixty seventy eighty ninety"
 
 _TENS = {word: 10 * value for value, word in enumerate(_LARGE.split(), start=2)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALES |= {"bn": 10**9, "mio": 10**6}
+_SCALES |= {"lakh": 10**5, "lakhs": 10**5, "crore": 10**7, "crores": 10**7}
 
 NUMERAL = (  # thousands are parted by commas, or all of them by blanks or by apostrophes
     r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+(?![\d,]|\.\d{3}\b| \d)"
@@ -102,8 +104,10 @@ def pieces_of(text: str) -> tuple[Piece, ...]:
 
 
 def _fused(text: str, at: int) -> re.Match[str] | None:
-    """The number of "12cm"; "3D", "7A", "5G" and "4K" are names."""
+    """The number of "12cm" or "5bn"; "3D", "7A", "5G" and "4K" are names."""
     found = _FUSED.match(text, at)
+    if found and found["unit"].casefold() in _SCALES:
+        return found
     if found is None or (len(found["unit"]) == 1 and found["unit"] not in "mgshl"):
         return None
     return found if unit(found["unit"]) is not None else None

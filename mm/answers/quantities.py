@@ -8,13 +8,26 @@ from functools import lru_cache
 
 from .latex import simplified
 from .numbers import Number, pieces_of
-from .units import CURRENCIES, Readings, unit
+from .units import CURRENCIES, MONEY, Readings, unit
 
 _HEDGE = re.compile(
     r"(?:about|approximately|approx\.?|around|roughly|exactly|only|just|circa)\s+|[\u2248~]\s*",
     re.IGNORECASE,
 )
 _CODE = re.compile(r"([-+]?\s*)(USD|EUR|GBP|JPY|CNY|RMB|INR|KRW)\s*(?=\d)", re.IGNORECASE)
+_NUMBER = r"\d[\d,]*(?:\.\d+)?"
+_LETTERS = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion"}
+_LETTERS |= {"mn": "million", "mil": "million"}
+_SCALE = "|".join(sorted(_LETTERS, key=len, reverse=True))
+_PRICED = re.compile(
+    rf"(?P<before>(?:[$\u20ac\u00a3\u00a5\u20b9\u20a9]|\b(?:USD|EUR|GBP|JPY|CNY|RMB|INR|KRW))\s*-?"
+    rf"{_NUMBER})\s*(?P<scale>{_SCALE})(?!\w)"
+    rf"|(?P<number>(?<![\w.,]){_NUMBER})\s*(?P<large>{_SCALE})(?=\s*[\u20ac\u00a3\u00a5\u20b9$]"
+    r"|\s+(?:USD|EUR|GBP|JPY|CNY|RMB|INR|KRW|dollars?|euros?|rupees|yen|yuan)\b)",
+    re.IGNORECASE,
+)
+_ABBREVIATED = re.compile(rf"([-+]?{_NUMBER})\s*([kKMBT]|[Mm]n|[Mm]il)")
+_DECADE = re.compile(r"(?<![\d.,])(?:\d\d\d0s|(?<=\bthe )[2-9]0s)\b", re.IGNORECASE)
 _PAIR = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d]+|['\"\u00b0])[\s,]*")
 
 
@@ -24,11 +37,13 @@ class Quantity:
 
     Attributes:
         counts: it stands in a sentence before the name of what is counted.
+        decade: it is written "1990s" or "the 80s", which is an amount only beside one with its unit.
     """
 
     number: Number
     unit: Readings | None = None
     counts: bool = False
+    decade: bool = False
 
     def close_to(self, other: Quantity, tolerance: float = 0.0) -> bool:
         """Whether the two are the same amount, up to `tolerance` as a share of `other`.
@@ -40,6 +55,8 @@ class Quantity:
             if one.number.percent and not two.number.percent and (two.unit or two.counts):
                 return False
         if self.unit is None or other.unit is None:
+            if self.decade or other.decade:
+                return False
             named = (self.unit is not None and other.counts) or (
                 other.unit is not None and self.counts
             )
@@ -60,7 +77,7 @@ def quantity(text: str) -> Quantity | None:
     """
     if len(text) > 200:
         return None
-    text = _bare(_HEDGE.sub("", _bare(simplified(text)), count=1))
+    text = with_scales(_bare(_HEDGE.sub("", _bare(simplified(text)), count=1)))
     text, before = _currency(text)
     if before is None and (summed := _sum(text)):
         return summed
@@ -73,7 +90,42 @@ def quantity(text: str) -> Quantity | None:
     after = unit(rest)
     if after is None or (before is not None and not before.keys() & after.keys()):
         return None
-    return Quantity(pieces[0].item, after)
+    if is_part_of_a_byte(pieces[0].item, rest):
+        return None
+    return Quantity(pieces[0].item, after, decade=is_decade(text))
+
+
+def abbreviated(text: str) -> Quantity | None:
+    """The amount that "5M", "1.2B" or "10 K" is if its letter is a scale; None for all else."""
+    if len(text) > 60:
+        return None
+    found = _ABBREVIATED.fullmatch(_bare(_HEDGE.sub("", _bare(simplified(text)), count=1)))
+    return quantity(f"{found[1]} {_LETTERS[found[2].casefold()]}") if found else None
+
+
+def may_be_large(amount: Quantity) -> bool:
+    """Whether `amount` is one of money or has no unit, as what is written "5M" is."""
+    return amount.unit is None or bool(amount.unit.keys() & MONEY)
+
+
+def with_scales(text: str) -> str:
+    """`text` with the scales of prices in words: "$5M" as "$5 million"."""
+    return _PRICED.sub(_in_words, text)
+
+
+def is_decade(text: str) -> bool:
+    """Whether `text` has "the 80s" or "1990s", which may be years, or seconds."""
+    return _DECADE.search(text) is not None
+
+
+def is_part_of_a_byte(number: Number, name: str) -> bool:
+    """Whether a number before "B" is none of bytes, so that "1.2 B" is a billion and more."""
+    return name.casefold() == "b" and number.value % 1 != 0
+
+
+def _in_words(found: re.Match[str]) -> str:
+    number, letters = found["before"] or found["number"], found["scale"] or found["large"]
+    return f"{number} {_LETTERS[letters.casefold()]}"
 
 
 def _bare(text: str) -> str:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from .latex import simplified
 from .numbers import Number, Piece, pieces_of
-from .quantities import Quantity
+from .quantities import Quantity, is_decade, is_part_of_a_byte, with_scales
 from .text import HARMLESS
 from .units import CURRENCIES, Readings, unit
 
@@ -20,7 +20,7 @@ _CHANGING = """
     below least most between almost nearly half third quarter twice double triple dozen hundred
     thousand million billion or nor neither either if to through versus vs times per up beyond
     exceeds exceeding unlike instead rather wrong incorrect unsure maybe perhaps possibly maximum
-    minimum doubt isn aren wasn weren doesn don didn can cannot
+    minimum doubt isn aren wasn weren doesn don didn can cannot bc bce
     nicht kein keine keinen weniger mehr als mindestens höchstens unter über oder fast bis
     ne pas moins que aucun ou presque menos más ningún o casi mais não quase
     meno più non almeno quasi sotto sopra не нет более менее больше меньше или почти минус
@@ -45,6 +45,16 @@ _STATING = frozenset(_VERBS.split())
 _BETWEEN = "exactly only just about approximately around roughly a the"
 _ADVERBS = frozenset(_BETWEEN.split())
 
+_MEASURING = "long wide tall high deep thick apart across away ago later left each in of and or"
+_MEASURED = frozenset(_MEASURING.split())
+_AMBIGUOUS = frozenset(("in", "a", "h"))
+"""Units that are words, too, and a unit only at the end or where a measure goes on."""
+
+_PLACES = "in on at here altogether overall shown visible present together total"
+_WHERE = frozenset(_PLACES.split())
+"""What follows a number that counts and does not name what: "3 in total"."""
+
+_BEFORE_CHRIST = re.compile(r"\d\s*B\.\s?C\.")
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _HAN_LEADS = re.compile("(?:图中|图片中|画面中|这里)?(?:一共|总共|共)?(?:有|是)?")
 _HAN_CHANGES = re.compile("[不没无多少超或半负最至到几]|以上|以下|以内|左右")
@@ -58,7 +68,8 @@ def stated(text: str) -> Quantity | None:
     stands before it does not state it ("Route 66"), where a symbol is left over ("< 3"), and where
     it is written in letters whose words are not known here.
     """
-    pieces = pieces_of(simplified(text))
+    text = with_scales(simplified(text))
+    pieces = pieces_of(text)
     places = [i for i, piece in enumerate(pieces) if isinstance(piece.item, Number)]
     if len(places) != 1:
         return None
@@ -67,14 +78,42 @@ def stated(text: str) -> Quantity | None:
     measured = unit(before.pop()) if before and before[-1] in CURRENCIES else None
     if measured is None:
         measured, length = _unit_at_start(after)
+        if length == 1 and isinstance(number, Number) and is_part_of_a_byte(number, after[0]):
+            return None
         after = after[length:]
-    if not isinstance(number, Number) or any(map(_changes, (*before, *after))):
+    if not isinstance(number, Number) or _BEFORE_CHRIST.search(text):
+        return None
+    if any(map(_changes, (*before, *after))):
         return None
     if not any(w[:1].isalpha() for w in (*before, *after)) and "!" in after:
         return None  # a factorial
     if not _leads(before) or not all(w in HARMLESS or _is_known(w) for w in after):
         return None
-    return Quantity(number, measured, counts=bool(after) and after[0][:1].isalpha())
+    return Quantity(
+        number, measured, counts=bool(after) and after[0][:1].isalpha(), decade=is_decade(text)
+    )
+
+
+def same_count(phrase: str, sentence: str) -> bool:
+    """Whether "3 dogs" is what a sentence counts that names nothing: "There are 3 in total."."""
+    one, two = stated(phrase), stated(sentence)
+    if one is None or two is None or one.unit or two.unit or one.number.percent:
+        return False
+    return _names(phrase) is True and _names(sentence) is False and one.close_to(two)
+
+
+def _names(text: str) -> bool | None:
+    """Whether a stated number stands at the start before what it counts; None for other sentences.
+
+    False where nothing but "there are" or "I see" stands before it, and no name behind it.
+    """
+    pieces = pieces_of(simplified(text))
+    at = next(i for i, piece in enumerate(pieces) if isinstance(piece.item, Number))
+    sides = pieces[:at], pieces[at + 1 :]
+    before, after = ([w for w in _words(side) if w not in HARMLESS] for side in sides)
+    if not after or after[0] in _WHERE:
+        return False if all(w in _LEADS and w != "number" for w in before) else None
+    return None if before else after[0][:1].isalpha()
 
 
 def _words(pieces: Sequence[Piece]) -> list[str]:
@@ -103,7 +142,10 @@ def _is_known(word: str) -> bool:
 
 def _unit_at_start(words: Sequence[str]) -> tuple[Readings | None, int]:
     """The unit that `words` begin with, and how many of them it takes."""
-    for length in (4, 3, 2, 1):
-        if length <= len(words) and (found := unit(" ".join(words[:length]))):
+    following = words[1] if len(words) > 1 else ""
+    if following.isalpha() and words[0] in _AMBIGUOUS and following not in _MEASURED:
+        return None, 0
+    for length in range(min(len(words), 9), 0, -1):
+        if found := unit(" ".join(words[:length])):
             return found, length
     return None, 0

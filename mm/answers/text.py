@@ -21,6 +21,14 @@ _SMALL = (
     " sixteen seventeen eighteen nineteen"
 )
 NUMBER_WORDS = {word: value for value, word in enumerate(_SMALL.split())}
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+_ENDINGS = ("st", "nd", "rd", *["th"] * 9)
+_ORDINAL_WORDS = {
+    f"{place}{ending}": word
+    for place, (ending, word) in enumerate(zip(_ENDINGS, _ORDINALS.split(), strict=True), 1)
+}
+_ORDINAL = re.compile(rf"(?<![\w.,])(?:{'|'.join(_ORDINAL_WORDS)})(?!\w)", re.IGNORECASE)
+_RATIO = re.compile(r"\s*\d+(?:\.\d+)?(?:\s*:\s*\d+(?:\.\d+)?)+\s*")
 _DEPENDING = frozenset("-*_'\"!()[]{},:")
 ARTICLES = frozenset({"a", "an", "the"})
 
@@ -74,6 +82,7 @@ def words_of(text: str) -> tuple[str, ...]:
     harmless is a token.
     """
     text = _unwrapped(plain(text)).replace("\u2019", "'")
+    text = "".join(text.split()) if _RATIO.fullmatch(text) else text
     text = _ACRONYM.sub(lambda found: found[0].replace(".", ""), text)
     # one stand-in for all marks, so that a regular expression can take them for letters
     marks = iter([c for c in text if _is_mark(c)])
@@ -88,6 +97,11 @@ def words_of(text: str) -> tuple[str, ...]:
     capitals = flat.isupper()
     kept = [w for at, w in enumerate(found) if not _is_article(found, at, capitals)]
     return tuple(map(_folded, kept))
+
+
+def with_ordinals(text: str) -> str:
+    """`text` with the first twelve ordinals in words: "1st" as "first"."""
+    return _ORDINAL.sub(lambda found: _ORDINAL_WORDS[found[0].casefold()], text)
 
 
 class _Last(str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from .text import plain
@@ -39,6 +40,7 @@ _PREFIXED = {
     "\u03c9": "resistance",
     "\u03a9": "resistance",
     "px": "pixels",
+    "mol": "substance",
 }
 _LONG_PREFIXES = {
     "nano": 1e-9,
@@ -67,6 +69,7 @@ _LONG = {
     "calorie": "cal",
     "ohm": "\u03a9",
     "pixel": "px",
+    "mole": "mol",
 }
 _OTHERS: Mapping[str, Readings] = {
     "cm cms": {"length": 0.01},
@@ -146,7 +149,16 @@ for _name, _readings in _UNITS.items():
 CURRENCIES = ("US$", "$", "\u20ac", "\u00a3", "\u00a5", "\u20b9", "\u20a9")
 """Signs that stand before the number, too."""
 
-_POWER = re.compile(r"(.+?)\s*\^?\s*([23])")
+MONEY = frozenset(("usd", "eur", "gbp", "jpy", "cny", "inr", "krw"))
+
+_POWER = re.compile(r"(.+?)\s*(\^?)\s*([23])")
+_RAISED = re.compile(r"(.+?)\s*\^\s*\(?(-?[1-4])\)?|(.+?)\s+(squared|cubed)|(s)\s*([23])")
+_TIMES = re.compile(r"\s*[\u00b7\u22c5*]\s*|\s+(?=[^\W\d]+\s*\^\s*\(?-)")
+_FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_IN_PRODUCTS = frozenset("mgshlLAVNKJW\u03a9")
+_IN_POWERS = _IN_PRODUCTS - frozenset("ghl")
+"""Units of one letter beside others: any letter may be a name in a formula, and these least."""
+
 _SQUARE = re.compile(r"(sq\.?|square|cu\.?|cubic)\s+(.+)", re.IGNORECASE)
 _DEGREES = re.compile(r"(?:deg|degs|degree|degrees|\u00b0)\s+(c|f|celsius|fahrenheit|centigrade)")
 
@@ -155,17 +167,22 @@ def unit(text: str) -> Readings | None:
     """What `text` measures as a unit; None where it is none.
 
     Case counts where two units differ by it alone (mW, MW), and not otherwise. `km/h` and `m per s`
-    divide; `m^2`, `square metres` and `cm3` are powers of a length.
+    divide; `m^2`, `square metres` and `cm3` are powers of a length. Other units have powers beside
+    others alone, since `3s^2` may be a formula: `m/s^2`, `J/(kg\u00b7K)`, `mol L^-1`.
     """
     text = " ".join(plain(text).split()).strip(". ") or plain(text).strip()
     if not text or len(text) > 40:
         return None
-    over, per, under = re.sub(r"\s*/\s*|\s+per\s+", "/", text).partition("/")
+    if fraction := _FRACTION.fullmatch(text):
+        text = f"{fraction[1].strip()}/{fraction[2].strip()}"
+        if not re.search(r"[^\W\d_]{2}|/s", text):  # all of them may be names
+            return None
+    over, per, under = re.sub(r"\s*/\s*|\s+per\s+", "/", text).rpartition("/")
     if per:
-        return _ratio(unit(over), unit(under)) if "/" not in under else None
+        return _joined(_part(over), _part(under), -1) if over.count("/") < 2 else None
     if hot := _DEGREES.fullmatch(text.casefold()):
         text = hot[1]
-    return _simple(text) or _power(text)
+    return _simple(text) or _power(text) or _product(text)
 
 
 def _simple(text: str) -> Readings | None:
@@ -179,7 +196,7 @@ def _power(text: str) -> Readings | None:
     if found := _SQUARE.fullmatch(text):
         base, power = found[2], 2 if found[1].casefold().startswith("sq") else 3
     elif found := _POWER.fullmatch(text):
-        base, power = found[1], int(found[2])
+        base, power = found[1], int(found[3])
     else:
         return None
     readings = _simple(base.strip())
@@ -189,7 +206,75 @@ def _power(text: str) -> Readings | None:
     return {"area": factor} if power == 2 else {"volume": factor * 1000}  # in litres
 
 
-def _ratio(over: Readings | None, under: Readings | None) -> Readings | None:
-    if over is None or under is None:
+def _part(text: str) -> Readings | None:
+    """What one side of "per" measures: a unit, a power of one, or a product, in brackets or not."""
+    text = text.strip()
+    if text[:1] + text[-1:] == "()":
+        text = text[1:-1].strip()
+    return unit(text) or _raised(text) or _product(text, alone=False)
+
+
+def _raised(text: str) -> Readings | None:
+    """What a power of any unit measures: `s^2`, `second squared`, `kg^-1`."""
+    found = _RAISED.fullmatch(text)
+    if found is None:
         return None
-    return {f"{a}/{b}": over[a] / under[b] for a in over for b in under}
+    name = (found[1] or found[3] or found[5]).strip()
+    base = _simple(name) if len(name) > 1 or name in _IN_POWERS else None
+    power = int(found[2] or found[6] or {"squared": 2, "cubed": 3}[found[4]])
+    if base is None:
+        return None
+    if set(base) == {"length"} and power in (2, 3):
+        return _power(f"{name}^{power}")
+    return {_measure({kind: power}): factor**power for kind, factor in base.items()}
+
+
+def _product(text: str, *, alone: bool = True) -> Readings | None:
+    """What units that are multiplied measure.
+
+    Args:
+        alone: no "per" stands beside it, so that small single letters may be a formula's names.
+    """
+    parts = _TIMES.split(text)
+    if not 2 <= len(parts) <= 4:
+        return None
+    if alone and "^" not in text and all(len(part) == 1 and part.islower() for part in parts):
+        return None
+    found: Readings | None = {"": 1.0}
+    for part in parts:
+        plainly = _simple(part) if len(part) > 1 or part in _IN_PRODUCTS else None
+        found = _joined(found, plainly or _power(part) or _raised(part), 1)
+    return found
+
+
+def _joined(one: Readings | None, two: Readings | None, power: int) -> Readings | None:
+    """The readings of a product or, for a `power` of -1, a ratio."""
+    if one is None or two is None:
+        return None
+    return {_kind(a, b, power): one[a] * two[b] ** power for a in one for b in two}
+
+
+def _kind(one: str, two: str, power: int) -> str:
+    powers = Counter(_powers(one))
+    for base, exponent in _powers(two).items():
+        powers[base] += power * exponent
+    return _measure(powers)
+
+
+def _powers(kind: str) -> dict[str, int]:
+    """The powers of a name that `_measure` made: "mass\u00b7length/time^2"."""
+    found: dict[str, int] = {}
+    for side, sign in zip(kind.split("/"), (1, -1), strict=False):
+        for part in filter(None, side.split("\u00b7")):
+            base, _, power = part.partition("^")
+            found[base] = sign * int(power or 1)
+    return found
+
+
+def _measure(powers: Mapping[str, int]) -> str:
+    """The name of what a product of powers measures, the same in whatever order they stand."""
+    sides = [[], []]
+    for base, power in sorted(powers.items()):
+        if power:
+            sides[power < 0].append(base if abs(power) == 1 else f"{base}^{abs(power)}")
+    return "/".join("\u00b7".join(side) for side in sides).removesuffix("/")

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from .dates import moment
+from .denials import clauses, denied
 from .mathematics import is_mathematics, same_mathematics
-from .quantities import quantity
-from .sentences import CHANGING, stated
-from .text import words_of
+from .quantities import abbreviated, may_be_large, quantity
+from .sentences import CHANGING, same_count, stated
+from .text import with_ordinals, words_of
 
 YES_NO = {("yes",), ("no",)}
+NO_ANSWER = re.compile(
+    r"\bno\s+(?:(?!without\b|no\b)[a-z]+\s+)?(?:way\s+(?:to|of)|information|info|indications?"
+    r"|idea|doubt|clues?|telling|question(?!\s+mark))\b",
+    re.IGNORECASE,
+)
+"""A "no" that denies nothing of what was asked: "no way to tell", "no doubt"."""
+
 _DENYING = frozenset(("not", "neither", "nor", "never"))
+_DOUBTING = "sure unsure certain uncertain know tell clear unclear maybe perhaps possibly"
+_UNSURE = frozenset(_DOUBTING.split())
+_ASKED = re.compile(r"\byes\s*(?:or|/)\s*no\b(?=\s*[:?])", re.IGNORECASE)
+_AT_LAST = re.compile(
+    r"[,;:.!?\n]\s*(?:(?:so|thus|therefore|hence)[,\s]+)?(?:(?:it|the\s+answer)\s+is\s+)?"
+    r"[\"'*]*(?:yes|no)[\"'*.!\s]*\Z",
+    re.IGNORECASE,
+)
 _SUBJECT = re.compile(
     r"(?:(?:so|thus|therefore|hence|then|yes|ok|okay)\b[\s,]*)?"
     r"(?:(?:it's|they're|that's)|(?P<subject>(?:[\w'\u2019-]+\s+){0,8}?[\w'\u2019-]+)\s+"
@@ -33,9 +50,11 @@ def same_value(a: str, b: str, tolerance: float = 0.0) -> bool:
     if date_a is not None and date_b is not None:
         return date_a == date_b
     amount_a, amount_b = quantity(a), quantity(b)
+    if _same_abbreviated(a, b, tolerance):
+        return True
     if amount_a is not None and amount_b is not None:
         return amount_a.close_to(amount_b, tolerance)
-    words_a, words_b = words_of(a), words_of(b)
+    words_a, words_b = words_of(with_ordinals(a)), words_of(with_ordinals(b))
     if words_a and words_a == words_b:
         return True
     if date_a is not None or date_b is not None:
@@ -46,6 +65,17 @@ def same_value(a: str, b: str, tolerance: float = 0.0) -> bool:
         for formula, amount in zip(formulas, (amount_a, amount_b), strict=True)
     )
     return any(formulas) and readable and same_mathematics(a, b) is True
+
+
+def _same_abbreviated(a: str, b: str, tolerance: float) -> bool:
+    """Whether one is "5M", and the other as large: a letter may be a unit beside a small number."""
+    large_a, large_b = abbreviated(a), abbreviated(b)
+    if large_a is None and large_b is None:
+        return False
+    one, two = large_a or quantity(a), large_b or quantity(b)
+    if one is None or two is None or not all(map(may_be_large, (one, two))):
+        return False
+    return one.close_to(two, tolerance)
 
 
 def same_predicate(a: str, b: str, tolerance: float = 0.0) -> bool:
@@ -73,9 +103,11 @@ def _predicate(text: str) -> str | None:
 
 
 def same_stated(a: str, b: str, tolerance: float = 0.0) -> bool:
-    """One is a bare amount, and the other a sentence that states it."""
+    """One is a bare amount, and the other a sentence that states it; "3 dogs" and "3 in total"."""
     amount_a, amount_b = quantity(a), quantity(b)
-    if (amount_a is None) == (amount_b is None):
+    if amount_a is None and amount_b is None:
+        return not (moment(a) or moment(b)) and (same_count(a, b) or same_count(b, a))
+    if amount_a is not None and amount_b is not None:
         return False
     said_a, said_b = amount_a or stated(a), amount_b or stated(b)
     return said_a is not None and said_b is not None and said_a.close_to(said_b, tolerance)
@@ -89,14 +121,29 @@ def same_yes_no(a: str, b: str) -> bool:
     return said is not None and said == _yes_no(b)
 
 
+def is_unsure(words: Sequence[str]) -> bool:
+    """Whether someone does not know: "I do not know, no", "not sure, yes"."""
+    return bool(_UNSURE & {*words} and _DENYING & {*words})
+
+
 def _yes_no(text: str) -> str | None:
     """The first word if it is one of the two, else the only one of the two in `text`."""
-    words = words_of(text)
+    text = NO_ANSWER.sub(" ", _ASKED.sub(" ", text))
+    words, clause = clauses(text)
     both = {*words} & {"yes", "no"}
     if words and words[0] in both:
-        last = words[-1]
-        taken_back = {*words[1:2]} & {"or", "and", "/"} or last in both
-        return None if taken_back and last != words[0] else words[0]
-    if _DENYING & {*words}:
+        return None if denied(words, clause, 0, 1) or _is_taken_back(words) else words[0]
+    if len(both) != 1:
         return None
-    return both.pop() if len(both) == 1 else None
+    if _AT_LAST.search(text) and not is_unsure(words):
+        return both.pop()
+    places = [at for at, word in enumerate(words) if word in both]
+    if _DENYING & {*words} or all(denied(words, clause, at, at + 1) for at in places):
+        return None
+    return both.pop()
+
+
+def _is_taken_back(words: Sequence[str]) -> bool:
+    """Whether a yes or no at the start is not the last word: "yes or no", "yes, no"."""
+    goes_on = words[1:2] in (["or"], ["and"], ["/"]) or words[-1] in ("yes", "no")
+    return goes_on and words[-1] != words[0]
