@@ -57,6 +57,16 @@ class LRUCache(Generic[K, V]):
         if shared:
             shared.caches.append(self)
 
+    @property
+    def room(self) -> int:
+        """The most bytes that a value put now may have and surely stay."""
+        if not (shared := self._shared):
+            return self.budget
+        left = shared.total - shared.reserved
+        others = sum(cache.bytes for cache in shared.caches if cache is not self)
+        # the largest cache is evicted from first: a fair part of what is left is always had
+        return min(self.budget, max(left - others, left // len(shared.caches)))
+
     def get(self, key: K) -> V | None:
         """The value under `key`, now the most recently used; None where there is none."""
         if key not in self._values:

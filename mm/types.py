@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 from .errors import UserError
 from .geometry import WHOLE, Region, Size
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _TAG = re.compile(r"</?\w+>")
 
 Role = Literal["system", "user", "assistant", "tool"]
-
 
 ImageKind = Literal["overview", "look"]
 """What an image is to a model that sees it: each kind has its own budget of visual tokens."""
@@ -110,12 +109,7 @@ class ToolSpec:
     @property
     def json(self) -> dict[str, Any]:
         """The tool as chat templates and OpenAI clients expect it."""
-        function = {
-            "name": self.name,
-            "description": self.description,
-            "parameters": self.parameters,
-        }
-        return {"type": "function", "function": function}
+        return {"type": "function", "function": dict(vars(self))}
 
 
 @dataclass(frozen=True)
@@ -251,12 +245,12 @@ class Sampling:
             arXiv 1909.05858); 1 changes nothing.
         presence_penalty, frequency_penalty: taken off the logits of tokens in the reply, once, and
             for each time they occur in it.
-        stop: a string that ends the reply, and stays in it.
+        stop: strings, or one alone, that end the reply, and stay in it.
         max_thought_tokens: a longer thought is closed there and the answer opened, by a session;
             None for no bound.
 
     Raises:
-        UserError: a number is out of its bounds; the message has them.
+        UserError: a number is out of its bounds, or no whole one where it must be.
     """
 
     max_tokens: int = 512
@@ -272,6 +266,14 @@ class Sampling:
     max_thought_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        stop = self.stop or ()
+        object.__setattr__(self, "stop", (stop,) if isinstance(stop, str) else tuple(stop))
+        for name in ("max_tokens", "seed", "top_k", "max_thought_tokens"):
+            value, optional = getattr(self, name), name == "max_thought_tokens"
+            if isinstance(value, float) and value.is_integer():
+                object.__setattr__(self, name, int(value))
+            elif not isinstance(value, SupportsIndex) and not (value is None and optional):
+                raise UserError(f"{name} must be a whole number, got {value}")
         bounds = {  # name: (least, most), as OpenAI and vLLM have them
             "temperature": (0.0, math.inf),
             "seed": (-(2**63), 2**63 - 1),

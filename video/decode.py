@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -182,7 +182,7 @@ def _finds_as_many(process: ReaderProcess, path: Path, info: ClipInfo) -> bool:
 
 
 def video_of(frames: Sequence[Pixels], times_s: Sequence[float], name: str = "frames") -> Video:
-    """A clip of frames in memory, shown from `times_s` on, in seconds.
+    """A clip of frames in memory, shown from `times_s` on, in seconds, at the first one's size.
 
     Raises:
         BadVideo: there are none, or the times do not rise, or are not as many.
@@ -199,7 +199,7 @@ def video_of(frames: Sequence[Pixels], times_s: Sequence[float], name: str = "fr
     info = ClipInfo(name, frames[0].size, shown, shown[-1] + last)
 
     def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
-        return ((i, _sized(frames[i].convert("RGB"), size)) for i in wanted)
+        return ((i, _sized(frames[i].convert("RGB"), info.size, size)) for i in wanted)
 
     return Video(info, "memory", reading)
 
@@ -210,7 +210,7 @@ def _process(name: str, timeout_s: float) -> ReaderProcess:
 
 
 def _stills(folder: Path) -> Video:
-    """Images of a folder, by the numbers in their names, a second each."""
+    """Images of a folder, by the numbers in their names, a second each; of the first one's size."""
     files = [file for file in folder.iterdir() if _is_still(file)]
     if not files:
         raise BadVideo(f"{folder}: there are no images in it ({', '.join(_IMAGES)})")
@@ -221,7 +221,7 @@ def _stills(folder: Path) -> Video:
     info = ClipInfo(str(folder), size, times, len(files) / STILLS_FPS, notes=(note,))
 
     def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
-        return ((i, _sized(_still(files[i]), size)) for i in wanted)
+        return ((i, _sized(_still(files[i]), info.size, size)) for i in wanted)
 
     return Video(info, "images", reading)
 
@@ -245,16 +245,14 @@ def _animated(path: Path) -> Video:
     with _animation(path) as image:
         size = open_image(path).size  # refuses too large a canvas before all frames are decoded
         durations = [_duration_s(frame) for frame in ImageSequence.Iterator(image)]
-    starts = [0.0]
-    for duration in durations:
-        starts.append(starts[-1] + max(duration, 0.01))
-    info = ClipInfo(str(path), size, tuple(starts[:-1]), starts[-1])
+    starts = tuple(accumulate(durations, initial=0.0))
+    info = ClipInfo(str(path), size, starts[:-1], starts[-1])
 
     def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
         with _animation(path) as image:
             for position in wanted:
                 image.seek(position)
-                yield position, _sized(open_image(image.copy()).pixels, size)
+                yield position, _sized(open_image(image.copy()).pixels, info.size, size)
 
     return Video(info, "images", reading)
 
@@ -277,12 +275,40 @@ def _animation(path: Path) -> Iterator[Any]:
 
 
 def _duration_s(frame: Pixels) -> float:
-    """How long a frame of an animated image is shown; 0.1 s where it does not say."""
+    """How long a frame of an animated image is shown; 0.1 s where it says 10 ms or less, or
+    nothing: so all browsers show it."""
     frame.load()  # WebP says it only of frames that were decoded
-    return frame.info.get("duration", 100) / 1000
+    said_ms = frame.info.get("duration", 0)
+    return said_ms / 1000 if said_ms > 10 else 0.1
 
 
-def _sized(pixels: Pixels, size: Size | None) -> Pixels:
+def _sized(pixels: Pixels, shape: Size, size: Size | None) -> Pixels:
+    """A frame of a clip of the size `shape`, resized to `size`; one of another shape keeps its own,
+    between black bars."""
     from PIL import Image
 
-    return pixels if size in (None, pixels.size) else pixels.resize(size, Image.Resampling.BICUBIC)
+    if not _same_shape(pixels.size, shape):
+        pixels = _between_bars(pixels, shape)
+    size = size or shape
+    return pixels if size == pixels.size else pixels.resize(size, Image.Resampling.BICUBIC)
+
+
+def _same_shape(size: Size, shape: Size) -> bool:
+    """Whether `size`, made as large as `shape`, is that but for a pixel of rounding."""
+    return all(abs(a - b) <= 1 for a, b in zip(_inside(size, shape), shape, strict=True))
+
+
+def _inside(size: Size, shape: Size) -> Size:
+    """`size` enlarged or reduced to where it fills `shape` to one side, and stays inside it."""
+    scale = min(shape[0] / size[0], shape[1] / size[1])
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def _between_bars(pixels: Pixels, shape: Size) -> Pixels:
+    from PIL import Image
+
+    wide, high = _inside(pixels.size, shape)
+    canvas = Image.new("RGB", shape)
+    corner = (shape[0] - wide) // 2, (shape[1] - high) // 2
+    canvas.paste(pixels.resize((wide, high), Image.Resampling.BICUBIC), corner)
+    return canvas

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mm.errors import first_line
 from mm.geometry import Size
 
-from .frames import BadVideo, ClipInfo
+from .frames import BadVideo, ClipInfo, end_s
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -46,11 +46,12 @@ def read_index(path: Path) -> Index:
     starts = [float(start) for start, _ in reader.get_frame_timestamp(range(len(reader)))]
     ends = reader.get_frame_timestamp(len(reader) - 1)
     high, wide, _ = reader[0].shape
+    times = tuple(start - starts[0] for start in starts)
     info = ClipInfo(
         source=str(path),
         size=(wide, high),
-        times_s=tuple(start - starts[0] for start in starts),
-        duration_s=float(ends[1]) - starts[0],
+        times_s=times,
+        duration_s=end_s(times, float(ends[1]) - starts[0], reader.get_avg_fps()),
     )
     return Index(info, reader)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 SAME_S = 1e-4
 """Times closer than this, in seconds, are the same: no frame is so short, no rounding so long."""
+
+
+LEAST_S = 1e-3
+"""A last frame that is said to be shown for less, in seconds, says nothing."""
 
 
 class BadVideo(UserError):
@@ -60,3 +65,15 @@ class ClipInfo:
     def index_at(self, time_s: float) -> int:
         """The frame shown at `time_s`; the first before the start, the last after the end."""
         return max(bisect_right(self.times_s, time_s + SAME_S) - 1, 0)
+
+
+def end_s(times_s: Sequence[float], said_s: float, fps: float | None = None) -> float:
+    """When the last of the frames shown from `times_s` on goes, in seconds.
+
+    Where the file does not say, which is where `said_s` is no later than that frame, it stays as
+    long as the one before it; a single frame for one at `fps`, or for a second.
+    """
+    if said_s - times_s[-1] >= LEAST_S:
+        return said_s
+    step = times_s[-1] - times_s[-2] if len(times_s) > 1 else 1 / fps if fps else 1.0
+    return times_s[-1] + max(step, LEAST_S)

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mm.errors import first_line
 from mm.geometry import Size
 
-from .frames import BadVideo, ClipInfo
+from .frames import BadVideo, ClipInfo, end_s
 from .tone import to_rgb
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ _FORMATS = (
 _EARLIER = (0, 1, 2, 4, 8)
 """By how many key frames a seek is moved back where it lands too late."""
 
+_USUAL_RATE = 25.0
+"""Frames a second where nothing tells, as FFmpeg takes them."""
+
 _NO_SOUND = "its sound is ignored"
 
 
@@ -48,22 +51,25 @@ class Index:
         info: the same for people.
         pts: the presentation time stamp of each frame shown, rising, in units of the stream.
         keys: those of the frames that decoding can begin at, rising.
+        step: where no frame has a stamp, from one to the next: they are counted from the file's
+            start, and nothing is sought; else 0.
     """
 
     info: ClipInfo
     pts: tuple[int, ...] = field(repr=False)
     keys: tuple[int, ...] = field(repr=False)
+    step: int = 0
 
 
 def read_index(path: Path) -> Index:
     """The index of the best video stream of `path`.
 
     Raises:
-        BadVideo: it is not a clip, holds no frames, or its frames have no times.
+        BadVideo: it is not a clip, or holds no frames.
     """
     with _opened(path) as container:
         stream = _best_stream(container, path)
-        pts, keys, last = _stamps(container, stream)
+        pts, keys, last, step = _stamps(container, stream) or _decoded_stamps(path)
         if not pts:
             raise BadVideo(f"{path}: there are no frames in it")
         base = float(stream.time_base)
@@ -71,13 +77,13 @@ def read_index(path: Path) -> Index:
         notes = (_NO_SOUND,) if container.streams.audio else ()
         info = ClipInfo(
             source=str(path),
-            size=_shown_size(container, stream, path),
+            size=_shown_size(path),
             times_s=times,
-            duration_s=max((last - pts[0]) * base, times[-1]),
+            duration_s=end_s(times, (last - pts[0]) * base, _rate(stream)),
             codec=stream.codec_context.codec.canonical_name,
             notes=notes,
         )
-    return Index(info, pts, keys)
+    return Index(info, pts, keys, step)
 
 
 def read_frames(
@@ -93,7 +99,7 @@ def read_frames(
     with _opened(path) as container:
         stream = _best_stream(container, path)
         stream.thread_type = "AUTO"
-        jumps = _seeks(container)
+        jumps = _seeks(container, index)
         left = sorted(set(wanted), reverse=True)
         while left:
             found = False
@@ -150,15 +156,25 @@ def _best_stream(container: InputContainer, path: Path) -> Any:
     return stream
 
 
-def _stamps(container: Any, stream: Any) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Time stamps of the frames shown and of key frames, and where the last frame ends."""
+class _Stamps(NamedTuple):
+    """Time stamps of the frames shown and of key frames, and where the last frame ends; `step` as
+    `Index` has it."""
+
+    shown: tuple[int, ...]
+    keys: tuple[int, ...]
+    last: int
+    step: int = 0
+
+
+def _stamps(container: Any, stream: Any) -> _Stamps | None:
+    """What the packets say; None where one has no time."""
     shown, keys, last = [], [], 0
     for packet in container.demux(stream):
         if packet.size == 0:
             continue
         pts = packet.pts if packet.pts is not None else packet.dts
         if pts is None:
-            return _decoded_stamps(container, stream)
+            return None
         if packet.is_keyframe:
             keys.append(pts)
         if not packet.is_discard:
@@ -166,17 +182,33 @@ def _stamps(container: Any, stream: Any) -> tuple[tuple[int, ...], tuple[int, ..
             last = max(last, pts + (packet.duration or 0))
         if len(shown) > MAX_FRAMES:
             raise BadVideo(f"{container.name}: more than {MAX_FRAMES:,} frames: cut it first")
-    return tuple(sorted(set(shown))), tuple(sorted(keys)), last
+    return _Stamps(tuple(sorted(set(shown))), tuple(sorted(keys)), last)
 
 
-def _decoded_stamps(container: Any, stream: Any) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """The same by decoding, for files whose packets have no times."""
-    container.seek(0)
-    frames = [(f.pts, f.key_frame) for f in container.decode(stream) if f.pts is not None]
-    shown = sorted({pts for pts, _ in frames})
+def _decoded_stamps(path: Path) -> _Stamps:
+    """The same by decoding, for files whose packets have no times.
+
+    Where frames have none either, as in H.264 without a container, they are numbered by the rate.
+    """
+    with _opened(path) as container:  # anew: such files cannot be sought in
+        stream = _best_stream(container, path)
+        stream.thread_type = "AUTO"
+        frames = [(frame.pts, frame.key_frame) for frame in container.decode(stream)]
+        step = max(round(1 / (_rate(stream) or _USUAL_RATE) / stream.time_base), 1)
+    stamped = [(pts, key) for pts, key in frames if pts is not None]
+    if not stamped and frames:
+        shown = tuple(n * step for n in range(len(frames)))
+        return _Stamps(shown, shown[:1], shown[-1] + step, step)
+    shown = tuple(sorted({pts for pts, _ in stamped}))
     step = min((b - a for a, b in pairwise(shown)), default=0)
-    keys = tuple(sorted({pts for pts, key in frames if key}))
-    return tuple(shown), keys, (shown[-1] + step if shown else 0)
+    keys = tuple(sorted({pts for pts, key in stamped if key}))
+    return _Stamps(shown, keys, shown[-1] + step if shown else 0)
+
+
+def _rate(stream: Any) -> float | None:
+    """Frames a second; None where nothing tells."""
+    rate = stream.guessed_rate or stream.average_rate
+    return float(rate) if rate else None
 
 
 def _decoded_from(
@@ -187,14 +219,14 @@ def _decoded_from(
     Where a container seeks past that, from an earlier one; at last from the start.
     """
     target = index.pts[position]
-    for key in _keys_before(index, target) if _seeks(container) else ():
+    for key in _keys_before(index, target) if _seeks(container, index) else ():
         container.seek(key, stream=stream, backward=True)
         first = next(frames := _frames(container, stream), None)
         if first is not None and first.key_frame and first.pts <= target:
             yield first
             yield from frames
             return
-    yield from _from_start(path)
+    yield from _from_start(path, index.step)
 
 
 def _keys_before(index: Index, target: int) -> list[int]:
@@ -203,17 +235,21 @@ def _keys_before(index: Index, target: int) -> list[int]:
     return [index.keys[place - back] for back in _EARLIER if place >= back]
 
 
-def _seeks(container: Any) -> bool:
+def _seeks(container: Any, index: Index) -> bool:
     """Whether seeking is trusted: in an MPEG program stream it gives frames with wrong stamps."""
-    return container.format.name != "mpeg"
+    return container.format.name != "mpeg" and not index.step
 
 
-def _from_start(path: Path) -> Iterator[Any]:
+def _from_start(path: Path, step: int) -> Iterator[Any]:
     """All frames, in a container opened anew: seeking to the start may fail too."""
     with _opened(path) as container:
         stream = _best_stream(container, path)
         stream.thread_type = "AUTO"
-        yield from _frames(container, stream)
+        for number, frame in enumerate(container.decode(stream)):
+            if step:
+                frame.pts = number * step
+            if frame.pts is not None:
+                yield frame
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -231,13 +267,14 @@ def _lost(path: Path, index: Index, position: int) -> None:
     raise BadVideo(f"{path}: the frame at {time_s:.2f} s cannot be decoded: the file is damaged")
 
 
-def _shown_size(container: Any, stream: Any, path: Path) -> Size:
+def _shown_size(path: Path) -> Size:
     """The size of a first frame, as shown: its rotation is known from decoding one."""
-    container.seek(0)
-    frame = next(_frames(container, stream), None)
-    if frame is None:
-        raise BadVideo(f"{path}: none of its frames can be decoded")
-    wide, high = _square_width(frame.width, stream), frame.height
+    with _opened(path) as container:  # anew: not every file can be sought in
+        stream = _best_stream(container, path)
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise BadVideo(f"{path}: none of its frames can be decoded")
+        wide, high = _square_width(frame.width, stream), frame.height
     return (high, wide) if round(frame.rotation) % 180 else (wide, high)
 
 

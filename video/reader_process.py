@@ -37,7 +37,12 @@ AT_ONCE = 8
 REMEMBERED = 8
 """Clips whose indexes a process holds, since threads read theirs in turns."""
 
-_LENGTH = struct.Struct(">Q")
+_LENGTHS = struct.Struct(">QQ")
+"""Of a pickle, and of the pixels that follow it."""
+
+_PIPE_BYTES = 2**20
+"""What a pipe holds where the system allows it: with its usual 64 KiB, a frame stops and wakes both
+ends a dozen times."""
 
 
 class ReaderTimeout(BadVideo):
@@ -156,6 +161,7 @@ class ReaderProcess:
             )
             self._holder[0] = self._process
             pipe = self._process.stdout
+            _widen(pipe)
             threading.Thread(target=_listen, args=(pipe, self._answers), daemon=True).start()
         return self._process
 
@@ -180,18 +186,33 @@ def _listen(pipe: IO[bytes], answers: queue.SimpleQueue[Any]) -> None:
     answers.put(("died", None))
 
 
+def _widen(pipe: IO[bytes] | None) -> None:
+    """Let a pipe hold more, where that can be: a frame then passes in few steps."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):  # not Linux, or not allowed
+        from fcntl import F_SETPIPE_SZ, fcntl
+
+        if pipe:
+            fcntl(pipe, F_SETPIPE_SZ, _PIPE_BYTES)
+
+
 def _write(pipe: IO[bytes], value: Any) -> None:
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.write(_LENGTH.pack(len(data)) + data)
+    """Write a value; the pixels in it, at most one `PickleBuffer`, go as they are: no copies."""
+    buffers: list[pickle.PickleBuffer] = []
+    data = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    pixels = buffers[0].raw() if buffers else b""
+    pipe.write(_LENGTHS.pack(len(data), len(pixels)) + data)
+    pipe.write(pixels)
     pipe.flush()
 
 
 def _read(pipe: IO[bytes]) -> Any:
-    header = pipe.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
+    header = pipe.read(_LENGTHS.size)
+    if len(header) < _LENGTHS.size:
         return None
-    (length,) = _LENGTH.unpack(header)
-    return pickle.loads(pipe.read(length))  # written by our own other end
+    length, pixels = _LENGTHS.unpack(header)
+    data = pipe.read(length)
+    buffers = [pipe.read(pixels)] if pixels else []
+    return pickle.loads(data, buffers=buffers)  # written by our own other end
 
 
 def serve(reader: str) -> None:
@@ -260,7 +281,7 @@ class _Desk:
         else:
             frames = self._backend.read_frames(path, clip.index, wanted, size)
         for position, pixels in islice(frames, AT_ONCE):
-            yield position, pixels.size, pixels.tobytes()
+            yield position, pixels.size, pickle.PickleBuffer(pixels.tobytes())
         if left := wanted[AT_ONCE:]:
             clip.rest = (left, size), frames
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -29,6 +29,7 @@ from vision.zoom_tool import BadCall
 from .context import Choose, Showing, opened, seconds, shown, tokens_of, with_frames
 from .decode import Video
 from .frames import BadVideo, Frame
+from .named_span import named_span
 from .sampling import smaller, within
 from .windows import note_windows
 
@@ -39,6 +40,13 @@ WHERE = (
     "Do not answer yet. Which part of the clip must be seen in more frames to answer the question? "
     'Reply with its start and end in seconds only: {"start_s": s, "end_s": e}'
 )
+WHERE_OF = (
+    "Do not answer yet. Which part of which clip must be seen in more frames to answer the "
+    "question? Reply with the clip's number, from 0, and its start and end in seconds only: "
+    '{"clip": n, "start_s": s, "end_s": e}'
+)
+"""The same where there are several clips."""
+
 NO_SPAN = user("No span could be read from that. Now answer the question.")
 SHOWN = "These are more frames of that part. Now answer the question."
 Look = Callable[[int, float, float, float | None], list[Image | str]]
@@ -47,8 +55,6 @@ Look = Callable[[int, float, float, float | None], list[Image | str]]
 ChooseSpan = Callable[[Sample, tuple[float, float], float], tuple[float, float]]
 """The span really shown for the one asked for, in seconds, of a clip so many seconds long."""
 
-_NUMBER = r"(-?\d+(?:\.\d+)?)"
-_SPAN = re.compile(rf'"?start_s"?\s*:\s*"?{_NUMBER}"?\s*,\s*"?end_s"?\s*:\s*"?{_NUMBER}')
 _LEAST_S = 1e-3
 _OPEN = "open clips"
 
@@ -140,7 +146,7 @@ def watch(
     )
     traits = session.vlm.traits
     if not traits.calls_tools or (traits.tools and look_at_span.__name__ not in traits.tools):
-        return _asked_where(session, look, Limits(max_looks, look_tokens))
+        return _asked_where(session, clips, look, Limits(max_looks, look_tokens))
     actions: list[Action] = [partial(look_at_span, clips=clips, look=look)]
     actions += [zoom_in, terminate] if regions else [terminate]
     return act(session, actions=actions, max_steps=max_looks, look_tokens=look_tokens)
@@ -281,7 +287,8 @@ def _inside(video: Video, start_s: float, end_s: float) -> tuple[float, float]:
     start_s, end_s = max(start_s, 0.0), min(end_s, length)
     if end_s - start_s < _LEAST_S:  # a moment: half a second around it
         start_s, end_s = max(start_s - 0.25, 0.0), min(end_s + 0.25, length)
-    return round(start_s, 3), min(round(end_s, 3), length)
+    rounded = round(start_s, 3), min(round(end_s, 3), length)
+    return rounded if rounded[0] < rounded[1] else (start_s, end_s)
 
 
 def _decoded(video: Video, times: Sequence[float], size: Size) -> list[Frame]:
@@ -312,16 +319,18 @@ def _known(session: Session, clip: Clip, time_s: float, size: Size) -> bool:
     return any(f.video == clip.source and time_s in f.times_s for f in frames)
 
 
-def _asked_where(session: Session, look: Look, limits: Limits) -> Branch:
+def _asked_where(session: Session, clips: Sequence[Clip], look: Look, limits: Limits) -> Branch:
     """For a model that calls no tools: it is asked for one span, shown it unless no look is
     allowed, and asked again."""
-    session.say(user(WHERE))
+    several = len(clips) > 1
+    session.say(user(WHERE_OF if several else WHERE))
     reply = session.generate().message
-    found = _SPAN.search("".join(p.text for p in reply.parts if isinstance(p, Text)))
-    granted = found if limits.allow(0, 0) else None
-    try:
-        parts = look(0, float(granted[1]), float(granted[2]), None) if granted else None
-    except BadCall:
-        parts = None
+    named = named_span("".join(p.text for p in reply.parts if isinstance(p, Text)))
+    parts = None
+    if named and limits.allow(0, 0):
+        clip, start_s, end_s = named
+        with suppress(BadCall):  # where there is one clip, it can mean no other
+            clip = clip if several else 0
+            parts = look_at_span(start_s, end_s, clip=clip, clips=clips, look=look)
     session.say(NO_SPAN if parts is None else message("user", *parts, SHOWN))
     return direct(session)

@@ -14,6 +14,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mm.errors import ModelError
@@ -42,6 +43,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _JOIN_S = 10.0
+_CHECK_S = 2.0  # seconds between two checks whether the thread still lives
 _running: weakref.WeakKeyDictionary[threading.Thread, Callable[[], Loop | None]]
 _running = weakref.WeakKeyDictionary()
 
@@ -203,6 +205,8 @@ class Engine:
         """
         future = self._loop.call(lambda: work(*args))
         self._start()
+        while not wait([future], timeout=_CHECK_S).done:
+            self._check_alive()  # after a fork, for one, the thread is in the parent alone
         return future.result()
 
     def _attention(

@@ -117,11 +117,10 @@ class Loop:
                 f"there are {mb(self._budget.total)}; use fewer or smaller images, or more memory"
             )
         request.room = min(request.room, left - length)
-        if self._request_bytes(request) > self._budget.total:
+        if (needed := self._request_bytes(request)) > self._budget.total:
             raise ModelError(
-                f"scoring continuations of {length} tokens needs "
-                f"{mb(self._request_bytes(request))}, and there are {mb(self._budget.total)}; "
-                "use shorter ones, or more memory"
+                f"scoring continuations of {length} tokens needs {mb(needed)}, and there are "
+                f"{mb(self._budget.total)}; use shorter ones, or more memory"
             )
 
     def _wait(self) -> bool:
@@ -179,8 +178,11 @@ class Loop:
                 return
             request.began = time.perf_counter()
             if not _settled(request):
-                self._add(request)
-                self._admitted += 1
+                try:
+                    self._add(request)
+                    self._admitted += 1
+                except Exception as error:
+                    request.fail(self._on_error(error))
 
     def _in_progress(self) -> int:
         rows = sum(len(batch.rows) for batch in self._batches.values())
@@ -190,9 +192,15 @@ class Loop:
         """Reserve bytes for everything in progress and `request`, where there are as many.
 
         Whoever is admitted is never put back, so the whole reply is reserved. With nothing in
-        progress a request fits (`fit_alone`), so all that wait are served in the end.
+        progress a request fits (`fit_alone`), so all that wait are served in the end. One whose
+        bytes cannot be counted fails, and leaves the queue as if it fitted.
         """
-        size = self._bytes_with(request)
+        try:
+            size = self._bytes_with(request)
+        except Exception as error:
+            request.fail(error)
+            request.abandoned = True
+            return True
         if not self._admitted:
             size = min(size, self._budget.total)
         return self._budget.reserve(size)
@@ -319,13 +327,11 @@ class Loop:
     def _end(self, error: ModelError) -> None:
         """Fail all requests, and all that come later."""
         self.waiting.close(error)
-        for request in self.waiting.all():
+        prompts = [r for p in self._prompts for r in p.requests]
+        rows = [row.request for b in self._batches.values() for row in b.rows]
+        for request in [*self.waiting.all(), *prompts, *rows]:
             request.fail(error)
         self.waiting.drop(lambda _: True)
-        for request in [r for p in self._prompts for r in p.requests]:
-            request.fail(error)
-        for row in [r for b in self._batches.values() for r in b.rows]:
-            row.request.fail(error)
         while self._calls:
             self._calls.popleft()[1].set_exception(error)
         self._prompts, self._batches = [], {}

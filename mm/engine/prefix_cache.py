@@ -66,6 +66,12 @@ class PrefixKey:
         """`length`, or the start of the image that it falls inside."""
         return next((start for start, stop, _ in self.images if start < length < stop), length)
 
+    def start(self, length: int) -> PrefixKey:
+        """The first `length` ids, fewer where that falls inside an image."""
+        length = self.cut(length)
+        images = tuple(image for image in self.images if image[1] <= length)
+        return PrefixKey(self.ids[:length], images, self.adapter)
+
 
 def _equal(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     """How many leading ids are equal."""
@@ -77,6 +83,13 @@ def _equal(a: tuple[int, ...], b: tuple[int, ...]) -> int:
         else:
             differ = middle
     return same
+
+
+def _first(layers: Layers, length: int) -> Layers:
+    """Those of the first `length` ids; copied where that is a part, as a view would keep all."""
+    if all(k.shape[2] == length for k, _ in layers):
+        return layers
+    return tuple((k[:, :, :length].clone(), v[:, :, :length].clone()) for k, v in layers)
 
 
 class PrefixCache:
@@ -98,13 +111,22 @@ class PrefixCache:
         return self._nearest(wanted, limit)[1]
 
     def store(self, context: PrefixKey, layers: Layers) -> None:
-        """Cache what was computed, in place of the contexts that it continues."""
+        """Cache what was computed, in place of the contexts that it continues.
+
+        Of a context that is too large as many leading ids as there is room for.
+        """
+        size = sum(k.nbytes + v.nbytes for k, v in layers)
+        if size > self.entries.room:
+            context = context.start(len(context.ids) * self.entries.room // size)
+            if not context.ids:
+                return
         for other in self.entries:
-            if len(context.ids) < len(other.ids) and context.is_prefix_of(other):
-                self.entries.get(other)  # holds all this and more: only mark it as used
+            if context.is_prefix_of(other):
+                self.entries.get(other)  # holds all this: only mark it as used
                 return
             if other.is_prefix_of(context):
                 self.entries.drop(other)
+        layers = _first(layers, len(context.ids))
         self.entries.put(context, layers, sum(k.nbytes + v.nbytes for k, v in layers))
 
     def _nearest(self, wanted: PrefixKey, limit: int) -> tuple[PrefixKey | None, int]:

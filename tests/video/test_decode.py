@@ -19,7 +19,7 @@ from PIL import Image as pil
 
 from video import decode
 from video.decode import open_video, video_of
-from video.frames import BadVideo
+from video.frames import BadVideo, end_s
 from video.pyav_reader import read_frames, read_index, upright
 from video.reader_process import AT_ONCE, REMEMBERED, ReaderProcess, _Desk
 
@@ -51,7 +51,13 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
     "program.mpg": lambda p: write_clip(p, "mpeg2video", frames=96),
     "windows.wmv": lambda p: write_clip(p, "wmv2", frames=96),
     "with-sound.mp4": lambda p: write_clip(p, sound=True),
+    "flash.flv": lambda p: write_clip(p, "flv1"),
+    "one-frame.flv": lambda p: write_clip(p, "flv1", frames=1),
+    "bare.h264": lambda p: write_clip(p, options={"bf": "3"}),
+    "bare.hevc": lambda p: write_clip(p, "libx265"),
 }
+BARE = ("bare.h264", "bare.hevc")
+"""Their frames have no time stamps."""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def whole(path: Path) -> list[tuple[int, np.ndarray]]:
         return [(f.pts, np.asarray(upright(f, stream))) for f in frames if f.pts is not None]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", CLIPS)
+@pytest.mark.parametrize("name", [name for name in CLIPS if name not in BARE])
 def test_frames_by_position_are_those_of_the_whole_file(folder, name):
     path = clip(folder, name)
     index, expected = read_index(path), whole(path)
@@ -83,6 +89,47 @@ def test_frames_by_position_are_those_of_the_whole_file(folder, name):
     assert list(got) == sorted(wanted)
     assert all(np.array_equal(got[i], expected[i][1]) for i in wanted)
     assert (index.info.size[1], index.info.size[0]) == expected[0][1].shape[:2]
+
+
+@pytest.mark.parametrize("name", BARE)
+def test_frames_without_stamps_are_numbered_by_the_rate(folder, name):
+    path = clip(folder, name)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        expected = [np.asarray(upright(f, stream)) for f in container.decode(stream)]
+    video = open_video(path)
+    assert video.info.times_s == pytest.approx([n / 24 for n in range(48)])
+    assert (video.info.duration_s, len(expected)) == (pytest.approx(2.0), 48)
+    got = list(video.frames_at([n / 24 for n in (3, 11, 12, 40)]))
+    for frame, n in zip(got, (3, 11, 12, 40), strict=True):
+        assert frame.time_s == pytest.approx(n / 24)
+        assert np.array_equal(np.asarray(frame.pixels), expected[n])
+
+
+@pytest.mark.parametrize(
+    ("name", "duration_s"),
+    [
+        pytest.param("flash.flv", 2.0, id="as long as the one before"),
+        pytest.param("one-frame.flv", 1 / 24, id="one frame: by the rate"),
+        pytest.param("h264.mp4", 2.0, id="as the file says"),
+    ],
+)
+def test_the_last_frame_has_a_duration(folder, name, duration_s):
+    assert open_video(clip(folder, name)).info.duration_s == pytest.approx(duration_s, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("times", "said", "fps", "expected"),
+    [
+        pytest.param((0.0, 0.5), 0.6, 9.0, 0.6, id="said"),
+        pytest.param((0.0, 0.5), 0.5, 9.0, 1.0, id="as the one before"),
+        pytest.param((0.0,), 0.0, 4.0, 0.25, id="by the rate"),
+        pytest.param((0.0,), 0.0, None, 1.0, id="a second"),
+        pytest.param((0.0,), 1e-4, None, 1.0, id="said, but too short"),
+    ],
+)
+def test_when_the_last_frame_goes(times, said, fps, expected):
+    assert end_s(times, said, fps) == expected
 
 
 @pytest.mark.parametrize(
@@ -377,6 +424,41 @@ def test_animated_images_keep_their_own_times(tmp_path, suffix):
     assert video.info.duration_s == pytest.approx(0.6)
     (frame,) = video.frames_at([0.39])
     assert frame.pixels.getpixel((0, 0)) == (0, 255, 0)
+
+
+def test_frames_of_10_ms_or_less_are_shown_as_browsers_show_them(tmp_path):
+    first, *rest = (pil.new("RGB", (8, 6), (n * 60, 0, 0)) for n in range(4))
+    first.save(tmp_path / "a.gif", save_all=True, append_images=rest, duration=[0, 10, 0, 20])
+    info = open_video(tmp_path / "a.gif").info
+    assert info.times_s == pytest.approx((0, 0.1, 0.2, 0.3))
+    assert info.duration_s == pytest.approx(0.32)
+
+
+WHITE = (255, 255, 255)
+BLACK = (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("second", "size", "expected"),
+    [
+        pytest.param((10, 40), None, [BLACK, WHITE, BLACK], id="tall: bars beside it"),
+        pytest.param((10, 40), (20, 10), [BLACK, WHITE, BLACK], id="tall, made smaller"),
+        pytest.param((20, 10), None, [WHITE] * 3, id="smaller, of the same shape"),
+        pytest.param((81, 40), None, [WHITE] * 3, id="a pixel wider"),
+        pytest.param((1, 150), None, [BLACK, WHITE, BLACK], id="a line"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["folder", "memory"])
+def test_a_frame_of_another_shape_keeps_it_between_bars(tmp_path, kind, second, size, expected):
+    frames = [pil.new("RGB", (80, 40)), pil.new("RGB", second, WHITE)]
+    for n, frame in enumerate(frames):
+        frame.save(tmp_path / f"{n}.png")
+    video = open_video(tmp_path) if kind == "folder" else video_of(frames, [0.0, 1.0])
+    _, other = video.frames_at([0.0, 1.0], size)
+    wide, high = other.pixels.size
+    assert (wide, high) == (size or (80, 40))
+    row = [other.pixels.getpixel((x, high // 2)) for x in (0, (wide - 1) // 2, wide - 1)]
+    assert row == expected
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from mm.types import Clip, Sampling, Text
 from mm.vlm import Traits
 from video import clip_of, uniform, watch
 from video.context import Showing, seconds
-from video.search import NO_SPAN, SHOWN, WHERE
+from video.search import NO_SPAN, SHOWN, WHERE, WHERE_OF
 from video.strip import strip
 from vision import zoom
 
@@ -189,6 +189,58 @@ def test_a_model_without_tools_sees_no_span_where_no_look_is_allowed(options) ->
     model = ScriptedVLM(['{"start_s": 2, "end_s": 3}', "3"], traits=ASKS)
     trace = run(partial(watch, **options), ASKED, model)
     assert (trace.answer, trace.images, spans(trace)) == ("3", (), [])
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        pytest.param('{"start_s": "00:04", "end_s": "00:05.5"}', (4.0, 5.5), id="a clock's"),
+        pytest.param('{"start_s": "0:00:01", "end_s": 2.}', (1.0, 2.0), id="with hours"),
+        pytest.param('{"start_s": .5, "end_s": 1}', (0.5, 1.0), id="no digit before the point"),
+        pytest.param('{"start_s": "4 s", "end_s": "5 s"}', (4.0, 5.0), id="with its unit"),
+        pytest.param('{"end_s": 5, "start_s": 4}', (4.0, 5.0), id="the end first"),
+        pytest.param("start_s = 4, then end_s = 5", (4.0, 5.0), id="no JSON"),
+        pytest.param("{'start_s': 4, 'end_s': 5}", (4.0, 5.0), id="as Python writes it"),
+        pytest.param('{"clip": 1, "start_s": 4, "end_s": 5}', (4.0, 5.0), id="the only clip, by 1"),
+        pytest.param('{"start_s": 4}', None, id="one end"),
+        pytest.param(WHERE, None, id="the question again"),
+        pytest.param('{"start_s": 7, "end_s": 9}', None, id="outside"),
+    ],
+)
+def test_a_span_is_read_however_it_is_written(reply: str, expected) -> None:
+    model = ScriptedVLM([reply, "3"], traits=ASKS)
+    trace = run(partial(watch, frames=2), ASKED, model)
+    assert spans(trace) == ([expected] if expected else [])
+    assert (model.conversations[1][-1] == NO_SPAN) == (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("named", "seen"),
+    [
+        pytest.param('"clip": 1, ', "b", id="the second"),
+        pytest.param('"clip": "0", ', "a", id="the first"),
+        pytest.param("", "a", id="none: the first"),
+        pytest.param('"clip": 2, ', None, id="no such clip"),
+        pytest.param('"clip": -1, ', None, id="below the first"),
+        pytest.param('"clip": 0.5, ', None, id="no whole number"),
+    ],
+)
+def test_of_several_clips_a_model_without_tools_says_which(named: str, seen: str | None) -> None:
+    two = mm.question("Which is longer?", made(name="a"), made(20, name="b"))
+    model = ScriptedVLM([f'{{{named}"start_s": 0, "end_s": 1}}', "a"], traits=ASKS)
+    trace = run(partial(watch, frames=2), two, model)
+    assert model.conversations[0][-1].text == WHERE_OF
+    told = trace.settings.get("spans", [])
+    assert told == ([{"clip": seen, "start_s": 0.0, "end_s": 1.0}] if seen else [])
+    assert (model.conversations[1][-1] == NO_SPAN) == (seen is None)
+
+
+def test_a_span_of_a_very_short_clip_is_seen() -> None:
+    """Its end, rounded, was its start: a `ValueError`."""
+    short = made(2, fps=5e3)
+    model = ScriptedVLM([span(0, 1), "3"])
+    trace = run(partial(watch, frames=1), mm.question("?", short), model)
+    assert (trace.error, trace.answer, len(trace.images)) == (None, "3", 1)
 
 
 def test_no_span_is_no_end() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -220,6 +222,28 @@ def test_who_does_not_fit_keeps_the_head_of_the_queue() -> None:
     assert waiting.take(fits=fits) is None
     assert waiting.take(fits=lambda _: True).tokens.ids == (1,) * 9  # type: ignore[union-attr]
     assert waiting.take(fits=fits).tokens.ids == (1,)  # type: ignore[union-attr]
+
+
+def broken(field: str) -> Request:
+    """A request that slipped through what checks it, on the caller's thread."""
+    request = Request(Tokens((1, 2, 3), (), ()), sampling=Sampling(max_tokens=4))
+    if field == "room":
+        request.room = "many"  # type: ignore[assignment]
+    else:
+        span: Any = SimpleNamespace(start=0, stop=1)  # what it shows is missing
+        request.tokens = replace(request.tokens, images=(span,))
+    return request
+
+
+@pytest.mark.parametrize("field", ["room", "images"], ids=["not counted", "not started"])
+def test_a_request_that_cannot_be_admitted_fails_alone(field: str) -> None:
+    model = endless()
+    model.engine._start()
+    model.engine._loop.waiting.put(request := broken(field))
+    with pytest.raises((TypeError, AttributeError)):
+        request.wait(model.engine._check_alive)
+    assert model.generate([asked(1)], Sampling(max_tokens=2))[0].finish == "length"
+    assert len(model.engine._loop.waiting) == 0
 
 
 def cgroup(folder: Any, limit: str, used: int, inactive: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,8 +18,9 @@ from tiny_vlm import question, vlm
 from mm.engine.detokenizer import StreamDetokenizer
 from mm.engine.prefix_cache import PrefixCache, PrefixKey
 from mm.engine.sampler import Sampler, log_probs
+from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
-from mm.lru_cache import LRUCache
+from mm.lru_cache import ByteBudget, LRUCache
 from mm.types import Conversation, Sampling, assistant, user
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -315,6 +318,72 @@ def test_a_longer_context_takes_the_place_of_its_beginning() -> None:
     assert (length, kept[0][0].shape[2]) == (2, 2)
 
 
+EACH = 8
+"""Bytes of an id in `layers`."""
+
+
+@pytest.mark.parametrize(
+    ("budget", "images", "kept"),
+    [
+        pytest.param(3, (), (1, 2, 3), id="its beginning"),
+        pytest.param(3, ((2, 4, "a"),), (1, 2), id="no half of an image"),
+        pytest.param(4, ((2, 4, "a"),), (1, 2, 3, 4), id="a whole image"),
+        pytest.param(1, ((0, 2, "a"),), None, id="not even the first image"),
+    ],
+)
+def test_of_a_context_that_is_too_large_the_beginning_is_kept(budget: int, images, kept) -> None:
+    contexts = PrefixCache(budget * EACH)
+    contexts.store(PrefixKey((1, 2, 3, 4, 5), images), layers(5))
+    assert [c.ids for c in contexts.entries] == ([kept] if kept else [])
+    assert contexts.entries.bytes == len(kept or ()) * EACH
+    for key in contexts.entries:
+        stored = contexts.entries.get(key) or ()
+        assert [k.untyped_storage().nbytes() * 2 for k, _ in stored] == [contexts.entries.bytes]
+        assert key.images == (images if len(key.ids) == 4 else ())
+
+
+@pytest.mark.parametrize(("budget", "kept"), [(3, (1, 2, 3)), (4, (1, 2, 3, 4))])
+def test_a_context_that_is_too_large_drops_none_for_less(budget: int, kept) -> None:
+    contexts = PrefixCache(budget * EACH)
+    contexts.store(PrefixKey((1, 2, 3)), layers(3))
+    contexts.store(PrefixKey((1, 2, 3, 4, 5)), layers(5))
+    assert [c.ids for c in contexts.entries] == [kept]
+
+
+def test_a_long_conversation_keeps_its_beginning() -> None:
+    """Each turn was larger than the budget, dropped the one before, and nothing was reused."""
+    model = vlm()
+    reply = model.generate([question()], Sampling(max_tokens=5))[0]
+    length = len(model.builder.build(question()).ids)
+    small = vlm(context_budget=(length + 2) * model.engine.runner.kv_bytes)
+    conversation: Conversation = question()
+    for words in ("and here?", "and there?"):
+        reply = small.generate([conversation], Sampling(max_tokens=5))[0]
+        conversation = (*conversation, reply.message, user(words))
+    reply = small.generate([conversation], Sampling(max_tokens=5))[0]
+    assert reply.cost.reused_tokens == length + 2
+    fresh = vlm().generate([conversation], Sampling(max_tokens=5))[0]
+    assert reply.message.tokens == fresh.message.tokens
+
+
+@pytest.mark.parametrize(
+    ("reserved", "others", "room"),
+    [(0, 0, 90), (50, 0, 50), (0, 40, 60), (0, 90, 50), (100, 0, 0)],
+    ids=["its own budget", "reserved", "what others hold", "its fair part", "nothing"],
+)
+def test_what_has_room_stays_whatever_others_hold(reserved: int, others: int, room: int) -> None:
+    shared = ByteBudget(100)
+    mine: LRUCache[str, str] = LRUCache(90, shared=shared)
+    other: LRUCache[str, str] = LRUCache(100, shared=shared)
+    assert shared.reserve(reserved)
+    for n in range(others // 10):
+        other.put(str(n), "B", 10)
+    assert mine.room == room
+    mine.put("a", "A", room)
+    assert "a" in mine
+    assert shared.free >= 0
+
+
 def test_the_least_used_goes_first() -> None:
     kept: LRUCache[str, str] = LRUCache(budget=10)
     kept.put("a", "A", 4)
@@ -336,3 +405,21 @@ def test_an_interrupted_caller_leaves_nothing_running() -> None:
         model.generate([question()], Sampling(max_tokens=1000), on_token=interrupt)
     assert started.is_set()
     assert model.generate([question()], Sampling(max_tokens=1))[0].cost.generated_tokens == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_told_that_the_thread_is_not_there(monkeypatch) -> None:
+    """It waited for ever, as the thread is the parent's alone."""
+    monkeypatch.setattr("mm.engine.engine._CHECK_S", 0.01)
+    engine = vlm().engine
+    engine.clear_caches()
+    if not (child := os.fork()):
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(20)
+        try:
+            engine.clear_caches()
+        except ModelError as error:
+            os._exit(0 if "thread is gone" in str(error) else 2)
+        os._exit(3)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    engine.clear_caches()
