@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,11 @@ from app.terminal import spinner
 from mm.errors import UserError
 
 from .options import takes_model
+
+if TYPE_CHECKING:
+    from mm.vlm import VLM
+    from training.benchmarks.choosing import Choice, Judged
+    from training.benchmarks.verifier_report import Line
 
 
 @takes_model()
@@ -28,8 +33,6 @@ def verifier(
     out: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
 ) -> None:
     """Areas under the ROC curve on graded traces; chooses the threshold of a trained verifier."""
-    from rich.console import Console
-
     from training.benchmarks import verifier_report as report
 
     trained = choice.verifier_folder
@@ -41,38 +44,58 @@ def verifier(
         raise UserError(f"--plot writes .png or .svg, not {plot.name!r}")
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
-    with Console(stderr=True).status("judging") as status:
-        found = report.judged(
-            traces,
-            vlm,
-            trained=bool(trained),
-            tell=lambda k, n: status.update(f"judging: {k:,} of {n:,}"),
-        )
-    for line in report.lines(found):
-        print(
-            f"{line.verifier:11} AUC {_said(line.auc)}  at equal length {_said(line.at_length)}  "
-            f"at steps {_said(line.steps)}  "
-            f"{line.n} branches, {line.wrong} wrong"
-        )
-    for choice_of in report.curve(found):
-        print(
-            f"of {choice_of.k} by {choice_of.by:18} {100 * choice_of.right:5.1f} % right  "
-            f"over vote {100 * choice_of.over_vote:+.1f} "
-            f"({100 * choice_of.low:+.1f} to {100 * choice_of.high:+.1f})"
-        )
+    found = _judged(traces, vlm, trained=bool(trained))
+    print(*map(_line, report.lines(found)), *map(_choice, report.curve(found)), sep="\n")
     name = "score" if trained else "asked"
-    chosen_on, told_on = report.calibration_split(found)
-    at = report.threshold(name, chosen_on)
-    share = report.accuracy(name, told_on, at)
-    print(f"{name}: enough from {at:.3f} on sorts {100 * share:.1f} % of the other half rightly")
+    at, matched = _threshold(name, found)
     if write and trained:
-        controls = report.matched("score", chosen_on, at)
-        report.write_threshold(Path(trained), "score", at, controls)
+        report.write_threshold(Path(trained), "score", at, matched)
     if plot:
         report.reliability_plot(name, found, plot)
     if out:
         with writing("--out", out):
-            out.write_text(json.dumps(report.as_json(found), indent=1) + "\n")
+            out.write_text(json.dumps(report.as_json(found), indent=1) + "\n", encoding="utf-8")
+
+
+def _judged(traces: Path, vlm: VLM, *, trained: bool) -> list[Judged]:
+    """The traces' scores, with progress."""
+    from rich.console import Console
+
+    from training.benchmarks.verifier_report import judged
+
+    with Console(stderr=True).status("judging") as status:
+
+        def tell(done: int, total: int) -> None:
+            status.update(f"judging: {done:,} of {total:,}")
+
+        return judged(traces, vlm, trained=trained, tell=tell)
+
+
+def _threshold(name: str, found: list[Judged]) -> tuple[float, dict[str, float]]:
+    """From where on one half of the answers is enough, told on the other half; and what makes the
+    controls stop as often."""
+    from training.benchmarks import verifier_report as report
+
+    chosen_on, told_on = report.calibration_split(found)
+    at = report.threshold(name, chosen_on)
+    share = report.accuracy(name, told_on, at)
+    print(f"{name}: enough from {at:.3f} on sorts {100 * share:.1f} % of the other half rightly")
+    return at, report.matched(name, chosen_on, at)
+
+
+def _line(line: Line) -> str:
+    return (
+        f"{line.verifier:11} AUC {_said(line.auc)}  at equal length {_said(line.at_length)}  "
+        f"at steps {_said(line.steps)}  {line.n} branches, {line.wrong} wrong"
+    )
+
+
+def _choice(choice: Choice) -> str:
+    over = " to ".join(f"{100 * value:+.1f}" for value in (choice.low, choice.high))
+    return (
+        f"of {choice.k} by {choice.by:18} {100 * choice.right:5.1f} % right  "
+        f"over vote {100 * choice.over_vote:+.1f} ({over})"
+    )
 
 
 def _said(auc: float | None) -> str:

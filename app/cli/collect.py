@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -29,6 +31,11 @@ from .options import (
     takes_model,
     takes_sampling,
 )
+
+if TYPE_CHECKING:
+    from training.evaluation.tasks import Suite
+
+    from .eval import Evaluation
 
 
 @takes_model()
@@ -58,17 +65,14 @@ def collect(
 ) -> None:
     """Sample answers to your questions, grade them, and keep every trace, for `mm data pairs`."""
     from training.data import Access
-    from training.evaluation import collect as work
+    from training.evaluation.collect import open_folder
 
     from .eval import Evaluation
 
     choice = judging(choice, strategy)
-    named = strategies_named(strategy, choice.verifier, judge=choice.judge)
-    if len(named) != 1:
-        raise UserError(f"--strategy: give one, got {strategy!r}")
     asked = Evaluation(
         target,
-        named,
+        _one(strategies_named(strategy, choice.verifier, judge=choice.judge), strategy),
         tasks=tuple(split(task)),
         limit=limit,
         seed=seed,
@@ -79,45 +83,84 @@ def collect(
         ignore=tuple(split(ignore)),
     )
     suites = asked.suites()
-    hot = {"temperature": 1.0, **sampling}
-    drawn = mm.Sampling(max_tokens=max_tokens, seed=seed, **hot)
-    if not drawn.temperature > 0:
+    drawn = _drawn(
+        mm.Sampling(max_tokens=max_tokens, seed=seed, **{"temperature": 1.0, **sampling})
+    )
+    done = open_folder(out, _facts(choice, asked, strategy, drawn, system, out))
+    with spinner(f"loading {choice.name}"):
+        vlm = choice.load()
+    work = partial(_collected, asked, suites, vlm, out, done=done)
+    work(samples=samples, sampling=drawn, system=system, threads=threads)
+
+
+def _one(named: dict[str, mm.Strategy], text: str) -> dict[str, mm.Strategy]:
+    if len(named) != 1:
+        raise UserError(f"--strategy: give one, got {text!r}")
+    return named
+
+
+def _drawn(sampling: mm.Sampling) -> mm.Sampling:
+    if not sampling.temperature > 0:
         raise UserError("--temperature must be over 0: draws of one question would be the same")
-    facts = {
+    return sampling
+
+
+def _facts(
+    choice: ModelChoice,
+    asked: Evaluation,
+    strategy: str,
+    drawn: mm.Sampling,
+    system: str | None,
+    out: Path,
+) -> dict[str, Any]:
+    """What all traces of a folder have in common."""
+    return {
         "model": choice.name,
         "adapter": choice.adapter,
         "verifier": choice.verifier_name,
         "strategy": strategy,
-        "target": target,
-        "seed": seed,
-        "level": asked.hardness if target == "tabletop" else None,
+        "target": asked.target,
+        "seed": asked.seed,
+        "level": asked.hardness if asked.target == "tabletop" else None,
         "system": system,
         "sampling": asdict(drawn),
         "budgets": choice.budgets.given,
         **_place(choice, out),
     }
-    done = work.open_folder(out, facts)
-    with spinner(f"loading {choice.name}"):
-        vlm = choice.load()
+
+
+def _collected(
+    asked: Evaluation,
+    suites: Sequence[Suite],
+    vlm: mm.VLM,
+    out: Path,
+    *,
+    done: Mapping[str, str],
+    samples: int,
+    **how: Any,
+) -> None:
+    """Collect with progress, and say what came of it."""
+    from training.evaluation import collect as work
+
+    before = len(done)
     wanted = samples * sum(suite.n for suite in suites)
+    (strategy,) = asked.strategies.values()
     with Console(stderr=True).status("") as status:
         said = work.collect(
             suites,
-            next(iter(named.values())),
+            strategy,
             vlm,
             out,
             samples=samples,
             done=done,
-            sampling=drawn,
-            system=system,
-            threads=threads,
             tell=lambda c: status.update(
-                f"{len(done) + c.traces:,} of {wanted:,} traces, {c.right:,} of the new ones right"
+                f"{before + c.traces:,} of {wanted:,} traces, {c.right:,} of the new ones right"
             ),
+            **how,
         )
     print(
         f"{said.traces:,} traces, {said.right:,} right, {said.failed:,} failed, "
-        f"{len(done):,} there before: {out}",
+        f"{before:,} there before: {out}",
         file=sys.stderr,
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
     from training.data import DataSet
     from training.evaluation.questions import Questions
+    from training.evaluation.thoughts import Writers
 
 data = typer.Typer(help="Look at your own data as a model sees it.", no_args_is_help=True)
 
@@ -209,42 +210,57 @@ def thoughts(
     allow_urls: Urls = False,
 ) -> None:
     """Write thoughts for rows: describe, think blind, mend, leave out what ends wrong."""
-    from rich.console import Console
-
     from training.data import Access
-    from training.evaluation import thoughts as work
     from training.evaluation.questions import read_questions
+    from training.evaluation.thoughts import Writers, open_thoughts
 
-    if out.suffix.lower() != ".jsonl":
-        raise UserError(f"--out {out} must end in .jsonl, which is what is written")
-    if not file.resolve().is_relative_to(out.resolve().parent):
-        raise UserError(f"--out must lie beside {file} or above it, so that rows find their images")
-    check_file("--out", out, [file])
+    _check_thoughts(file, out)
+    if writer_url and not writer:
+        raise UserError("--writer-url needs --writer, the model's name there")
     access = Access(allow_absolute_paths, allow_urls)
     how = {"limit": limit, "dialect": format, "access": access, "ignore": split(ignore)}
     rows = read_questions(file, **how, builder=reader_of(choice))
     tell_left_out(rows)
     facts = {"file": file.name, "model": choice.name, "writer": writer, "frames": frames}
-    folder = out.with_suffix(".steps")
-    done = work.open_thoughts(folder, {**facts, "max_tokens": max_tokens})
+    done = open_thoughts(_steps(out), {**facts, "max_tokens": max_tokens})
     seeing = choice.load()
-    thinking = seeing
-    if writer:
-        backend = "openai" if writer_url else "local"
-        thinking = ModelChoice(name=writer, backend=backend, base_url=writer_url).load()
-    elif writer_url:
-        raise UserError("--writer-url needs --writer, the model's name there")
-    writers = work.Writers(seeing, thinking, mm.Sampling(max_tokens=max_tokens), frames)
+    thinking = _writer(writer, writer_url) if writer else seeing
+    writers = Writers(seeing, thinking, mm.Sampling(max_tokens=max_tokens), frames)
+    _written(rows, writers, out, done=done, threads=threads)
+
+
+def _check_thoughts(file: Path, out: Path) -> None:
+    if out.suffix.lower() != ".jsonl":
+        raise UserError(f"--out {out} must end in .jsonl, which is what is written")
+    if not file.resolve().is_relative_to(out.resolve().parent):
+        raise UserError(f"--out must lie beside {file} or above it, so that rows find their images")
+    check_file("--out", out, [file])
+
+
+def _steps(out: Path) -> Path:
+    """The folder that keeps every step."""
+    return out.with_suffix(".steps")
+
+
+def _writer(name: str, url: str | None) -> mm.VLM:
+    return ModelChoice(name=name, backend="openai" if url else "local", base_url=url).load()
+
+
+def _written(rows: Questions, writers: Writers, out: Path, **how: Any) -> None:
+    """Write the thoughts with progress, and say what came of it."""
+    from rich.console import Console
+
+    from training.evaluation.thoughts import write_thoughts
+
     with Console(stderr=True).status("") as status:
-        kept = work.write_thoughts(
+        kept = write_thoughts(
             rows,
             partial(rows.fields, out=out),
             writers,
-            folder,
+            _steps(out),
             out,
-            done=done,
-            threads=threads,
             tell=lambda k: status.update(f"{k.kept + k.wrong + k.failed:,} of {len(rows):,} rows"),
+            **how,
         )
     print(
         f"{kept.kept:,} rows with thoughts, {kept.wrong:,} left out: their answer is wrong, "
