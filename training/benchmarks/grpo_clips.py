@@ -73,9 +73,9 @@ class Setting:
     questions: int = 500
     samples: int = 4
     sft_steps: int = 160
-    steps: int = 16
+    steps: int = 25
     rate: float = 2e-4
-    prompts: int = 6
+    prompts: int = 8
     group: int = 8
 
 
