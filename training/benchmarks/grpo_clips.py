@@ -7,7 +7,7 @@ wrong; then it learns from the rewards of its own answers.
 
 It is trained by those rewards under three seeds; by the same without their gate; and without the
 reward that compares what a thought describes with the frames. All models answer the same held-out
-questions, four times each at temperature 1, and once greedily. Stopped or killed, it goes on where
+questions, eight times each at temperature 1, and once greedily. Stopped or killed, it goes on where
 it was.
 """
 
@@ -25,8 +25,11 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import torch
+
 import mm
 from mm.local.hf_vlm import HFVLM
+from mm.local.precision import fast_dtype, name_of
 from mm.types import Sampling
 from training.data import Row, read_data
 from training.evaluation.views import changes
@@ -70,8 +73,8 @@ class Setting:
 
     rows: int = 1600
     explored: int = 240
-    questions: int = 500
-    samples: int = 4
+    questions: int = 250
+    samples: int = 8
     sft_steps: int = 160
     steps: int = 25
     rate: float = 2e-4
@@ -181,9 +184,7 @@ def _slug(name: str) -> str:
 def measured(model: str, rows: Sequence[Row], things: Mapping[str, set[str]], n: int) -> Values:
     """Of each question: how many of `n` sampled answers are right, and how many describe just its
     `things`; the same of the greedy one."""
-    vlm = mm.load(model, device="cpu")
-    assert isinstance(vlm, HFVLM)
-    explorer = Explorer(vlm, uniform, {"": ()}, Sampling(80, temperature=1.0))
+    explorer = Explorer(_loaded(model), uniform, {"": ()}, Sampling(80, temperature=1.0))
     found: dict[str, list[float]] = {column: [] for column in COLUMNS}
     for at in range(0, len(rows), AT_ONCE):  # few, for their frames to fit into the memory
         some = rows[at : at + AT_ONCE]
@@ -198,6 +199,13 @@ def measured(model: str, rows: Sequence[Row], things: Mapping[str, set[str]], n:
 def _means(values: Sequence[float], k: int) -> list[float]:
     """The mean of each `k` that follow each other."""
     return [sum(values[at : at + k]) / k for at in range(0, len(values), k)]
+
+
+def _loaded(model: str) -> HFVLM:
+    dtype = name_of(fast_dtype(torch.device("cpu")))
+    vlm = mm.load(model, device="cpu", dtype=dtype)
+    assert isinstance(vlm, HFVLM)
+    return vlm
 
 
 def _is_right(rollout: Rollout) -> float:
@@ -218,9 +226,7 @@ def named(text: str) -> set[str]:
 def earned(model: str, rows: Sequence[Row]) -> tuple[float, float]:
     """What the thoughts that `model` writes greedily earn for fitting the frames, on average, and
     what `CONSTANT` in their place does."""
-    vlm = mm.load(model, device="cpu")
-    assert isinstance(vlm, HFVLM)
-    explorer = Explorer(vlm, uniform, {"": ()}, Sampling(80))
+    explorer = Explorer(_loaded(model), uniform, {"": ()}, Sampling(80))
     attempts = [each.attempt for each in explorer.explore(rows, step=0, greedy=True)]
     constant = [_saying(attempt, f"{BEGUN} {CONSTANT}") for attempt in attempts]
     fits = partial(consistency, siglip=SIGLIP)
