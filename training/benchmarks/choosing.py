@@ -66,8 +66,9 @@ class Choice:
 
 
 def curve(found: Draws) -> list[Choice]:
-    """For each number of draws that all questions have: each verifier's choice, the votes, the
-    first draw, and `any`, which a perfect verifier would reach.
+    """For each number of draws that all questions have: each verifier's choice, the votes (each
+    draw counts one, or its score where no score is below 0), the first draw, and `any`, which a
+    perfect verifier would reach.
 
     A question with more draws than `k` counts as the mean over its groups of `k`.
     """
@@ -80,6 +81,8 @@ def curve(found: Draws) -> list[Choice]:
     sizes = [k for k in SIZES if k <= most]
     names = sorted({name for draws in questions for draw in draws for name in draw.scores})
     ways: dict[str, Way] = {name: partial(highest, name) for name in names}
+    shares = [name for name in names if all(d.scores.get(name, 0.0) >= 0 for d in found)]
+    ways |= {f"{VOTE} by {name}": partial(voted, weigh=partial(_share, name)) for name in shares}
     return [each for k in sizes for each in _choices({**ways, **WAYS}, questions, k)]
 
 
@@ -99,6 +102,10 @@ def voted(draws: Draws, weigh: Callable[[Judged], float]) -> float:
 
 def _one(draw: Judged) -> float:
     return 1.0
+
+
+def _share(name: str, draw: Judged) -> float:
+    return draw.scores.get(name, 0.0)
 
 
 def _probability(draw: Judged) -> float:

@@ -96,6 +96,33 @@ def test_best_of(scores, winner):
     assert [str(step.scores["judged"]) for step in trace.steps] == list(map(str, scores))
 
 
+@pytest.mark.parametrize(
+    ("replies", "scores", "winner"),
+    [
+        pytest.param(["red", "blue", "blue"], [0.5, 0.3, 0.4], 2, id="two that agree outweigh one"),
+        pytest.param(["red", "blue", "blue"], [0.9, 0.3, 0.4], 0, id="one outweighs two"),
+        pytest.param(["red", "blue"], [0.5, 0.5], 0, id="ties go to the earliest"),
+        pytest.param(["red", "blue"], [None, 0.1], 1, id="what nobody could score adds nothing"),
+        pytest.param(["<think>", "blue"], [0.9, 0.1], 1, id="no answer, no vote"),
+        pytest.param(["<think>a", "<think>b"], [0.1, 0.9], 1, id="nobody answers: the best"),
+    ],
+)
+def test_best_of_with_votes(replies, scores, winner):
+    given = iter(scores)
+    strategy = partial(
+        best_of, strategy=once, verifier=lambda _: next(given), n=len(replies), vote=True
+    )
+    trace = run(strategy, OPEN, ScriptedVLM(replies), sampling=WARM)
+    assert trace.error is None
+    assert trace.chosen == winner
+
+
+def test_scores_below_nothing_cannot_be_added_up():
+    vlm = Weighed(["red", "blue"], [-1.0, -2.0])
+    with pytest.raises(UserError, match="must be 0 or more, got -1"):
+        run(partial(best_of, strategy=once, n=2, vote=True), OPEN, vlm, sampling=WARM)
+
+
 @pytest.mark.parametrize("strategy", [vote, best_of])
 def test_every_draw_has_a_seed_of_its_own(strategy):
     vlm = ScriptedVLM(["a", "b", "c"])

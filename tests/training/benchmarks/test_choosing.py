@@ -32,6 +32,16 @@ def test_each_way_chooses(said, scores, by_score, by_vote, first, ceiling) -> No
     assert found["any"] == ceiling
 
 
+def test_votes_weigh_their_scores_where_none_is_below_nothing() -> None:
+    found = {
+        each.by: each.right for each in curve(draws("q", "abb", [0.9, 0.3, 0.4])) if each.k == 2
+    }
+    assert (found["vote by s"], found["vote"]) == (1.0, 1.0)
+    found = {each.by: each.right for each in curve(draws("q", "baba", [0.1, 0.9, 0.3, 0.1]))}
+    assert found["vote by s"] == 1.0
+    assert "vote by s" not in {each.by for each in curve(draws("q", "ab", [-1, 0]))}
+
+
 def test_more_draws_than_k_count_as_their_groups_mean() -> None:
     found = curve(draws("q", "ab", [0, 0]))
     assert [(each.k, each.right) for each in found if each.by == "first"] == [(1, 0.5), (2, 1.0)]
