@@ -37,7 +37,7 @@ def needs_train(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("trl", "datasets", "matplotlib"):
+        if error.name not in ("trl", "datasets", "matplotlib", "pyarrow"):
             raise
         remedy = "pip install 'multimodal-reasoning[train]'"
         raise UserError(f"{command} needs {error.name}: {remedy}") from None

@@ -24,11 +24,11 @@ def spinner(doing: str, *, quiet: bool = False) -> Iterator[None]:
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], doing: str, total: int) -> Iterable[T]:
-    """`items`, with a bar on a terminal."""
+def progress(items: Iterable[T], doing: str, total: int, *, transient: bool = False) -> Iterable[T]:
+    """`items`, with a bar on a terminal; one that is `transient` leaves nothing there."""
     if not sys.stderr.isatty():
         return items
     from rich.console import Console
     from rich.progress import track
 
-    return track(items, doing, total, console=Console(stderr=True))
+    return track(items, doing, total, console=Console(stderr=True), transient=transient)

@@ -1,12 +1,13 @@
 """A reader in a process of its own: kept warm between clips, killed where it never returns.
 
 Decoders are C code that hangs or crashes on some files; neither may take the caller along.
-`python -m video.reader_process NAME` is the process; it talks pickles over its pipes.
+It talks pickles over its pipes.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import queue
@@ -15,7 +16,8 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -45,6 +47,17 @@ _PIPE_BYTES = 2**20
 ends a dozen times."""
 
 
+_LONGEST_LINE = 300
+"""Of what is kept of its last words."""
+
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from video.reader_process import serve; serve(sys.argv[1])"
+)
+"""The process finds modules where the parent does: a folder of packages in PYTHONPATH would come
+before the standard library."""
+
+
 class ReaderTimeout(BadVideo):
     """A reader did not answer in time, and was ended."""
 
@@ -70,9 +83,11 @@ class ReaderProcess:
     ) -> None:
         self.reader = reader
         self.timeout_s = timeout_s
-        self._command = command or (sys.executable, "-P", "-m", "video.reader_process", reader)
+        self._command = command or (sys.executable, "-P", "-c", _START, reader, _paths())
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._said: deque[str] = deque(maxlen=1)
+        self._overhears: threading.Thread | None = None
         self._lock = threading.Lock()
         weakref.finalize(self, _end, holder := [None])
         self._holder: list[subprocess.Popen[bytes] | None] = holder
@@ -145,24 +160,21 @@ class ReaderProcess:
                 raise BadVideo(value)
 
     def _died(self, question: Sequence[Any]) -> str:
-        return f"{question[1]}: {self.reader} crashed on it"
+        if self._overhears:
+            self._overhears.join(timeout=1)
+        said = "".join(self._said).strip()
+        return f"{question[1]}: {self.reader} crashed on it" + (f" ({said})" if said else "")
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._answers = queue.SimpleQueue()
-            root = str(Path(__file__).parent.parent)
-            paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
-            self._process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": paths},
-            )
+            self._said = deque(maxlen=1)
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=pipe)
             self._holder[0] = self._process
-            pipe = self._process.stdout
-            _widen(pipe)
-            threading.Thread(target=_listen, args=(pipe, self._answers), daemon=True).start()
+            _widen(self._process.stdout)
+            _begin(_listen, self._process.stdout, self._answers)
+            self._overhears = _begin(_overhear, self._process.stderr, self._said)
         return self._process
 
 
@@ -171,7 +183,7 @@ def _end(holder: list[subprocess.Popen[bytes] | None]) -> None:
     if process is not None:
         process.kill()
         process.wait()
-        for pipe in (process.stdin, process.stdout):
+        for pipe in (process.stdin, process.stdout):  # the other one's thread closes it
             with contextlib.suppress(OSError):
                 if pipe:
                     pipe.close()
@@ -184,6 +196,26 @@ def _listen(pipe: IO[bytes], answers: queue.SimpleQueue[Any]) -> None:
     except (OSError, ValueError, EOFError, MemoryError, pickle.UnpicklingError):
         pass
     answers.put(("died", None))
+
+
+def _begin(work: Callable[..., None], *of: object) -> threading.Thread:
+    thread = threading.Thread(target=work, args=of, daemon=True)
+    thread.start()
+    return thread
+
+
+def _overhear(pipe: IO[bytes], said: deque[str]) -> None:
+    """Keep the last line that is printed, of decoders that may print much."""
+    with contextlib.suppress(OSError, ValueError), pipe:
+        while line := pipe.readline(_LONGEST_LINE):
+            said.append(line.decode("utf-8", "replace"))
+
+
+def _paths() -> str:
+    """Where modules are looked for here, in this order; not in the current folder."""
+    root = str(Path(__file__).parent.parent)
+    here = [str(path) for path in sys.path if path]
+    return json.dumps(here if root in here else [*here, root])
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
@@ -284,7 +316,3 @@ class _Desk:
             yield position, pixels.size, pickle.PickleBuffer(pixels.tobytes())
         if left := wanted[AT_ONCE:]:
             clip.rest = (left, size), frames
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.errors import check_file, needs_train, writing
+from app.errors import check_file, writing
 from app.model_choice import ModelChoice
 from mm.errors import UserError
 
@@ -54,8 +54,7 @@ def tokens(
 
     check_file("--out", out)
     points = read_points(files, task)
-    with needs_train("mm bench tokens"):
-        plot(points, task, out)
+    plot(points, task, out)
     print(f"{len(points)} points: {out}")
 
 
@@ -192,8 +191,7 @@ def training(
     out: Out = None,
 ) -> None:
     """Fine-tuning by tokens, against TRL's collator and fixed batches of the same memory."""
-    with needs_train("mm bench train"):
-        from training.benchmarks.training_speed import throughput
+    from training.benchmarks.training_speed import throughput
 
     vlm = _engine(ModelChoice(model, device))
     _report(throughput(model, device, count=samples, vision=vision, rounds=rounds), vlm, out)
@@ -209,7 +207,7 @@ def _engine(choice: ModelChoice) -> HFVLM:
 
 
 def _report(measures: Iterable[Measured], vlm: HFVLM, out: Path | None) -> None:
-    """Print each row as soon as it is measured, then write all of them."""
+    """Print each row as soon as it is measured; write all of them, or those before a failure."""
     from training.benchmarks.measure import row_of
     from training.evaluation.results import envelope
     from training.evaluation.run import place_of
@@ -218,15 +216,17 @@ def _report(measures: Iterable[Measured], vlm: HFVLM, out: Path | None) -> None:
         check_file("--out", out)
     rows = []
     print(f"{'measure':42} {'ours':>12} {'theirs':>12} {'ratio':>7}  spread      unit")
-    for measured in measures:
-        row = row_of(measured)
-        rows.append(row)
-        print(_line(row), flush=True)
-    if out:
-        command = shlex.join(["mm", *sys.argv[1:]])
-        about = {"command": command, "model": vlm.name, **place_of(vlm)}
-        with writing("--out", out):
-            out.write_text(json.dumps(envelope(rows, [], **about), indent=1) + "\n")
+    try:
+        for measured in measures:
+            row = row_of(measured)
+            rows.append(row)
+            print(_line(row), flush=True)
+    finally:  # what was measured before a failure stays
+        if out and rows:
+            command = shlex.join(["mm", *sys.argv[1:]])
+            about = {"command": command, "model": vlm.name, **place_of(vlm)}
+            with writing("--out", out):
+                out.write_text(json.dumps(envelope(rows, [], **about), indent=1) + "\n")
 
 
 def _line(row: dict) -> str:

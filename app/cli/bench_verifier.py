@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +15,7 @@ from app.errors import check_file, writing
 from app.model_choice import ModelChoice
 from app.terminal import spinner
 from mm.errors import UserError
+from mm.remote.responses import shown
 
 from .options import takes_model
 
@@ -42,6 +46,8 @@ def verifier(
     check_file("--out", out)
     if plot and plot.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"--plot writes .png or .svg, not {plot.name!r}")
+    if plot:
+        import_module("matplotlib")  # its lack is told before anything is judged
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     found = _judged(traces, vlm, trained=bool(trained))
@@ -53,8 +59,10 @@ def verifier(
     if plot:
         report.reliability_plot(name, found, plot)
     if out:
+        about = {"command": shlex.join(["mm", *map(shown, sys.argv[1:])]), "model": vlm.name}
         with writing("--out", out):
-            out.write_text(json.dumps(report.as_json(found), indent=1) + "\n", encoding="utf-8")
+            said = json.dumps(report.as_json(found, **about), indent=1)
+            out.write_text(said + "\n", encoding="utf-8")
 
 
 def _judged(traces: Path, vlm: VLM, *, trained: bool) -> list[Judged]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ import typer
 import mm
 from app.errors import check_file, writing
 from app.model_choice import ModelChoice
+from app.terminal import progress
 from mm.errors import UserError
 
 from .options import BUDGETS, AbsolutePaths, Ignore, Urls, split, takes_model
@@ -88,16 +90,14 @@ def check(
 ) -> None:
     """Read every row and image, and name each that cannot be trained on."""
     from training.data import BadData
-    from training.finetune.setup import with_progress_bar
     from training.trainers.row_builders import ROW_BUILDERS
 
     builder = builder_of(choice)
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls).shown_to(builder)
     purpose = purpose or _guessed(rows)
     bad = 0
-    for found in with_progress_bar(
-        rows.each(ROW_BUILDERS[purpose](builder)), len(rows), "checking"
-    ):
+    each = rows.each(ROW_BUILDERS[purpose](builder))
+    for found in progress(each, "checking", len(rows), transient=True):
         if isinstance(found, BadData):
             print(found)
             bad += 1
@@ -149,13 +149,15 @@ def stats(
     """How long rows are, what images they have, and which answers."""
     from training.data import refuse
     from training.data import stats as made
-    from training.finetune.setup import with_progress_bar
 
     check_file("--plot", plot, [file])
+    if plot:
+        import_module("matplotlib")  # its lack is told before all rows are read
     rows = opened(file, format, ignore, allow_absolute_paths, allow_urls)
     builder = builder_of(choice)
     each = partial(made.facts_of, builder)
-    found = list(with_progress_bar(rows.shown_to(builder).each(each), len(rows), "reading"))
+    results = rows.shown_to(builder).each(each)
+    found = list(progress(results, "reading", len(rows), transient=True))
     refuse(found)
     facts = [each for each in found if isinstance(each, made.Facts)]
     for name, value in made.table(facts):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import mm
-from app.errors import EXPECTED, FULL, flushed, hush, leave, lost, tell
+from app.errors import EXPECTED, FULL, flushed, hush, leave, lost, needs_train, tell
 from app.model_choice import ModelChoice
 from app.strategies import judging, matched, strategies_named
 from mm.errors import UserError
@@ -50,6 +50,9 @@ cli.add_typer(bench, name="bench")
 cli.add_typer(data, name="data")
 cli.add_typer(train, name="train")
 
+GROUPS = (["bench"], ["data"], ["train"])
+"""Commands whose next word is a command too."""
+
 
 def main() -> None:
     """The entry point of the `mm` command."""
@@ -68,11 +71,17 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        code = _command()(arguments or ["--help"], prog_name="mm", standalone_mode=False)
+        with needs_train(_named(arguments)):
+            code = _command()(arguments or ["--help"], prog_name="mm", standalone_mode=False)
     except EXPECTED as error:
         tell(error)
         return 2
     return code or 0
+
+
+def _named(arguments: list[str]) -> str:
+    """The command in `arguments`, as a person knows it."""
+    return " ".join(["mm", *arguments[: 2 if arguments[:1] in GROUPS else 1]])
 
 
 @cache
@@ -165,9 +174,14 @@ def demo(
 ) -> None:
     """A page where you drop an image, ask, and see where the model looked."""
     try:
-        from app.demo.page import serve
+        from app.demo.listening import without_proxies
+        from app.demo.uploads import keep_apart
+
+        keep_apart()
+        with without_proxies():  # Gradio makes HTTP clients as it is imported
+            from app.demo.page import serve
     except ModuleNotFoundError as error:
-        if error.name != "gradio":
+        if error.name not in ("gradio", "httpx"):
             raise
         raise UserError("mm demo needs gradio: pip install 'multimodal-reasoning[demo]'") from None
     serve(choice, host=host, port=port)

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from app.errors import needs_train
 from mm.errors import UserError
 from training.finetune.recipe import KEYS, Recipe
 from training.finetune.recipe_keys import METHODS, MethodName, flag_of, kinds_of
@@ -97,10 +96,9 @@ def depth(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it was cut off.")] = False,
 ) -> None:
     """Train a module that writes what depth shows into a few vectors of the context (SSR)."""
-    with needs_train("mm train"):
-        from training.latents.recipe import LatentsRecipe
-        from training.latents.train import train_latents
     from training.data import Access
+    from training.latents.recipe import LatentsRecipe
+    from training.latents.train import train_latents
 
     if learned not in ("midi", "constant", "none"):
         raise UserError(f"--learned must be midi, constant or none, got {learned!r}")
@@ -139,9 +137,8 @@ def recipes() -> None:
 
 
 def _run(recipe: Path | None, given: Mapping[str, Any], *, dry_run: bool, resume: bool) -> None:
-    with needs_train("mm train"):
-        from training.finetune.run import train as run
     from training.finetune.recipe_file import load_recipe
+    from training.finetune.run import train as run
 
     made = load_recipe(recipe, given)
     run(made, **_strategy(made), dry_run=dry_run, resume=resume)

@@ -27,7 +27,7 @@ def serving(host: str, port: int) -> Iterator[str]:
     """
     check_free(host, port)
     try:
-        with _without_proxies():
+        with without_proxies():
             yield f"[{host}]" if ":" in host else host
     except (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL) as error:
         taken = port and "empty port" in str(error)  # its test of 127.0.0.1, whatever the host
@@ -53,7 +53,8 @@ def check_free(host: str, port: int) -> None:
 
 
 @contextmanager
-def _without_proxies() -> Iterator[None]:
+def without_proxies() -> Iterator[None]:
+    """Inside, HTTP clients are made without the proxies of the environment."""
     before = {name: os.environ.get(name) for name in NO_PROXY}
     os.environ.update(dict.fromkeys(NO_PROXY, "*"))
     try:

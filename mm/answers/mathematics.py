@@ -12,10 +12,13 @@ import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +36,11 @@ CPU_SECONDS = 3
 
 PATIENCE = 60.0
 """Seconds by the clock, for a machine that stands still; the helper's start takes a few."""
+
+STARTING_CPU_SECONDS = 5
+"""What the helper's start may take, where it has no timer and its processor time is read here."""
+
+_TICK_S = 0.2  # between two readings of it
 
 _COMMAND = re.compile(r"\\[A-Za-z]+")
 _FUNCTIONS = re.compile(
@@ -158,15 +166,25 @@ class _Helper:
                     assert process.stdin is not None
                     process.stdin.write(json.dumps([a, b]) + "\n")
                     process.stdin.flush()
-                    answer = self._lines.get(timeout=PATIENCE)
-                except (OSError, queue.Empty):
+                except OSError:
                     self.end()
                     continue
+                answer = self._heard(process)
                 if answer:
                     return json.loads(answer)
                 self.end()
                 return None
             return None
+
+    def _heard(self, process: subprocess.Popen[str]) -> str:
+        """The answer's line; "" where the process ended, or takes too long."""
+        timed = hasattr(signal, "setitimer")  # it then ends itself
+        limit = 0 if timed else max(_cpu_s(process), STARTING_CPU_SECONDS) + CPU_SECONDS
+        ends = time.monotonic() + PATIENCE
+        while time.monotonic() < ends and (timed or _cpu_s(process) <= limit):
+            with suppress(queue.Empty):
+                return self._lines.get(timeout=PATIENCE if timed else _TICK_S)
+        return ""
 
     def end(self) -> None:
         process, self._process = self._process, None
@@ -195,6 +213,16 @@ class _Helper:
                 target=_forward, args=(self._process.stdout, self._lines), daemon=True
             ).start()
         return self._process
+
+
+def _cpu_s(process: subprocess.Popen[str]) -> float:
+    """Seconds of processor time that it has taken; 0 where it is gone."""
+    import psutil
+
+    try:
+        return psutil.Process(process.pid).cpu_times().user
+    except psutil.Error:
+        return 0.0
 
 
 def _forward(lines: object, into: queue.Queue[str]) -> None:

@@ -37,7 +37,8 @@ class Quantity:
 
     Attributes:
         counts: it stands in a sentence before the name of what is counted.
-        decade: it is written "1990s" or "the 80s", which is an amount only beside one with its unit.
+        decade: it is written "1990s" or "the 80s", which is an amount only beside one with its
+            unit.
     """
 
     number: Number

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from .control_groups import CGROUPS, OWN, control_groups
 
 if TYPE_CHECKING:
     import torch
 
 _SPARE = 256 * 2**20  # bytes of a CPU's memory left to activations and to other processes
 _LEAST = 64 * 2**20
-
-_CGROUPS = Path("/sys/fs/cgroup")
-_OWN = Path("/proc/self/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
@@ -53,7 +51,7 @@ def total_bytes(device: torch.device) -> int:
     return min([psutil.virtual_memory().total, *(limit for limit, _ in _control_groups())])
 
 
-def control_group_free(root: Path = _CGROUPS, own: Path = _OWN) -> list[int]:
+def control_group_free(root: Path = CGROUPS, own: Path = OWN) -> list[int]:
     """Free bytes of each control group that limits this process: its own and all above it.
 
     Both versions are read; file pages that can be dropped count as free.
@@ -61,38 +59,25 @@ def control_group_free(root: Path = _CGROUPS, own: Path = _OWN) -> list[int]:
     return [free for _, free in _control_groups(root, own)]
 
 
-def _control_groups(root: Path = _CGROUPS, own: Path = _OWN) -> list[tuple[int, int]]:
+def _control_groups(root: Path = CGROUPS, own: Path = OWN) -> list[tuple[int, int]]:
     """The limit and the free bytes of each control group of this process."""
+    names = {
+        2: ("memory.max", "memory.current", "inactive_file"),
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    }
+    groups = control_groups("memory", root, own)
+    found = (_limit(folder, *names[version]) for folder, version in groups)
+    return [each for each in found if each]
+
+
+def _limit(folder: Path, limit: str, usage: str, inactive: str) -> tuple[int, int] | None:
     try:
-        lines = own.read_text().splitlines()
-    except OSError:  # not Linux
-        return []
-    found: list[tuple[int, int]] = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            found += _limits(root, path, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            found += _limits(root / "memory", path, *names)
-    return found
-
-
-def _limits(
-    root: Path, path: str, limit: str, usage: str, inactive: str
-) -> Iterator[tuple[int, int]]:
-    group = root / path.lstrip("/")
-    for folder in (group, *group.parents):
-        try:
-            bound = int((folder / limit).read_text())
-            used = int((folder / usage).read_text())
-            stat = dict(s.split() for s in (folder / "memory.stat").read_text().splitlines())
-        except (OSError, ValueError):  # no such controller, or "max": no limit
-            pass
-        else:
-            yield bound, max(bound - used + int(stat.get(inactive, 0)), 0)
-        if folder == root:
-            return
+        bound = int((folder / limit).read_text())
+        used = int((folder / usage).read_text())
+        stat = dict(s.split() for s in (folder / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no such controller, or "max": no limit
+        return None
+    return bound, max(bound - used + int(stat.get(inactive, 0)), 0)
 
 
 def ran_out(error: BaseException) -> bool:

@@ -229,6 +229,7 @@ def _downloaded(name: str, wanted: Mapping[str, Any]) -> Path:
         RepositoryNotFoundError,
     )
 
+    _check_proxies()
     try:
         # asked first, because a download retries for half a minute where no hub can be reached
         siblings = HfApi().model_info(name, timeout=_PATIENCE_S).siblings or ()
@@ -246,6 +247,23 @@ def _downloaded(name: str, wanted: Mapping[str, Any]) -> Path:
             f"{name} is not on this machine and the hub does not give it "
             f"({first_line(error)}): go online, or give a local folder"
         ) from None
+
+
+def _check_proxies() -> None:
+    """Have the hub's client made, before it is asked anything.
+
+    Raises:
+        ModelUnavailable: the environment names a proxy that it cannot use.
+    """
+    from httpx2 import InvalidURL
+    from huggingface_hub import get_session
+
+    from mm.remote.http_client import BAD_PROXY
+
+    try:
+        get_session()
+    except (ImportError, ValueError, InvalidURL) as error:
+        raise ModelUnavailable(BAD_PROXY) from error
 
 
 def _complete(folder: Path, code: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import random
 import re
@@ -32,6 +33,11 @@ Hear = Callable[[int, Json], bool]
 
 _TICK_S = 0.05  # between two checks for a cancellation or the deadline
 _LONGEST_WAIT_S = 30.0
+
+BAD_PROXY = (
+    "a proxy in the environment (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY) cannot be used: unset it"
+)
+"""What is said of one that the HTTP client cannot speak to."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._patience = patience
         self._http: AsyncClient | None = None
+        self._opened_in = 0
 
     def get(self, path: str) -> Any:
         """The JSON at `path`, asked for once.
@@ -225,8 +232,8 @@ class Client:
         return f"{self._address}/{path}"
 
     def _open(self) -> AsyncClient:
-        """The connections; made on the thread that uses them."""
-        if self._http is None:
+        """The connections; made on the thread that uses them, in the process that uses them."""
+        if self._http is None or self._opened_in != os.getpid():
             from httpx2 import Limits, Timeout
 
             timeout = Timeout(self._patience.silence_s, connect=self._patience.connect_s, pool=None)
@@ -236,7 +243,9 @@ class Client:
                 timeout=timeout,
                 limits=Limits(max_connections=None),
             )
-            weakref.finalize(self, _start_closing, self._http).atexit = False
+            self._opened_in = os.getpid()
+            closing = weakref.finalize(self, _start_closing, self._http, self._opened_in)
+            closing.atexit = False
         return self._http
 
 
@@ -290,14 +299,24 @@ def _connections(address: str, **options: Any) -> AsyncClient:
         host = urlsplit(address).hostname or ""
         if proxy_bypass(host):  # httpx makes ready for proxies that it would not use
             return AsyncClient(trust_env=False, **options)
-        raise ModelUnavailable(
-            "a proxy in the environment (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY) cannot be used: "
-            f"unset it, or add {host} to NO_PROXY"
-        ) from error
+        raise ModelUnavailable(f"{BAD_PROXY}, or add {host} to NO_PROXY") from error
 
 
 _lock = threading.RLock()  # a client may be finalized while one is started
 _running: list[AbstractEventLoop] = []
+_of_parents: list[AbstractEventLoop] = []
+
+
+def _forget() -> None:
+    """Leave the requests' thread to the parent, in a forked child, which has none."""
+    global _lock
+    _lock = threading.RLock()  # another thread may have held it
+    _of_parents.extend(_running)  # an end of it here would take what it waits on from the parent
+    _running.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _start(work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -311,5 +330,6 @@ def _start(work: Coroutine[Any, Any, T]) -> Future[T]:
     return asyncio.run_coroutine_threadsafe(work, _running[0])
 
 
-def _start_closing(http: AsyncClient) -> None:
-    _start(http.aclose())
+def _start_closing(http: AsyncClient, process: int) -> None:
+    if process == os.getpid():  # else the connections are the parent's
+        _start(http.aclose())

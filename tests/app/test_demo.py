@@ -28,6 +28,7 @@ from gradio_client import Client, handle_file
 
 from app.demo import page as page_module
 from app.demo.page import MAX_QUESTION, Handlers, launch, page
+from app.demo.uploads import keep_apart
 from mm.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -398,3 +399,30 @@ def test_mm_demo_answers_about_its_example(browser, demo_process):
 def test_the_examples_and_the_style_are_there():
     assert page_module.STYLE.is_file()
     assert all((page_module.EXAMPLE_IMAGES / name).is_file() for name, *_ in page_module.EXAMPLES)
+
+
+STARTED = """
+import os, stat
+from app.cli.main import run
+code = run(["demo", "--model", "/nowhere"])
+folder = os.environ["GRADIO_TEMP_DIR"]
+print(code, oct(stat.S_IMODE(os.stat(folder).st_mode)), folder)
+"""
+
+
+def test_a_fresh_start_heeds_no_proxy_and_keeps_uploads_to_itself(tmp_path):
+    environment = {k: v for k, v in os.environ.items() if k != "GRADIO_TEMP_DIR"}
+    environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    environment["ALL_PROXY"] = "socks4://127.0.0.1:9"
+    command = [sys.executable, "-c", STARTED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert "no model '/nowhere'" in done.stderr, done.stderr
+    code, mode, folder = done.stdout.split()
+    assert (code, mode, Path(folder).parent) == ("2", "0o700", tmp_path.resolve())
+    assert Path(folder).name.startswith("mm-demo-")
+    assert not Path(folder).exists()
+
+
+def test_a_folder_for_uploads_that_is_named_is_kept(uploads):
+    keep_apart()
+    assert os.environ["GRADIO_TEMP_DIR"] == str(uploads)

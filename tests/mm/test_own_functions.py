@@ -59,3 +59,24 @@ def test_what_cannot_be_found_is_named(folder, name, complaint):
 def test_an_error_inside_a_module_is_its_authors(folder):
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
         own_function("my_broken:f", "--strategy")
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "complaint"),
+    [
+        pytest.param("video.py", "video:mine", "'video' is this toolkit's own", id="a file"),
+        pytest.param("video/mine.py", "video.mine:f", "'video' is this toolkit's", id="a folder"),
+        pytest.param("json.py", "json:mine", "'json' is an installed module", id="of others"),
+        pytest.param("other.py", "video:mine", "module 'video' holds no 'mine'", id="not there"),
+    ],
+)
+def test_a_name_that_is_taken_is_said(folder, file, name, complaint):
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text("def mine(): ...")
+    with pytest.raises(UserError, match=complaint):
+        own_function(name, "--strategy")
+
+
+def test_a_module_of_ones_own_that_lacks_the_function_is_not_taken_for_anothers(folder):
+    with pytest.raises(UserError, match="module 'my_own' holds no 'long'"):
+        own_function("my_own:long", "--strategy")

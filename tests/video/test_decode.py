@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -505,3 +506,33 @@ def test_a_folder_of_images_may_count_in_other_digits(tmp_path):
     for name in ("1²3.png", "2.png"):
         pil.new("RGB", (8, 8)).save(tmp_path / name)
     assert len(open_video(tmp_path).info.times_s) == 2
+
+
+def test_the_last_words_of_a_reader_that_crashes_are_told(folder):
+    code = "import sys; sys.stderr.write('warned\\nNo module named av\\n'); sys.exit(1)"
+    dead = ReaderProcess("pyav", command=(sys.executable, "-c", code))
+    with pytest.raises(BadVideo, match=r"pyav crashed on it \(No module named av\)$"):
+        dead.info(clip(folder, "h264.mp4"))
+
+
+def test_a_package_beside_this_one_does_not_hide_the_standard_library(folder, tmp_path):
+    """As where this package is installed beside one that is called as a part of Python is."""
+    packages = tmp_path / "site-packages"
+    packages.mkdir()
+    for name in ("mm", "vision", "video"):
+        (packages / name).symlink_to(ROOT / name)
+    (packages / "dataclasses.py").write_text("raise RuntimeError('hides the library')")
+    code = f"""
+import sys
+sys.path[:] = [p for p in sys.path if p != {str(ROOT)!r}] + [{str(packages)!r}]
+from pathlib import Path
+from video.reader_process import ReaderProcess
+print(ReaderProcess("pyav").info(Path(sys.argv[1])).size)
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(clip(folder, "h264.mp4"))],
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

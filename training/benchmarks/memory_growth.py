@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+
+import psutil
 
 from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
@@ -34,5 +35,4 @@ def memory(
 
 
 def _resident() -> int:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return psutil.Process().memory_info().rss

@@ -26,6 +26,7 @@ from mm.trace_store import load_traces
 from mm.vlm import VLM, Cancelled
 from training.evaluation.collect import RIGHT
 from training.evaluation.pairs import slots
+from training.evaluation.results import envelope
 from vision.verifier import FACTS, Kind, asked, logratio, score
 
 from .choosing import Judged, curve
@@ -215,7 +216,8 @@ def reliability_plot(name: str, found: Sequence[Judged], path: Path) -> None:
     pyplot.close(figure)
 
 
-def as_json(found: Sequence[Judged]) -> dict[str, object]:
-    """The report for programs."""
+def as_json(found: Sequence[Judged], **about: object) -> dict[str, object]:
+    """The report for programs: a row a verifier in `rows`, a row a way to choose in `choosing`;
+    `about` is the command and what else should be known."""
     choosing = [asdict(choice) for choice in curve(found)]
-    return {"verifiers": [asdict(line) for line in lines(found)], "choosing": choosing}
+    return {**envelope(map(asdict, lines(found)), [], **about), "choosing": choosing}

@@ -92,7 +92,12 @@ def _written(value: Any, old: Path, out: Path) -> Any:
     named = isinstance(value, str) and "://" not in value and not value.startswith("data:")
     if not named or os.path.isabs(value) or len(value) > 4096:
         return value
-    return Path(os.path.relpath(old / value, out.parent)).as_posix()
+    try:
+        return Path(os.path.relpath(old / value, out.parent)).as_posix()
+    except ValueError:  # on another drive of Windows
+        raise ValueError(
+            f"its images cannot be named from {out.parent}: write the file on their drive"
+        ) from None
 
 
 def _data_uri(content: bytes) -> str:

@@ -76,12 +76,7 @@ def write_pairs(
         BadTrace: the folder cannot be read.
         UserError: no pair can be made, or `out` lies where it cannot name the images.
     """
-    images = os.path.relpath(traces / "images", out.parent)
-    if images.startswith(".."):
-        raise UserError(
-            f"--out {quote(str(out))}: put it beside or above {quote(str(traces))}, whose images "
-            "its rows name"
-        )
+    images = _images_from(traces, out)
     counts, rows = Counts(), []
     groups = _groups(load_traces(traces), counts)
     for group in groups:
@@ -99,6 +94,20 @@ def write_pairs(
     part.write_text(lines, encoding="utf-8")
     os.replace(part, out)
     return counts
+
+
+def _images_from(traces: Path, out: Path) -> str:
+    """The folder of the traces' images as the rows of `out` name it, with slashes everywhere."""
+    try:
+        images = Path(os.path.relpath(traces / "images", out.parent)).as_posix()
+    except ValueError:  # on another drive of Windows
+        images = ".."
+    if images.startswith(".."):
+        raise UserError(
+            f"--out {quote(str(out))}: put it beside or above {quote(str(traces))}, whose images "
+            "its rows name"
+        )
+    return images
 
 
 Pair = tuple[str, Sequence[Message], Sequence[Message], Sequence[Message]]

@@ -5,6 +5,7 @@ The shape is a contract that tables, plots and checks read.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -90,18 +91,19 @@ def envelope(rows: Iterable[Row], pairs: Iterable[Row], **about: object) -> dict
 def commit() -> str | None:
     """The commit of this checkout, with `+` where files differ from it; None outside of one."""
     try:
-        if Path(_git("rev-parse", "--show-toplevel")) != CHECKOUT:
+        if not os.path.samefile(_git("rev-parse", "--show-toplevel"), CHECKOUT):
             return None
         return _git("rev-parse", "--short", "HEAD") + (
             "+" if _git("diff", "HEAD", "--stat") else ""
         )
-    except (OSError, subprocess.CalledProcessError):  # no git, or an installed package
+    except (OSError, ValueError, subprocess.CalledProcessError):  # no git, or an installed package
         return None
 
 
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(CHECKOUT), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    done = subprocess.run(command, capture_output=True, check=True)
+    return done.stdout.decode("utf-8", "replace").strip()
 
 
 def versions() -> dict[str, str]:

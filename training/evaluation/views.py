@@ -113,6 +113,28 @@ def changes(files: Sequence[File]) -> list[str]:
     return _table(["", *columns], lines)
 
 
+def verifiers(files: Sequence[File]) -> list[str]:
+    """`mm bench verifier`: areas under the ROC curve, a line a verifier."""
+    areas = ("auc", "at_length", "steps")
+    lines = {
+        f"`{row['verifier']}`": ["" if row[a] is None else f"{row[a]:.2f}" for a in areas]
+        for row in _rows(files)
+    }
+    return _table(["area under the ROC curve", "answers", "of one length", "steps"], lines)
+
+
+def choosing(files: Sequence[File]) -> list[str]:
+    """`mm bench verifier`: right answers in per cent, a line a way to choose, a column a number of
+    draws; and what the way brings over the vote, with its interval."""
+    found = [each for file in files for each in file["choosing"]]
+    sizes = list(dict.fromkeys(each["k"] for each in found))
+    cells = {(each["by"], each["k"]): _over_vote(each) for each in found}
+    lines = {
+        f"`{by}`": [cells[by, k] for k in sizes] for by in dict.fromkeys(e["by"] for e in found)
+    }
+    return _table(["chosen by", *(f"of {k}" for k in sizes)], lines)
+
+
 def readings(files: Sequence[File]) -> list[str]:
     """`probe`: how many letters a linear probe reads in each view, beside chance."""
     lines = {row["strategy"]: [_right(row), f"{100 * row['chance']:.1f}"] for row in _rows(files)}
@@ -145,6 +167,8 @@ VIEWS: Mapping[str, View] = {
         numbers,
         changes,
         readings,
+        verifiers,
+        choosing,
         minutes,
         commands,
     )
@@ -182,6 +206,14 @@ def _dtype(file: File) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
+def _over_vote(choice: Mapping[str, Any]) -> str:
+    said = f"{100 * choice['right']:.1f}"
+    if choice["k"] == 1 or choice["by"] == "vote":
+        return said
+    over, low, high = (100 * choice[key] for key in ("over_vote", "low", "high"))
+    return f"{said} ({over:+.1f}: {low:+.1f} to {high:+.1f})"
 
 
 def _change(cell: Mapping[str, float]) -> str:

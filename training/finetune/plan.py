@@ -5,6 +5,7 @@ A plan is made once and holds the recipe; whatever comes after reads the plan.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from mm.engine.control_groups import cpu_quotas
 from mm.engine.memory import total_bytes
 from mm.local.adapters import is_adapter
 from mm.local.checkpoints import find
@@ -128,6 +130,7 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
         raise BadData(f"--report-to {recipe.report_to}: pip install {recipe.report_to}")
     if recipe.quantize and recipe.lora is False:
         raise BadData("--quantize is for an adapter on frozen weights: leave --full out")
+    _check_device(model.device)
     plan = _chosen(recipe, model)
     if plan.sharded:
         _check_sharded(plan)
@@ -136,6 +139,20 @@ def make_plan(recipe: Recipe, model: Any) -> Plan:
     if plan.lora and plan.vision:
         raise BadData("an adapter holds the language model alone: --full with --vision, or neither")
     return plan
+
+
+def _check_device(device: Any) -> None:
+    """Refuse a GPU that is not this process's own: transformers would move the model there."""
+    processes = PartialState()
+    own: Any = processes.device
+    if (device.index or 0) == (own.index or 0):
+        return
+    if processes.num_processes > 1:
+        raise BadData(f"--device {device}: leave it out, the launcher gives each process its own")
+    raise BadData(
+        f"--device {device}: a training takes the first GPU that it sees: give --device cuda, and "
+        "set CUDA_VISIBLE_DEVICES to that one alone"
+    )
 
 
 def _check_sharded(plan: Plan) -> None:
@@ -225,7 +242,23 @@ def prepare_model(model: Any, plan: Plan) -> Any:
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """CPU threads for this process: as OMP_NUM_THREADS says, else its share of the cores that it
+    and the processes launched beside it may use."""
+    beside = os.environ.get("LOCAL_WORLD_SIZE", "")
+    processes = int(beside) if beside.isdecimal() else 1
+    said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if said.isdecimal() and int(said) > (1 if _launched() else 0):  # launchers write 1 by default
+        return int(said)
+    allowed = min([_allowed(), *(math.ceil(quota) for quota in cpu_quotas())])
+    return max(allowed // max(processes, 1), 1)
+
+
+def _launched() -> bool:
+    return "LOCAL_WORLD_SIZE" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def _allowed() -> int:
+    """Cores that this process may be scheduled on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

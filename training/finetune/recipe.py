@@ -76,7 +76,7 @@ class Recipe:
     report_to: Literal["tensorboard", "trackio"] | None = key(
         None, "Log to tensorboard or trackio too."
     )
-    device: str | None = key(None, "cpu, cuda, cuda:1 or mps; cuda where there is one by default.")
+    device: str | None = key(None, "cpu, cuda or mps; cuda where there is one by default.")
     format: str = key("auto", "How rows are written; auto finds out from their columns.")
     ignore: str | None = key(None, "Columns to leave unread, names between commas.")
     allow_absolute_paths: bool = key(

@@ -167,7 +167,7 @@ def training_arguments(
     `best_metric` is the log's key that chooses the best checkpoint; None where no row is held out.
     """
     recipe = plan.recipe
-    return config(
+    arguments = config(
         output_dir=str(folder),
         num_train_epochs=plan.epochs,
         max_steps=recipe.max_steps or -1,
@@ -195,6 +195,17 @@ def training_arguments(
         accelerator_config={"even_batches": False},
         **{"gradient_accumulation_steps": recipe.accumulate, **more},
     )
+    return _on_one_gpu(arguments)
+
+
+def _on_one_gpu(arguments: Any) -> Any:
+    """`arguments` of a process that trains on its own GPU alone, however many it sees.
+
+    transformers would split each batch among them, whose rows share what they show.
+    """
+    _ = arguments.device  # counts them, once
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def change_of(recipe: Recipe, builder: TokenBuilder | None) -> Callable[[Row], Row] | None:

@@ -87,7 +87,10 @@ def write_whole(path: Path, text: str) -> None:
 
 def sync(path: Path) -> None:
     """Have a file or the entries of a folder on disk."""
-    number = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"
+    if windows and path.is_dir():  # opens no folder, and syncs no file that is open to read alone
+        return
+    number = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

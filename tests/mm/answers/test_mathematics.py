@@ -1,6 +1,9 @@
 """math-verify in a process of its own: from threads, within its limits, and without it."""
 
+import subprocess
+import sys
 import threading
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,3 +89,32 @@ def test_without_math_verify_formulas_count_as_written(monkeypatch):
 )
 def test_what_is_mathematics(text, formula):
     assert is_mathematics(text) is formula
+
+
+def endless(*_: object) -> subprocess.Popen[str]:
+    """A helper that computes for ever and answers nothing."""
+    command = [sys.executable, "-c", "while True: pass"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("timer", "patience"),
+    [
+        pytest.param(False, 60.0, id="no timer: by its processor time"),
+        pytest.param(True, 0.5, id="a timer: by the clock, once"),
+        pytest.param(False, 0.5, id="a machine that stands still"),
+    ],
+)
+def test_a_helper_that_gives_no_answer_is_ended_and_not_asked_again(monkeypatch, timer, patience):
+    if not timer:
+        monkeypatch.delattr("signal.setitimer")
+    for name, value in (("PATIENCE", patience), ("CPU_SECONDS", 0.2), ("STARTING_CPU_SECONDS", 0)):
+        monkeypatch.setattr(mathematics, name, value)
+    helper, started = mathematics._Helper(), []
+    monkeypatch.setattr(helper, "_running", lambda: started.append(endless()) or started[-1])
+    monkeypatch.setattr(helper, "end", lambda: started[-1].kill())
+    began = time.monotonic()
+    assert helper.ask("x", "y") is None
+    assert len(started) == 1
+    assert time.monotonic() - began < 30
+    assert started[0].wait() < 0

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 import torch
 from fuzzing import rounds
+from huggingface_hub import close_session
 from safetensors.torch import save_file
 from tiny_models import FAMILIES
 
 import mm
+from mm.errors import ModelUnavailable
 from mm.local.checkpoints import code_files, find, inspect
 from mm.local.hf_vlm import HFVLM
 from mm.local.placement import Placement
@@ -384,3 +386,19 @@ def test_the_files_of_a_checkpoints_code_are_those_of_its_own() -> None:
     elsewhere = {"AutoModel": "other/repo--modeling.Model", "AutoTokenizer": ["tok.Tok", None]}
     assert code_files({"auto_map": CODE}) == {"configuration_own.py", "modeling_own.py"}
     assert code_files({"auto_map": elsewhere}) == code_files({"auto_map": 3}) == set()
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "socks4://127.0.0.1:9", "http://a:b:c"])
+def test_a_proxy_that_the_hub_cannot_be_asked_through_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxy: str
+) -> None:
+    for name in ("all_proxy", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    close_session()  # made again, as a fresh process would
+    try:
+        with pytest.raises(ModelUnavailable, match=r"ALL_PROXY.*cannot be used: unset it$"):
+            find("owner/name")
+    finally:
+        close_session()

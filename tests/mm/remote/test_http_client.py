@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import signal
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 import PIL.Image
@@ -11,6 +18,7 @@ import pytest
 from scripted_server import QWEN, Serve, Server, reply, said
 
 import mm
+from mm.remote import http_client
 from mm.remote.connect import connect
 from mm.remote.http_client import Client, RetryPolicy
 from mm.types import (
@@ -468,3 +476,52 @@ def test_a_proxy_that_cannot_be_used_is_one_line(
     proxied.setenv("NO_PROXY", "127.0.0.1")
     (got,) = server.model().generate([ASKED], Sampling())
     assert got.message.text == "K"
+
+
+def in_a_fork(work: Callable[[], str], patience_s: float = 10) -> str:
+    """What `work` returns in a forked child, which is ended when it takes too long."""
+    reads, writes = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.write(writes, work().encode())
+        finally:
+            os._exit(0)
+    os.close(writes)
+    try:
+        heard, _, _ = select.select([reads], [], [], patience_s)
+        return os.read(reads, 1000).decode() if heard else "nothing"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(reads)
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Another thread is about to start a request."""
+    begun, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with http_client._lock:
+            begun.set()
+            done.wait()
+
+    (thread := threading.Thread(target=hold)).start()
+    begun.wait()
+    yield
+    done.set()
+    thread.join()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+@pytest.mark.parametrize("locked", [False, True], ids=["idle", "while a request is started"])
+def test_a_forked_child_asks_for_itself(serve: Serve, locked: bool) -> None:
+    server = serve(*({"body": {"said": str(n)}, "headers": JSON} for n in range(3)))
+    client = Client(server.base_url)
+    asks = partial(client.post, "chat/completions", {}, deadline=8)
+    assert asks()["said"] == "0"
+    connections = client._http  # which belong to the parent
+    with held() if locked else nullcontext():
+        said = in_a_fork(lambda: f"{asks()['said']} {client._http is connections}")
+    assert said == "1 False"
+    assert asks()["said"] == "2"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tiny_models import FAMILIES
 
+from app.cli.bench import _report
 from app.cli.main import run
 from mm.engine.engine import Engine
 from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
-from training.benchmarks import engine_speed, replay_cost, server_speed
+from training.benchmarks import engine_speed, memory_growth, replay_cost, server_speed
 from training.benchmarks.measure import Measured, alternate, p95, row_of
 
 
@@ -142,3 +144,21 @@ def test_replay_is_timed_on_models_that_can(capsys: pytest.CaptureFixture[str]) 
                 HFVLM(Engine(idefics.model, idefics.builder)), 64, [2], 1
             )
         )
+
+
+def test_what_was_measured_before_a_failure_is_written(
+    vlm: HFVLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measures() -> Iterator[Measured]:
+        yield Measured("first", "s", (1.0,))
+        raise ModelError("the second fails")
+
+    with pytest.raises(ModelError, match="the second fails"):
+        _report(measures(), vlm, tmp_path / "out.json")
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["measure"] for row in rows] == ["first"]
+
+
+def test_resident_bytes_are_known_on_every_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("os.sysconf")  # as on Windows
+    assert memory_growth._resident() > 2**20

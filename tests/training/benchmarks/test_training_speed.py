@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -58,3 +60,23 @@ def test_a_peak_grows_with_the_batch_whatever_the_asking_process_holds(tmp_path)
     load = Load(write_mix(tmp_path, 16), vision=False)
     small, large = (training_speed.peak(load, "tiny", "cpu", "theirs", n) for n in (1, 8))
     assert 2**20 < small < large < len(held)
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        pytest.param("win32", 5e6, id="Windows, which lacks resource"),
+        pytest.param("darwin", 7e6, id="bytes"),
+        pytest.param("freebsd", 7e6 * 1024, id="kilobytes"),
+    ],
+)
+def test_the_peak_of_memory_is_known_without_proc(monkeypatch, tmp_path, system, expected):
+    usage = SimpleNamespace(getrusage=lambda _: SimpleNamespace(ru_maxrss=7e6), RUSAGE_SELF=0)
+    info = SimpleNamespace(peak_wset=5e6)
+    monkeypatch.setattr(training_speed, "Path", lambda _: tmp_path / "none")
+    monkeypatch.setattr(
+        training_speed.psutil, "Process", lambda: SimpleNamespace(memory_info=lambda: info)
+    )
+    monkeypatch.setitem(sys.modules, "resource", None if system == "win32" else usage)
+    monkeypatch.setattr(training_speed.sys, "platform", system)
+    assert training_speed._most_held() == expected

@@ -1,13 +1,16 @@
 """Every format to every other and back: the same rows as a model sees them, or refused by name."""
 
 import json
+import ntpath
+from pathlib import PureWindowsPath
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
 from row_files import data_of, make_images, reply, text, user
 
 from training.data import Access, BadData, read_data
-from training.data.convert import convert
+from training.data.convert import _written, convert
 from training.data.formats import WRITABLE
 
 IMAGE = {"type": "image"}
@@ -180,3 +183,9 @@ def test_a_bad_row_leaves_nothing_behind(folder):
     with pytest.raises(BadData, match="row 2: column 'audios' would be lost"):
         convert(read_data(path), "native", folder / "out.jsonl")
     assert not list(folder.glob("out*"))
+
+
+def test_images_on_another_drive_are_told(monkeypatch):
+    monkeypatch.setattr("training.data.convert.os", SimpleNamespace(path=ntpath))
+    with pytest.raises(ValueError, match="write the file on their drive"):
+        _written("a.png", PureWindowsPath("C:/rows"), PureWindowsPath("D:/rows/out.jsonl"))  # pyright: ignore[reportArgumentType]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import ntpath
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from images import noise
@@ -18,6 +21,7 @@ from mm.scripted import ScriptedVLM
 from mm.trace_store import load_traces
 from mm.types import Clip, Features, Latents, Part, Sampling, message
 from training.data import read_data
+from training.evaluation import pairs
 from training.evaluation.collect import RIGHT, collect, open_folder
 from training.evaluation.pairs import write_pairs
 from training.evaluation.tasks import BadTarget, Item, Suite
@@ -205,3 +209,26 @@ def test_pairs_are_utf8_in_any_locale(tmp_path: Path) -> None:
     with ascii_only():
         write_pairs(tmp_path / "traces", out, kind="trajectory")
     assert "Ä" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("traces", "out", "images"),
+    [
+        pytest.param(r"C:\run\traces", r"C:\run\a.jsonl", "traces/images", id="beside"),
+        pytest.param(r"C:\run\traces", r"C:\a.jsonl", "run/traces/images", id="above"),
+        pytest.param(r"C:\run\traces", r"C:\b\a.jsonl", None, id="elsewhere"),
+        pytest.param(r"C:\run\traces", r"D:\run\a.jsonl", None, id="another drive"),
+    ],
+)
+def test_rows_name_images_with_slashes_on_windows_too(
+    monkeypatch: pytest.MonkeyPatch, traces: str, out: str, images: str | None
+) -> None:
+    monkeypatch.setattr(pairs, "Path", PureWindowsPath)
+    monkeypatch.setattr(pairs, "os", SimpleNamespace(path=ntpath))
+    folder: Any = PureWindowsPath(traces)
+    file: Any = PureWindowsPath(out)
+    if images is None:
+        with pytest.raises(UserError, match="put it beside or above"):
+            pairs._images_from(folder, file)
+    else:
+        assert pairs._images_from(folder, file) == images

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from training.evaluation.render import BadBlock, files_named, filled, typed
+from training.evaluation.views import VIEWS
 
 ROW = {"task": "read", "strategy": "zoom", "control": "", "n": 4, "accuracy": 0.75}
 RESULT = {
@@ -78,3 +79,15 @@ def test_filling_again_changes_nothing_and_what_is_typed_stays(results):
 def test_what_cannot_be_shown_is_named(results, asked, complaint):
     with pytest.raises(BadBlock, match=complaint):
         filled(block(asked), results)
+
+
+def test_a_report_on_verifiers_is_shown():
+    line = {"verifier": "asked", "auc": 0.858, "at_length": None, "steps": 0.9, "n": 8, "wrong": 4}
+    vote = {"by": "vote", "k": 2, "right": 0.5, "over_vote": 0.0, "low": 0.0, "high": 0.0}
+    asked = {"by": "asked", "k": 2, "right": 0.6, "over_vote": 0.1, "low": 0.05, "high": 0.15}
+    file = {"rows": [line], "choosing": [vote, asked]}
+    assert VIEWS["verifiers"]([file])[2] == "| `asked` | 0.86 | | 0.90 |"
+    assert VIEWS["choosing"]([file])[2:] == [
+        "| `vote` | 50.0 |",
+        "| `asked` | 60.0 (+10.0: +5.0 to +15.0) |",
+    ]

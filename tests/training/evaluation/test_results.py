@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,3 +88,25 @@ def test_a_commit_is_named_inside_a_checkout_alone(tmp_path, monkeypatch):
         assert re.fullmatch(r"[0-9a-f]{7,}\+?", commit() or "")
     monkeypatch.setattr(results, "CHECKOUT", tmp_path)
     assert commit() is None
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        pytest.param("{link}", "abc", id="a link to the checkout"),
+        pytest.param("{link}/none", None, id="a folder that is not there"),
+        pytest.param("a\0b", None, id="no path"),
+    ],
+)
+def test_git_may_write_the_checkout_otherwise(tmp_path, monkeypatch, said, expected):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    monkeypatch.setattr(results, "CHECKOUT", tmp_path / "there")
+    answers = iter([said.format(link=tmp_path / "link"), "abc", ""])
+    monkeypatch.setattr(results, "_git", lambda *_: next(answers))
+    assert commit() == expected
+
+
+def test_what_git_says_is_read_whatever_the_encoding(monkeypatch):
+    monkeypatch.setattr(results.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=b"\xff"))
+    assert results._git("x") == "\ufffd"

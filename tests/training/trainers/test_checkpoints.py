@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +16,7 @@ from training.trainers.checkpoints import (
     path_of,
     prune,
     seal,
+    sync,
     whole_checkpoints,
     write_whole,
 )
@@ -88,3 +91,29 @@ def test_a_text_is_the_old_or_the_new_one(tmp_path, monkeypatch):
     assert path.read_text() == "old"
     write_whole(path, json.dumps({}))
     assert path.read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("system", "entry", "opened"),
+    [
+        pytest.param("posix", "file", os.O_RDONLY, id="a file"),
+        pytest.param("posix", "folder", os.O_RDONLY, id="a folder"),
+        pytest.param("nt", "file", os.O_RDWR, id="a file on Windows"),
+        pytest.param("nt", "folder", None, id="a folder on Windows"),
+    ],
+)
+def test_what_a_system_can_sync_is_synced(tmp_path, monkeypatch, system, entry, opened):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder").mkdir()
+    seen = []
+
+    def opens(path: Path, flags: int) -> int:
+        seen.append(flags)
+        return os.open(path, flags)
+
+    known = {"O_RDONLY": os.O_RDONLY, "O_RDWR": os.O_RDWR, "fsync": os.fsync, "close": os.close}
+    monkeypatch.setattr(
+        "training.trainers.checkpoints.os", SimpleNamespace(name=system, open=opens, **known)
+    )
+    sync(tmp_path / entry)
+    assert seen == ([] if opened is None else [opened])
