@@ -77,7 +77,7 @@ class Setting:
     samples: int = 8
     sft_steps: int = 160
     steps: int = 25
-    rate: float = 2e-4
+    rate: float = 1e-4
     prompts: int = 8
     group: int = 8
 
