@@ -212,9 +212,10 @@ def _overhear(pipe: IO[bytes], said: deque[str]) -> None:
 
 
 def _paths() -> str:
-    """Where modules are looked for here, in this order; not in the current folder."""
+    """Where modules are looked for here, in this order; this package's in place of the
+    current folder."""
     root = str(Path(__file__).parent.parent)
-    here = [str(path) for path in sys.path if path]
+    here = [str(path) or root for path in sys.path]
     return json.dumps(here if root in here else [*here, root])
 
 

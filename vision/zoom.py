@@ -209,7 +209,8 @@ def _shown(session: Session, shoot: Shoot, asked: RegionCall) -> Message:
 def _inline(session: Session, camera: Camera, limits: Limits, offer: bool) -> Branch:
     if offer:
         boxes = session.vlm.traits.box_format
-        session.say(user(inline_instruction(boxes.key, boxes.order, boxes.frame)))
+        frame = None if boxes.order == "xyxy" else boxes.frame  # else the words that are trained on
+        session.say(user(inline_instruction(boxes.key, boxes.order, frame)))
     return look(
         session,
         parse=_inline_boxes,

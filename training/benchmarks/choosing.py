@@ -66,9 +66,9 @@ class Choice:
 
 
 def curve(found: Draws) -> list[Choice]:
-    """For each number of draws that all questions have: each verifier's choice, the votes (each
-    draw counts one, or its score where no score is below 0), the first draw, and `any`, which a
-    perfect verifier would reach.
+    """For each number of draws, over the questions that have so many: each verifier's choice, the
+    votes (each draw counts one, or its score where no score is below 0), the first draw, and `any`,
+    which a perfect verifier would reach.
 
     A question with more draws than `k` counts as the mean over its groups of `k`.
     """
@@ -77,7 +77,7 @@ def curve(found: Draws) -> list[Choice]:
         if not each.step:
             by_question[each.question].append(each)
     questions = list(by_question.values())
-    most = min(map(len, questions), default=0)
+    most = max(map(len, questions), default=0)
     sizes = [k for k in SIZES if k <= most]
     names = sorted({name for draws in questions for draw in draws for name in draw.scores})
     ways: dict[str, Way] = {name: partial(highest, name) for name in names}
@@ -92,12 +92,12 @@ def highest(name: str, draws: Draws) -> float:
 
 
 def voted(draws: Draws, weigh: Callable[[Judged], float]) -> float:
-    """The share of right ones in the group of equal answers that weighs most, as `vote`."""
+    """Whether the heaviest of the equal answers that weigh most is right, as `vote`."""
     groups = agreeing([draw.answer for draw in draws], draws[0].choices)
     if not groups:
         return 0.0
     best = max(groups, key=lambda group: sum(weigh(draws[at]) for at in group))
-    return float(draws[best[0]].right)
+    return float(draws[max(best, key=lambda at: weigh(draws[at]))].right)
 
 
 def _one(draw: Judged) -> float:
@@ -129,7 +129,8 @@ WAYS: Mapping[str, Way] = {
 
 
 def _choices(ways: Mapping[str, Way], questions: Sequence[Draws], k: int) -> list[Choice]:
-    groups = [[d[at : at + k] for at in range(0, len(d) - k + 1, k)] for d in questions]
+    enough = [draws for draws in questions if len(draws) >= k]
+    groups = [[d[at : at + k] for at in range(0, len(d) - k + 1, k)] for d in enough]
     found = {by: [sum(map(way, each)) / len(each) for each in groups] for by, way in ways.items()}
     return [_choice(by, k, values, found[VOTE]) for by, values in found.items()]
 

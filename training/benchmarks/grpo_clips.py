@@ -227,10 +227,14 @@ def earned(model: str, rows: Sequence[Row]) -> tuple[float, float]:
     """What the thoughts that `model` writes greedily earn for fitting the frames, on average, and
     what `CONSTANT` in their place does."""
     explorer = Explorer(_loaded(model), uniform, {"": ()}, Sampling(80))
-    attempts = [each.attempt for each in explorer.explore(rows, step=0, greedy=True)]
-    constant = [_saying(attempt, f"{BEGUN} {CONSTANT}") for attempt in attempts]
     fits = partial(consistency, siglip=SIGLIP)
-    return mean(map(fits, attempts)), mean(map(fits, constant))
+    honest: list[float] = []
+    constant: list[float] = []
+    for at in range(0, len(rows), AT_ONCE):
+        for rollout in explorer.explore(rows[at : at + AT_ONCE], step=at, greedy=True):
+            honest.append(fits(rollout.attempt))
+            constant.append(fits(_saying(rollout.attempt, f"{BEGUN} {CONSTANT}")))
+    return mean(honest), mean(constant)
 
 
 def _saying(attempt: Attempt, thought: str) -> Attempt:
@@ -252,14 +256,14 @@ def main(folder: Path, setting: Setting) -> None:
     motions = islice(_questions(_FIRST_SEEDS["test"]), setting.questions)
     names = [set(ends(motion)) for motion, _ in motions]
     things = {row.id: each for row, each in zip(questions, names, strict=True)}
+    command = "python -m training.benchmarks.grpo_clips " + str(folder)
     found: dict[str, Values] = {}
     for name, recipe in recipes(folder, setting).items():
         train_apart(recipe, uniform)
         answered = partial(measured, recipe.output, questions, things, setting.samples)
         found[name] = kept(folder / f"{_slug(name)}.json", answered)
         print(*changes([{"rows": table(found)}]), sep="\n", flush=True)
-    command = "python -m training.benchmarks.grpo_clips " + str(folder)
-    write_results(folder, table(found), command, model="tiny", n=setting.questions)
+        write_results(folder, table(found), command, model="tiny", n=setting.questions)
     honest, constant = earned(str(folder / "sft"), questions[:200])
     print(f"for fitting the frames thoughts earn {honest:.3f}, a constant sentence {constant:.3f}")
 

@@ -248,7 +248,9 @@ def main(folder: Path, setting: Setting) -> None:
         found[name] = kept(folder / f"{name}.json", answered)
         print(*changes([{"rows": table(found)}]), sep="\n", flush=True)
     command = "python -m training.benchmarks.grpo_repair " + str(folder)
-    write_results(folder, table(found), command, model="tiny", n=setting.questions)
+    write_results(
+        folder, table(found), command, model="tiny", n=setting.questions, seed=setting.seed
+    )
     for name in ("tiny", str(folder / "sft")):
         mass, likeliest = first_numbers(name, shown)
         print(f"{name}: true boxes' first numbers get {mass:.1%}, likeliest in {likeliest:.1%}")

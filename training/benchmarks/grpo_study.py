@@ -19,6 +19,7 @@ from training.evaluation.results import Row, envelope
 from training.finetune.output_folder import RECIPE
 from training.finetune.recipe import Recipe
 from training.finetune.run import train
+from training.trainers.checkpoints import write_whole
 
 Values = Mapping[str, Sequence[float]]
 """Each measure of each question, in the order of the questions."""
@@ -43,7 +44,7 @@ def train_once(recipe: Recipe, strategy: Strategy) -> None:
 def kept(cache: Path, measure: Callable[[], Values]) -> Values:
     """What `measure` finds, or what it found before, which `cache` holds."""
     if not cache.exists():
-        cache.write_text(json.dumps(measure()), encoding="utf-8")
+        write_whole(cache, json.dumps(measure()))
     return json.loads(cache.read_text(encoding="utf-8"))
 
 

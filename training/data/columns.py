@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,24 @@ MAX_DEPTH = 64
 _WHOLE = re.compile(r"-?\d+\.0")
 
 
-FREE = frozenset({"arguments", "parameters"})
-"""Keys of objects whose own keys are anybody's: a call's arguments, and the schema of a tool."""
+SCHEMA = "parameters"
+"""The key of a tool's schema."""
+
+MEANT = frozenset({"default", "enum", "const", "examples"})
+"""Keys of a schema under which null is a value."""
 
 
 def without_nulls(
-    value: Any, depth: int = MAX_DEPTH, *, free: Collection[str] = (), inside: bool = False
+    value: Any, depth: int = MAX_DEPTH, *, schemas: bool = False, inside: bool = False
 ) -> Any:
     """`value` without the keys that hold nothing: null, as Arrow fills them in, or NaN.
 
+    Rows that were Arrow's once have nulls in JSON too, so that those of a call's arguments go;
+    where arguments are a string, its nulls stay.
+
     Args:
-        free: keys inside which null says something and stays.
-        inside: `value` stands inside one of them.
+        schemas: null stays where a tool's schema means it.
+        inside: `value` stands inside such a schema.
 
     Raises:
         ValueError: it is nested deeper than `depth`.
@@ -40,11 +46,13 @@ def without_nulls(
         raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, Mapping):
         return {
-            key: without_nulls(each, depth - 1, free=free, inside=inside or key in free)
+            key: without_nulls(
+                each, depth - 1, schemas=schemas, inside=inside or (schemas and key == SCHEMA)
+            )
             for key, each in value.items()
-            if not is_missing(each) or (inside and each is None)
+            if not is_missing(each) or (inside and key in MEANT and each is None)
         }
-    inner = partial(without_nulls, depth=depth - 1, free=free, inside=inside)
+    inner = partial(without_nulls, depth=depth - 1, schemas=schemas, inside=inside)
     return [None if is_missing(each) else inner(each) for each in value]
 
 

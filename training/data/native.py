@@ -69,7 +69,7 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
     if key == "prompt" and not good and asked and asked[-1].role == "assistant":
         raise ValueError(
             "expected a 'prompt' that ends with the user or a tool, found a reply at its end: "
-            "give it as 'completion'"
+            "give it as 'completion' to learn it, or remove it (no answer can be begun for a model)"
         )
     if good and good == bad:
         raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
@@ -222,7 +222,8 @@ def _answer(native: Fields, choices: Sequence[str]) -> str | None:
 def choices_of(native: Fields) -> tuple[str, ...]:
     """The answers to choose from; () where there are none.
 
-    They are a list, or in a string: one with | between, or a list as JSON or Python writes it.
+    They are a list, or in a string: one with | between, or a list as JSON or Python writes it. A
+    list of one leaves nothing to choose: the question is open.
 
     Raises:
         ValueError: they are something else, or there is nothing to choose.
@@ -231,9 +232,9 @@ def choices_of(native: Fields) -> tuple[str, ...]:
     choices = _listed(value) if isinstance(value, str) else value
     if not isinstance(choices, list) or not all(map(_is_choice, choices)):
         raise ValueError(f"expected a list in 'choices', found {brief(value)}")
-    if len(choices) == 1:
+    if len(choices) == 1 and isinstance(value, str):
         raise ValueError(f"expected two choices or more in 'choices', found {brief(value)}")
-    return tuple(str(c).strip() for c in choices)
+    return tuple(str(c).strip() for c in choices) if len(choices) > 1 else ()
 
 
 def _listed(text: str) -> Any:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mm.errors import UserError
 
 from .columns import (
-    FREE,
     as_whole,
     features_in,
     named,
@@ -202,7 +201,7 @@ def parse_row(line: bytes) -> Any:
     """The JSON in `line`; where there is none an error as a value."""
     try:
         text = line.decode("utf-8")
-        found = without_nulls(json.loads(text, object_pairs_hook=_once), free=FREE)
+        found = without_nulls(json.loads(text, object_pairs_hook=_once), schemas=True)
         if "\\u" in text:
             json.dumps(found, ensure_ascii=False).encode()
         return found

@@ -45,6 +45,9 @@ RECIPE, RUN, FINISHED = "recipe.json", "run.json", "finished.json"
 BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "additional_chat_templates/*.jinja")
 """What stands beside weights: configs, tokenizers (merges.txt, vocab.txt), and chat templates."""
 
+CHECKSUMS = {"rows": "other rows of --data", "targets": "other replies or answers in --data"}
+"""What a change of a checksum in `RUN` tells, whose numbers say nothing to a person."""
+
 MAY_CHANGE = ("output", "device", "report_to", "allow_absolute_paths", "allow_urls")
 """Keys that may change when a training is resumed; any other would change the result."""
 
@@ -94,8 +97,12 @@ def begin_run(folder: Path, recipe: Recipe, run: Mapping[str, Any]) -> None:
         write_whole(folder / RUN, json.dumps(run, indent=1) + "\n")
         write_whole(folder / RECIPE, json.dumps(asdict(recipe), indent=1) + "\n")
     elif changed := [key for key in run if run[key] != known.get(key, run[key])]:
-        told = ", ".join(f"{key} {known.get(key)!r}, not {run[key]!r}" for key in changed)
+        told = ", ".join(CHECKSUMS.get(key) or _change(key, known, run) for key in changed)
         raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
+
+
+def _change(key: str, known: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    return f"{key} {known.get(key)!r}, not {run[key]!r}"
 
 
 def last_checkpoint(folder: Path) -> Checkpoint | None:

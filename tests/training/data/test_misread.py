@@ -155,13 +155,12 @@ def test_choices_in_a_cell_are_a_list(folder, choices, found):
 @pytest.mark.parametrize(
     "choices",
     [
-        pytest.param(["cat"], id="a list of one"),
         pytest.param("cat", id="a word"),
         pytest.param("['cat' 'dog']", id="as numpy prints it"),
         pytest.param("[" * 100_000, id="too deep"),
     ],
 )
-def test_one_choice_is_none(folder, choices):
+def test_a_text_that_lists_one_choice_is_refused(folder, choices):
     with pytest.raises(BadData, match="two choices or more in 'choices', found"):
         one(folder, {"prompt": "?", "answer": "cat", "choices": choices})
 

@@ -88,10 +88,12 @@ def test_other_settings_are_refused_before_anything_is_written(tmp_path, change,
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("key", ["rows", "targets"])
-def test_rows_that_changed_are_refused(tmp_path, key):
+@pytest.mark.parametrize(
+    ("key", "told"), [("rows", "rows of --data"), ("targets", "replies or answers in --data")]
+)
+def test_rows_that_changed_are_refused(tmp_path, key, told):
     folder = begun(tmp_path / "out")
-    with pytest.raises(BadData, match=f"was begun with {key} 7, not 8"):
+    with pytest.raises(BadData, match=f"was begun with other {told}: give"):
         begin_run(folder, RECIPE, {**CHOSEN, key: 8})
 
 
