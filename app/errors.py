@@ -10,11 +10,12 @@ import stat
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -28,7 +29,11 @@ DEBUG = "MM_DEBUG"
 """With this in the environment, what is told in a line shows its traceback too."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-"""What an output says that takes no more."""
+"""What an output says that takes no more, and a disk that is read or written."""
+
+
+class OutputFull(OSError):
+    """What is printed is not taken: no file that a command reads or writes is at fault."""
 
 
 @contextmanager
@@ -148,19 +153,34 @@ def lost(error: OSError, code: int = 0) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):  # whoever read our words has left
         return code or 1
-    tell(UserError(f"the output cannot be written: {error.strerror}"))
+    told = UserError(f"the output cannot be written: {error.strerror}")
+    told.__cause__ = error
+    tell(told)
     return 2
 
 
 def take_any_text() -> None:
     """Let any text be printed: what a terminal's encoding lacks as its escape, and into a stream
-    that was closed nothing."""
+    that was closed nothing. A stdout that is full says so by `OutputFull`."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, TextIOWrapper):
+        for name in ("write", "flush"):
+            setattr(sys.stdout, name, partial(_printed, getattr(sys.stdout, name)))
+
+
+def _printed(act: Callable[..., Any], *arguments: Any) -> Any:
+    """What `act`, a method of stdout, gives; its error names what is full."""
+    try:
+        return act(*arguments)
+    except OSError as error:
+        if error.errno not in FULL or isinstance(error, OutputFull):
+            raise
+        raise OutputFull(error.errno, error.strerror) from error
 
 
 def hush() -> None:

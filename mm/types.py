@@ -109,7 +109,8 @@ class ToolSpec:
     @property
     def json(self) -> dict[str, Any]:
         """The tool as chat templates and OpenAI clients expect it."""
-        return {"type": "function", "function": dict(vars(self))}
+        function = {"name": self.name, "description": self.description}
+        return {"type": "function", "function": {**function, "parameters": self.parameters}}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 import mm
-from app.errors import EXPECTED, FULL, flushed, hush, leave, lost, needs_train, tell
+from app.errors import EXPECTED, OutputFull, flushed, hush, leave, lost, needs_train, tell
 from app.model_choice import ModelChoice
 from app.strategies import judging, matched, strategies_named
 from mm.errors import UserError
@@ -59,9 +59,7 @@ def main() -> None:
     hush()
     try:
         code = run(sys.argv[1:])
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
+    except OutputFull as error:
         code = lost(error)
     if sys.argv[1:2] == ["ask"]:
         leave(code)

@@ -61,6 +61,6 @@ def without_proxies() -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)  # on Windows both names are one
             if value is not None:
                 os.environ[name] = value

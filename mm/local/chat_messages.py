@@ -54,15 +54,10 @@ class ChatMessages:
     controls: re.Pattern[str]
     native_tools: bool = False
 
-    def messages(self, conversation: Conversation, bare: Collection[Role] = ()) -> list[Json]:
-        """The template's `messages`; user and assistant take turns.
-
-        Words without images stand as a string where their role is in `bare`; else, as those beside
-        images, in one block of a list.
-        """
+    def messages(self, conversation: Conversation) -> list[Json]:
+        """The template's `messages`, of blocks; user and assistant take turns."""
         turns = grouped(conversation, alternates=True)
-        said = [m for role, numbered in turns for m in self._turn(role, [m for _, m in numbered])]
-        return [_bare(message) if message["role"] in bare else message for message in said]
+        return [m for role, numbered in turns for m in self._turn(role, [m for _, m in numbered])]
 
     def tools(self, conversation: Conversation) -> list[Json] | None:
         """The template's `tools`; None where there are none, or they stand in the text."""
@@ -122,6 +117,22 @@ class ChatMessages:
             else:
                 blocks.append({"type": "text", "text": self.spelt(tuple(run))})
         return blocks
+
+
+def bared(messages: Sequence[Json], roles: Collection[Role]) -> list[Json]:
+    """`messages` where the words of `roles` stand as a string, but for those beside images."""
+    return [_bare(message) if message["role"] in roles else message for message in messages]
+
+
+def shape(messages: Sequence[Json]) -> str:
+    """All that `lost` depends on: whatever the words, a template loses the same of a shape."""
+    blocks = [
+        [(block["type"], bool(block.get("text"))) for block in message["content"]]
+        for message in messages
+    ]
+    return repr(
+        [(m["role"], b, m.get("tool_calls")) for m, b in zip(messages, blocks, strict=True)]
+    )
 
 
 def lost(messages: Sequence[Json], render: Callable[[list[Json]], str]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mm.errors import ModelUnavailable, first_line
 
@@ -27,6 +27,8 @@ _SIGHT = ("preprocessor_config.json", "processor_config.json")
 _BUNDLED = Path(str(files("mm"))) / "bundled"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _PATIENCE_S = 10  # for the hub's first answer
+_asked: set[Path] = set()
+"""Folders for which the hub had nothing more, or could not be asked; once a process is enough."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def _shards(folder: Path) -> set[str]:
 
 def _from_hub(name: str, code: bool) -> Path:
     """A hub model's folder: what is on this machine already, else downloaded."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     wanted: dict[str, Any] = {
@@ -210,15 +212,18 @@ def _from_hub(name: str, code: bool) -> Path:
         return _downloaded(name, wanted)
     except HFValidationError as error:
         raise ModelUnavailable(f"no model {name!r} on the hub: {first_line(error)}") from None
-    if _complete(folder, code):
+    lacks = _lacks(folder, code)
+    settled = constants.HF_HUB_OFFLINE or folder in _asked
+    if not lacks or (lacks == "processor" and settled):
         return folder
     try:
-        return _downloaded(name, wanted)
+        folder = _downloaded(name, wanted)
     except ModelUnavailable as error:
-        if not _has_weights(folder):
+        if lacks == "weights":
             raise
         log.warning("%s; taking what is here", error)
-        return folder
+    _asked.add(folder)
+    return folder
 
 
 def _downloaded(name: str, wanted: Mapping[str, Any]) -> Path:
@@ -266,29 +271,22 @@ def _check_proxies() -> None:
         raise ModelUnavailable(BAD_PROXY) from error
 
 
-def _complete(folder: Path, code: bool) -> bool:
-    """Whether neither an interrupted download nor another program's left anything out."""
-    if not _has_weights(folder):
-        return False
-    if not (folder / "config.json").is_file():
-        return True  # an adapter: its base has the rest
-    checkpoint = inspect(folder)
-    needed = all(any(any(folder.glob(name)) for name in names) for names in (_WORDS, _SIGHT))
-    files = code_files(checkpoint.config) if code else set()
-    return needed and all((folder / file).is_file() for file in files)
+def _lacks(folder: Path, code: bool) -> Literal["", "weights", "code", "processor"]:
+    """What an interrupted download, or another program's, left out; the worst of it.
 
-
-def _has_weights(folder: Path) -> bool:
-    """Whether a folder holds a model's config and all of its weights, or an adapter's."""
-    try:
-        inspect(folder)
-    except ModelUnavailable:
-        # an adapter's folder has no config of a model
+    Without a tokenizer or a processor a folder may be all that its repository has.
+    """
+    if not (folder / "config.json").is_file():  # an adapter's: its base has the rest
         names = ("adapter_config.json", "adapter_model.safetensors")
-        return not (folder / "config.json").is_file() and all(
-            (folder / name).is_file() for name in names
-        )
-    return True
+        return "" if all((folder / name).is_file() for name in names) else "weights"
+    try:
+        config = inspect(folder).config
+    except ModelUnavailable:
+        return "weights"
+    if code and not all((folder / file).is_file() for file in code_files(config)):
+        return "code"
+    whole = all(any(any(folder.glob(name)) for name in names) for names in (_WORDS, _SIGHT))
+    return "" if whole else "processor"
 
 
 def code_files(config: Mapping[str, Any]) -> set[str]:

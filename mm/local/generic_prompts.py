@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mm.types import Conversation, Message, assistant, user
 
-from .chat_messages import FORMS, ChatMessages, Json, lost
+from .chat_messages import FORMS, ChatMessages, Json, bared, lost, shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,6 +20,7 @@ _OPEN, _CLOSE = "<think>", "</think>"
 _CLOSING = f"\n{_CLOSE}\n\n"  # as Qwen3.5's template ends a thought that it leaves empty
 _WORD = "Yes"
 _CONTEXT = 64  # characters before a text that decide how it is tokenised, and many more
+_SHAPES = 256  # of conversations, whose forms are remembered
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class GenericPrompts:
         self._tokenizer = processor.tokenizer
         self._end_ids = end_ids
         self._chat = ChatMessages(_controls(processor), native_tools)
+        self._understood: dict[tuple[str, str], int] = {}
 
     def of(self, conversation: Conversation, *, answers: bool = False) -> GenericPrompt:
         """What the next words follow; `answers`: they are no thought, so one that the template
@@ -137,22 +140,47 @@ class GenericPrompts:
             "continue_final_message": goes_on,
         }
         render = partial(self._processor.apply_chat_template, tokenize=False, **options)
-        messages = _understood(self._forms(conversation), render)
-        return render(messages), {"conversation": messages, **options}
+        messages = self._chat.messages(conversation)
+        asked = (shape(messages), repr(options))
+        forms = self._forms(messages, conversation)
+        if (at := self._understood.get(asked)) is not None:
+            form = next(islice(forms, at, None))
+        else:
+            at, form = _understood(forms, render)
+            if len(self._understood) >= _SHAPES:
+                self._understood = {}
+            self._understood[asked] = at
+        return render(form), {"conversation": form, **options}
 
-    def _forms(self, conversation: Conversation) -> list[list[Json]]:
-        """The messages in each form; then without a system's role, which some templates refuse."""
-        folded = self._chat.folded(conversation)
-        ways = [conversation] if folded is conversation else [conversation, folded]
-        forms = [self._chat.messages(said, bare) for said in ways for bare in FORMS]
-        return [form for at, form in enumerate(forms) if form and form not in forms[:at]]
+    def _forms(self, messages: list[Json], conversation: Conversation) -> Iterator[list[Json]]:
+        """The messages in each form; then without a system's role, which some templates refuse.
+
+        Each is made when it is asked for: the first is nearly always right.
+        """
+        made: list[list[Json]] = []
+        for way in self._ways(messages, conversation):
+            for bare in FORMS:
+                form = bared(way, bare)
+                if form and form not in made:
+                    made.append(form)
+                    yield form
+
+    def _ways(self, messages: list[Json], conversation: Conversation) -> Iterator[list[Json]]:
+        yield messages
+        if (folded := self._chat.folded(conversation)) is not conversation:
+            yield self._chat.messages(folded)
 
 
-def _understood(forms: Sequence[list[Json]], render: Callable[[list[Json]], str]) -> list[Json]:
-    """The first of `forms` of which a template loses least. An error is what it raises for all."""
+def _understood(
+    forms: Iterable[list[Json]], render: Callable[[list[Json]], str]
+) -> tuple[int, list[Json]]:
+    """The first of `forms` of which a template loses least, and its place among them. An error is
+    what it raises for all."""
     refused: Exception = ValueError("there is nothing to answer")
     losses: list[tuple[int, int]] = []
+    tried: list[list[Json]] = []
     for at, form in enumerate(forms):
+        tried.append(form)
         try:
             losses.append((lost(form, render), at))
         except Exception as error:  # a template's author may raise anything
@@ -162,7 +190,8 @@ def _understood(forms: Sequence[list[Json]], render: Callable[[list[Json]], str]
             break
     if not losses:
         raise refused
-    return forms[min(losses)[1]]
+    at = min(losses)[1]
+    return at, tried[at]
 
 
 def _open_turn(conversation: Conversation) -> tuple[Conversation, Conversation]:

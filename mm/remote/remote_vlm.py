@@ -36,7 +36,7 @@ from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 from .http_client import Client
 from .openai_format import MessageFormat
 from .prompt_logprobs import Token, continuation, tokens_of
-from .responses import OPTIONAL, Json, Refused, names
+from .responses import OPTIONAL, Json, Refused, names, without
 from .streamed_reply import StreamedReply, whole
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class RemoteVLM:
 
     def _named_by(self, refusal: Refused) -> frozenset[str]:
         """The fields that the server refuses, as far as it can be asked without them."""
-        reason = str(refusal).replace(self.client.base_url, "").replace(self.name, "")
+        reason = without(str(refusal).replace(self.client.base_url, ""), self.name)
         found = {field for field in OPTIONAL if names(reason, field)}
         if not _INSTEAD.search(reason):
             return frozenset(found - {"temperature"})

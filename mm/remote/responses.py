@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from mm.errors import ModelError, ModelUnavailable
 
@@ -26,7 +27,8 @@ BUSY = (408, 429, 500, 502, 503, 504, 529)
 
 
 _MASK = "***@"
-_USER = re.compile(r"(https?://)\S*@")
+_ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)\S*@")
 """As far as the last @: a password may hold a slash, which no address allows."""
 
 OPTIONAL = ("logprobs", "seed", "stream_options", "top_p", "temperature")
@@ -60,7 +62,7 @@ async def check(response: Response, server: str, model: str | None) -> None:
     said = message_in(response.text)
     if status in BUSY:
         raise Busy(f"{server} answered {status}: {said}", response.headers)
-    if status == 403 and any(names(said.replace(model or "", ""), field) for field in OPTIONAL):
+    if status == 403 and any(names(without(said, model or ""), field) for field in OPTIONAL):
         raise Refused(f"{server} answered {status}: {said}")
     if status in (401, 403):
         raise ModelUnavailable(
@@ -81,9 +83,31 @@ def names(said: str, field: str) -> bool:
     return re.search(rf"(?<![\w-]){field}(?![\w-])", said) is not None
 
 
+def without(said: str, model: str) -> str:
+    """What a server says without the model's name, which may be a letter of other words."""
+    return re.sub(rf"(?<![\w-]){re.escape(model)}(?![\w-])", "", said)
+
+
 def shown(text: str) -> str:
     """`text` with the user's name and password in its addresses masked."""
-    return _USER.sub(rf"\1{_MASK}", text)
+    return _ADDRESS.sub(
+        lambda found: _USER.sub(_MASK, found[0]) if _names_user(found[0]) else found[0], text
+    )
+
+
+def _names_user(address: str) -> bool:
+    """Whether a user stands in an address.
+
+    Where it has a colon before the first slash, an @ inside a later word may end a password, as in
+    `http://me:12/3@host`; in `http://host:80/@cf` the @ begins its word.
+    """
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:  # half of brackets, or a password for a port
+        return True
+    host, path = parts.netloc, address.partition("://")[2][len(parts.netloc) :]
+    return "@" in host or (":" in host and re.search(r"[^/]@", path) is not None)
 
 
 async def chunks(response: Response, server: str) -> AsyncIterator[Json]:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections import UserDict
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import httpx
 from gradio_client import Client, handle_file
 
 from app.demo import page as page_module
+from app.demo.listening import without_proxies
 from app.demo.page import MAX_QUESTION, Handlers, launch, page
 from app.demo.uploads import keep_apart
 from mm.errors import UserError
@@ -233,6 +235,32 @@ def test_the_page_is_served_whatever_the_proxy(uploads, monkeypatch, host):
     assert re.fullmatch(rf"http://{re.escape(name)}:\d+/", address)
     assert (os.environ.get("NO_PROXY"), os.environ["no_proxy"]) == (None, "here")
     blocks.close(verbose=False)
+
+
+class WindowsNames(UserDict[str, str]):
+    """An environment whose names ignore case."""
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.upper())
+
+    def __setitem__(self, name: str, value: str) -> None:
+        super().__setitem__(name.upper(), value)
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name.upper())
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(str(name).upper())
+
+
+@pytest.mark.parametrize("kind", [dict, WindowsNames])
+@pytest.mark.parametrize("before", [{}, {"no_proxy": "here"}, {"NO_PROXY": "here"}], ids=str)
+def test_the_environment_is_as_it_was(monkeypatch, kind, before):
+    environment = kind(before)
+    monkeypatch.setattr(os, "environ", environment)
+    with without_proxies():
+        assert {environment[name] for name in ("NO_PROXY", "no_proxy")} == {"*"}
+    assert environment == kind(before)
 
 
 @pytest.mark.parametrize(

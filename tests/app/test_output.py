@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import subprocess
 import sys
@@ -11,8 +12,8 @@ import pytest
 from PIL import Image as pil
 
 import mm
-from app.cli.main import run
-from app.errors import flushed, take_any_text
+from app.cli.main import main, run
+from app.errors import DEBUG, flushed, take_any_text
 
 ROOT = Path(__file__).parents[2]
 FULL = Path("/dev/full")
@@ -67,6 +68,39 @@ def test_output_that_is_lost_has_a_code_and_a_line(monkeypatch, capsys, error, c
     monkeypatch.setattr(sys, "stdout", Full())
     assert flushed(0) == code
     assert capsys.readouterr().err == told
+
+
+def command(monkeypatch, act):
+    """`mm info`, of which `act` is all that it does."""
+    monkeypatch.setattr(sys, "argv", ["mm", "info"])
+    monkeypatch.setitem(main.__globals__, "hush", take_any_text)  # no more for the whole process
+    monkeypatch.setitem(main.__globals__, "run", lambda _: act() or 0)
+    main()
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("debug", ["", "1"])
+@pytest.mark.parametrize("flush", [True, False], ids=["at once", "at the end"])
+def test_a_command_whose_output_is_full_is_told_in_a_line(monkeypatch, capsys, flush, debug):
+    monkeypatch.setenv(DEBUG, debug)
+    monkeypatch.setattr(sys, "stdout", FULL.open("w"))
+    with pytest.raises(SystemExit, match="2"):
+        command(monkeypatch, lambda: print("K", flush=flush))
+    *before, line = capsys.readouterr().err.splitlines()
+    assert line == "mm: the output cannot be written: No space left on device"
+    assert any("[Errno 28]" in each for each in before) == bool(before) == bool(debug)
+    sys.stdout.close()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("file", [("rows.jsonl",), ()], ids=["named", "open already"])
+def test_a_file_that_fails_is_not_the_output(monkeypatch, number, file):
+    def act() -> None:
+        raise OSError(number, "It failed", *file)
+
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    with pytest.raises(OSError, match="It failed"):
+        command(monkeypatch, act)
 
 
 def test_files_are_written_where_nothing_can_be_printed(monkeypatch, tmp_path):

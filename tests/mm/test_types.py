@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -49,6 +50,14 @@ def test_what_is_counted_is_whole(name: str, value: Any) -> None:
         Sampling(**{name: value})
 
 
-def test_a_tool_is_as_clients_write_it() -> None:
+@dataclass(frozen=True)
+class OwnTool(ToolSpec):
+    """A tool that knows more than a client is told."""
+
+    run: Any = None
+
+
+@pytest.mark.parametrize("kind", [ToolSpec, OwnTool])
+def test_a_tool_is_as_clients_write_it(kind: type[ToolSpec]) -> None:
     function = {"name": "see", "description": "Look.", "parameters": {"type": "object"}}
-    assert ToolSpec(**function).json == {"type": "function", "function": function}
+    assert kind(**function).json == {"type": "function", "function": function}

@@ -18,7 +18,7 @@ from tiny_models import FAMILIES
 
 import mm
 from mm.errors import ModelUnavailable
-from mm.local.checkpoints import code_files, find, inspect
+from mm.local.checkpoints import code_files, find, inspect, safetensors_header
 from mm.local.hf_vlm import HFVLM
 from mm.local.placement import Placement
 from mm.local.weights import ANSWERING, read_weights
@@ -316,6 +316,59 @@ def test_offline_a_half_cached_checkpoint_is_taken_as_it_is(
     shard(folder).unlink()
     with pytest.raises(mm.ModelUnavailable, match="owner/name is not on this machine"):
         find("owner/name")
+
+
+@pytest.mark.parametrize("online", [True, False], ids=["nothing more", "not reached"])
+@pytest.mark.parametrize(
+    ("absent", "times"),
+    [
+        pytest.param("preprocessor_config.json", 1, id="no processor"),
+        pytest.param("tokenizer.json", 1, id="no tokenizer"),
+        pytest.param("own.py", 3, id="no code"),
+    ],
+)
+def test_the_hub_is_asked_once_for_what_it_may_not_have(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, online: bool, absent: str, times: int
+) -> None:
+    asked: list[bool] = []
+
+    def answer() -> None:
+        asked.append(True)
+        if not online:
+            raise OSError("no network")
+
+    hub(monkeypatch, folder, answer)
+    edit(folder, auto_map={"AutoConfig": "own.OwnConfig"})
+    (folder / "own.py").write_text("")
+    (folder / absent).unlink()
+    assert [find("owner/name", code=True) for _ in range(3)] == [folder] * 3
+    assert len(asked) == times
+
+
+def test_a_machine_that_is_kept_offline_takes_what_is_here_in_silence(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub(monkeypatch, folder, lambda: pytest.fail("the hub is asked"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (folder / "preprocessor_config.json").unlink()
+    assert find("owner/name") == folder
+    assert not caplog.records
+
+
+def test_a_cached_checkpoint_is_inspected_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counting(path: Path) -> dict[str, Any]:
+        read.append(path)
+        return safetensors_header(path)
+
+    hub(monkeypatch, folder, None)
+    monkeypatch.setattr("mm.local.checkpoints.safetensors_header", counting)
+    (folder / "tokenizer.json").unlink()
+    assert find("owner/name") == folder
+    assert sorted(read) == sorted(folder.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize("weights", [True, False])

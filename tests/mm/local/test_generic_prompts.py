@@ -117,6 +117,44 @@ def test_words_have_the_form_that_a_template_reads(chat_template: str, text: str
     assert shown(chat_template, SAID) == text
 
 
+@pytest.mark.parametrize(
+    ("chat_template", "renders", "spelt"),
+    [
+        pytest.param(template("llava"), [3, 2, 2], 4, id="the first form"),
+        pytest.param(MIXED, [9, 2, 2], 4, id="a later form"),
+        pytest.param(DEAF, [12, 2, 2], 7, id="without a system"),
+    ],
+)
+def test_a_form_is_sought_once_for_all_conversations_of_a_shape(
+    monkeypatch: pytest.MonkeyPatch, chat_template: str, renders: list[int], spelt: int
+) -> None:
+    made, words, counts, texts, told = prompts(chat_template), [], [], [], []
+    processor, render = made._processor, made._processor.apply_chat_template
+    monkeypatch.setattr(
+        processor, "apply_chat_template", lambda *a, **kw: counts.append(1) or render(*a, **kw)
+    )
+    monkeypatch.setattr(
+        "mm.local.chat_messages.spelt_apart", lambda text, _: words.append(text) or text
+    )
+    for last in ("So?", "Why?", "And?"):
+        ids = made.of((*SAID[:-1], user(last))).inputs["input_ids"][0]
+        texts.append(made._tokenizer.decode(ids).replace(last, "So?"))
+        told.append(len(counts) - sum(told))
+    assert told == renders
+    assert len(words) == 3 * spelt
+    assert set(texts) == {shown(chat_template, SAID)}
+
+
+@pytest.mark.parametrize("name", ["adds", "deaf", "llava"])
+def test_what_was_asked_before_changes_no_form(name: str) -> None:
+    chat_template = {"adds": ADDS, "deaf": DEAF}.get(name) or template(name)
+    made = prompts(chat_template)
+    asked = [SAID, SAID[1:], SAID[1:2], (user(noise(1, (40, 40)), "What?"),), (*SAID[:1], user(""))]
+    for said in [*asked, *reversed(asked)]:
+        text = made._tokenizer.decode(made.of(said).inputs["input_ids"][0])
+        assert text == shown(chat_template, said)
+
+
 def test_words_beside_an_image_keep_it() -> None:
     text = shown(ADDS, (message("system", "Be brief."), user(noise(1, (40, 40)), "What?")))
     assert text == "[SYSTEM]Be brief.[/SYSTEM][INST]" + "<image>" * 16 + "What?[/INST]"

@@ -21,6 +21,7 @@ import mm
 from mm.remote import http_client
 from mm.remote.connect import connect
 from mm.remote.http_client import Client, RetryPolicy
+from mm.remote.responses import shown
 from mm.types import (
     Conversation,
     Sampling,
@@ -112,11 +113,11 @@ def test_a_reply_is_read_in_whatever_form_it_comes(serve: Serve, answer: dict[st
         ),
     ],
 )
+@pytest.mark.parametrize("name", ["doubao-seed-1-6", "m", "seed/m", "o"])
 def test_a_server_is_asked_without_what_it_refuses(
-    serve: Serve, refusals: list[str], gone: set[str], come: set[str]
+    serve: Serve, refusals: list[str], gone: set[str], come: set[str], name: str
 ) -> None:
-    refused = [refusal(told) for told in refusals]
-    name = "doubao-seed-1-6"
+    refused = [refusal(told.replace("doubao-seed-1-6", name)) for told in refusals]
     server = serve(*refused, reply("K"), models={"body": {"data": [{"id": name}]}})
     vlm = server.model(name=name)
     for _ in range(2):
@@ -428,6 +429,29 @@ def test_a_password_in_an_address_is_never_shown(address: str, told: str) -> Non
         connect(QWEN, base_url=address)
     assert told in str(caught.value)
     assert "hunter" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        pytest.param("http://me:pw@a/v1", "http://***@a/v1", id="a password"),
+        pytest.param("HTTPS://me:pw@a/v1", "HTTPS://***@a/v1", id="capitals"),
+        pytest.param("https://token@a/v1", "https://***@a/v1", id="a name"),
+        pytest.param("http://me:p@ss/word@a/v1", "http://***@a/v1", id="an @ and a slash"),
+        pytest.param("http://me:p/w@a/v1", "http://***@a/v1", id="a slash"),
+        pytest.param("http://me:12/3@a/v1", "http://***@a/v1", id="a port's digits, a slash"),
+        pytest.param("http://me:p#w@a/v1", "http://***@a/v1", id="a hash"),
+        pytest.param("http://[me:pw@a/v1", "http://***@a/v1", id="half of brackets"),
+        pytest.param("https://a/@cf/v1", "https://a/@cf/v1", id="a path"),
+        pytest.param("http://a:80/@cf/v1", "http://a:80/@cf/v1", id="a path behind a port"),
+        pytest.param("https://a/v1?as=me@b", "https://a/v1?as=me@b", id="a query"),
+        pytest.param(
+            "moved to http://a/@b, http://me:pw@a", "moved to http://a/@b, http://***@a", id="two"
+        ),
+    ],
+)
+def test_only_who_stands_before_the_host_is_masked(text: str, seen: str) -> None:
+    assert shown(text) == seen
 
 
 def test_a_password_in_an_address_is_sent(serve: Serve) -> None:
