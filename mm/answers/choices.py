@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from .denials import clauses, denied
+from .denials import clauses, denied, passed_over
 from .extraction import content_of
 from .labels import (
     LABEL,
@@ -128,7 +128,10 @@ def _distinct(found: Iterable[str]) -> list[str]:
 
 
 def _mentioned(answer: str, texts: Sequence[str]) -> set[str]:
-    """The texts that occur in `answer` and are not denied there; of nested ones the longest."""
+    """The texts that occur in `answer` and are not denied there; of nested ones the longest.
+
+    Those that are passed over for another name count only where there is none.
+    """
     if any(words_of(t) in YES_NO for t in texts) and not any(map(NO_ANSWER.search, texts)):
         answer = NO_ANSWER.sub(" ", answer)
     words, clause = clauses(answer)
@@ -137,15 +140,16 @@ def _mentioned(answer: str, texts: Sequence[str]) -> set[str]:
     sized = ((words_of(t), t) for t in texts)
     longest_first = sorted((pair for pair in sized if pair[0]), key=lambda pair: -len(pair[0]))
     found: set[str] = set()
+    passed: set[str] = set()
     at = 0
     while at < len(words):
         here = ((w, t) for w, t in longest_first if (*words[at : at + len(w)],) == w)
         said, text = next(here, ((), ""))
         end = at + len(said)
         if said and not denied(words, clause, at, end) and _alone(words, at, end, answer, text):
-            found.add(text)
+            (passed if passed_over(words, clause, end) else found).add(text)
         at = end if said else at + 1
-    return found
+    return found or passed
 
 
 def _alone(words: Sequence[str], at: int, end: int, answer: str, text: str) -> bool:

@@ -18,6 +18,10 @@ _WRONG = frozenset(_WRONGS.split())
 _BE = frozenset(("is", "are", "was", "were", "seems", "seem", "looks", "look"))
 _MAY = frozenset(("can", "could", "would", "should", "must", "may"))
 _DO = frozenset(("do", "does", "did", "will"))
+_FIT = frozenset(("fit", "match", "work", "apply"))
+_SEEM = frozenset(("be", "look", "seem"))
+_RIGHT = _FIT | {"right", "correct", "best", "it", "answer"}
+_CONCLUDES = frozenset(("so", "thus", "therefore", "hence", "leaving", "answer"))
 
 _OPENING = (  # after a comma: a new clause; what goes on with a list or with the old clause is none
     r"(?:(?:so|but|it|it['\u2019]s|its|therefore|thus|hence|then|instead|making|leaving|meaning|i"
@@ -27,7 +31,8 @@ _OPENING = (  # after a comma: a new clause; what goes on with a list or with th
 )
 _END = re.compile(
     rf"[;!?.](?=\s+\S)|,(?=\s+{_OPENING})"
-    r"|(?=\s(?:so|therefore|thus|hence)\s+(?:it|it['\u2019]s|this|yes|no|the\s+answer)\b)",
+    r"|(?=\s(?:so|therefore|thus|hence)\s+(?:it|it['\u2019]s|this|yes|no|the\s+answer)\b)"
+    r"|(?=\sbut\s)",
     re.IGNORECASE,
 )
 _BREAK = "\ue000"
@@ -56,11 +61,35 @@ def denied(words: Sequence[str], numbers: Sequence[int], at: int, end: int) -> b
     return bool(_NEGATIONS & {*before[-2:]} or _DOUBTS & {*before}) or _turned_down(after)
 
 
+def passed_over(words: Sequence[str], numbers: Sequence[int], end: int) -> bool:
+    """Whether a name up to `end` fails, and a conclusion follows: "A cat doesn't bark, so ..."
+
+    If that names another; alone, "The penguin doesn't fly" may well be what was asked for.
+    """
+    here, behind = numbers[end - 1], range(end, len(words))
+    said = _failed([words[i] for i in behind if numbers[i] == here])
+    opening = {words[i] for i in behind if here < numbers[i] != numbers[max(i - 2, 0)]}
+    return said is not None and not _WRONG & {*said[:2]} and bool(_CONCLUDES & opening)
+
+
+def _failed(after: Sequence[str]) -> Sequence[str] | None:
+    """What is negated at the start, but for an adverb: "doesn't really fit"; None if nothing is."""
+    first = after[0] if after else ""
+    shortened = first in _FAILS or first.endswith("n't")
+    if not shortened and (first not in _MAY | _DO or after[1:2] != ["not"]):
+        return None
+    said = after[1:] if shortened else after[2:]
+    adverb = bool(said) and said[0] not in _FIT and re.fullmatch(r"\w+ly|quite", said[0])
+    return said[1:] if adverb else said
+
+
 def _turned_down(after: Sequence[str]) -> bool:
     """Whether these words, behind a name, deny it: "doesn't fit", "would be wrong"."""
     first, rest = after[0] if after else "", after[1:3]
-    if first in _FAILS or first.endswith("n't") or (first in _MAY | _DO and rest[:1] == ["not"]):
-        return True
+    if (said := _failed(after)) is not None:
+        linked = bool(_SEEM & {*said[:1]})
+        fitting = _RIGHT if linked or first.removesuffix("n't") in _BE else _FIT
+        return bool(fitting & {*said[linked : linked + 1]})
     if first in _MAY and rest[:1] == ["be"]:
         return bool(_WRONG & {*after[2:4]})
     return first in _BE and bool((_WRONG | _NEGATIONS) & {*rest})

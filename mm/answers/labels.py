@@ -16,30 +16,35 @@ LABEL = re.compile(r"\s*\(?([A-Za-z])[).:]\s*(?=\S)")
 _NUMBER = re.compile(r"\s*\(?(\d{1,2})[).:]\s+(?=\S)")
 """The number that a choice carries instead, where all of them count from 0 or 1."""
 
+_MARKS = r"[\s:*_(]*"
 _SAID = (
-    r"(?:(?:(?:so|thus|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|right|best)\s+)?"
-    r"(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?"
+    rf"{_MARKS}(?:(?:(?:so|thus|therefore),?\s+)?(?:the\s+)?(?:(?:correct|final|right|best)\s+)?"
+    rf"(?:answer|option|choice)(?:\s+is\b)?{_MARKS})?"
 )
-_LED = re.compile(
-    rf"[\s*_]*{_SAID}[\s*_(]*([A-Za-z]|\d{{1,2}})[).:*_]+\s*(\S.*)", re.IGNORECASE | re.DOTALL
-)
+_LED = re.compile(rf"{_SAID}([A-Za-z]|\d{{1,2}})[).:*_]+\s*(\S.*)", re.IGNORECASE | re.DOTALL)
 _NUMBERED = re.compile(
-    rf"[\s*_]*{_SAID}(?:number\s+|no\.\s*)?[\s*_(]*(\d{{1,2}})[\s).:*_]*", re.IGNORECASE
+    rf"{_SAID}(?:(?:number\b|no\.){_MARKS})?(\d{{1,2}})[\s).:*_]*", re.IGNORECASE
 )
 
 _OPEN = r"[\s\"'*(`\[{_]*"
 _CLOSE = r"[\s\"'*)`\]}_.,:;!?]*"
 _NO_WORD = r"(?![\w'\u2019])"
 _WHY = re.compile(  # a label, then why
-    rf"{_OPEN}(?:(?:option|choice|letter)\s+)?{_OPEN}([A-Za-z])[)\]}}*`\"'.:,;]*"
+    rf"{_OPEN}(?:(?:option|choice|letter)\s+{_OPEN})?([A-Za-z])[)\]}}*`\"'.:,;]*"
     r"\s+(?:because|since|as|for|due)\b",
     re.IGNORECASE,
 )
 _NOT = "n['\u2019]t"
-_ASIAN = (  # what goes on behind a letter: "is" in Japanese and Korean, "item" in Chinese
-    "\u3067\u3059|\u3060|\u3067\u3057\u3087\u3046|\uc785\ub2c8\ub2e4|\uc774\ub2e4"
-    "|\uc774\uc5d0\uc694|\uc608\uc694|\u9009?\u9879|\u9078?\u9805"
+_ITEM = "(?:\u9009?\u9879|\u9078?\u9805)"
+_ASIAN = (  # what goes on behind a letter: "is" in Japanese and Korean, "item is right" in Chinese
+    r"\u3067\u3059|\u3060(?=\W|$)|\u3067\u3057\u3087\u3046|\uc785\ub2c8\ub2e4|\uc774\ub2e4"
+    rf"|\uc774\uc5d0\uc694|\uc608\uc694|{_ITEM}(?:(?:\u662f?\u6b63[\u786e\u78ba]\u7684?)(?=\W|$)"
+    r"|(?=\s*(?:[.!\u3002\uff01]|$)))"
 )
+_ASIAN_NOT = (  # "not", "wrong", "exclude" in Chinese, but for "very" and "not wrong"
+    "(?:[\u4e0d\u672a\u8bef\u8aa4]|\u975e(?!\u5e38)|(?<!\u6ca1)[\u9519\u932f]|\u6392\u9664)"
+)
+_ASIAN_NEAR = "[\u3040-\u7683\u7685-\u9fff]{0,4}"  # none of it "of": "the wrong one is A" names A
 _FIRST = re.compile(rf"{_OPEN}([A-Za-z])(?:[.):](?!\w)|\*\*|[ \t]*(?:\n|$))")
 _NAMED = (
     re.compile(r"(?<!\w)[(\[{]\s*([A-Za-z])\s*[)\]}](?!\w)"),
@@ -47,7 +52,7 @@ _NAMED = (
     re.compile(r"(?:^|\n)[ \t]*\(?([A-Z])[.):][ \t]"),
     re.compile(  # said to be it, and no article before a word
         r"\b(?i:option|choice|letter|answer|pick|choose|select|chose|be|is|it's|go\s+with)"
-        r"(?:\s+is)?\s*:?\s*[\"'*(`]*([A-Z])(?![\w'\u2019+\-=*/^]|[).:]?\s+[a-z])"
+        r"(?:\s+is)?\s*(?::\s*)?[\"'*(`]*([A-Z])(?![\w'\u2019+\-=*/^]|[).:]?\s+[a-z])"
     ),
     re.compile(rf"\b(?i:option|choice|letter)\s+[\"'*(`]*([A-Z]){_NO_WORD}"),
     re.compile(r"\b(?i:option|choice|answer|letter)(?:\s+is)?:?\s+[\"'*(`]*([a-z])(?=\W*$|[).:])"),
@@ -56,8 +61,8 @@ _NAMED = (
     re.compile(r"(?:^|\n)\W*([A-Za-z])\s+(?:is|seems)\s+(?:the\s+)?(?:correct|right|answer|best)"),
     re.compile(rf"^{_OPEN}([A-Z])[)\s]*(?:{_ASIAN})"),
     re.compile(  # chosen, or said to be it, in Chinese, Japanese or Korean; and no list follows
-        r"(?<![\u4e0d\u975e\u672a])(?<!\u4e0d\u662f)"
-        r"(?:[\u9009\u9078\u662f\u4e3a\u70ba\u306f\uc740\ub294]|\u9009[\u9879\u62e9]|\u9078[\u9805\u64c7])"
+        r"(?:[\u9009\u9078\u662f\u306f\uc740\ub294]|(?<![\u56e0\u56fe\u5716])[\u4e3a\u70ba]"
+        r"|\u9009[\u9879\u62e9]|\u9078[\u9805\u64c7])"
         r"[\s:\uff1a\"'*(\uff08]*([A-Z])"
         rf"(?=[)\uff09*]*\s*(?:{_ASIAN}|\u56e0|[.!;\u3002\uff01\uff1b]|[,\uff0c](?!\s*[A-Z])|\n|$))"
     ),
@@ -68,6 +73,11 @@ _ANY = re.compile(  # "A" and "I" are words before other words
 _LETTER = rf"(?<![\w'\u2019])\(?([A-Za-z])\)?{_NO_WORD}"
 _LIST = re.compile(
     rf"{_LETTER}(?:[.]?\s*(?:,|;|/|&|\bor\b|\band\b|,\s*(?:or|and)\b|\s)\s*\(?[A-Za-z]\)?{_NO_WORD})+"
+)
+_MARKED = r"(?<![\w'\u2019])[(\"'*]{0,4}[A-Za-z]"
+_FAILS = (
+    rf"(?i:(?:do|does|did|ca|could|would|wo){_NOT}|cannot"
+    r"|(?:can|do|does|did|could|would|will)\s+not)"
 )
 _DENIED = (
     re.compile(
@@ -82,16 +92,26 @@ _DENIED = (
         rf"[\"'*(]*[A-Z]{_NO_WORD}[)\"'*]*"
     ),
     re.compile(
-        r"(?<![\w'\u2019])[(\"'*]*[A-Za-z][)\"'*.]*\s+(?i:is|are|was|would\s+be)\s*"
+        rf"{_MARKED}[)\"'*.]*\s+(?i:is|are|was|would\s+be)\s*"
         rf"(?i:{_NOT}|not|wrong|incorrect|false|ruled\s+out|excluded|a\s+distractor)"
     ),
     re.compile(
-        r"(?<![\w'\u2019])[(\"'*]*[A-Za-z][)\"'*]*\s+"
-        rf"(?:(?:do|does|did|ca|could|would|wo){_NOT}|cannot|(?:can|do|does|did|could|would)\s+not"
+        rf"{_MARKED}[)\"'*]*\s+(?:{_FAILS}\s+(?:\w+ly\s+|quite\s+)?(?:fit|match|work|apply"
+        r"|(?:be|look|seem)\s+(?:the\s+)?(?:right|correct|best|it|answer))"
         r"|(?:can|could|would|should|must|may)\s+be\s+(?:wrong|incorrect|false|excluded|eliminated"
         r"|ruled\s+out)|(?:seems?|looks?)\s+(?:wrong|incorrect|false|unlikely)"
         r"|(?:is|was)\s+(?:unlikely|eliminated))\b"
     ),
+    re.compile(  # a letter or a list behind, then a letter before
+        rf"{_ASIAN_NOT}{_ASIAN_NEAR}[\s:\uff1a\"'*(\uff08]*[A-Za-z]"
+        r"(?:\s*[\u3001\u548c\u4e0e\u8207\u6216\u53ca/]\s*[A-Za-z])*(?![A-Za-z])"
+    ),
+    re.compile(rf"[A-Za-z][)\"'*\uff09]*\s*{_ITEM}{_ASIAN_NEAR}{_ASIAN_NOT}"),
+)
+_PASSED_OVER = re.compile(  # "A doesn't bark, so B": what it cannot do denies it if another follows
+    rf"{_MARKED}[)\"'*]*\s+{_FAILS}(?!\s+be\s+(?:wrong|incorrect|false))\b"
+    r"(?=.*[,;.!?]\s+(?i:so|thus|therefore|hence|leaving|the\s+(?:\w+\s+)?answer)\b)",
+    re.DOTALL,
 )
 
 
@@ -151,6 +171,12 @@ def named_labels(answer: str, labels: Sequence[str] | None) -> set[str]:
         return {words_of(answer)[0].upper()}
     for denied in _DENIED:
         answer = denied.sub(" ", answer)
+    found = _found(left := _PASSED_OVER.sub(" ", answer), labels)
+    return found if found or left == answer else _found(answer, labels)
+
+
+def _found(answer: str, labels: Sequence[str] | None) -> set[str]:
+    """The labels that an answer names, where what it denies is gone."""
     if len(listed := _listed(answer, labels)) > 1:
         return listed
     if reasoned := _WHY.match(answer):

@@ -64,6 +64,7 @@ _UNIT = re.compile(
     r"\{\s*~?([^{}]+)\}(\^\{?[23]\}?)?\s*$"
 )
 _PLAIN_UNIT = re.compile(r"(?<=[\d)}\u03c0i])(?:\s|\\[,;: ]|~)+([^\W\d_][^\s{}\\]*)\s*$")
+_IRRATIONAL = re.compile(r"[\u03c0\u221a]|\\pi|sqrt")
 _NUMERIC = re.compile(r"(?:[\d\s+\-*/^().,{}\u03c0\u221a\u00d7\u00b7]|\\(?:frac|sqrt|pi)|sqrt|pi)+")
 
 
@@ -100,24 +101,22 @@ def same_mathematics(a: str, b: str) -> bool | None:
 def _split_unit(text: str) -> tuple[str, Readings | None]:
     """A formula and the unit set in upright letters behind it, or behind one without names."""
     bare = text.strip().rstrip("$. ")
-    found = _UNIT.search(bare)
-    named = unit(found[1] + (found[2] or "").replace("{", "").replace("}", "")) if found else None
-    if found is None:
-        found = _PLAIN_UNIT.search(bare)
-        one = (
-            found is not None and len(found[1]) == 1
-        )  # "h" may be a name, "m" hardly behind a root
-        if one and not re.search(r"[\u03c0\u221a]|\\pi|sqrt", bare):
-            found = None
-        if (
-            found
-            and (not one or found[1] in "ms")
-            and _NUMERIC.fullmatch(plain(bare[: found.start()]).lstrip("$ "))
-        ):
-            named = unit(found[1])
+    found = _UNIT.search(bare) or _plain_unit(bare)
+    named = unit(re.sub("[{}]", "", "".join(filter(None, found.groups())))) if found else None
     if found is None or named is None or quantity(text) is not None:
         return text, None
     return bare[: found.start()] + ("$" if "$" in text else ""), named
+
+
+def _plain_unit(bare: str) -> re.Match[str] | None:
+    """The letters behind a formula without names that may be a unit: "12π cm^2"."""
+    found = _PLAIN_UNIT.search(bare)
+    if found is None or not _NUMERIC.fullmatch(plain(bare[: found.start()]).lstrip("$ ")):
+        return None
+    if len(found[1]) > 1:
+        return found
+    # one letter may be a name, "m" and "s" hardly behind a root
+    return found if found[1] in "ms" and _IRRATIONAL.search(bare) else None
 
 
 def _has_bare_comma(text: str) -> bool:

@@ -27,7 +27,7 @@ _PRICED = re.compile(
     re.IGNORECASE,
 )
 _ABBREVIATED = re.compile(rf"([-+]?{_NUMBER})\s*([kKMBT]|[Mm]n|[Mm]il)")
-_DECADE = re.compile(r"(?<![\d.,])(?:\d\d\d0s|(?<=\bthe )[2-9]0s)\b", re.IGNORECASE)
+_DECADE = re.compile(r"(?<![\d.,])(?:(?:1[5-9]|20)\d0s|(?<=\bthe )[2-9]0s)\b", re.IGNORECASE)
 _PAIR = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d]+|['\"\u00b0])[\s,]*")
 
 

@@ -45,7 +45,10 @@ _STATING = frozenset(_VERBS.split())
 _BETWEEN = "exactly only just about approximately around roughly a the"
 _ADVERBS = frozenset(_BETWEEN.split())
 
-_MEASURING = "long wide tall high deep thick apart across away ago later left each in of and or"
+_MEASURING = """
+    long wide tall high deep thick apart across away ago later left each in of and or from
+    length width height depth thickness diameter radius
+"""
 _MEASURED = frozenset(_MEASURING.split())
 _AMBIGUOUS = frozenset(("in", "a", "h"))
 """Units that are words, too, and a unit only at the end or where a measure goes on."""

@@ -21,8 +21,11 @@ NO_ANSWER = re.compile(
 """A "no" that denies nothing of what was asked: "no way to tell", "no doubt"."""
 
 _DENYING = frozenset(("not", "neither", "nor", "never"))
-_DOUBTING = "sure unsure certain uncertain know tell clear unclear maybe perhaps possibly"
-_UNSURE = frozenset(_DOUBTING.split())
+_UNSURE = re.compile(
+    r"\b(?:(?:not|\w+n't|cannot) (?:\w+ly |quite )?(?:sure|certain|know|able to tell"
+    r"|clear (?:whether|if))|(?:cannot|can not|can't|couldn't) (?:\w+ly )?tell"
+    r"|unsure|uncertain|unclear|maybe|perhaps)\b"
+)
 _ASKED = re.compile(r"\byes\s*(?:or|/)\s*no\b(?=\s*[:?])", re.IGNORECASE)
 _AT_LAST = re.compile(
     r"[,;:.!?\n]\s*(?:(?:so|thus|therefore|hence)[,\s]+)?(?:(?:it|the\s+answer)\s+is\s+)?"
@@ -123,7 +126,7 @@ def same_yes_no(a: str, b: str) -> bool:
 
 def is_unsure(words: Sequence[str]) -> bool:
     """Whether someone does not know: "I do not know, no", "not sure, yes"."""
-    return bool(_UNSURE & {*words} and _DENYING & {*words})
+    return _UNSURE.search(" ".join(words)) is not None
 
 
 def _yes_no(text: str) -> str | None:
@@ -133,9 +136,9 @@ def _yes_no(text: str) -> str | None:
     both = {*words} & {"yes", "no"}
     if words and words[0] in both:
         return None if denied(words, clause, 0, 1) or _is_taken_back(words) else words[0]
-    if len(both) != 1:
+    if len(both) != 1 or is_unsure(words):
         return None
-    if _AT_LAST.search(text) and not is_unsure(words):
+    if _AT_LAST.search(text):
         return both.pop()
     places = [at for at, word in enumerate(words) if word in both]
     if _DENYING & {*words} or all(denied(words, clause, at, at + 1) for at in places):
