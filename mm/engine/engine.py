@@ -27,11 +27,11 @@ from mm.vlm import AttentionMaps, Query
 from .decode import Reply
 from .encoder_cache import EncoderCache
 from .loop import Loop
-from .memory import free_memory
 from .model_runner import ModelRunner
 from .prefix_cache import PrefixCache
 from .request import Request, RequestOptions
 from .request_queue import RequestQueue
+from .resources import free_memory
 
 if TYPE_CHECKING:
     from torch import Tensor

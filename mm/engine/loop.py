@@ -15,13 +15,13 @@ from mm.types import Cost
 
 from .decode import DecodeBatch, Reply
 from .encoder_cache import EncoderCache
-from .memory import mb, out_of_memory, ran_out
 from .model_runner import ModelRunner
 from .prefill import Prefill
 from .prefix_cache import PrefixCache
 from .prompt import Prompt
 from .request import Request
 from .request_queue import RequestQueue
+from .resources import mb, out_of_memory, ran_out
 from .scoring import ROWS, scores
 
 log = logging.getLogger(__name__)

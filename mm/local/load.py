@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mm.engine.memory import free_bytes
+from mm.engine.resources import free_bytes
 from mm.errors import ModelUnavailable
 from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import FAMILIES, family_of

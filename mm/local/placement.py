@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mm.engine.memory import free_bytes
+from mm.engine.resources import free_bytes
 from mm.errors import ModelUnavailable, first_line
 from mm.families.image_budgets import ImageBudgets
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from mm.engine.control_groups import cpu_quotas
-from mm.engine.memory import total_bytes
+from mm.engine.resources import cpu_quotas, total_bytes
 from mm.local.adapters import is_adapter
 from mm.local.checkpoints import find
 from mm.local.fast_vision_tower import speed_up

@@ -17,10 +17,10 @@ from tiny_models import FAMILIES, qwen3_vl
 from tiny_vlm import endless
 
 from mm.engine.engine import Engine
-from mm.engine.memory import control_group_free, free_bytes, total_bytes
 from mm.engine.model_runner import length_bucket, row_bucket
 from mm.engine.request import Request, RequestOptions
 from mm.engine.request_queue import RequestQueue
+from mm.engine.resources import control_group_free, free_bytes, total_bytes
 from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
 from mm.lru_cache import ByteBudget, LRUCache
@@ -262,6 +262,6 @@ def test_every_control_group_above_counts(tmp_path) -> None:
 
 
 def test_a_limit_on_the_process_counts_wherever_memory_is_read(monkeypatch) -> None:
-    monkeypatch.setattr("mm.engine.memory._control_groups", lambda *_: [(1000, 650)])
+    monkeypatch.setattr("mm.engine.resources._memory_limits", lambda *_: [(1000, 650)])
     cpu = torch.device("cpu")
     assert (total_bytes(cpu), free_bytes(cpu)) == (1000, 650)

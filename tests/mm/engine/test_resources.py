@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mm.engine.control_groups import cpu_quotas
+from mm.engine.resources import cpu_quotas
 
 V2 = {"a/b/cpu.max": "150000 100000\n", "a/cpu.max": "max 100000\n", "cpu.max": "400000 100000\n"}
 V1 = {

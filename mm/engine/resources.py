@@ -1,17 +1,20 @@
-"""How much memory a device has, how much of it is free, and how much an engine plans with."""
+"""How much memory and CPU time there is for this process, also in a container, whose control groups
+limit it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from .control_groups import CGROUPS, OWN, control_groups
 
 if TYPE_CHECKING:
     import torch
 
 _SPARE = 256 * 2**20  # bytes of a CPU's memory left to activations and to other processes
 _LEAST = 64 * 2**20
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN = Path("/proc/self/cgroup")
 
 
 def free_memory(device: torch.device) -> int:
@@ -48,7 +51,7 @@ def total_bytes(device: torch.device) -> int:
         return torch.cuda.get_device_properties(device).total_memory
     import psutil
 
-    return min([psutil.virtual_memory().total, *(limit for limit, _ in _control_groups())])
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _memory_limits())])
 
 
 def control_group_free(root: Path = CGROUPS, own: Path = OWN) -> list[int]:
@@ -56,10 +59,10 @@ def control_group_free(root: Path = CGROUPS, own: Path = OWN) -> list[int]:
 
     Both versions are read; file pages that can be dropped count as free.
     """
-    return [free for _, free in _control_groups(root, own)]
+    return [free for _, free in _memory_limits(root, own)]
 
 
-def _control_groups(root: Path = CGROUPS, own: Path = OWN) -> list[tuple[int, int]]:
+def _memory_limits(root: Path = CGROUPS, own: Path = OWN) -> list[tuple[int, int]]:
     """The limit and the free bytes of each control group of this process."""
     names = {
         2: ("memory.max", "memory.current", "inactive_file"),
@@ -98,3 +101,53 @@ def out_of_memory(error: BaseException) -> str:
 def mb(size: int) -> str:
     """`size` bytes for a message."""
     return f"{size / 2**20:,.{0 if size >= 10 * 2**20 else 1}f} MB"
+
+
+def control_groups(
+    controller: str, root: Path = CGROUPS, own: Path = OWN
+) -> Iterator[tuple[Path, int]]:
+    """The folder of each group of this process that may limit `controller`, its own and all above
+    it, and its version, 1 or 2; none where there are no control groups."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            yield from ((folder, 2) for folder in _upwards(root, path))
+        elif controller in controllers.split(","):
+            yield from ((folder, 1) for folder in _upwards(root / controller, path))
+
+
+def cpu_quotas(root: Path = CGROUPS, own: Path = OWN) -> list[float]:
+    """How many cores' time each group gives this process, where it limits that."""
+    found = []
+    for folder, version in control_groups("cpu", root, own):
+        try:
+            quota, period = _v2(folder) if version == 2 else _v1(folder)
+        except (OSError, ValueError):  # no such controller, or "max": no limit
+            continue
+        if quota > 0 and period > 0:  # -1: no limit
+            found.append(quota / period)
+    return found
+
+
+def _v2(folder: Path) -> tuple[int, int]:
+    quota, period = (folder / "cpu.max").read_text().split()
+    return int(quota), int(period)
+
+
+def _v1(folder: Path) -> tuple[int, int]:
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    quota, period = (int((folder / name).read_text()) for name in names)
+    return quota, period
+
+
+def _upwards(root: Path, path: str) -> Iterator[Path]:
+    """The folder of the group at `path`, and those above it up to `root`."""
+    group = root / path.lstrip("/")
+    for folder in (group, *group.parents):
+        yield folder
+        if folder == root:
+            return
