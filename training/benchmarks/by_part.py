@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,8 +23,9 @@ from mm.errors import UserError
 from mm.session import Strategy
 from mm.strategies.single import direct
 from mm.trace import Sample
+from mm.vlm import VLM
 from training.evaluation.controls import Condition
-from training.evaluation.evaluate import evaluate
+from training.evaluation.evaluate import Outcome, evaluate
 from training.evaluation.results import envelope, row_of
 from training.evaluation.tasks import Item, default_level, tabletop_suites
 from training.evaluation.views import tasks
@@ -71,17 +72,35 @@ MANY = 1_000_000
 """More questions than are ever looked through."""
 
 
-def items_of(task: str, *, seed: int, limit: int) -> dict[str, list[Item]]:
-    """The first `limit` questions of each part of `task`."""
+def items_of(task: str, *, seed: int, limit: int) -> Iterator[tuple[str, Item]]:
+    """The first `limit` questions of each part of `task`, each with its part; made as they are
+    needed, since clips are large."""
     (suite,) = tabletop_suites([task], seed=seed, limit=MANY, level=None)
     parts = PARTS[task]
-    found: dict[str, list[Item]] = {name: [] for name in parts.names}
+    left = dict.fromkeys(parts.names, limit)
     for item in suite.items():
-        part = found.get(parts.of(item.sample), [])
-        if len(part) < limit:
-            part.append(item)
-        if all(len(each) == limit for each in found.values()):
-            break
+        part = parts.of(item.sample)
+        if left.get(part):
+            left[part] -= 1
+            yield part, item
+        if not any(left.values()):
+            return
+
+
+def outcomes_of(
+    condition: Condition, items: Iterable[tuple[str, Item]], vlm: VLM, *, threads: int = 16
+) -> dict[str, list[Outcome]]:
+    """The outcomes of each part."""
+    parts: list[str] = []
+
+    def asked() -> Iterator[Item]:
+        for part, item in items:
+            parts.append(part)
+            yield item
+
+    found: dict[str, list[Outcome]] = {}
+    for at, outcome in enumerate(evaluate(condition, asked(), vlm, threads=threads)):
+        found.setdefault(parts[at], []).append(outcome)
     return found
 
 
@@ -97,12 +116,16 @@ def main(
     if task not in PARTS:
         raise UserError(f"no parts of {task!r}: give one of {', '.join(PARTS)}")
     vlm = mm.load(model)
-    rows = []
-    for name, items in items_of(task, seed=seed, limit=limit).items():
-        for each, run in PARTS[task].strategies.items():
-            condition = Condition(each, run)
-            outcomes = track(evaluate(condition, items, vlm, threads=threads), total=len(items))
-            rows.append(row_of(f"{task}, {name}", condition, list(outcomes)))
+    parts, found = PARTS[task], {}
+    total = limit * len(parts.names)
+    for each, run in parts.strategies.items():
+        items = track(items_of(task, seed=seed, limit=limit), each, total=total)
+        found[each] = outcomes_of(Condition(each, run), items, vlm, threads=threads)
+    rows = [
+        row_of(f"{task}, {name}", Condition(each, run), found[each][name])
+        for name in parts.names
+        for each, run in parts.strategies.items()
+    ]
     print(*tasks([{"rows": rows}]), sep="\n")
     if out:
         command = shlex.join(["python", "-m", "training.benchmarks.by_part", *sys.argv[1:]])
