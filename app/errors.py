@@ -36,18 +36,6 @@ class OutputFull(OSError):
     """What is printed is not taken: no file that a command reads or writes is at fault."""
 
 
-@contextmanager
-def needs_train(command: str) -> Iterator[None]:
-    """Imports inside that fail for want of the extra `train` are the user's mistake."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name not in ("trl", "datasets", "matplotlib", "pyarrow"):
-            raise
-        remedy = "pip install 'multimodal-reasoning[train]'"
-        raise UserError(f"{command} needs {error.name}: {remedy}") from None
-
-
 def check_file(flag: str, file: Path | None, read: Iterable[str | Path | None] = ()) -> None:
     """Refuse a file that `flag` could not write to, before anything is done for it.
 

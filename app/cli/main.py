@@ -6,6 +6,8 @@ What the user got wrong is one line on stderr and exit code 2; a bug keeps its t
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 import mm
-from app.errors import EXPECTED, OutputFull, flushed, hush, leave, lost, needs_train, tell
+from app.errors import EXPECTED, OutputFull, flushed, hush, leave, lost, tell
 from app.model_choice import ModelChoice
 from app.strategies import judging, matched, strategies_named
 from mm.errors import UserError
@@ -64,6 +66,18 @@ def main() -> None:
     if sys.argv[1:2] == ["ask"]:
         leave(code)
     sys.exit(flushed(code))
+
+
+@contextmanager
+def needs_train(command: str) -> Iterator[None]:
+    """Imports inside that fail for want of the extra `train` are the user's mistake."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in ("trl", "datasets", "matplotlib", "pyarrow"):
+            raise
+        remedy = "pip install 'multimodal-reasoning[train]'"
+        raise UserError(f"{command} needs {error.name}: {remedy}") from None
 
 
 def run(arguments: list[str]) -> int:
