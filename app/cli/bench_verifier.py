@@ -16,6 +16,7 @@ from app.model_choice import ModelChoice
 from app.terminal import spinner
 from mm.errors import UserError
 from mm.remote.responses import shown
+from mm.trace_store import FILE
 
 from .options import takes_model
 
@@ -42,6 +43,8 @@ def verifier(
     trained = choice.verifier_folder
     if write and not trained:
         raise UserError("--write keeps a threshold in a verifier's folder: give --verifier FOLDER")
+    if not (traces / FILE).is_file():
+        raise UserError(f"no traces in {traces}: `mm collect ... --out {traces}` writes some")
     check_file("--plot", plot)
     check_file("--out", out)
     if plot and plot.suffix.lower() not in (".png", ".svg"):

@@ -123,19 +123,7 @@ def page(
         with gr.Row():
             with gr.Column(scale=5):
                 image, clip = _inputs()
-                question = gr.Textbox(
-                    label="Question",
-                    placeholder="What letter is on the red square?",
-                    max_length=MAX_QUESTION,
-                    lines=2,
-                    elem_id="question",
-                )
-                strategy = gr.Dropdown(
-                    [*strategies],
-                    value="zoom",
-                    label="Strategy",
-                    elem_id="strategy",
-                )
+                question, strategy = _asked_for(strategies)
                 with gr.Row():
                     go = gr.Button("Ask", variant="primary", elem_id="ask")
                     stop = gr.Button("Stop", variant="stop", elem_id="stop")
@@ -143,22 +131,7 @@ def page(
             with gr.Column(scale=6):
                 said = gr.HTML(view.hint(HINT), elem_id="said")
                 cost = gr.HTML(elem_id="cost")
-                looked = gr.Image(
-                    label="Where it looked",
-                    interactive=False,
-                    height=380,
-                    buttons=["fullscreen", "download"],
-                    elem_id="looked",
-                )
-                crops = gr.Gallery(
-                    label="What it looked at, in order",
-                    columns=4,
-                    height=240,
-                    object_fit="contain",
-                    fit_columns=False,
-                    buttons=["fullscreen", "download"],
-                    elem_id="crops",
-                )
+                looked, crops = _looks()
         _one_of(image, clip)
         asked = gr.on(
             [go.click, question.submit],
@@ -176,6 +149,41 @@ def page(
         )
         api(handlers.ask, api_name="ask", **AT_ONCE)
     return blocks
+
+
+def _asked_for(strategies: Mapping[str, mm.Strategy]) -> tuple[gr.Textbox, gr.Dropdown]:
+    """Where the question is written and the strategy chosen."""
+    question = gr.Textbox(
+        label="Question",
+        placeholder="What letter is on the red square?",
+        max_length=MAX_QUESTION,
+        lines=2,
+        elem_id="question",
+    )
+    named = [*strategies]
+    return question, gr.Dropdown(named, value="zoom", label="Strategy", elem_id="strategy")
+
+
+def _looks() -> tuple[gr.Image, gr.Gallery]:
+    """Where it looked, and what it saw there."""
+    buttons = ["fullscreen", "download"]
+    looked = gr.Image(
+        label="Where it looked",
+        interactive=False,
+        height=380,
+        buttons=buttons,
+        elem_id="looked",
+    )
+    crops = gr.Gallery(
+        label="What it looked at, in order",
+        columns=4,
+        height=240,
+        object_fit="contain",
+        fit_columns=False,
+        buttons=buttons,
+        elem_id="crops",
+    )
+    return looked, crops
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ import typer
 from rich.progress import track
 
 import mm
-from mm.errors import UserError
 from mm.session import Strategy
 from mm.strategies.single import direct
 from mm.trace import Sample
@@ -114,7 +113,7 @@ def main(
 ) -> None:
     """How often strategies are right, by part."""
     if task not in PARTS:
-        raise UserError(f"no parts of {task!r}: give one of {', '.join(PARTS)}")
+        raise typer.BadParameter(f"no parts of {task!r}: give one of {', '.join(PARTS)}")
     vlm = mm.load(model)
     parts, found = PARTS[task], {}
     total = limit * len(parts.names)

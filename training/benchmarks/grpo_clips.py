@@ -13,8 +13,6 @@ it was.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +30,6 @@ from mm.local.hf_vlm import HFVLM
 from mm.local.precision import fast_dtype, name_of
 from mm.types import Sampling
 from training.data import Row, read_data
-from training.evaluation.views import changes
 from training.finetune.recipe import Recipe
 from training.rewards.terms import Attempt
 from training.rewards.video_rft import consistency, described
@@ -44,7 +41,7 @@ from training.tabletop.scene import COLOURS, SHAPES
 from training.trainers.rollouts import Explorer, Rollout
 from video import uniform
 
-from .grpo_study import Values, kept, rows_of, train_apart, write_results
+from .grpo_study import Values, from_command_line, kept, rows_file, rows_of, run_study, train_apart
 
 TASKS = ("order", "tally")
 WRONG = 0.3
@@ -85,22 +82,18 @@ class Setting:
 def write_rows(folder: Path, name: str, number: int, *, wrong: float | None = None) -> Path:
     """`name`.jsonl and its clips in `folder`: so many questions; with thoughts where it is told
     how large a share is `wrong`."""
-    path = folder / f"{name}.jsonl"
-    if path.exists():
-        return path
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    with (folder / "writing").open("w", encoding="utf-8") as file:
-        for at, (motion, question) in enumerate(islice(_questions(_FIRST_SEEDS[name]), number)):
-            clip = f"{name}/{at}.mp4"
-            write_clip(frames_of(motion), folder / clip)
-            row = {"id": f"{question.task}-{at}", "videos": [clip], "source": question.task}
-            if wrong is None:
-                row |= _asked(motion, question)
-            else:
-                row |= thought(motion, question, wrong, random.Random(f"{name} {at}"))
-            file.write(json.dumps(row) + "\n")
-    (folder / "writing").rename(path)
-    return path
+    return rows_file(folder, name, islice(_rows(folder, name, wrong), number))
+
+
+def _rows(folder: Path, name: str, wrong: float | None) -> Iterator[dict[str, Any]]:
+    for at, (motion, question) in enumerate(_questions(_FIRST_SEEDS[name])):
+        clip = f"{name}/{at}.mp4"
+        write_clip(frames_of(motion), folder / clip)
+        row = {"id": f"{question.task}-{at}", "videos": [clip], "source": question.task}
+        if wrong is None:
+            yield row | _asked(question)
+        else:
+            yield row | thought(motion, question, wrong, random.Random(f"{name} {at}"))
 
 
 def _questions(first: int) -> Iterator[tuple[Motion, ClipQuestion]]:
@@ -111,7 +104,7 @@ def _questions(first: int) -> Iterator[tuple[Motion, ClipQuestion]]:
             yield motion, question
 
 
-def _asked(motion: Motion, question: ClipQuestion) -> dict[str, Any]:
+def _asked(question: ClipQuestion) -> dict[str, Any]:
     """What is asked and what is right. Of `tally` no choices: its answers are numbers."""
     choices = {"choices": list(question.choices)} if question.task == "order" else {}
     return {"question": question.text, "answer": question.answer, **choices}
@@ -126,8 +119,8 @@ def thought(
     others = [choice for choice in question.choices if choice != question.answer]
     answer = rng.choice(others) if rng.random() < wrong else question.answer
     ended = {"order": f"The {answer} moved first.", "tally": f"The lamp flashed {answer} times."}
-    thought = f"{BEGUN} {description(shown)} {ended[question.task]}"
-    said = f"<think>{thought}</think>\n<answer>{answer}</answer>"
+    words = f"{BEGUN} {description(shown)} {ended[question.task]}"
+    said = f"<think>{words}</think>\n<answer>{answer}</answer>"
     asked = f"<video>{question.text}"
     turns = (("user", asked), ("assistant", said))
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
@@ -223,9 +216,9 @@ def named(text: str) -> set[str]:
     return set(_NAME.findall(text))
 
 
-def earned(model: str, rows: Sequence[Row]) -> tuple[float, float]:
-    """What the thoughts that `model` writes greedily earn for fitting the frames, on average, and
-    what `CONSTANT` in their place does."""
+def earned(model: str, rows: Sequence[Row]) -> Values:
+    """What the thoughts that `model` writes greedily earn for fitting the frames, from 0 to 1, and
+    what `CONSTANT` in their place does: of each of `rows`."""
     explorer = Explorer(_loaded(model), uniform, {"": ()}, Sampling(80))
     fits = partial(consistency, siglip=SIGLIP)
     honest: list[float] = []
@@ -234,7 +227,7 @@ def earned(model: str, rows: Sequence[Row]) -> tuple[float, float]:
         for rollout in explorer.explore(rows[at : at + AT_ONCE], step=at, greedy=True):
             honest.append(fits(rollout.attempt))
             constant.append(fits(_saying(rollout.attempt, f"{BEGUN} {CONSTANT}")))
-    return mean(honest), mean(constant)
+    return {"thoughts": honest, "constant": constant}
 
 
 def _saying(attempt: Attempt, thought: str) -> Attempt:
@@ -256,22 +249,14 @@ def main(folder: Path, setting: Setting) -> None:
     motions = islice(_questions(_FIRST_SEEDS["test"]), setting.questions)
     names = [set(ends(motion)) for motion, _ in motions]
     things = {row.id: each for row, each in zip(questions, names, strict=True)}
-    command = "python -m training.benchmarks.grpo_clips " + str(folder)
-    found: dict[str, Values] = {}
-    for name, recipe in recipes(folder, setting).items():
-        train_apart(recipe, uniform)
-        answered = partial(measured, recipe.output, questions, things, setting.samples)
-        found[name] = kept(folder / f"{_slug(name)}.json", answered)
-        print(*changes([{"rows": table(found)}]), sep="\n", flush=True)
-        write_results(folder, table(found), command, model="tiny", n=setting.questions)
-    honest, constant = earned(str(folder / "sft"), questions[:200])
-    print(f"for fitting the frames thoughts earn {honest:.3f}, a constant sentence {constant:.3f}")
+    trained = recipes(folder, setting)
+    train_apart(trained["sft"], uniform)
+    earning = kept(folder / "earned.json", partial(earned, trained["sft"].output, questions))
+    mean_of = {name: mean(values) for name, values in earning.items()}
+    about = {"model": "tiny", "n": setting.questions, "earned": mean_of}
+    answered = partial(measured, rows=questions, things=things, n=setting.samples)
+    run_study(folder, trained, uniform, answered, table, **about)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    for key, value in vars(Setting()).items():
-        parser.add_argument(f"--{key.replace('_', '-')}", type=type(value), default=value)
-    chosen = vars(parser.parse_args())
-    main(chosen.pop("folder"), Setting(**chosen))
+    main(*from_command_line(__doc__, Setting()))

@@ -9,8 +9,6 @@ gate; all models answer the same held-out questions. Stopped or killed, it goes 
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -31,7 +29,6 @@ from mm.types import Sampling
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.data import Row as DataRow
 from training.data import read_data
-from training.evaluation.views import changes
 from training.finetune.recipe import Recipe
 from training.rewards.presets import MIXES
 from training.tabletop.questions import FIRST_TEST_SEED, Question, ask
@@ -43,7 +40,7 @@ from vision import zoom
 from vision.controls import random_region
 from vision.zoom_tool import zoom_tool
 
-from .grpo_study import Values, kept, rows_of, train_apart, write_results
+from .grpo_study import Values, from_command_line, kept, rows_file, rows_of, run_study
 
 TASKS = ("read", "same")
 WRONG = 0.2
@@ -76,21 +73,18 @@ class Setting:
 
 def write_rows(folder: Path, name: str, number: int, *, wrong: float | None = None) -> Path:
     """`name`.jsonl in `folder`: so many questions; with looks where a share of them is `wrong`."""
-    path = folder / f"{name}.jsonl"
-    if path.exists():
-        return path
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    with (folder / "writing").open("w", encoding="utf-8") as file:
-        for at, (scene, question) in enumerate(islice(_questions(_FIRST_SEEDS[name]), number)):
-            image = f"{name}/{at}.png"
-            render(scene).save(folder / image)
-            rng = random.Random(f"{name} {at}")
-            row = {"id": f"{question.task}-{at}", **_asked(scene, question, image)}
-            if wrong is not None:
-                row |= _solved(scene, question, image, wrong=rng.random() < wrong)
-            file.write(json.dumps(row) + "\n")
-    (folder / "writing").rename(path)
-    return path
+    return rows_file(folder, name, islice(_rows(folder, name, wrong), number))
+
+
+def _rows(folder: Path, name: str, wrong: float | None) -> Iterator[dict[str, Any]]:
+    for at, (scene, question) in enumerate(_questions(_FIRST_SEEDS[name])):
+        image = f"{name}/{at}.png"
+        render(scene).save(folder / image)
+        rng = random.Random(f"{name} {at}")
+        row = {"id": f"{question.task}-{at}", **_asked(scene, question, image)}
+        if wrong is not None:
+            row |= _solved(scene, question, image, wrong=rng.random() < wrong)
+        yield row
 
 
 def _questions(first: int) -> Iterator[tuple[Scene, Question]]:
@@ -242,24 +236,13 @@ def main(folder: Path, setting: Setting) -> None:
     solved = write_rows(folder, "solved", setting.questions, wrong=0.0)
     shown = list(read_data(solved, crop_rule="square"))
     found = {"tiny": kept(folder / "tiny.json", partial(measured, "tiny", questions))}
-    for name, recipe in recipes(folder, setting).items():
-        train_apart(recipe, zoom)
-        answered = partial(measured, recipe.output, questions)
-        found[name] = kept(folder / f"{name}.json", answered)
-        print(*changes([{"rows": table(found)}]), sep="\n", flush=True)
-    command = "python -m training.benchmarks.grpo_repair " + str(folder)
-    write_results(
-        folder, table(found), command, model="tiny", n=setting.questions, seed=setting.seed
-    )
+    about = {"model": "tiny", "n": setting.questions, "seed": setting.seed}
+    answered = partial(measured, rows=questions)
+    run_study(folder, recipes(folder, setting), zoom, answered, table, before=found, **about)
     for name in ("tiny", str(folder / "sft")):
         mass, likeliest = first_numbers(name, shown)
         print(f"{name}: true boxes' first numbers get {mass:.1%}, likeliest in {likeliest:.1%}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    for key, value in vars(Setting()).items():
-        parser.add_argument(f"--{key.replace('_', '-')}", type=type(value), default=value)
-    chosen = vars(parser.parse_args())
-    main(chosen.pop("folder"), Setting(**chosen))
+    main(*from_command_line(__doc__, Setting()))

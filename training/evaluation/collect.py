@@ -31,7 +31,7 @@ FACTS = "collected.json"
 RIGHT = "right"
 """The score of a trace's chosen step: 1 where its answer is right, else 0."""
 
-JUDGE = 4
+JUDGE = 5
 """The version of `mm.answers.judge`: labels of different ones do not mix."""
 
 

@@ -117,10 +117,14 @@ def verifiers(files: Sequence[File]) -> list[str]:
     """`mm bench verifier`: areas under the ROC curve, a line a verifier."""
     areas = ("auc", "at_length", "steps")
     lines = {
-        f"`{row['verifier']}`": ["" if row[a] is None else f"{row[a]:.2f}" for a in areas]
+        f"`{row['verifier']}`": [
+            *("" if row[a] is None else f"{row[a]:.2f}" for a in areas),
+            f"{row['n']:,}, {row['wrong']:,} wrong",
+        ]
         for row in _rows(files)
     }
-    return _table(["area under the ROC curve", "answers", "of one length", "steps"], lines)
+    head = ["area under the ROC curve", "answers", "of one length", "steps", "of"]
+    return _table(head, lines)
 
 
 def choosing(files: Sequence[File]) -> list[str]:

@@ -86,7 +86,7 @@ def test_a_report_on_verifiers_is_shown():
     vote = {"by": "vote", "k": 2, "right": 0.5, "over_vote": 0.0, "low": 0.0, "high": 0.0}
     asked = {"by": "asked", "k": 2, "right": 0.6, "over_vote": 0.1, "low": 0.05, "high": 0.15}
     file = {"rows": [line], "choosing": [vote, asked]}
-    assert VIEWS["verifiers"]([file])[2] == "| `asked` | 0.86 | | 0.90 |"
+    assert VIEWS["verifiers"]([file])[2] == "| `asked` | 0.86 | | 0.90 | 8, 4 wrong |"
     assert VIEWS["choosing"]([file])[2:] == [
         "| `vote` | 50.0 |",
         "| `asked` | 60.0 (+10.0: +5.0 to +15.0) |",
