@@ -166,12 +166,11 @@ def _asked_for(strategies: Mapping[str, mm.Strategy]) -> tuple[gr.Textbox, gr.Dr
 
 def _looks() -> tuple[gr.Image, gr.Gallery]:
     """Where it looked, and what it saw there."""
-    buttons = ["fullscreen", "download"]
     looked = gr.Image(
         label="Where it looked",
         interactive=False,
         height=380,
-        buttons=buttons,
+        buttons=["fullscreen", "download"],
         elem_id="looked",
     )
     crops = gr.Gallery(
@@ -180,7 +179,7 @@ def _looks() -> tuple[gr.Image, gr.Gallery]:
         height=240,
         object_fit="contain",
         fit_columns=False,
-        buttons=buttons,
+        buttons=["fullscreen", "download"],
         elem_id="crops",
     )
     return looked, crops
