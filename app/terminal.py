@@ -1,11 +1,14 @@
-"""Spinners and progress bars on a terminal."""
+"""What a terminal shows and was given: spinners, progress bars, the command."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
+
+from mm.remote.responses import shown
 
 
 @contextmanager
@@ -32,3 +35,8 @@ def progress(items: Iterable[T], doing: str, total: int, *, transient: bool = Fa
     from rich.progress import track
 
     return track(items, doing, total, console=Console(stderr=True), transient=transient)
+
+
+def command_line() -> str:
+    """The command as it was given, for files that say what made them; passwords are masked."""
+    return shlex.join(["mm", *map(shown, sys.argv[1:])])

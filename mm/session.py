@@ -91,7 +91,7 @@ class Session:
         if any(step.message.role != "system" for step in self.branch.steps):
             raise UserError(
                 "the question was talked about already, and cannot be put differently: let the "
-                "strategy that does so (replay, depth-latent, uniform) begin"
+                "strategy that does so begin"
             )
         self.trace.sample = replace(self.sample, prompt=prompt)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache, partial
@@ -14,6 +13,7 @@ import typer
 
 from app.errors import check_file, writing
 from app.model_choice import ModelChoice
+from app.terminal import command_line
 from mm.errors import UserError
 
 from .options import Device, Dtype, Model, split
@@ -223,7 +223,7 @@ def _report(measures: Iterable[Measured], vlm: HFVLM, out: Path | None) -> None:
             print(_line(row), flush=True)
     finally:  # what was measured before a failure stays
         if out and rows:
-            command = shlex.join(["mm", *sys.argv[1:]])
+            command = command_line()
             about = {"command": command, "model": vlm.name, **place_of(vlm)}
             with writing("--out", out):
                 out.write_text(json.dumps(envelope(rows, [], **about), indent=1) + "\n")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,9 +11,8 @@ import typer
 
 from app.errors import check_file, writing
 from app.model_choice import ModelChoice
-from app.terminal import spinner
+from app.terminal import command_line, spinner
 from mm.errors import UserError
-from mm.remote.responses import shown
 from mm.trace_store import FILE
 
 from .options import takes_model
@@ -62,7 +59,7 @@ def verifier(
     if plot:
         report.reliability_plot(name, found, plot)
     if out:
-        about = {"command": shlex.join(["mm", *map(shown, sys.argv[1:])]), "model": vlm.name}
+        about = {"command": command_line(), "model": vlm.name}
         with writing("--out", out):
             said = json.dumps(report.as_json(found, **about), indent=1)
             out.write_text(said + "\n", encoding="utf-8")

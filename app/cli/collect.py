@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -86,11 +83,11 @@ def collect(
     drawn = _drawn(
         mm.Sampling(max_tokens=max_tokens, seed=seed, **{"temperature": 1.0, **sampling})
     )
-    done = open_folder(out, _facts(choice, asked, strategy, drawn, system, out))
+    done = open_folder(out, _facts(choice, asked, strategy, drawn, system))
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
-    work = partial(_collected, asked, suites, vlm, out, done=done)
-    work(samples=samples, sampling=drawn, system=system, threads=threads)
+    how = {"samples": samples, "sampling": drawn, "system": system, "threads": threads}
+    _collected(asked, suites, vlm, out, done=done, **how)
 
 
 def _one(named: dict[str, mm.Strategy], text: str) -> dict[str, mm.Strategy]:
@@ -111,7 +108,6 @@ def _facts(
     strategy: str,
     drawn: mm.Sampling,
     system: str | None,
-    out: Path,
 ) -> dict[str, Any]:
     """What all traces of a folder have in common."""
     return {
@@ -125,7 +121,8 @@ def _facts(
         "system": system,
         "sampling": asdict(drawn),
         "budgets": choice.budgets.given,
-        **_place(choice, out),
+        **choice.place,
+        "dtype": choice.dtype,
     }
 
 
@@ -163,13 +160,3 @@ def _collected(
         f"{before:,} there before: {out}",
         file=sys.stderr,
     )
-
-
-def _place(choice: ModelChoice, folder: Path) -> dict[str, str | None]:
-    """Who runs the model and how; a folder of before that was written down goes on without."""
-    from training.evaluation.collect import FACTS
-
-    with suppress(OSError, ValueError, TypeError):
-        if "backend" not in json.loads((folder / FACTS).read_text()):
-            return {}
-    return {**choice.place, "dtype": choice.dtype}

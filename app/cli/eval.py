@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.errors import check_file, writing
+from app.terminal import command_line
 from mm.errors import quote
-from mm.remote.responses import shown
 from mm.session import Strategy
 from mm.types import Sampling
 from mm.vlm import VLM
@@ -232,7 +231,7 @@ def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> Non
     title = f"{Path(asked.target).name}: {level}model {about['model']}, {heat}"
     print_table(title, measured.rows, measured.pairs)
     if asked.out:
-        command = shlex.join(["mm", *map(shown, sys.argv[1:])])
+        command = command_line()
         table = envelope(measured.rows, measured.pairs, command=command, **about)
         with writing("--out", asked.out):
             asked.out.write_text(json.dumps(table, indent=1) + "\n")

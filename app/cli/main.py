@@ -52,7 +52,7 @@ cli.add_typer(bench, name="bench")
 cli.add_typer(data, name="data")
 cli.add_typer(train, name="train")
 
-GROUPS = (["bench"], ["data"], ["train"])
+GROUPS = ("bench", "data", "train")
 """Commands whose next word is a command too."""
 
 
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
 
 def _named(arguments: list[str]) -> str:
     """The command in `arguments`, as a person knows it."""
-    return " ".join(["mm", *arguments[: 2 if arguments[:1] in GROUPS else 1]])
+    return " ".join(["mm", *arguments[: 1 + (arguments[0] in GROUPS if arguments else 0)]])
 
 
 @cache

@@ -219,13 +219,15 @@ class Handlers:
     ) -> Generator[dict | None]:
         """Ask `question` about an uploaded `image` or `video`: what `mm ask --json` prints.
 
-        Until it is there, nothing comes again and again: only then does Gradio see who has left.
+        Gives None every second until the answer is there: Gradio sees only between two values that
+        whoever asked has left.
         """
         try:
             sample, function = _sample(image, question, video), self._strategy(strategy)
             work = partial(mm.run, function, sample, self.vlm, sampling=self.sampling)
-            for trace in waited(work, DEADLINE_S):
-                yield as_json(trace) if trace else None
+            with closing(waited(work, DEADLINE_S)) as traces:
+                for trace in traces:
+                    yield as_json(trace) if trace else None
         except UserError as error:
             raise gr.Error(str(error)) from None
 

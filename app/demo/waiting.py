@@ -1,11 +1,12 @@
-"""Waits for an answer while its asker is looked after, and no longer than is allowed."""
+"""Waits for an answer, and stops the model when its asker has left or the time is up."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from threading import Event, Thread
 from typing import Protocol
 
 import mm
@@ -28,16 +29,21 @@ def waited(work: Work, deadline_s: float) -> Generator[mm.Trace | None]:
     Raises:
         UserError: `deadline_s` passed, or `work` raised one.
     """
-    stopped: list[bool] = []
+    stopped, answer = Event(), Future[mm.Trace]()
     ends = time.monotonic() + deadline_s
-    pool = ThreadPoolExecutor(1, thread_name_prefix="asked")
-    future: Future[mm.Trace] = pool.submit(work, cancel=lambda: bool(stopped))
+    Thread(target=_answer, args=(work, stopped, answer), daemon=True).start()
     try:
-        while not wait_for([future], BEAT_S).done:
+        while not wait_for([answer], BEAT_S).done:
             if time.monotonic() > ends:
                 raise UserError(f"no answer within {deadline_s:g} s")
             yield None
-        yield future.result()
+        yield answer.result()
     finally:
-        stopped.append(True)
-        pool.shutdown(wait=False)
+        stopped.set()
+
+
+def _answer(work: Work, stopped: Event, answer: Future[mm.Trace]) -> None:
+    try:
+        answer.set_result(work(cancel=stopped.is_set))
+    except BaseException as error:  # whoever waits is told
+        answer.set_exception(error)

@@ -25,8 +25,8 @@ FORMS: tuple[frozenset[Role], ...] = (
     frozenset({"user", "assistant", "tool"}),
     frozenset({"user", "tool"}),
 )
-"""Whose words stand as a bare string: templates differ in what they take, and take the rest in
-silence for something else. The first that brings all words is right."""
+"""Roles whose words are given as a string and not as blocks, in the order tried: templates differ
+in what they take. The first in which no words are lost is taken."""
 
 _SHOWN = "{'type': 'text'"  # a list of blocks that a template took for a string
 

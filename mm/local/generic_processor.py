@@ -13,7 +13,7 @@ def read_processor(folder: str, *, name: str = "", trust_remote_code: bool = Fal
     """The processor of the checkpoint in `folder`, which has a chat template.
 
     Raises:
-        ModelUnavailable: it cannot be made here, or asks no questions; the message has the reason.
+        ModelUnavailable: it cannot be made here, takes no text, or has no chat template.
     """
     name = name or folder
     processor = _made(folder, name, trust_remote_code)

@@ -23,6 +23,7 @@ from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import crop_rule_of
 from mm.geometry import BoxFormat, Size
 from mm.markup import parse_parts
+from mm.tokens.builder import positions_of
 from mm.tokens.processor_parts import ids_of, sampling_of
 from mm.types import (
     Conversation,
@@ -89,7 +90,7 @@ class GenericVLM:
             processor, native_tools=traits.calls_tools, end_ids=self._end_ids
         )
         self._banned = _banned(model.config)
-        self._positions = _positions_of(model.config)
+        self._positions = positions_of(model.config)
         self.visual_tokens = lru_cache(256)(self._visual_tokens)
         log.warning("%s is of no listed family: %s", name, WITHOUT)
 
@@ -294,15 +295,3 @@ def _banned(config: Any) -> frozenset[int]:
     kinds = ("image", "video", "audio")
     names = [f"{kind}_token_{what}" for kind in kinds for what in ("id", "index")]
     return frozenset(i for name in names if isinstance(i := getattr(config, name, None), int))
-
-
-def _positions_of(config: Any) -> int | None:
-    """The longest context that the model's positions reach; None where its config is silent.
-
-    Rotary positions may be stretched (YaRN): the config's number can be the one before.
-    """
-    text = config.get_text_config()
-    limit = getattr(text, "max_position_embeddings", None)
-    rope = getattr(text, "rope_parameters", None) or {}
-    before, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
-    return max(limit, int(before * factor)) if limit and before and factor else limit

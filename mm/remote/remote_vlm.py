@@ -51,8 +51,10 @@ _LOST = {
     "temperature": "its server takes no temperature but its own, so greedy replies are sampled too",
 }
 """What it means for replies that a field is left out."""
-_INSTEAD = re.compile(r"unsupported|not support|deprecated|instead", re.IGNORECASE)
-"""How a server says that it does not know a field, and not that it does not like its value."""
+_INSTEAD = re.compile(
+    r"unsupported|not support|deprecated|instead|only \S+ is allowed", re.IGNORECASE
+)
+"""How a server says that it takes no such field, or one value only; else it dislikes the value."""
 _EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
 """Options of sampling that are sent where they are not the usual ones: not every server has them"""
 _PLAIN = Sampling()

@@ -80,12 +80,12 @@ async def check(response: Response, server: str, model: str | None) -> None:
 
 def names(said: str, field: str) -> bool:
     """Whether a server speaks of a field of the request; a part of another word is none."""
-    return re.search(rf"(?<![\w-]){field}(?![\w-])", said) is not None
+    return re.search(rf"(?<![\w-]){field}(?![\w-])", said, re.IGNORECASE) is not None
 
 
 def without(said: str, model: str) -> str:
     """What a server says without the model's name, which may be a letter of other words."""
-    return re.sub(rf"(?<![\w-]){re.escape(model)}(?![\w-])", "", said)
+    return re.sub(rf"(?<![\w-]){re.escape(model)}(?![\w-])", "", said, flags=re.IGNORECASE)
 
 
 def shown(text: str) -> str:

@@ -86,7 +86,7 @@ class TokenBuilder:
         self.family = family
         self.tokenizer = tokenizer
         self.image_processor = image_processor
-        self.positions = _positions_of(config)
+        self.positions = positions_of(config)
         self.template = template or family.templates[0]
         self._opens_thought = self.template.opens_thought
         self.traits = traits or traits_of(family, config)
@@ -292,9 +292,17 @@ class TokenBuilder:
         return text.removeprefix("<think>").removeprefix("\n")  # the header has that break too
 
 
-def _positions_of(config: Any) -> int | None:
+def positions_of(config: Any) -> int | None:
+    """The longest context, in tokens, that a model's positions reach; None where its config is
+    silent.
+
+    Rotary positions may be stretched (YaRN): the config's number can be the one before.
+    """
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return getattr(text, "max_position_embeddings", None)
+    limit = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    before, factor = rope.get("original_max_position_embeddings"), rope.get("factor")
+    return max(limit, int(before * factor)) if limit and before and factor else limit
 
 
 def _first_of(tokenizer: Any, begin: Sequence[Piece]) -> tuple[int, ...]:

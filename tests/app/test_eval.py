@@ -160,6 +160,9 @@ def test_answers_of_before_places_were_written_down_go_on(monkeypatch, questions
     part.write_text(text)
     assert not any(name in text for name in place)
     assert served(monkeypatch, questions, command, ["K"] * 40, *SERVER) == 0
+    if command == "collect":  # it knows its place from now on
+        other = ["--backend", "openai", "--base-url", "http://b/v1"]
+        assert served(monkeypatch, questions, command, ["K"] * 40, *other) == 2
 
 
 def test_a_command_is_written_down_without_its_password(monkeypatch, questions):

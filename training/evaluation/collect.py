@@ -23,6 +23,7 @@ from mm.vlm import VLM, Cancelled
 from video.search import over_clips
 
 from .grade import grade
+from .resume import PLACE, differing
 from .tasks import BadTarget, Item, Suite, digest_of
 
 FACTS = "collected.json"
@@ -69,8 +70,7 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     if known.is_file():
         with door(f"{quote(str(known))} is spoilt", BadTarget, "remove it to go on"):
             before = json.loads(known.read_text(encoding="utf-8"))
-        other = sorted(k for k in {*facts, *before} if facts.get(k) != before.get(k))
-        if other:
+        if other := differing(before, facts, (*PLACE, "dtype")):
             raise BadTarget(
                 f"{quote(str(folder))} holds traces that differ in {', '.join(other)}: "
                 "give another --out"

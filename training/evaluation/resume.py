@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
@@ -33,7 +33,7 @@ class ResultLog:
         self.outcomes: dict[Key, list[Outcome]] = {}
         known = json.loads(json.dumps(about))
         lines = _complete_lines(path)
-        if other := ", ".join(_differing(lines[0], known) if lines else ()):
+        if other := ", ".join(differing(lines[0], known) if lines else ()):
             raise BadTarget(
                 f"{path} holds answers that differ in {other}: remove it, or give another --out"
             )
@@ -56,9 +56,11 @@ class ResultLog:
             self.path.unlink()
 
 
-def _differing(before: Mapping[str, object], known: Mapping[str, object]) -> list[str]:
-    """What the file and this run do not share; a file of before `PLACE` says nothing of that."""
-    unsaid = () if "backend" in before else PLACE
+def differing(
+    before: Mapping[str, object], known: Mapping[str, object], place: Collection[str] = PLACE
+) -> list[str]:
+    """What a file and this run do not share; a file of before `place` says nothing of that."""
+    unsaid = () if "backend" in before else place
     names = sorted({*before, *known}.difference(unsaid))
     return [name for name in names if before.get(name) != known.get(name)]
 

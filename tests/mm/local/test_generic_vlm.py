@@ -24,8 +24,9 @@ from transformers import (
 from mm.errors import ModelError, ModelUnavailable
 from mm.families.registry import family_of
 from mm.local.generic_processor import read_processor
-from mm.local.generic_vlm import GenericVLM, _positions_of
+from mm.local.generic_vlm import GenericVLM
 from mm.local.load import load
+from mm.tokens.builder import positions_of
 from mm.types import Sampling, Thinking, ToolCall, ToolSpec, assistant, message, user
 
 TEMPLATE = (
@@ -306,7 +307,7 @@ def test_its_positions_are_those_its_config_reaches(
     config: dict[str, Any], positions: int | None
 ) -> None:
     text = SimpleNamespace(**config)
-    assert _positions_of(SimpleNamespace(get_text_config=lambda: text)) == positions
+    assert positions_of(SimpleNamespace(get_text_config=lambda: text)) == positions
 
 
 def test_too_little_memory_for_a_choice_is_a_models_error(monkeypatch: pytest.MonkeyPatch) -> None:

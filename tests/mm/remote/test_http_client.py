@@ -100,6 +100,18 @@ def test_a_reply_is_read_in_whatever_form_it_comes(serve: Serve, answer: dict[st
             id="temperature",
         ),
         pytest.param(
+            ["invalid temperature: only 1 is allowed for this model"],
+            {"temperature"},
+            set(),
+            id="one temperature alone",
+        ),
+        pytest.param(
+            ["Logprobs is not enabled for models/gemini-2.5-flash"],
+            {"logprobs"},
+            set(),
+            id="a field in capitals",
+        ),
+        pytest.param(
             ["`temperature` and `top_p` are not supported together."],
             {"top_p"},
             set(),
