@@ -53,7 +53,7 @@ class Session:
         self._observer = observer
         self._leaf = leaf
         self._begun = 0  # so many steps stood when it went apart
-        self._seeds = seeds or map(partial(_path_seed, sampling.seed), count(1))
+        self._seeds = seeds or map(partial(path_seed, sampling.seed), count(1))
 
     @property
     def sample(self) -> Sample:
@@ -195,7 +195,7 @@ class Session:
         fork = self.fork()
         fork.trace = replace(self.trace, steps=list(self.trace.steps))
         fork._begun = len(self.trace.steps)
-        fork._seeds = map(partial(_path_seed, fork.sampling.seed), count(1))
+        fork._seeds = map(partial(path_seed, fork.sampling.seed), count(1))
         if self._observer:
             fork._observer = partial(self._observe, fork._begun)
         return fork
@@ -237,7 +237,7 @@ class Session:
         self._emit(Event("token", text=piece))
 
 
-def _path_seed(seed: int, number: int) -> int:
+def path_seed(seed: int, number: int | str) -> int:
     """Of path `number` from where `seed` is; hashed, so that neighbouring seeds share none.
 
     It has 30 bits: replies add to it, and some servers take no more than 31.

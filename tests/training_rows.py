@@ -30,7 +30,13 @@ def given(rows: list[Row], build: Build) -> Rows:
     """`rows` to train on, built by `build`."""
     facts = [facts_of(build(row)) for row in rows]
     built = BuiltRows(Given(rows), build, 10**8)
-    return Rows(built, range(len(rows)), [each[0] for each in facts], [each[1] for each in facts])
+    return Rows(
+        built,
+        range(len(rows)),
+        [each[0] for each in facts],
+        [each[1] for each in facts],
+        [0] * len(rows),
+    )
 
 
 TEXT = [

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -180,9 +180,13 @@ def _stamps(container: Any, stream: Any) -> _Stamps | None:
         if not packet.is_discard:
             shown.append(pts)
             last = max(last, pts + (packet.duration or 0))
-        if len(shown) > MAX_FRAMES:
-            raise BadVideo(f"{container.name}: more than {MAX_FRAMES:,} frames: cut it first")
+        _check_length(container.name, len(shown))
     return _Stamps(tuple(sorted(set(shown))), tuple(sorted(keys)), last)
+
+
+def _check_length(name: str, frames: int) -> None:
+    if frames > MAX_FRAMES:
+        raise BadVideo(f"{name}: more than {MAX_FRAMES:,} frames: cut it first")
 
 
 def _decoded_stamps(path: Path) -> _Stamps:
@@ -193,7 +197,9 @@ def _decoded_stamps(path: Path) -> _Stamps:
     with _opened(path) as container:  # anew: such files cannot be sought in
         stream = _best_stream(container, path)
         stream.thread_type = "AUTO"
-        frames = [(frame.pts, frame.key_frame) for frame in container.decode(stream)]
+        decoded = islice(container.decode(stream), MAX_FRAMES + 1)
+        frames = [(frame.pts, frame.key_frame) for frame in decoded]
+        _check_length(path.name, len(frames))
         step = max(round(1 / (_rate(stream) or _USUAL_RATE) / stream.time_base), 1)
     stamped = [(pts, key) for pts, key in frames if pts is not None]
     if not stamped and frames:
@@ -236,7 +242,8 @@ def _keys_before(index: Index, target: int) -> list[int]:
 
 
 def _seeks(container: Any, index: Index) -> bool:
-    """Whether seeking is trusted: in an MPEG program stream it gives frames with wrong stamps."""
+    """Whether seeking is trusted: in an MPEG program stream it gives frames with wrong stamps, and
+    frames without stamps cannot be sought."""
     return container.format.name != "mpeg" and not index.step
 
 

@@ -17,7 +17,7 @@ from .action_calls import calls_in, read_action
 from .action_schema import Action, Seen, tool_of
 from .actions import ACTIONS, terminate
 from .grounding import Grounded, format_box
-from .look_loop import Enough, Limits, look, unasked
+from .look_loop import Enough, Limits, Spent, look, unasked
 from .regions import original
 from .zoom_tool import BadCall
 
@@ -30,6 +30,7 @@ def act(
     look_tokens: int | None = None,
     offer: bool = True,
     enough: Enough = unasked,
+    spent: Spent | None = None,
 ) -> Branch:
     """Let the model act on its images until it answers, or ends with `terminate`.
 
@@ -38,7 +39,7 @@ def act(
         max_steps: calls that are carried out, wrong ones included; then it must answer.
         look_tokens: no more calls once their images cost this many visual tokens.
         offer: False when the prompt itself offers the actions.
-        enough: ends the looking, or lets a model that has answered go on, as `look` has it.
+        enough, spent: end the looking, or let a model that has answered go on, as `look` has it.
 
     Raises:
         TypeError: an action has no docstring, or a parameter that no schema can express.
@@ -57,6 +58,7 @@ def act(
         observe=partial(carry_out, actions=actions),
         limits=Limits(max_steps, look_tokens),
         enough=enough,
+        spent=spent,
     )
 
 

@@ -75,6 +75,7 @@ def look(
     limits: Limits = Limits(),
     write: Write = Session.generate,
     enough: Enough = unasked,
+    spent: Spent | None = None,
 ) -> Branch:
     """Let the policy look until it answers, or until `enough` says that more pays no more.
 
@@ -82,12 +83,13 @@ def look(
     answer once; what that gives is an answer like any other. When the limits are reached, one last
     reply must be the answer. If that says nothing, it too is opened once (`force_answer`); if it
     asks for looks they are refused, and the branch, which then ends with the refusal, has no reply.
-    An answer that is not enough counts as a look, and the policy is told to go on.
+    An answer that is not enough counts as a look, and the policy is told to go on. `spent`, where a
+    caller brings one, counts in the place of `limits`, and can be asked afterwards.
 
     Raises:
         ModelError: the model failed.
     """
-    spent = Spent(session, limits)
+    spent = spent or Spent(session, limits)
     while spent.allows():
         reply = write(session)
         requests = parse(session, reply)

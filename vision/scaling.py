@@ -19,7 +19,7 @@ from mm.types import Message, assistant
 
 from .act import act
 from .ask_region import NOT_SHOWN, ask_where, show
-from .look_loop import GO_ON, REFUSED, Limits, Spent
+from .look_loop import Limits, Spent
 from .verifier import asked
 from .zoom import Camera, by_calls
 from .zoom_tool import BadCall, RegionCall
@@ -84,20 +84,12 @@ def _looked(session: Session, judge: _Judge, tools: Tools | None, limits: Limits
     traits = session.vlm.traits
     if not traits.calls_tools:
         return _by_asking(session, judge, limits)
-    if (tools or ("zoom" if traits.tools else "all")) == "zoom":
-        by_calls(session, Camera().shoot, limits, enough=judge)
-    else:
-        act(session, max_steps=limits.looks, look_tokens=limits.look_tokens, enough=judge)
-    return judge.late or _reached(session, limits)
-
-
-def _reached(session: Session, limits: Limits) -> bool:
-    """Whether what the loop showed, and the answers that it went on from, allow no more looks."""
     spent = Spent(session, limits)
-    for said in (step.message for step in session.branch.steps):
-        if said == GO_ON or (said.role == "tool" and said != REFUSED):
-            spent.count(said)
-    return not spent.allows()
+    if (tools or ("zoom" if traits.tools else "all")) == "zoom":
+        by_calls(session, Camera().shoot, limits, enough=judge, spent=spent)
+    else:
+        act(session, enough=judge, spent=spent)
+    return judge.late or not spent.allows()
 
 
 class _Judge:

@@ -33,7 +33,7 @@ from mm.vlm import CropRule
 
 from .ask_region import NOT_SHOWN, Ground, ask_where, show
 from .crop import crop
-from .look_loop import Enough, Limits, look, unasked
+from .look_loop import Enough, Limits, Spent, look, unasked
 from .regions import copy_of, original
 from .zoom_tool import BadCall, RegionCall, read_arguments, read_zoom_call, tool_calls, zoom_tool
 
@@ -151,13 +151,23 @@ def zoom(
 
 
 def by_calls(
-    session: Session, shoot: Shoot, limits: Limits, *, offer: bool = True, enough: Enough = unasked
+    session: Session,
+    shoot: Shoot,
+    limits: Limits,
+    *,
+    offer: bool = True,
+    enough: Enough = unasked,
+    spent: Spent | None = None,
 ) -> Branch:
-    """Let the model call for regions of its images until it answers, or `enough` ends it."""
+    """Let the model call for regions of its images until it answers, or `enough` ends it.
+
+    `spent` is as `look` has it.
+    """
     if offer:
         offer_zoom(session)
     observe = partial(answer_call, shoot=shoot)
-    return look(session, parse=tool_calls, observe=observe, limits=limits, enough=enough)
+    how = {"limits": limits, "enough": enough, "spent": spent}
+    return look(session, parse=tool_calls, observe=observe, **how)
 
 
 def two_steps(session: Session, shoot: Shoot, limits: Limits, ground: Ground = ask_where) -> Branch:

@@ -116,7 +116,7 @@ def test_frames_without_stamps_are_numbered_by_the_rate(folder, name):
     ],
 )
 def test_the_last_frame_has_a_duration(folder, name, duration_s):
-    assert open_video(clip(folder, name)).info.duration_s == pytest.approx(duration_s, abs=2e-3)
+    assert open_video(clip(folder, name)).info.duration_s == pytest.approx(duration_s, abs=1.2e-3)
 
 
 @pytest.mark.parametrize(

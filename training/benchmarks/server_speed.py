@@ -252,7 +252,8 @@ def _await(process: subprocess.Popen[bytes], client: Client, log: Path) -> None:
             return
         except ModelError:
             time.sleep(0.1)
-    last = (log.read_text(encoding="utf-8").strip().splitlines() or ["it says nothing"])[-1]
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    last = (lines or ["it says nothing"])[-1]
     raise ModelUnavailable(f"the server does not start: {last}")
 
 

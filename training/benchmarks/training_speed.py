@@ -34,7 +34,7 @@ from training.batching.built_rows import BuiltRows
 from training.batching.collator import Collator
 from training.batching.image_features import FrozenFeatureCache, encode_images
 from training.data import read_data
-from training.finetune.plan import Plan, cores, make_plan, prepare_model
+from training.finetune.plan import Plan, cpu_threads, make_plan, prepare_model
 from training.finetune.recipe import Recipe
 from training.finetune.setup import training_arguments
 from training.tabletop.render import render
@@ -93,7 +93,7 @@ def throughput(
         rows = write_mix(Path(folder), count)
         load = Load(rows, vision)
         largest, peaks = fixed_batch(load, name, device)
-        vlm = mm.load(name, device=device, threads=cores())
+        vlm = mm.load(name, device=device, threads=cpu_threads())
         assert isinstance(vlm, HFVLM)
         tower = "vision tower trained" if vision else "vision tower frozen"
         yield alternate(
@@ -198,7 +198,13 @@ def _ours(vlm: HFVLM, load: Load, folder: Path, batch: int) -> Any:
     data = read_data(load.rows)
     lengths = [collator.length(row) for row in data]
     course = Course(
-        train=Rows(BuiltRows(data, collator.build), range(len(data)), lengths, [()] * len(data)),
+        train=Rows(
+            BuiltRows(data, collator.build),
+            range(len(data)),
+            lengths,
+            [()] * len(data),
+            [0] * len(data),
+        ),
         held_out=None,
         collator=collator,
         encode=encode_images if load.vision else FrozenFeatureCache(plan.memory // 8),
@@ -233,7 +239,7 @@ def _grown(asked: str) -> float:
     """What `peak` asks for, in this process."""
     rows, vision, name, device, side, batch = json.loads(asked)
     load = Load(Path(rows), vision, epochs=1)
-    vlm = mm.load(name, device=device, threads=cores())
+    vlm = mm.load(name, device=device, threads=cpu_threads())
     assert isinstance(vlm, HFVLM)
     if vlm.engine.model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -66,11 +66,8 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
     asked, good, bad = map(conversation, said, columns, (shared, *own))
     if clips := [Clip(opening.locate(clip)) for clip in clips_of(native)]:
         asked = clipped(asked, clips)
-    if key == "prompt" and not good and asked and asked[-1].role == "assistant":
-        raise ValueError(
-            "expected a 'prompt' that ends with the user or a tool, found a reply at its end: "
-            "give it as 'completion' to learn it, or remove it (no answer can be begun for a model)"
-        )
+    if key == "prompt" and not good:
+        _check_prompt(asked)
     if good and good == bad:
         raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
     offered = _offered(native)
@@ -219,14 +216,23 @@ def _answer(native: Fields, choices: Sequence[str]) -> str | None:
     return answer
 
 
+def _check_prompt(asked: Conversation) -> None:
+    if asked and asked[-1].role == "assistant":
+        raise ValueError(
+            "expected a 'prompt' that ends with the user or a tool, found a reply at its end: "
+            "give it as 'completion' to learn it, or remove it (no answer can be begun for a model)"
+        )
+
+
 def choices_of(native: Fields) -> tuple[str, ...]:
     """The answers to choose from; () where there are none.
 
     They are a list, or in a string: one with | between, or a list as JSON or Python writes it. A
-    list of one leaves nothing to choose: the question is open.
+    list of one leaves nothing to choose: the question is open. A text in which no second choice is
+    found is refused: another sign may stand between them.
 
     Raises:
-        ValueError: they are something else, or there is nothing to choose.
+        ValueError: they are something else, or in a text there is one alone.
     """
     value = native.get("choices", [])
     choices = _listed(value) if isinstance(value, str) else value

@@ -42,7 +42,7 @@ class Row:
     def prompt(self) -> Conversation:
         """What is asked: up to the last user message; () where no user speaks.
 
-        A prompt that nothing of trains may end with what a tool showed, and is whole then.
+        Where nothing trains and a tool spoke last, all messages are the prompt.
         """
         asked = [i for i, message in enumerate(self.messages) if message.role == "user"]
         if asked and self.messages[-1].role == "tool" and not self.trains:

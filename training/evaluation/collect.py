@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from typing import Any
 from mm.errors import door, quote
 from mm.parallel import in_order
 from mm.samples import instructed
-from mm.session import Strategy, run
+from mm.session import Strategy, path_seed, run
 from mm.strategies.single import insist
 from mm.trace import Trace
 from mm.trace_store import FILE, append_trace
@@ -154,8 +153,8 @@ def _answer(
     draw: Draw,
     cancelled: Cancelled,
 ) -> tuple[Trace, bool]:
-    # hashed, as a session's are: a step between the seeds would meet that between later replies
-    seed = zlib.crc32(f"{sampling.seed} draw {draw.number}".encode()) >> 2
+    # a fixed step between draws would give one's later replies the seeds of another
+    seed = path_seed(sampling.seed, f"draw {draw.number}")
     item = replace(draw.item, sample=instructed(draw.item.sample, system))
     strategy = over_clips(strategy) if item.sample.clips else strategy
     strategy = insist(strategy) if item.sample.choices else strategy

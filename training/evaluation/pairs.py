@@ -48,7 +48,9 @@ class Counts:
         """For people."""
         groups = f"{self.mixed} mixed, {self.all_right} all right, {self.all_wrong} all wrong"
         out = f"{self.left_out} traces left out (budget spent, no grade, or images inside a reply)"
-        unnamed = f"{self.unnamed} left out: they show clips, or images from memory, as no row can"
+        unnamed = (
+            f"{self.unnamed} traces left out (clips, images from memory: no row can name them)"
+        )
         return [
             f"{self.pairs:,} pairs from questions: {groups}",
             out,

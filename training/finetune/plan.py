@@ -225,7 +225,7 @@ def prepare_model(model: Any, plan: Plan) -> Any:
     """`model` as the plan trains it: trainable weights in float32, all others frozen."""
     import torch
 
-    torch.set_num_threads(cores())
+    torch.set_num_threads(cpu_threads())
     if plan.device == "cpu":
         model.set_attn_implementation("eager")  # sdpa's backward in bfloat16 is slow there
         speed_up(model)
@@ -240,7 +240,7 @@ def prepare_model(model: Any, plan: Plan) -> Any:
     return model
 
 
-def cores() -> int:
+def cpu_threads() -> int:
     """CPU threads for this process: as OMP_NUM_THREADS says, else its share of the cores that it
     and the processes launched beside it may use."""
     beside = os.environ.get("LOCAL_WORLD_SIZE", "")

@@ -28,7 +28,7 @@ from training.data import Access, BadData, Row, read_data, refuse, split_names
 from training.trainers.course import Rows
 from training.trainers.model_parts import is_sharded
 
-from .plan import Plan, cores, merges
+from .plan import Plan, cpu_threads, merges
 from .recipe import Recipe
 
 T = TypeVar("T")
@@ -82,7 +82,7 @@ def _loaded(recipe: Recipe, name: str, processes: PartialState) -> HFVLM:
     vlm = mm.load(
         name,
         device=device,
-        threads=cores(),
+        threads=cpu_threads(),
         quantize=recipe.quantize,
         max_pixels=recipe.max_pixels,
         min_pixels=recipe.min_pixels,

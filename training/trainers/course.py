@@ -47,7 +47,7 @@ class Rows:
     chosen: Sequence[int]
     lengths: Sequence[int]
     images: Sequence[Sequence[str]]
-    targets: Sequence[int] = ()
+    targets: Sequence[int]
 
     def __len__(self) -> int:
         return len(self.chosen)

@@ -134,7 +134,7 @@ class GRPO(CourseTrainer, GRPOTrainer):
         rows = [held_out.data[at] for at in held_out.chosen]
         with gathered(model):
             rollouts = self.explorer.explore(rows, step=0, greedy=True)
-        self._warn([rollout.error for rollout in rollouts])
+        self._check_failures([rollout.error for rollout in rollouts])
         found = means(rollout.measures for rollout in rollouts)
         metrics = {f"eval_{name}": value for name, value in found.items()}
         model.eval()
@@ -166,13 +166,13 @@ class GRPO(CourseTrainer, GRPOTrainer):
 
     def _note(self, rollouts: Sequence[Rollout]) -> None:
         """Log the measures of the rollouts of all processes."""
-        self._warn(gather_object([rollout.error for rollout in rollouts]))
+        self._check_failures(gather_object([rollout.error for rollout in rollouts]))
         found = means(gather_object([rollout.measures for rollout in rollouts]))
         found.pop("reward")  # TRL's own
         for name, value in found.items():
             self._metrics["train"][name].append(value)
 
-    def _warn(self, errors: Sequence[str | None]) -> None:
+    def _check_failures(self, errors: Sequence[str | None]) -> None:
         """Say once for all processes how many rollouts failed; `errors` are those of all, so that
         where every one failed, each process ends."""
         line = failures(errors)

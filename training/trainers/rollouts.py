@@ -47,7 +47,8 @@ class Rollout:
     Attributes:
         tokens: the whole conversation; `trained` marks what was sampled.
         rewards: what each term adds; {} where the model failed, which counts for nothing.
-        asked: the boxes that the policy wrote, in the row's first image.
+        asked: the boxes that the policy wrote in the row's first image, not those of calls that
+            name a crop or another image.
         error: why the model failed; None where it did not.
     """
 

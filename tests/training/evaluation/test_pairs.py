@@ -186,9 +186,14 @@ def test_options_of_a_strategy_are_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "shown", "counted"),
     [
-        pytest.param("tool", Features, "1 left out: they show clips, or images", id="from memory"),
-        pytest.param("user", lambda image: Latents(image, "k", None), "1 left out", id="latents"),
-        pytest.param("user", lambda image: Clip("a.mp4"), "1 left out: they show", id="a clip"),
+        pytest.param("tool", Features, "1 traces left out .clips, images", id="from memory"),
+        pytest.param(
+            "user",
+            lambda image: Latents(image, "k", None),
+            "1 traces left out .clips",
+            id="latents",
+        ),
+        pytest.param("user", lambda image: Clip("a.mp4"), "1 traces left out .clips", id="a clip"),
         pytest.param("assistant", Features, "1 traces left out", id="inside a reply"),
     ],
 )

@@ -76,7 +76,7 @@ def test_what_comes_of_an_adapter_is_a_whole_model(adapter, tmp_path, monkeypatc
     plan = make_plan(recipe, begun.engine.model)
     assert plan.lora == lora
     built: Any = None
-    told = plan.lines(Rows(built, [0], [1], [("a",)]), None)[1]
+    told = plan.lines(Rows(built, [0], [1], [("a",)], [0]), None)[1]
     assert ("written as a whole model" in told) == lora
     model = prepare_model(begun.engine.model, plan)
     with torch.no_grad():
