@@ -30,6 +30,10 @@ learns as much from each sample.
 
 _EPSILON = 1e-7
 
+_MARGIN = 1.02
+"""Of the norm: rounding to 16 bits brings singular values above one, where the polynomials, which
+hold up to there, grow fast (1.004 would end at 56)."""
+
 OUTER = ("embed", "lm_head", "merger", "projector", "connector")
 """Matrices at a model's ends, by parts of their names: AdamW's."""
 
@@ -77,7 +81,7 @@ def orthogonalised(update: Tensor, dtype: torch.dtype) -> Tensor:
     """`update` (m, n) with its singular values brought near one, computed in `dtype`."""
     wide = update.mT if update.shape[0] > update.shape[1] else update
     x = wide.to(dtype)
-    x = x / x.norm().clamp(min=_EPSILON)
+    x = x / (x.norm() * _MARGIN).clamp(min=_EPSILON)
     rows, columns = x.shape
     # products of Gram matrices are smaller, and square what rounding does: not for 16 bits
     by_gram = columns >= 2 * rows and dtype.itemsize > 2

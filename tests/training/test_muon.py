@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -33,6 +35,7 @@ def test_in_bfloat16_with_its_polynomial_it_is_torchs(shape, monkeypatch):
         shape,
     )
     monkeypatch.setattr(muon, "POLYNOMIALS", [(3.4445, -4.775, 2.0315)] * 5)
+    monkeypatch.setattr(muon, "_MARGIN", 1)
     ours = trained(lambda p: Muon(p, lr=0.01, weight_decay=0.05, dtype=torch.bfloat16), shape)
     assert torch.equal(ours, theirs)
 
@@ -54,6 +57,16 @@ def test_singular_values_come_near_one(shape, dtype):
     assert values.median() == pytest.approx(1.0, abs=0.3)
     assert values.max() < 1.35
     assert (values > 0.6).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("shape", [(1, 64), (4, 64), (64, 64), (16, 128)], ids=str)
+def test_an_update_of_nearly_one_direction_is_not_blown_up(shape, dtype):
+    """As of one row: its norm is its largest singular value, which rounding brings above one."""
+    for seed in range(8):
+        normal = partial(torch.randn, generator=torch.Generator().manual_seed(seed))
+        update = normal(shape[0], 1) @ normal(1, shape[1]) + 0.03 * normal(shape)
+        assert torch.linalg.svdvals(orthogonalised(update, dtype).float()).max() < 1.35
 
 
 @SHAPES

@@ -132,7 +132,8 @@ def _run(training: Training, pace: Pace, processes: PartialState, *, resume: boo
     processes.wait_for_everyone()  # before anything is removed that others read
     if resume and processes.is_main_process:
         clear_for(folder, checkpoint)
-    pace.spend(checkpoint.seconds if checkpoint else 0.0)
+    if checkpoint:
+        pace.spend(checkpoint.seconds, checkpoint.preparing)
     trainer = _trainer(training, pace)
     trainer.train(resume_from_checkpoint=str(checkpoint.folder) if checkpoint else None)
     save_model(trainer, training.plan, folder)

@@ -28,12 +28,14 @@ class Checkpoint:
     Attributes:
         seconds: of training until it was written.
         best: the step of the best checkpoint so far; None where nothing is held out.
+        preparing: seconds of those in which no step was made.
     """
 
     folder: Path
     step: int
     seconds: float
     best: int | None = None
+    preparing: float = 0.0
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -114,7 +116,8 @@ def _read(path: Path) -> Checkpoint | None:
         there = {name: (path / name).stat().st_size for name in known["files"]}
         if there != known["files"]:
             return None
-        return Checkpoint(path, known["step"], known["seconds"], known["best"])
+        preparing = known.get("preparing", 0.0)
+        return Checkpoint(path, known["step"], known["seconds"], known["best"], preparing)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

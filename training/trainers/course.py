@@ -159,7 +159,9 @@ class CourseTrainer(Trainer):
         if self.args.should_save:
             written = path_of(folder / ASIDE, step)
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-            seal(written, Checkpoint(path_of(folder, step), step, self.course.pace.spent_s, best))
+            pace = self.course.pace
+            place = path_of(folder, step)
+            seal(written, Checkpoint(place, step, pace.spent_s, best, pace.preparing_s))
             prune(folder)
         self.accelerator.wait_for_everyone()
 

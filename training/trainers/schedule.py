@@ -12,6 +12,9 @@ WARMUP = 0.03
 class Pace:
     """The share of a training that is done: of its steps, or of its time if that runs out first.
 
+    The time until a process's first step is over, in which it loads, reads and compiles, counts
+    against the limit and not for the share: else the learning rate's warm-up passes in it.
+
     Args:
         limit_s: seconds it may take; None for as long as its steps take.
     """
@@ -20,10 +23,18 @@ class Pace:
         self.limit_s = limit_s
         self._began = time.monotonic()
         self._agreed_s: float | None = None
+        self._earlier_s = self._preparing_s = 0.0
+        self._prepared = False
 
-    def spend(self, seconds: float) -> None:
-        """Count `seconds` that went by in an earlier process."""
+    def spend(self, seconds: float, preparing_s: float = 0.0) -> None:
+        """Count `seconds` that went by in earlier processes, `preparing_s` of them before steps."""
         self._began -= seconds
+        self._earlier_s, self._preparing_s = seconds, preparing_s
+
+    def prepared(self) -> None:
+        """This process's first step is over."""
+        if not self._prepared:
+            self._preparing_s, self._prepared = self.preparing_s, True
 
     def agree(self) -> None:
         """Where there are several processes, use the first one's clock until the next call.
@@ -42,11 +53,23 @@ class Pace:
         live = time.monotonic() - self._began
         return live if self._agreed_s is None else self._agreed_s
 
+    @property
+    def preparing_s(self) -> float:
+        """Seconds of those that went by before the first step of each process was over."""
+        return self._preparing_s + (0.0 if self._prepared else self.spent_s - self._earlier_s)
+
     def done(self, step: int, steps: int) -> float:
         """The share of the training that is done: 0 at its start, 1 at its end."""
         by_steps = step / steps if steps > 0 else 1.0
-        by_time = self.spent_s / self.limit_s if self.limit_s else 0.0
-        return min(max(by_steps, by_time), 1.0)
+        return min(max(by_steps, self._by_time()), 1.0)
+
+    def _by_time(self) -> float:
+        if not self.limit_s:
+            return 0.0
+        if self.spent_s >= self.limit_s:
+            return 1.0
+        preparing = self.preparing_s
+        return (self.spent_s - preparing) / (self.limit_s - preparing)
 
     def rate_share(self, step: int, steps: int) -> float:
         """The share of the full learning rate at `step`."""
@@ -55,7 +78,7 @@ class Pace:
     def left_s(self, step: int, steps: int) -> float | None:
         """Seconds until the end at this pace; None before the first step."""
         done = self.done(step, steps)
-        return self.spent_s * (1 - done) / done if done else None
+        return (self.spent_s - self.preparing_s) * (1 - done) / done if done else None
 
 
 def rate_share(done: float) -> float:

@@ -235,6 +235,28 @@ def test_a_training_is_as_far_as_its_steps_or_its_time():
     assert Pace().done(3, 4) == 0.75
 
 
+def test_what_a_process_does_before_its_first_step_is_no_part_of_the_share(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("training.trainers.schedule.time.monotonic", lambda: now[0])
+    pace = Pace(100.0)
+    now[0] = 20.0  # loaded, compiled
+    assert pace.done(0, 1000) == 0
+    pace.prepared()
+    now[0] = 60.0
+    pace.prepared()  # of the first step alone
+    assert (pace.done(5, 1000), pace.left_s(5, 1000)) == (0.5, 40.0)
+
+    later = Pace(100.0)  # another process goes on from there
+    later.spend(pace.spent_s, pace.preparing_s)
+    now[0] = 70.0
+    assert later.done(5, 1000) == pytest.approx(40 / 70)
+    later.prepared()
+    now[0] = 85.0
+    assert later.done(9, 1000) == pytest.approx(55 / 70)
+    now[0] = 100.0
+    assert later.done(9, 1000) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
