@@ -68,8 +68,10 @@ def passed_over(words: Sequence[str], numbers: Sequence[int], end: int) -> bool:
     """
     here, behind = numbers[end - 1], range(end, len(words))
     said = _failed([words[i] for i in behind if numbers[i] == here])
-    opening = {words[i] for i in behind if here < numbers[i] != numbers[max(i - 2, 0)]}
-    return said is not None and not _WRONG & {*said[:2]} and bool(_CONCLUDES & opening)
+    fails = said is not None and not _WRONG & {*said[:2]}  # "isn't wrong" does not
+    later = [i for i in behind if numbers[i] > here]
+    openings = {words[i] for i in later if numbers[max(i - 2, 0)] != numbers[i]}  # two words each
+    return fails and bool(_CONCLUDES & openings)
 
 
 def _failed(after: Sequence[str]) -> Sequence[str] | None:

@@ -96,7 +96,7 @@ class DecodeBatch:
         self._adapter = adapter
         self._prefixes = prefixes
         self._on_error = on_error
-        self._banned = torch.tensor(sorted(runner.builder.banned_ids), device=runner.device)
+        self._banned = torch.tensor(sorted(runner.builder.banned_ids))
 
     @cached_property
     def _kv(self) -> BatchedRows | SeparateRows:
@@ -188,7 +188,7 @@ class DecodeBatch:
 
     def _picked(self, logits: Tensor) -> list[tuple[int, float] | Exception]:
         """The next token of every row; where they cannot be sampled together, all rows fail, as
-        what they hold goes further than their words."""
+        their cached keys and values are already one token ahead of their ids."""
         try:
             return [*self._pick(self.rows, logits)]
         except Exception as error:
@@ -205,13 +205,12 @@ class DecodeBatch:
             return self._compute(0, len(self.rows))
         except Exception as error:
             self._on_error(error)
-        found = [self._attempt(place) for place in range(len(self.rows))]
-        for place in reversed(range(len(found))):
-            if isinstance(error := found[place], Exception):
+        outcomes = {row: self._attempt(place) for place, row in enumerate(self.rows)}
+        for place in reversed(range(len(self.rows))):
+            if isinstance(error := outcomes[self.rows[place]], Exception):
                 self._fail(place, error)
-                found[place] = found[-1]  # as the last row took the failed one's place
-                found.pop()
-        logits = [f for f in found if not isinstance(f, Exception)]
+        # in the order that the rows have now: removing one moves the last into its place
+        logits = [found for row in self.rows if isinstance(found := outcomes[row], torch.Tensor)]
         return torch.cat(logits) if logits else None
 
     def _attempt(self, place: int) -> Tensor | Exception:

@@ -23,8 +23,8 @@ def companions(
     """`first` and the prompts that can be prefilled in the same forward.
 
     They have its adapter and its priority, and with their padding come to at most `budget` ids and
-    `positions` keys and values. One that shares more with another than `start` says is computed
-    waits for it, so that what they share is computed once.
+    `positions` keys and values. A prompt that shares more with one of the group than is computed of
+    it (`start`) waits, so that what they share is computed once.
     """
     group, begun = [first], [start(first)]
     for other in others:

@@ -1,4 +1,4 @@
-"""Best-of-n: the draw that a verifier scores highest, or the answer whose draws it does in sum."""
+"""Best-of-n: the draw that a verifier scores highest, or the answer whose draws score most in all."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _SIDES = ("chosen", "rejected")
 
 @dataclass(frozen=True)
 class Opening:
-    """How what a row names is had.
+    """How to load the files a row names.
 
     Attributes:
         open_image: the image that a value names.
