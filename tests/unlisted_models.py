@@ -42,6 +42,7 @@ class Unlisted:
         options: that its processor passes to its image processor.
         unused: what of the image processor's output the model does not take.
         typed: whether the model wants to know which tokens are an image's.
+        sees: what else the model is told of a prompt with images, of its other inputs.
     """
 
     model: Any
@@ -53,6 +54,7 @@ class Unlisted:
     options: dict[str, Any] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     typed: bool = False
+    sees: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def save(self, folder: Path) -> Path:
         """The folder of a checkpoint, as it would come from a hub."""
@@ -77,6 +79,8 @@ class Unlisted:
         if self.typed:
             here = made["input_ids"] == self.tokenizer.convert_tokens_to_ids(self.placeholder)
             made["mm_token_type_ids"] = here.long()
+        if self.sees and images:
+            made |= self.sees(made)
         return {k: v for k, v in made.items() if k not in self.unused}
 
 
@@ -368,6 +372,59 @@ def minicpmv4_6() -> Unlisted:
     )
 
 
+MLLAMA = {"hidden_size": 32, "intermediate_size": 32, "attention_heads": 2, "image_size": 56}
+
+
+@cache
+def mllama() -> Unlisted:
+    """Its placeholder is the one token without a logit; layers of their own read its images."""
+    names = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+    tokenizer = bytes_tokenizer(
+        [*names, "<|python_tag|>"],
+        template("mllama"),
+        "<|eot_id|>",
+        bos_token="<|begin_of_text|>",
+    )
+    vocabulary = len(tokenizer)
+    tokenizer.add_tokens(["<|image|>"], special_tokens=True)
+    text = {**TEXT, "num_hidden_layers": 3, "cross_attention_layers": [1], "pad_token_id": 0}
+    vision = {
+        **MLLAMA,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "intermediate_layers_indices": [0],
+        "vision_output_dim": 64,
+    }
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    config = hf.MllamaConfig(
+        text_config={**text, **ends, "vocab_size": vocabulary, "rope_parameters": rope()},
+        vision_config=vision,
+        image_token_index=vocabulary,
+    )
+    model = built(hf.MllamaForConditionalGeneration, config, tokenizer.eos_token_id)
+    for name, weight in model.named_parameters():
+        if "gate" in name and weight.numel() == 1:  # closed before any training
+            torch.nn.init.ones_(weight)
+
+    def sees(made: dict[str, Any]) -> dict[str, Any]:
+        at = (made["input_ids"][0] == vocabulary).nonzero()[:, 0].tolist()
+        mask = torch.zeros(1, made["input_ids"].shape[1], len(at), 4, dtype=torch.long)
+        for number, (begin, end) in enumerate(zip(at, [*at[1:], None], strict=True)):
+            mask[0, begin:end, number, : made["num_tiles"][0][number]] = 1
+        return {"cross_attention_mask": mask}
+
+    processor = hf.MllamaImageProcessorPil(size={"height": 56, "width": 56}, max_image_tiles=4)
+    return Unlisted(
+        model,
+        tokenizer,
+        processor,
+        lambda _, __: "<|image|>",
+        "<|image|>",
+        unused=("num_tiles",),
+        sees=sees,
+    )
+
+
 UNLISTED: dict[str, Callable[[], Unlisted]] = {
     "qwen3_5": qwen3_5,
     "glm4v": glm4v,
@@ -376,6 +433,7 @@ UNLISTED: dict[str, Callable[[], Unlisted]] = {
     "mistral3": mistral3,
     "llava": llava,
     "minicpmv4_6": minicpmv4_6,
+    "mllama": mllama,
 }
 
 PROMPTS = {
@@ -386,5 +444,9 @@ PROMPTS = {
     "mistral3": "<s>[INST]{}[/INST]",
     "llava": "USER: {} ASSISTANT:",
     "minicpmv4_6": "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n",
+    "mllama": (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    ),
 }
 """How each asks a question."""

@@ -9,7 +9,6 @@ SHORT_WORDS = 40
 
 THOUGHT_END = "</think>"
 ANSWER_START = "<answer>"
-ANSWER_END = "</answer>"
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _ANSWER_WORDS = (  # followed by a colon, or by a word for "is" or "choose"
@@ -39,7 +38,9 @@ _OF_THE_ANSWER = re.compile(
 _LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final|correct)\b[\W_]*)+\Z", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(r"\s*\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}\s*")
 _ALL_WRITTEN_OUT = re.compile(rf"(\$?){_WRITTEN_OUT.pattern}\1\.?\s*")
-_CLOSING_TAGS = re.compile(r"<answer>((?:(?!</?answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
+_CLOSING_TAGS = re.compile(
+    r"<answer>(?:\s*+<answer>)*+((?:(?!</?answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL
+)
 _BOX_MARKS = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _SAID_FIRST = re.compile(
     r"\s*(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s*:|\s+is\b)", re.IGNORECASE

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from .latex import simplified
-from .text import HARMLESS, NUMBER_WORDS
+from .text import NUMBER_WORDS
 from .units import unit
 
 _LARGE = "twenty thirty forty fifty sixty seventy eighty ninety"
@@ -79,12 +79,6 @@ class Piece:
 def numbers_in(text: str) -> list[Number]:
     """Every number in `text`, in order; "3D" and "K9" are none."""
     return [piece.item for piece in pieces_of(simplified(text)) if isinstance(piece.item, Number)]
-
-
-def only_number(text: str) -> Number | None:
-    """The number that `text` is, and nothing but; None otherwise."""
-    items = [p.item for p in pieces_of(simplified(text)) if p.item not in HARMLESS]
-    return items[0] if len(items) == 1 and isinstance(items[0], Number) else None
 
 
 @lru_cache(maxsize=4096)

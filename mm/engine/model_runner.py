@@ -62,7 +62,7 @@ class ModelRunner:
     @property
     def limit(self) -> int:
         """The longest context, in tokens, that the model's positions reach."""
-        return self._text.max_position_embeddings
+        return self.builder.positions or self._text.max_position_embeddings
 
     def room_after(self, length: int) -> int:
         """How many more tokens the model's positions reach after `length`.

@@ -40,7 +40,8 @@ class Request:
     Attributes:
         sampling: how to write a reply; None asks for no reply.
         continuations: ids to score after `tokens`; None asks for no scores.
-        client: who asks; the queue is fair among clients.
+        client: who asks, by default nobody who asks for anything else; the queue is fair among
+            clients.
         room: how many tokens the reply may have; positions and memory may allow fewer than
             `sampling` does.
         began: `time.perf_counter()` when the engine admitted it.
@@ -51,7 +52,7 @@ class Request:
     options: RequestOptions = RequestOptions()
     sampling: Sampling | None = None
     continuations: Sequence[Sequence[int]] | None = None
-    client: object = None
+    client: object = field(default_factory=object)
     room: int = 0
     abandoned: bool = False
     began: float = field(default_factory=time.perf_counter)

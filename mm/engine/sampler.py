@@ -81,8 +81,11 @@ class Sampler:
 
 
 def log_probs(logits: Tensor, banned: Tensor) -> Tensor:
-    """Log-probabilities (..., V) at temperature 1, with no mass on the `banned` ids."""
-    banned = banned.to(logits.device)
+    """Log-probabilities (..., V) at temperature 1, with no mass on the `banned` ids.
+
+    Mllama's placeholder, for one, has no logit, so nothing could give it anyway.
+    """
+    banned = banned[banned < logits.shape[-1]].to(logits.device)
     return logits.float().index_fill(-1, banned, float("-inf")).log_softmax(-1)
 
 

@@ -89,11 +89,15 @@ def _part(features: Any, at: int, tiles: Sequence[int]) -> Any:
 
 
 def _chain(values: Sequence[Any]) -> Any:
+    """One after another: entries of lists; tensors, flat where latents stand between tiles."""
     import torch
 
-    if torch.is_tensor(values[0]):
-        return torch.cat(tuple(values))
-    return tuple(feature for value in values for feature in value)
+    if not any(map(torch.is_tensor, values)):
+        return tuple(feature for value in values for feature in value)
+    tensors = [value if torch.is_tensor(value) else torch.cat(tuple(value)) for value in values]
+    if len({tensor.shape[1:] for tensor in tensors}) > 1:
+        tensors = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
+    return torch.cat(tensors)
 
 
 @dataclass(frozen=True)

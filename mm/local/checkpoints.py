@@ -17,7 +17,10 @@ from mm.errors import ModelUnavailable, first_line
 log = logging.getLogger(__name__)
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.safetensors"]
+BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "additional_chat_templates/*.jinja")
+"""What stands beside weights: configs, tokenizers (merges.txt, vocab.txt), and chat templates."""
+
+_PATTERNS = [*BESIDE, "*.safetensors"]
 _CODE = "*.py"
 _OTHER_FORMATS = ["consolidated*"]  # the same weights again, for Mistral's own code
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm.engine.detokenizer import StreamDetokenizer
 from mm.engine.sampler import Sampler, log_probs
-from mm.errors import ModelError, first_line
+from mm.errors import ModelError, UserError, first_line
 from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import crop_rule_of
 from mm.geometry import BoxFormat, Size
@@ -93,6 +93,19 @@ class GenericVLM:
         self._positions = positions_of(model.config)
         self.visual_tokens = lru_cache(256)(self._visual_tokens)
         log.warning("%s is of no listed family: %s", name, WITHOUT)
+
+    def asking(self, *, priority: int = 0, deadline: float | None = None) -> GenericVLM:
+        """The same model: it answers one call after the other, so that `priority` has no effect.
+
+        Raises:
+            UserError: there is a deadline, which nothing here keeps.
+        """
+        if deadline is not None:
+            raise UserError(
+                f"deadline={deadline:g}: {self.name} is of no listed family and keeps none: pass "
+                "cancel= to generate, or serve it with vLLM and mm.connect"
+            )
+        return self
 
     def generate(
         self,

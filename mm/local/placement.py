@@ -54,7 +54,7 @@ def place(checkpoint: Checkpoint, options: LoadOptions) -> Placement:
         ValueError: no such dtype or `quantize`.
     """
     check_readable(checkpoint, options.quantize)
-    device = _device(options.device)
+    device = device_named(options.device)
     dtype = _dtype(options.dtype, device, checkpoint)
     bits = quantization(options.quantize, dtype)
     if bits is None:
@@ -72,7 +72,12 @@ def set_threads(threads: int | None, device: torch.device, checkpoint: Checkpoin
         torch.set_num_threads(threads)
 
 
-def _device(device: str | None) -> torch.device:
+def device_named(device: str | None) -> torch.device:
+    """The device of that name; None and "auto": cuda where there is one, else the CPU.
+
+    Raises:
+        ModelUnavailable: there is none such.
+    """
     import torch
 
     if device in (None, "auto"):

@@ -120,7 +120,7 @@ def _probe(vlm: RemoteVLM, served: Mapping[str, Json]) -> None:
 
 
 AT_ONCE = 8
-"""How many draws of one question a server is sent at a time."""
+"""How many draws of one question a server is sent at a time, whatever is known of its model."""
 
 
 def _builder(processor: str) -> TokenBuilder:
@@ -135,7 +135,7 @@ def _builder(processor: str) -> TokenBuilder:
 def _traits(builder: TokenBuilder | None, family: Family | None) -> Traits:
     """Those of the checkpoint, else of its family; a server shows neither attention nor memory."""
     if builder:
-        return replace(builder.traits, aim=None, memory=None)
+        return replace(builder.traits, aim=None, memory=None, at_once=AT_ONCE)
     if family is None:
         return Traits(calls_tools=False, at_once=AT_ONCE)
     return Traits(family.box_format, calls_tools=family.calls_tools, at_once=AT_ONCE)

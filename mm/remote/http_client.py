@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import random
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 Hear = Callable[[int, Json], bool]
 """Takes the next chunk of the reply to body number n; True once no more of it is wanted."""
 
 _TICK_S = 0.05  # between two checks for a cancellation or the deadline
-_LONGEST_WAIT_S = 30.0
+_LONGEST_WAIT_S = 30.0  # of ours
+_LONGEST_ASKED_S = 300.0  # of the server's
 
 BAD_PROXY = (
     "a proxy in the environment (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY) cannot be used: unset it"
@@ -225,8 +229,11 @@ class Client:
         Up to a quarter more, so that those who failed together do not come back together.
         """
         asked = error.retry_after if isinstance(error, Busy) else None
-        wait = self._patience.backoff_s * 2**attempt if asked is None else asked
-        return min(wait, _LONGEST_WAIT_S) * random.uniform(1, 1.25)
+        ours = min(self._patience.backoff_s * 2**attempt, _LONGEST_WAIT_S)
+        wait = ours if asked is None else min(asked, _LONGEST_ASKED_S)
+        if wait > _LONGEST_WAIT_S:
+            log.warning("%s; waiting %.0f s, as it asks", error, wait)
+        return wait * random.uniform(1, 1.25)
 
     def _url(self, path: str) -> str:
         return f"{self._address}/{path}"

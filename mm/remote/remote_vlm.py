@@ -7,7 +7,6 @@ again byte for byte, so that a server's prefix cache computes only what is new.
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections import OrderedDict
@@ -27,6 +26,7 @@ from mm.types import (
     Generation,
     ImageKind,
     Message,
+    Part,
     Sampling,
     Scores,
     assistant,
@@ -36,7 +36,8 @@ from mm.vlm import Cancelled, OnToken, Traits, check_on_token
 from .http_client import Client
 from .openai_format import MessageFormat
 from .prompt_logprobs import Token, continuation, tokens_of
-from .responses import OPTIONAL, Json, Refused, names, without
+from .request_fields import BEGUN, GO_ON, LOST, refused_fields, sampling_fields
+from .responses import Json, Refused, without
 from .streamed_reply import StreamedReply, whole
 
 if TYPE_CHECKING:
@@ -46,18 +47,6 @@ log = logging.getLogger(__name__)
 
 _CHAT = "chat/completions"
 _REMEMBERED = 4096  # replies whose exact text is known, where their parts render as another
-_LOST = {
-    "seed": "its server takes no seed, so sampled replies vary",
-    "temperature": "its server takes no temperature but its own, so greedy replies are sampled too",
-}
-"""What it means for replies that a field is left out."""
-_INSTEAD = re.compile(
-    r"unsupported|not support|deprecated|instead|only \S+ is allowed", re.IGNORECASE
-)
-"""How a server says that it takes no such field, or one value only; else it dislikes the value."""
-_EXTENSIONS = ("top_k", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
-"""Options of sampling that are sent where they are not the usual ones: not every server has them"""
-_PLAIN = Sampling()
 _refusing = threading.Lock()
 
 
@@ -99,8 +88,11 @@ class RemoteVLM:
         self._extra = dict(extra or {})
         self._refused: frozenset[str] = frozenset()
 
-    def asking(self, *, deadline: float | None = None) -> RemoteVLM:
-        """The same model, whose requests have this deadline, in seconds."""
+    def asking(self, *, priority: int = 0, deadline: float | None = None) -> RemoteVLM:
+        """The same model, whose requests have this deadline, in seconds.
+
+        Whose requests go first is the server's business: `priority` is not sent.
+        """
         other = copy(self)
         other.deadline = deadline
         return other
@@ -128,7 +120,7 @@ class RemoteVLM:
             try:
                 made = self._generate(conversations, bodies, sampling, on_token, cancel)
             except Refused as error:
-                more = self._named_by(error) - left_out
+                more = self._named_by(error, sampling, bodies) - left_out
                 if not more:
                     raise
                 # last, and alone: without it, replies are others
@@ -207,7 +199,7 @@ class RemoteVLM:
         if whole and reply.finish is None:
             raise ModelError(f"{self.client.base_url} ended its reply in the middle")
         reply.end()
-        parts = parse_parts(reply.text)
+        parts = self._parts(conversation, reply)
         visual = sum(self._cost(m) for m in unread(conversation, self._wrote))
         self._said.remember(render_parts(parts), reply.text)
         return Generation(
@@ -217,40 +209,41 @@ class RemoteVLM:
             reply.finish or "cancelled",
         )
 
+    def _parts(self, conversation: Conversation, reply: StreamedReply) -> tuple[Part, ...]:
+        """What was written, also of a thought that the template opened, of which a server sends no
+        <think>, and that was cut before its </think>."""
+        begins = not (conversation and conversation[-1].role == "assistant")
+        opens = self.builder is not None and self.builder.template.opens_thought
+        tagged = "<think>" in reply.text or "</think>" in reply.text
+        thinks = opens and begins and reply.finish == "length" and not tagged
+        return parse_parts("<think>" + reply.text if thinks else reply.text)
+
     def _request(
         self, conversation: Conversation, sampling: Sampling, left_out: frozenset[str]
     ) -> Json:
         body = self._body(conversation)
-        body |= {
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "seed": sampling.seed,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        body["logprobs"] = True
-        changed = {k: v for k in _EXTENSIONS if (v := getattr(sampling, k)) != getattr(_PLAIN, k)}
-        body |= changed
-        if "max_tokens" in left_out:  # OpenAI's newer models know it by another name
-            body["max_completion_tokens"] = body["max_tokens"]
-        return {k: v for k, v in body.items() if k not in left_out} | self._extra
+        if BEGUN & left_out & body.keys():
+            body["messages"] = [*body["messages"], GO_ON]
+        body = {k: v for k, v in body.items() if k not in left_out}
+        return body | sampling_fields(sampling, left_out) | self._extra
 
-    def _named_by(self, refusal: Refused) -> frozenset[str]:
-        """The fields that the server refuses, as far as it can be asked without them."""
+    def _named_by(
+        self, refusal: Refused, sampling: Sampling, bodies: Sequence[Json]
+    ) -> frozenset[str]:
+        """The fields that the server refuses, as far as it can be asked without them.
+
+        Where it names none and the model was to go on with its own turn, it may be that.
+        """
         reason = without(str(refusal).replace(self.client.base_url, ""), self.name)
-        found = {field for field in OPTIONAL if names(reason, field)}
-        if not _INSTEAD.search(reason):
-            return frozenset(found - {"temperature"})
-        renamed = names(reason, "max_tokens") and names(reason, "max_completion_tokens")
-        return frozenset(found | ({"max_tokens"} if renamed else set()))
+        begun = frozenset(k for body in bodies for k in BEGUN & body.keys())
+        return refused_fields(reason, sampling) or begun
 
     def _leave_out(self, fields: frozenset[str]) -> None:
         """Ask without `fields` from now on: the server has answered without them."""
         with _refusing:
             for field in sorted(fields - self._refused):
-                if field in _LOST:
-                    log.warning("%s: %s", self.name, _LOST[field])
+                if field in LOST:
+                    log.warning("%s: %s", self.name, LOST[field])
             self._refused |= fields
 
     def _body(self, conversation: Conversation) -> Json:

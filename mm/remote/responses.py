@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
+from calendar import timegm
 from collections.abc import AsyncIterator, Mapping
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -31,7 +34,11 @@ _ADDRESS = re.compile(r"https?://\S+", re.IGNORECASE)
 _USER = re.compile(r"(?<=://)\S*@")
 """As far as the last @: a password may hold a slash, which no address allows."""
 
-OPTIONAL = ("logprobs", "seed", "stream_options", "top_p", "temperature")
+OPTIONAL = (
+    *("logprobs", "seed", "stream_options", "top_p", "temperature"),
+    *("top_k", "min_p", "repetition_penalty"),
+    *("continue_final_message", "add_generation_prompt"),
+)
 """Fields of a request that a server may refuse, and that it is then asked without."""
 
 
@@ -207,8 +214,17 @@ def _chunk(data: str, server: str) -> Json:
 
 
 def _seconds(value: str | None) -> float | None:
+    """The seconds that a Retry-After gives, as a number or as the date when they are over."""
     try:
         seconds = float(value or "")
     except ValueError:
-        return None
+        return _seconds_until(value or "")
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _seconds_until(date: str) -> float | None:
+    try:
+        seconds = timegm(parsedate_to_datetime(date).utctimetuple()) - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return max(seconds, 0.0)

@@ -113,13 +113,10 @@ def _read(name: str, value: object) -> float | None:
     if name == "top_k" and value <= 0:
         return 0  # all tokens: some write -1
     try:
-        if name == "top_k" and value != int(value):
-            raise UserError(f"top_k must be a whole number, got {value}")
-        replace(Sampling(), **{name: value})
-    except (UserError, ValueError, OverflowError) as error:
+        return getattr(replace(Sampling(), **{name: value}), name)
+    except UserError as error:
         log.warning("generation_config.json: %s; leaving it out", error)
         return None
-    return int(value) if name == "top_k" else value
 
 
 def _generation(folder_or_id: str, kw: dict[str, Any]) -> dict[str, Any]:

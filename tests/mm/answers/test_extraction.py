@@ -44,6 +44,7 @@ LONG = "The image shows a wide table. " * 12
         pytest.param("The answer is right", "right", id="a side, alone"),
         pytest.param("Answer: 4. No: the answer is 5.", "5", id="a later answer"),
         pytest.param("<answer>" * 3000 + "red", "red", id="tags in tags"),
+        pytest.param("<answer>\n<answer>red</answer>", "red", id="opened twice"),
         pytest.param("一" * 99, None, id="a long sentence without spaces"),
     ],
 )
@@ -61,6 +62,7 @@ def test_extract(text, answer):
         pytest.param("<think>It is K.</think>", "", id="a thought alone"),
         pytest.param("<think>It is", "", id="a thought cut off"),
         pytest.param("<think>so</think><answer>red</answer>", "red", id="tags"),
+        pytest.param("<answer>\n<answer>red</answer>", "red", id="opened twice"),
         pytest.param("I see it. <answer>red", "I see it. red", id="tags cut off"),
         pytest.param("Write <answer>x</answer> so.", "Write <answer>x</answer> so.", id="quoted"),
         pytest.param("It is <|begin_of_box|>5<|end_of_box|>.", "It is 5.", id="GLM"),

@@ -261,6 +261,43 @@ def test_every_control_group_above_counts(tmp_path) -> None:
     assert control_group_free(tmp_path, tmp_path / "none") == []
 
 
+V1 = {
+    "memory/a/memory.limit_in_bytes": "1000\n",
+    "memory/a/memory.usage_in_bytes": "400\n",
+    "memory/a/memory.stat": "inactive_file 7\ntotal_inactive_file 50\n",
+    "memory/memory.limit_in_bytes": "9223372036854771712\n",  # no limit
+    "memory/memory.usage_in_bytes": "712\n",
+    "memory/memory.stat": "total_inactive_file 0\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("own", "free"),
+    [
+        pytest.param("3:cpu:/b\n9:memory:/a\n", [650, 9223372036854771000], id="its own and above"),
+        pytest.param("9:memory:/docker/0\n", [9223372036854771000], id="not seen from inside"),
+        pytest.param("3:cpu:/a\n", [], id="another controller"),
+    ],
+)
+def test_control_groups_of_version_1_count_too(tmp_path, own: str, free: list[int]) -> None:
+    for name, text in V1.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text(own)
+    assert control_group_free(tmp_path, tmp_path / "own") == free
+
+
+@pytest.mark.parametrize(
+    ("positions", "limit"),
+    [pytest.param(32768, 32768, id="stretched (YaRN)"), pytest.param(None, 8192, id="not said")],
+)
+def test_a_context_may_be_as_long_as_positions_reach(positions: int | None, limit: int) -> None:
+    tiny = FAMILIES["qwen3_vl"]()
+    builder = copy(tiny.builder)
+    builder.positions = positions
+    assert Engine(tiny.model, builder).limit == limit
+
+
 def test_a_limit_on_the_process_counts_wherever_memory_is_read(monkeypatch) -> None:
     monkeypatch.setattr("mm.engine.resources._memory_limits", lambda *_: [(1000, 650)])
     cpu = torch.device("cpu")

@@ -417,6 +417,14 @@ def test_who_asks_for_much_does_not_go_before_who_asks_for_little() -> None:
     assert taken == ["many", "few", "one", "many", "few", "many", "many"]
 
 
+def test_scores_of_several_do_not_wait_for_each_other() -> None:
+    waiting = RequestQueue(100)
+    scores = [Request(Tokens((1,), (), ()), continuations=[(1,)]) for _ in range(3)]
+    for each in (*scores, request("one")):
+        waiting.put(each)
+    assert [waiting.take() for _ in scores] == scores
+
+
 def test_people_go_before_jobs_but_no_job_waits_for_ever() -> None:
     waiting = RequestQueue(100)
     for _ in range(3):

@@ -21,7 +21,7 @@ from transformers import (
     LlavaProcessor,
 )
 
-from mm.errors import ModelError, ModelUnavailable
+from mm.errors import ModelError, ModelUnavailable, UserError
 from mm.families.registry import family_of
 from mm.local.generic_processor import read_processor
 from mm.local.generic_vlm import GenericVLM
@@ -329,3 +329,9 @@ def test_only_logits_that_are_read_are_made(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(parts()[0], "forward", seen)
     assert len(vlm().score((user("Go"),), ["abc"]).logprobs[0]) == 4
     assert asked == [4]
+
+
+def test_a_batch_job_may_ask_it_too_without_a_deadline() -> None:
+    assert vlm().asking(priority=-1) is vlm()
+    with pytest.raises(UserError, match=r"deadline=3: odd is of no listed family.*pass cancel="):
+        vlm().asking(deadline=3)

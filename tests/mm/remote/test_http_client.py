@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from email.utils import formatdate
 from functools import partial
 from typing import Any
 
@@ -21,7 +22,7 @@ import mm
 from mm.remote import http_client
 from mm.remote.connect import connect
 from mm.remote.http_client import Client, RetryPolicy
-from mm.remote.responses import shown
+from mm.remote.responses import Busy, shown
 from mm.types import (
     Conversation,
     Sampling,
@@ -116,6 +117,12 @@ def test_a_reply_is_read_in_whatever_form_it_comes(serve: Serve, answer: dict[st
             {"top_p"},
             set(),
             id="temperature last",
+        ),
+        pytest.param(
+            ["Unrecognized request arguments supplied: min_p, repetition_penalty, top_k"],
+            {"min_p", "repetition_penalty", "top_k"},
+            set(),
+            id="options of sampling",
         ),
         pytest.param(
             ["The model doubao-seed-1-6 does not support logprobs."],
@@ -275,6 +282,49 @@ def test_a_busy_server_is_asked_again(serve: Serve, trouble: dict[str, Any]) -> 
     assert got.message.text == "K"
     first, *others = server.bodies
     assert others == [first, first]
+
+
+@pytest.mark.parametrize(
+    ("told", "wait"),
+    [
+        pytest.param("7", 7, id="seconds"),
+        pytest.param("120", 120, id="longer than our own waits"),
+        pytest.param("86400", 300, id="a day"),
+        pytest.param("Soon", 1, id="neither seconds nor a date"),
+        pytest.param("nan", 1, id="no number"),
+        pytest.param(None, 1, id="nothing"),
+    ],
+)
+def test_the_pause_is_the_one_that_a_server_asks_for(told: str | None, wait: float) -> None:
+    busy = Busy("busy", {} if told is None else {"retry-after": told})
+    pause = Client("http://a/v1", patience=RetryPolicy(backoff_s=0.5))._pause(1, busy)
+    assert wait <= pause <= 1.25 * wait
+
+
+@pytest.mark.parametrize(
+    ("seconds", "zone", "least", "most"),
+    [
+        pytest.param(60, " GMT", 50, 60, id="ahead"),
+        pytest.param(60, "", 50, 60, id="without its zone"),
+        pytest.param(-60, " GMT", 0, 0, id="over"),
+    ],
+)
+def test_a_server_may_ask_for_a_pause_until_a_date(
+    seconds: float, zone: str, least: float, most: float
+) -> None:
+    date = formatdate(time.time() + seconds, usegmt=True).replace(" GMT", zone)
+    asked = Busy("busy", {"retry-after": date}).retry_after
+    assert asked is not None
+    assert least <= asked <= most
+
+
+def test_our_own_pause_has_a_bound() -> None:
+    assert Client("http://a/v1")._pause(30, Busy("busy", {})) <= 1.25 * 30
+
+
+def test_a_long_pause_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    Client("http://a/v1")._pause(0, Busy("http://a/v1 answered 429: slow", {"retry-after": "90"}))
+    assert caplog.messages == ["http://a/v1 answered 429: slow; waiting 90 s, as it asks"]
 
 
 def test_retry_after_is_honoured(serve: Serve) -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import PIL.Image
 import pytest
 from scripted_server import QWEN, Serve, reply, said
-from tiny_models import FAMILIES
+from tiny_models import FAMILIES, template
 
 import mm
 from app.cli.main import run
-from mm.remote.connect import connect, family_named
+from mm.remote.connect import AT_ONCE, connect, family_named
 from mm.remote.openai_format import data_uri
 from mm.types import (
     Conversation,
+    Part,
     Sampling,
+    Text,
+    Thinking,
     assistant,
     user,
 )
@@ -54,15 +58,33 @@ def test_a_question_is_sent_and_its_answer_read(serve: Serve) -> None:
     ]
 
 
-def test_only_unusual_options_of_sampling_are_sent(serve: Serve) -> None:
+UNUSUAL = {"top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05, "presence_penalty": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        pytest.param({}, {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}, id="usual"),
+        pytest.param(UNUSUAL, UNUSUAL, id="unusual"),
+    ],
+)
+def test_no_option_of_sampling_is_left_to_the_checkpoint(
+    serve: Serve, options: dict[str, Any], sent: dict[str, Any]
+) -> None:
     server = serve(reply("K"))
-    unusual = {"top_k": 20, "min_p": 0.1, "repetition_penalty": 1.05, "presence_penalty": 1.5}
-    for options in ({}, unusual):
-        server.model().generate([ASKED], Sampling(**options))
-    plain, full = server.bodies
-    assert not unusual.keys() & plain.keys()
-    assert unusual.items() <= full.items()
-    assert "frequency_penalty" not in full
+    server.model().generate([ASKED], Sampling(**options))
+    assert sent.items() <= server.bodies[0].items()
+    assert "frequency_penalty" not in server.bodies[0]
+
+
+def test_an_option_that_changes_replies_is_not_given_up(serve: Serve) -> None:
+    told = {"status": 400, "body": {"error": {"message": "Unknown fields: min_p, top_k"}}}
+    server = serve(told, reply("K"), told)
+    vlm = server.model()
+    vlm.generate([ASKED], Sampling())
+    with pytest.raises(mm.ModelError, match="Unknown fields: min_p, top_k"):
+        vlm.generate([ASKED], Sampling(top_k=20))
+    assert ["top_k" in body for body in server.bodies] == [True, False, True]
 
 
 def test_log_probabilities_are_kept_where_a_server_gives_them(serve: Serve) -> None:
@@ -285,3 +307,110 @@ def test_requests_in_flight_are_all_asked_without_what_the_server_refused(serve:
     traces = mm.run_many(mm.direct, [mm.question(q, PICTURE) for q in "ab"], vlm, threads=2)
     assert [trace.reply for trace in traces] == ["K", "K"]
     assert ["seed" in body for body in server.bodies] == [True, True, False, False]
+
+
+CUT = reply("It may be", finish="length")
+SILENT = reply("", finish="length")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param("Unrecognized request argument: continue_final_message", id="names one"),
+        pytest.param("Extra inputs are not permitted: add_generation_prompt", id="the other"),
+        pytest.param("Expected last role user or tool but got assistant", id="names none"),
+    ],
+)
+def test_a_server_that_lets_no_reply_go_on_is_asked_to_by_a_message(
+    serve: Serve, told: str
+) -> None:
+    refusal = {"status": 400, "body": {"error": {"message": told}}}
+    server = serve(SILENT, refusal, reply("<answer>K</answer>"), SILENT, reply("K"))
+    vlm = server.model()
+    for _ in range(2):
+        trace = mm.run(mm.direct, mm.question("What letter?", PICTURE), vlm)
+        assert (trace.answer, trace.reply, trace.error) == ("K", "K", None)
+    last = server.bodies[-1]
+    assert len(server.bodies) == 5
+    assert not {"continue_final_message", "add_generation_prompt"} & last.keys()
+    assert last["messages"][1:] == [
+        {"role": "assistant", "content": "<answer>"},
+        {"role": "user", "content": "Go on from there, and answer now."},
+    ]
+
+
+def test_a_refusal_for_another_reason_is_said_as_it_is(serve: Serve) -> None:
+    refusal = {"status": 400, "body": {"error": {"message": "too long: 9 > 8"}}}
+    server = serve(SILENT, refusal)
+    trace = mm.run(mm.direct, mm.question("What letter?", PICTURE), server.model())
+    assert trace.error
+    assert trace.error.endswith("too long: 9 > 8")
+
+
+@pytest.fixture
+def thinking(tmp_path: Path) -> str:
+    """The processor of a checkpoint whose template opens a thought."""
+    tiny = FAMILIES["qwen3_vl"]()
+    tiny.model.config.save_pretrained(tmp_path)
+    tokenizer = copy(tiny.builder.tokenizer)
+    tokenizer.chat_template = template("qwen3_vl").replace(
+        r"assistant\n' }}", r"assistant\n<think>\n' }}"
+    )
+    tokenizer.save_pretrained(tmp_path)
+    tiny.builder.image_processor.save_pretrained(tmp_path)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "finish", "parts"),
+    [
+        pytest.param("It may", "length", (Thinking("It may", closed=False),), id="cut"),
+        pytest.param("It may", "stop", (Text("It may"),), id="a whole reply"),
+        pytest.param("a</think>b", "length", (Thinking("a"), Text("b")), id="closed"),
+        pytest.param("a</think>b", "stop", (Thinking("a"), Text("b")), id="closed, whole"),
+        pytest.param("<think>a", "length", (Thinking("a", closed=False),), id="opened again"),
+    ],
+)
+def test_a_thought_that_the_template_opened_is_one(
+    serve: Serve, thinking: str, text: str, finish: str, parts: tuple[Part, ...]
+) -> None:
+    vlm = serve(reply(text, finish=finish)).model(processor=thinking)
+    (got,) = vlm.generate([ASKED], Sampling())
+    assert got.message.parts == parts
+    assert [p.closed for p in got.message.parts if isinstance(p, Thinking)] == [
+        p.closed for p in parts if isinstance(p, Thinking)
+    ]
+    bare = serve(reply("It may", finish="length")).model()  # whose template nobody knows
+    assert bare.generate([ASKED], Sampling())[0].message.parts == (Text("It may"),)
+
+
+@pytest.mark.parametrize("limit", [None, 4], ids=["by the reply's bound", "by the thought's"])
+def test_a_thought_that_was_cut_is_answered(serve: Serve, thinking: str, limit: int | None) -> None:
+    server = serve(CUT, reply("K</answer>"))
+    sampling = Sampling(max_tokens=40, max_thought_tokens=limit)
+    trace = mm.run(
+        mm.direct,
+        mm.question("What letter?", PICTURE),
+        server.model(processor=thinking),
+        sampling=sampling,
+    )
+    assert (trace.answer, trace.error) == ("K", None)
+    assert trace.best.thoughts == ("It may be",)
+    first, second = server.bodies
+    assert first["max_tokens"] == (limit or 40)
+    assert second["continue_final_message"]
+    assert second["messages"][-1] == {
+        "role": "assistant",
+        "content": "It may be\n</think>\n<answer>",  # what the server sent stays as it was
+    }
+
+
+def test_a_server_with_a_processor_is_sent_no_more_at_once(serve: Serve, thinking: str) -> None:
+    server = serve(reply("K"))
+    made = [server.model(), server.model(processor=thinking), serve(models=LISTED).model(name="")]
+    assert {vlm.traits.at_once for vlm in made} == {AT_ONCE}
+
+
+def test_a_batch_job_may_ask_a_server_too(serve: Serve) -> None:
+    jobs = serve(reply("K")).model().asking(priority=-1, deadline=9)
+    assert (jobs.deadline, jobs.generate([ASKED], Sampling())[0].message.text) == (9, "K")

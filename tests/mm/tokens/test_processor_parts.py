@@ -54,7 +54,7 @@ def test_the_authors_sampling_is_read(
         pytest.param("top_p", 0.0, "top_p must be over 0, 1 or less, got 0.0", id="top_p of 0"),
         pytest.param("top_p", 1.05, "top_p must be over 0, 1 or less, got 1.05", id="top_p over 1"),
         pytest.param("top_k", 20.5, "top_k must be a whole number, got 20.5", id="half a token"),
-        pytest.param("top_k", float("inf"), "infinity", id="no end of tokens"),
+        pytest.param("top_k", float("inf"), "whole number, got inf", id="no end of tokens"),
         pytest.param("min_p", float("nan"), "min_p must be 0 or more", id="no number"),
         pytest.param("temperature", -1, "temperature must be 0 or more, got -1", id="cold"),
         pytest.param("repetition_penalty", 0.0, "repetition_penalty must be over 0", id="penalty"),
