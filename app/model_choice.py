@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import mm
 from mm.errors import UserError
 from mm.families.image_budgets import ImageBudgets
+from mm.local.adapters import is_adapter
+from mm.local.fingerprint import fingerprint
 from mm.remote.connect import BASE_URL, connect
 from mm.remote.responses import shown
 
@@ -56,9 +59,16 @@ class ModelChoice:
     def place(self) -> dict[str, str]:
         """Who runs the model and how, for records that must not mix; `backend` is always there."""
         server = {"base_url": shown(self.base_url or BASE_URL).rstrip("/")}
-        chosen = {"processor": self.processor, "quantize": self.quantize}
+        chosen = {"processor": self.processor, "quantize": self.quantize, **self._weights}
         said = {name: value for name, value in chosen.items() if value}
         return {"backend": self.backend, **(server if self.backend == "openai" else {}), **said}
+
+    @property
+    def _weights(self) -> dict[str, str | None]:
+        """What tells the weights of its adapter and verifier from others in the same folders."""
+        adapter = self.adapter or (self.name if is_adapter(Path(self.name)) else None)
+        folders = {"adapter": adapter, "verifier": self.verifier_folder or self.judge}
+        return {f"{name}_weights": _weights(folder) for name, folder in folders.items() if folder}
 
     @property
     def budgets(self) -> ImageBudgets:
@@ -113,6 +123,12 @@ class ModelChoice:
             raise UserError(f"{_flags(there)}: only with --backend openai")
         if self.backend == "openai" and any(here.values()):
             raise UserError(f"{_flags(here)}: with --backend openai that is the server's to choose")
+
+
+@cache
+def _weights(folder: str) -> str | None:
+    """The fingerprint of the weights in a folder; None where they are elsewhere."""
+    return fingerprint(Path(folder)) if any(Path(folder).glob("*.safetensors")) else None
 
 
 def _flags(values: Mapping[str, object]) -> str:

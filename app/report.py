@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +12,8 @@ from video.context import seconds
 from video.frames import SAME_S
 from video.search import SPANS
 from vision.depth_strategies import NOTE
+
+from .steps import printable, step_lines, steps_json
 
 Pixels = tuple[int, int, int, int]
 
@@ -48,15 +49,10 @@ def verdicts(trace: mm.Trace) -> list[Verdict]:
     return [Verdict(n, name, x) for n, step in enumerate(steps) for name, x in step.scores.items()]
 
 
-def depths(trace: mm.Trace) -> list[str]:
-    """What a depth map said of each thing that was named, the nearest first."""
-    told: Any = trace.settings.get(NOTE) or {"regions": (), "kind": ""}
-    unit = " m" if told["kind"] == "metric" else f" ({told['kind']})"
-    return [
-        f"{printable(thing['name'])}: "
-        + ("not known" if thing["depth"] is None else f"{thing['depth']:.2f}{unit}")
-        for thing in told["regions"]
-    ]
+def told_of_depth(trace: mm.Trace) -> list[str]:
+    """What the model was told that a depth map shows, line by line."""
+    note: Any = trace.settings.get(NOTE) or {}
+    return [printable(line) for line in note.get("told", ())]
 
 
 def error_of(trace: mm.Trace) -> str | None:
@@ -77,9 +73,16 @@ def unclear(trace: mm.Trace) -> str | None:
     return replaced[0].reply or replaced[0].silence if replaced else None
 
 
+def called(trace: mm.Trace, strategy: str) -> mm.Trace:
+    """`trace`, which now says by which words its strategy was asked for, options included."""
+    trace.settings = {**trace.settings, "strategy": strategy}
+    return trace
+
+
 def as_json(trace: mm.Trace) -> dict[str, object]:
     """The contract of `--json`: what the model wrote, what of it is graded, where it looked.
 
+    `strategy` is what it was asked for by, with its options, and `sampling` all that held.
     `reply` is what a person is shown, whole; `answer` is what is graded, None where the reply marks
     none and is long. `unclear` is the reply that was replaced by the likeliest choice;
     `thoughts` is what was written on the way. `finish` says how the reply ended: "stop", "length"
@@ -95,10 +98,21 @@ def as_json(trace: mm.Trace) -> dict[str, object]:
         "regions": [asdict(look) for look in looks(trace)],
         "spans": watched(trace),
         "depth": trace.settings.get(NOTE),
+        "steps": steps_json(trace.best),
         "verdicts": [asdict(verdict) for verdict in verdicts(trace)],
         "cost": asdict(trace.cost),
+        "model": trace.settings.get("model"),
+        "strategy": trace.settings.get("strategy") or trace.strategy or None,
+        "system": _system(trace.sample),
+        "sampling": trace.settings.get("sampling"),
+        "budgets": trace.settings.get("budgets"),
         "error": error_of(trace),
     }
+
+
+def _system(sample: mm.Sample) -> str | None:
+    """What the model was told before the question."""
+    return next((said.text for said in sample.prompt if said.role == "system"), None)
 
 
 def failure_json(error: Exception) -> dict[str, object]:
@@ -107,7 +121,8 @@ def failure_json(error: Exception) -> dict[str, object]:
 
 
 def as_text(trace: mm.Trace, names: list[str]) -> str:
-    """The reply, then a line each for what is graded of it, what is left out, looks and cost.
+    """The reply, then a line each for what is graded of it, what is left out, looks, steps and
+    cost.
 
     `names` are those of the images and clips.
     """
@@ -116,10 +131,10 @@ def as_text(trace: mm.Trace, names: list[str]) -> str:
     looked = [f"looked at  {shown[look.image]} {list(look.xyxy)}" for look in looks(trace)]
     looked += [f"watched    {span}" for span in spans(trace)]
     notes = [f"{name:<11}{said}" for name, said in notes_on(trace)]
-    judged = [f"verdict    step {v.step}: {v.verifier} {number(v.score)}" for v in verdicts(trace)]
-    far = [f"depth      {line}" for line in depths(trace)]
+    done = [f"step       {line}" for line in step_lines(trace.best)]
+    far = [f"depth      {line}" for line in told_of_depth(trace)]
     return "\n".join(
-        [reply, "", *notes, *far, *looked, *judged, f"cost       {cost_line(trace.cost)}"]
+        [reply, "", *notes, *far, *looked, *done, f"cost       {cost_line(trace.cost)}"]
     )
 
 
@@ -155,11 +170,6 @@ def _within(frame: FrameOf, span: dict[str, Any]) -> bool:
     return inside and frame.video == span["clip"]
 
 
-def number(score: float | None) -> str:
-    """A verifier's score as people read it."""
-    return "cannot tell" if score is None else f"{score:.3g}"
-
-
 def notes_on(trace: mm.Trace) -> list[tuple[str, str]]:
     """Notes beside a reply: what of it is graded, whether it was cut, what is left out."""
     best, notes = trace.best, []
@@ -182,8 +192,3 @@ def cost_line(cost: mm.Cost) -> str:
         f"{cost.visual_tokens} visual tokens, {cost.computed_tokens} prompt tokens computed "
         f"and {cost.reused_tokens} reused, {cost.generated_tokens} generated, {cost.seconds:.1f} s"
     )
-
-
-def printable(text: str) -> str:
-    """`text` without the control characters that could steer a terminal."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", text).strip()

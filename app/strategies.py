@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from mm.local.checkpoints import bundled_verifier
 from mm.own_functions import is_own, own_function
 from mm.session import name_of
 from mm.strategies import length, likelihood
+from mm.vlm import Traits
 from video.search import uniform, watch
 from vision import act, attend, beam, depth_latent, depth_text, depth_zoom, replay, scale, zoom
 from vision.depth_source import DepthSource
@@ -84,13 +86,13 @@ def strategies_named(
         UserError: one cannot be understood, as `strategy_named` says.
     """
     found = {name: strategy_named(name) for name in split_outside_brackets(text)}
-    taking = [name for name, strategy in found.items() if _takes(strategy, "verifier")]
+    taking = [name for name, strategy in found.items() if _reaches(strategy, "verifier")]
     if verifier and not taking:
         raise UserError(f"--verifier: {text} takes none; scale, best_of and beam do")
-    if depth != DepthSource() and not any(_takes(s, "depth") for s in found.values()):
+    if depth != DepthSource() and not any(_reaches(s, "depth") for s in found.values()):
         raise UserError(f"--depth and the like: {text} uses none; depth-text and depth-zoom do")
     judged = {n: judged_by(s, verifier, judge) if n in taking else s for n, s in found.items()}
-    return {n: with_depth(s, depth) if _takes(s, "depth") else s for n, s in judged.items()}
+    return {n: with_depth(s, depth) if _reaches(s, "depth") else s for n, s in judged.items()}
 
 
 def judging(choice: ModelChoice, text: str) -> ModelChoice:
@@ -106,31 +108,67 @@ def judging(choice: ModelChoice, text: str) -> ModelChoice:
     return replace(choice, judge=str(own)) if own and wanted and not named else choice
 
 
-def strategies_for(choice: ModelChoice) -> dict[str, mm.Strategy]:
-    """All strategies by name, those that take a verifier under that of `choice`.
+def strategies_for(
+    choice: ModelChoice, text: str | None = None, depth: DepthSource = DepthSource()
+) -> dict[str, mm.Strategy]:
+    """The strategies in `text` under the verifier of `choice` and with `depth`; all for None, each
+    by one name.
 
     Raises:
-        UserError: there is no such verifier.
+        UserError: as `strategies_named` does; `depth` alone names none.
+    """
+    first = {each: name for name, each in reversed(STRATEGIES.items())}
+    all_once = ",".join(name for name, each in STRATEGIES.items() if first[each] == name)
+    return strategies_named(text or all_once, choice.verifier, depth, choice.judge)
+
+
+def offered(
+    strategies: Mapping[str, mm.Strategy], sampling: mm.Sampling, *, depth: bool = True
+) -> dict[str, mm.Strategy]:
+    """Those of `strategies` that run as they are.
+
+    One that needs a folder is left out, and one that tells depth unless there is `depth`.
     """
     return {
-        name: judged_by(each, choice.verifier, choice.judge) if _takes(each, "verifier") else each
-        for name, each in STRATEGIES.items()
+        name: each
+        for name, each in drawing(strategies, sampling).items()
+        if not _takes(each, "midi") and (depth or not _takes(each, "depth"))
     }
 
 
-def offered(strategies: Mapping[str, mm.Strategy], sampling: mm.Sampling) -> dict[str, mm.Strategy]:
-    """Those of `strategies` that run without brackets.
+_NEEDS: Mapping[str, Callable[[Traits], bool]] = {
+    "attend": lambda traits: traits.aim is not None,
+    "replay": lambda traits: traits.memory is not None,
+    "act": lambda traits: traits.calls_tools,
+    "beam": lambda traits: traits.calls_tools,
+}
+"""Strategies that not every model can run, and whether one of such traits can."""
 
-    Where the model's own `sampling` is greedy, those that need several draws sample at
-    `TEMPERATURE`; one that needs a folder is left out.
-    """
+
+def fitting(strategies: Mapping[str, mm.Strategy], traits: Traits) -> dict[str, mm.Strategy]:
+    """Those of `strategies`, named as in `STRATEGIES`, that a model of such `traits` can run."""
+    return {
+        name: each
+        for name, each in strategies.items()
+        if name not in _NEEDS or _NEEDS[name](traits)
+    }
+
+
+def drawing(strategies: Mapping[str, mm.Strategy], sampling: mm.Sampling) -> dict[str, mm.Strategy]:
+    """`strategies`; those that need several draws sample at `TEMPERATURE` where `sampling` is
+    greedy and their own brackets name no temperature."""
     bound: Any = {"temperature": TEMPERATURE}
     greedy = sampling.temperature == 0
     return {
-        name: partial(each, **bound) if greedy and _takes(each, "temperature") else each
+        name: partial(each, **bound) if greedy and _draws(each) else each
         for name, each in strategies.items()
-        if not _takes(each, "midi")
     }
+
+
+def _draws(strategy: mm.Strategy) -> bool:
+    """Whether it needs a temperature that nobody gave it."""
+    given = strategy.keywords if isinstance(strategy, partial) else {}
+    return _takes(strategy, "temperature") and "temperature" not in given
 
 
 def matched(choice: ModelChoice) -> Mapping[str, float]:
@@ -142,40 +180,67 @@ def matched(choice: ModelChoice) -> Mapping[str, float]:
 def judged_by(strategy: mm.Strategy, verifier: str | None, judge: str | None = None) -> mm.Strategy:
     """`strategy` under the verifier that is named, or whose folder `mm train` wrote; None: its own.
 
-    `judge` is the folder of one for a strategy that would ask the model itself. One that is named
-    in the strategy's own brackets stays.
+    So is the strategy inside its brackets. `judge` is the folder of one for those of them that
+    would ask the model itself. One that is named in a strategy's own brackets stays.
 
     Raises:
-        UserError: it takes no verifier, or there is none such.
+        UserError: none of them takes a verifier, there is none such, or it lacks its threshold.
     """
-    if verifier is None and judge and _asks_itself(strategy):
-        verifier = judge
-    if verifier is None or (isinstance(strategy, partial) and "verifier" in strategy.keywords):
-        return strategy
-    if not _takes(strategy, "verifier") and (inner := _inner(strategy)):
-        bound: Any = {"strategy": judged_by(inner, verifier, judge)}
-        return partial(strategy, **bound)
-    if not _takes(strategy, "verifier"):
+    if verifier and not _reaches(strategy, "verifier"):
         raise UserError(f"--verifier: {name_of(strategy)} takes none; use scale, best_of or beam")
+    bound: dict[str, Any] = {}
+    inner = _inner(strategy)
+    if inner and _reaches(inner, "verifier"):
+        bound["strategy"] = judged_by(inner, verifier, judge)
+    chosen = verifier or (judge if _is_asked(strategy) else None)
+    if chosen and _takes(strategy, "verifier") and "verifier" not in _given(strategy):
+        bound |= _judge_of(strategy, chosen)
+    return partial(strategy, **bound) if bound else strategy
+
+
+def _judge_of(strategy: mm.Strategy, verifier: str) -> dict[str, Any]:
+    """What a verifier, by its name or its folder, binds to a strategy that takes one."""
     if not Path(verifier).is_dir():
-        bound = {"verifier": verifier_named(verifier)}
-        return partial(strategy, **bound)
-    trained = read_verifier(Path(verifier))
-    wanted = {"verifier": VERIFIERS[trained.kind], "threshold": trained.threshold}
-    options = inspect.signature(strategy).parameters
-    given = strategy.keywords if isinstance(strategy, partial) else {}
-    bound = {k: v for k, v in wanted.items() if k in options and k not in given and v is not None}
-    return partial(strategy, **bound)
+        return {"verifier": verifier_named(verifier)}
+    trained, given = read_verifier(Path(verifier)), _given(strategy)
+    ruled = trained.threshold is not None or {"eps", "threshold"} & given.keys()
+    if trained.kind == "logratio" and _takes(strategy, "eps") and not ruled:
+        raise UserError(
+            f"--verifier {verifier}: `logratio` has no threshold of its own: say "
+            f"{name_of(strategy)}(eps=0.1), or let `mm bench verifier --write` choose one"
+        )
+    if trained.tools and given.get("tools") not in (None, trained.tools):
+        print(
+            f"mm: --verifier {verifier} learnt with tools={trained.tools}, and is used with "
+            f"tools={given['tools']}",
+            file=sys.stderr,
+        )
+    wanted = {
+        "verifier": VERIFIERS[trained.kind],
+        "threshold": trained.threshold,
+        "tools": trained.tools,
+    }
+    return {
+        name: value
+        for name, value in wanted.items()
+        if value is not None and _takes(strategy, name) and name not in given
+    }
 
 
 def _asks_itself(strategy: mm.Strategy) -> bool:
-    """Whether its verifier is the one that asks the model itself."""
+    """Whether its verifier, or that of a strategy in its brackets, asks the model itself."""
+    inner = _inner(strategy)
+    return _is_asked(strategy) or (inner is not None and _asks_itself(inner))
+
+
+def _is_asked(strategy: mm.Strategy) -> bool:
     taken = inspect.signature(strategy).parameters.get("verifier")
-    if taken is None:
-        inner = _inner(strategy)
-        return inner is not None and _asks_itself(inner)
-    named = isinstance(strategy, partial) and "verifier" in strategy.keywords
-    return taken.default is asked and not named
+    return taken is not None and taken.default is asked and "verifier" not in _given(strategy)
+
+
+def _given(strategy: mm.Strategy) -> Mapping[str, Any]:
+    """The options that stand in its brackets."""
+    return strategy.keywords if isinstance(strategy, partial) else {}
 
 
 def _inner(strategy: mm.Strategy) -> mm.Strategy | None:
@@ -192,6 +257,9 @@ def with_depth(strategy: mm.Strategy, source: DepthSource) -> mm.Strategy:
     if _takes(strategy, "depth"):
         bound: Any = {"depth": source}
         return partial(strategy, **bound)
+    if (inner := _inner(strategy)) and _reaches(inner, "depth"):
+        bound = {"strategy": with_depth(inner, source)}
+        return partial(strategy, **bound)
     if source != DepthSource():
         raise UserError(f"--depth and the like: {name_of(strategy)} uses none; use depth-text")
     return strategy
@@ -199,6 +267,12 @@ def with_depth(strategy: mm.Strategy, source: DepthSource) -> mm.Strategy:
 
 def _takes(strategy: mm.Strategy, option: str) -> bool:
     return option in inspect.signature(strategy).parameters
+
+
+def _reaches(strategy: mm.Strategy, option: str) -> bool:
+    """Whether it takes `option`, or the strategy inside its brackets does."""
+    inner = _inner(strategy)
+    return _takes(strategy, option) or (inner is not None and _reaches(inner, option))
 
 
 def strategy_named(text: str) -> mm.Strategy:
@@ -233,7 +307,7 @@ def _bound(text: str, known: Mapping[str, Callable[..., Any]], what: str) -> Any
 def _by_module(name: str, known: Sequence[str], what: str) -> Callable[..., Any]:
     if not is_own(name):
         raise UserError(f"no {what} {name!r}: give {one_of([*known, 'package.module:function'])}")
-    return own_function(name, "--strategy")
+    return own_function(name, f"--{what}")
 
 
 _READERS = ((mm.Strategy, strategy_named), (mm.Verifier, verifier_named))

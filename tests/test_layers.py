@@ -44,7 +44,8 @@ ORDER = {  # each line may import the lines above it; a part may import itself
         "benchmarks",
     ],
     "app": [
-        "errors report terminal strategy_options model_choice",
+        "errors steps terminal strategy_options model_choice",
+        "report",
         "strategies",
         "demo",
         "cli",

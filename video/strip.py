@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from mm.origins import Cropped, FrameOf
@@ -17,20 +18,24 @@ SIDE = 180
 """The shorter side of a frame in a strip, in pixels."""
 
 ACROSS = 8
-_GAP, _LINE = 8, 24
+_GAP = 8
 _LOOKED = (214, 40, 40)
 
 
-def strip(branch: Branch) -> Pixels:
+def strip(branch: Branch, *, across: int = ACROSS, label: int = 16) -> Pixels:
     """The frames of `branch`, its question's and those of looks, which have a red border.
 
     A part of a frame that was enlarged stands behind its frame.
+
+    Args:
+        across: frames in a row, at most.
+        label: height of the letters of the times under them, in pixels.
     """
     from PIL import Image as PILImage
 
-    cells = [_cell(image, looked, label) for image, looked, label in _shown(branch)]
+    cells = [_cell(image, looked, time, label) for image, looked, time in _shown(branch)]
     width, height = max(c.size[0] for c in cells), max(c.size[1] for c in cells)
-    across = min(len(cells), ACROSS)
+    across = min(len(cells), across)
     rows = -(-len(cells) // across)
     size = (across * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP)
     whole = PILImage.new("RGB", size, "white")
@@ -57,16 +62,17 @@ def _shown(branch: Branch) -> list[tuple[Image, bool, str]]:
     return [each for _, each in sorted(found, key=lambda pair: pair[0])]
 
 
-def _cell(image: Image, looked: bool, label: str) -> Pixels:
+def _cell(image: Image, looked: bool, label: str, letters: int) -> Pixels:
     from PIL import Image as PILImage
     from PIL import ImageDraw, ImageFont
 
-    size = smaller(image.size, SIDE)
-    cell = PILImage.new("RGB", (size[0], size[1] + _LINE), "white")
+    size, font = smaller(image.size, SIDE), ImageFont.load_default(letters)
+    width = max(size[0], math.ceil(font.getlength(label)) + 4)
+    cell = PILImage.new("RGB", (width, size[1] + letters * 3 // 2), "white")
     cell.paste(image.pixels.resize(size), (0, 0))
     pen = ImageDraw.Draw(cell)
     colour = _LOOKED if looked else (0, 0, 0)
     if looked:
         pen.rectangle((0, 0, size[0] - 1, size[1] - 1), outline=_LOOKED, width=4)
-    pen.text((2, size[1] + 3), label, fill=colour, font=ImageFont.load_default(16))
+    pen.text((2, size[1] + 3), label, fill=colour, font=font)
     return cell

@@ -22,7 +22,7 @@ from mm.types import Generation, Image, Text, ToolCall
 from .action_schema import Action, Parameter, Point, parameters_of, session_of
 from .grounding import FALLBACK_KEYS
 from .regions import source_of
-from .zoom_tool import BadCall, read_index, read_numbers, read_region
+from .zoom_tool import BadCall, as_list, plain_number, read_index, read_numbers, read_region
 
 _HARMLESS = ("label", "description")
 """What models add to calls, and no action needs."""
@@ -120,22 +120,28 @@ def _arguments(
     images = {p.name: _image(session, p, given, alias) for p in parameters if p.kind is Image}
     read: dict[str, Any] = {}
     for p in parameters:
-        value = given.get(p.key)
         if p.kind is Image:
             continue
-        if value is None:
-            if p.needed:
-                raise BadCall(f'{name_of(action)} needs "{p.key}".')
-            continue
-        seen = (1, 1)
-        if p.of:
-            holder = p.of if images[p.of] else next(iter(images))
-            images[holder] = source = source_of(session.images, _present(images[holder]))
-            seen = session.vlm.seen_size(source.size, source.kind)
-        read[p.name] = _value(value, p, alias.box_format or box_format, seen)
+        value = given.get(p.key)
+        if value is None and p.needed:
+            raise BadCall(f'{name_of(action)} needs "{p.key}".')
+        if value is not None:
+            seen = _show_source(session, images, p.of) if p.of else (1, 1)
+            read[p.name] = _value(value, p, alias.box_format or box_format, seen)
     read |= {name: image for name, image in images.items() if image is not None}
     asks = session_of(action)
     return {**read, asks: session} if asks else read
+
+
+def _show_source(session: Session, images: dict[str, Image | None], of: str) -> tuple[int, int]:
+    """Give the action, in place of an image that a box lies in, the one it was made from.
+
+    Returns:
+        The size that the model saw that in, which the box is measured in.
+    """
+    holder = of if images[of] else next(iter(images))
+    images[holder] = source = source_of(session.images, _present(images[holder]))
+    return session.vlm.seen_size(source.size, source.kind)
 
 
 def _known(
@@ -175,7 +181,7 @@ def _image(
         if len(session.sample.images) > 1:
             raise BadCall(f'Say which image: "{parameter.key}" from 0 to {len(images) - 1}.')
         return images[0]
-    number = _plain_number(value)
+    number = plain_number(value)
     if isinstance(number, int):
         number -= alias.first
     return images[read_index(number, len(images), parameter.key)]
@@ -184,7 +190,7 @@ def _image(
 def _value(value: Any, parameter: Parameter, box_format: BoxFormat, seen: tuple[int, int]) -> Any:
     if not parameter.many:
         return _one(value, parameter, box_format, seen)
-    value = _listed(value)
+    value = as_list(value)
     if not isinstance(value, list | tuple):
         value = [value]
     if parameter.kind in (Region, Point) and value and not isinstance(value[0], list | tuple):
@@ -195,14 +201,14 @@ def _value(value: Any, parameter: Parameter, box_format: BoxFormat, seen: tuple[
 def _one(value: Any, parameter: Parameter, box_format: BoxFormat, seen: tuple[int, int]) -> Any:
     kind, key = parameter.kind, parameter.key
     if kind is Region:
-        return _region(value, replace(box_format, key=key), seen)
+        return read_region(value, replace(box_format, key=key), seen)
     if kind is Point:
         return _point(value, replace(box_format, key=key), seen)
     if get_origin(kind) is Literal:
         return _literal(value, key, get_args(kind))
     if kind is str and isinstance(value, str | int | float) and not isinstance(value, bool):
         return str(value)
-    value = _plain_number(value)
+    value = plain_number(value)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return _finite(value, key)
     if type(value) is kind:
@@ -221,20 +227,11 @@ def _finite(value: float, key: str) -> float:
     return number
 
 
-def _region(value: Any, box_format: BoxFormat, seen: tuple[int, int]) -> Region:
-    value = _listed(value)
-    if isinstance(value, list | tuple):
-        value = [_plain_number(each) for each in value]
-    a, b, c, d = read_numbers(value, box_format)
-    return read_region((min(a, c), min(b, d), max(a, c), max(b, d)), box_format, seen)
-
-
 def _point(value: Any, box_format: BoxFormat, seen: tuple[int, int]) -> Point:
-    value = _listed(value)
+    value = as_list(value)
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise BadCall(f'"{box_format.key}" must hold points of two numbers, got {quote(value)}.')
-    numbers = [_plain_number(each) for each in value]
-    a, b, *_ = read_numbers([*numbers, *numbers], box_format)
+    a, b, *_ = read_numbers([*value, *value], box_format)
     x, y = (a, b) if box_format.order == "xyxy" else (b, a)
     width, height = box_format.frame or seen
     if not (0 <= x <= width and 0 <= y <= height):
@@ -245,28 +242,7 @@ def _point(value: Any, box_format: BoxFormat, seen: tuple[int, int]) -> Point:
 
 def _literal(value: Any, key: str, allowed: Sequence[Any]) -> Any:
     for each in allowed:
-        if value == each or _plain_number(value) == each or str(value).lower() == str(each):
+        if value == each or plain_number(value) == each or str(value).lower() == str(each):
             return each
     said = ", ".join(map(str, allowed))
     raise BadCall(f'"{key}" must be one of {said}, got {quote(value)}.')
-
-
-def _listed(value: Any) -> Any:
-    """The list that a text holds, as JSON; any other value as it is."""
-    if not isinstance(value, str):
-        return value
-    try:
-        read = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return read if isinstance(read, list) else value
-
-
-def _plain_number(value: Any) -> Any:
-    """A number in quotes, or a whole one written with a point, as the number it is."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            return value
-    return int(value) if isinstance(value, float) and value.is_integer() else value

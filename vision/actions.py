@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from mm.errors import quote
+from mm.errors import ModelError, quote
 from mm.geometry import Region
 from mm.origins import Cropped, Drawn
 from mm.session import Session
@@ -98,10 +98,13 @@ def says_yes(session: Session, window: Image, what: str) -> float:
     """Log-odds by which the model says that `window` shows `what`, asked beside the branch.
 
     Raises:
-        ModelError: the model cannot score its words.
+        BadCall: the model cannot score its words, as over most servers.
     """
     question = user(window, f"Does this part of the image show {what}? Answer yes or no.")
-    scores = session.vlm.score((*session.messages, question), ["yes", "no"])
+    try:
+        scores = session.vlm.score((*session.messages, question), ["yes", "no"])
+    except ModelError:  # a model that is gone altogether says so when it is asked to go on
+        raise BadCall("visual_search does not work with this model: use zoom_in.") from None
     yes, no = map(sum, scores.logprobs)
     aside = session.fork()
     aside.say(question, cost=scores.cost)

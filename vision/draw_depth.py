@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm.geometry import Region, Size
 
-from .depth import DepthMap
+from .depth import DepthMap, ends, shares
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +18,7 @@ _STOPS = ((255, 237, 160), (254, 178, 76), (227, 26, 28), (106, 0, 87), (20, 11,
 
 _UNKNOWN = (128, 128, 128)
 _SHARE = 0.12
-"""Of the picture's width, how much the scale beside it takes."""
+"""Of the map's width, how much the scale beside it takes."""
 
 
 def coloured(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> Pixels:
@@ -27,14 +27,10 @@ def coloured(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> Pixel
     Args:
         things: `name`, `region` (four fractions) and `depth` of each, as a trace's note has them.
     """
-    import numpy as np
     from PIL import Image as PILImage
     from PIL import ImageDraw
 
-    known = depth.sign * depth.values[depth.valid]
-    near, far = float(known.min()), float(known.max())
-    share = np.clip((depth.sign * depth.values - near) / (far - near), 0, 1)
-    pixels = _coloured(share)
+    pixels = _coloured(shares(depth))
     pixels[~depth.valid] = _UNKNOWN
     map_ = PILImage.fromarray(pixels)
     pen = ImageDraw.Draw(map_)
@@ -44,7 +40,7 @@ def coloured(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> Pixel
         pen.rectangle(box, outline="white", width=line)
         said = _said(thing["name"], thing["depth"], depth)
         _label(pen, (box[0] + line, box[1]), said, map_.size)
-    return _with_scale(map_, near, far, depth)
+    return _with_scale(map_, depth)
 
 
 def _coloured(share: np.ndarray) -> np.ndarray:
@@ -73,28 +69,29 @@ def _label(pen: Any, at: tuple[float, float], text: str, size: Size) -> None:
     pen.text(at, text, fill="white", font=font, anchor=anchor)
 
 
-def _with_scale(map_: Pixels, near: float, far: float, depth: DepthMap) -> Pixels:
+def _with_scale(map_: Pixels, depth: DepthMap) -> Pixels:
     import numpy as np
     from PIL import Image as PILImage
     from PIL import ImageDraw, ImageFont
 
     width, height = map_.size
     font = ImageFont.load_default(max(12, min(map_.size) // 40))
-    ends = _ends(near, far, depth)
+    words = _ends(depth)
     bar = max(round(width * _SHARE), 90) // 4
     text_at = width + 14 + bar
-    right = text_at + 6 + round(max(font.getlength(text) for text in ends))
+    right = text_at + 6 + round(max(font.getlength(text) for text in words))
     whole = PILImage.new("RGB", (right, height), "white")
     whole.paste(map_, (0, 0))
     shares = np.repeat(np.linspace(0, 1, height)[:, None], bar, 1)
     whole.paste(PILImage.fromarray(_coloured(shares)), (width + 8, 0))
     pen = ImageDraw.Draw(whole)
-    for text, y, anchor in ((ends[0], 4, "la"), (ends[1], height - 4, "ld")):
+    for text, y, anchor in ((words[0], 4, "la"), (words[1], height - 4, "ld")):
         pen.text((text_at, y), text, fill="black", font=font, anchor=anchor)
     return whole
 
 
-def _ends(near: float, far: float, depth: DepthMap) -> tuple[str, str]:
+def _ends(depth: DepthMap) -> tuple[str, str]:
     if depth.kind == "metric":
+        near, far = ends(depth)
         return f"{near:.2f} m", f"{far:.2f} m"
     return "near", "far"

@@ -234,6 +234,10 @@ def _answer_signal(session: Session, region: Region | None, *, recall: Shoot) ->
 
 
 def _open_answer(session: Session, observation: Message | None) -> Message:
-    thinks = THOUGHT_END in open_answer(session.branch).text
-    opened = Text(ANSWER_AFTER_THOUGHT if thinks else ANSWER)
+    opened = Text(ANSWER_AFTER_THOUGHT if _in_thought(session.branch) else ANSWER)
     return Message("assistant", (*(observation.parts if observation else ()), opened))
+
+
+def _in_thought(branch: Branch) -> bool:
+    """Whether the last turn of `branch` ends inside a thought, which an answer must close."""
+    return THOUGHT_END in open_answer(branch).text

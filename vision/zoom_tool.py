@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,11 +85,10 @@ def read_arguments(arguments: Mapping[str, Any], images: Sequence[Image], vlm: V
     Raises:
         BadCall: the box or `img_idx` is not one.
     """
-    index = read_index(arguments.get("img_idx", 0), len(images))
-    box_format = vlm.traits.box_format
-    numbers = read_numbers(arguments.get(box_format.key), box_format)
+    named, box_format = arguments.get("img_idx"), vlm.traits.box_format
+    index = 0 if named is None else read_index(named, len(images))
     seen = vlm.seen_size(images[index].size, images[index].kind)
-    return RegionCall(index, read_region(numbers, box_format, seen))
+    return RegionCall(index, read_region(arguments.get(box_format.key), box_format, seen))
 
 
 def read_index(value: object, count: int, key: str = "img_idx") -> int:
@@ -97,47 +97,71 @@ def read_index(value: object, count: int, key: str = "img_idx") -> int:
     Raises:
         BadCall: none of them.
     """
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
+    read = plain_number(value)
+    if isinstance(read, bool) or not isinstance(read, int) or not 0 <= read < count:
         raise BadCall(f'"{key}" must be a whole number from 0 to {count - 1}, got {quote(value)}.')
-    return value
+    return read
 
 
 def read_numbers(value: object, box_format: BoxFormat) -> XYXY:
-    """The four finite numbers of a box, in the family's order.
+    """The four finite numbers of a box, in the family's order; in quotes or not.
 
     Raises:
         BadCall: `value` is something else.
     """
     rule = f'"{box_format.key}" must be four numbers [{", ".join(corner_names(box_format))}]'
-    if not isinstance(value, list | tuple) or len(value) != 4:
+    listed = as_list(value)
+    if not isinstance(listed, list | tuple) or len(listed) != 4:
         raise BadCall(f"{rule}, got {quote(value)}.")
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
+    numbers = [plain_number(each) for each in listed]
+    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in numbers):
         raise BadCall(f"{rule}, got {quote(value)}.")
-    if any(abs(v) > 1e9 or math.isnan(v) for v in value):
+    if any(abs(v) > 1e9 or math.isnan(v) for v in numbers):
         raise BadCall(f'"{box_format.key}" must be finite numbers, got {quote(value)}.')
-    a, b, c, d = value
+    a, b, c, d = numbers
     return a, b, c, d
 
 
-def read_region(numbers: XYXY, box_format: BoxFormat, seen: Size) -> Region:
-    """The region that `numbers` mean, for a model that saw the image at `seen` pixels; clips.
+def read_region(value: object, box_format: BoxFormat, seen: Size) -> Region:
+    """The region that a box means, for a model that saw the image at `seen` pixels; clips.
+
+    Its corners may be swapped.
 
     Raises:
-        BadCall: they are out of order, or nothing of the box lies inside the image.
+        BadCall: it is no four numbers, it is empty, or nothing of it lies inside the image.
     """
-    a, b, c, d = numbers
-    if not (a < c and b < d):
+    a, b, c, d = read_numbers(value, box_format)
+    if a == c or b == d:
         first, second, third, fourth = corner_names(box_format)
         rule = f"{first} < {third} and {second} < {fourth}"
-        raise BadCall(f'"{box_format.key}" must have {rule}, got {quote(list(numbers))}.')
+        raise BadCall(f'"{box_format.key}" must have {rule}, got {quote([a, b, c, d])}.')
     try:
-        return box_format.read(numbers, seen)
+        return box_format.read((min(a, c), min(b, d), max(a, c), max(b, d)), seen)
     except ValueError:
         width, height = box_format.frame or seen
         rule = f"lie inside the image, 0 to {width} across and 0 to {height} down"
-        raise BadCall(f'"{box_format.key}" must {rule}, got {quote(list(numbers))}.') from None
+        raise BadCall(f'"{box_format.key}" must {rule}, got {quote([a, b, c, d])}.') from None
+
+
+def as_list(value: Any) -> Any:
+    """The list that a text holds, as JSON; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        read = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return read if isinstance(read, list) else value
+
+
+def plain_number(value: Any) -> Any:
+    """A number in quotes, or a whole one written with a point, as the number it is."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def corner_names(box_format: BoxFormat) -> tuple[str, str, str, str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import mm
 from app.errors import DEBUG, check_file, tell, writing
 from app.model_choice import ModelChoice
-from app.report import as_json, as_text, error_of, failure_json
+from app.report import as_json, as_text, called, error_of, failure_json
 from app.strategies import judged_by, judging, strategy_named, with_depth
 from app.terminal import spinner
 from mm.errors import UserError, quote
@@ -21,6 +21,9 @@ from mm.trace_store import append_trace, check_folder
 from mm.vlm import sampling_of
 from video.search import over_clips
 from vision.depth_source import DepthSource
+
+UNSAID = ("base_url", "processor", "adapter_weights", "verifier_weights")
+"""Facts that answers of earlier versions do not say."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class How:
         model = self.judged
         return {
             "model": model.name,
-            "backend": model.backend,
+            **dict.fromkeys((*UNSAID, "quantize")),
+            **model.place,
             "adapter": model.adapter,
             "verifier": model.verifier_name,
-            "quantize": model.quantize,
             "dtype": model.dtype,
             "strategy": self.strategy,
             "choices": list(self.choices),
@@ -74,7 +77,12 @@ class How:
     def named(self) -> mm.Strategy:
         """The strategy, with its verifier and its depth; over frames where there are clips."""
         judged = judged_by(strategy_named(self.strategy), self.model.verifier, self.judged.judge)
-        return over_clips(with_depth(judged, self.depth))
+        return over_clips(with_depth(judged, self.source))
+
+    @property
+    def source(self) -> DepthSource:
+        """Where depth comes from: of a model, one that runs where the other does."""
+        return replace(self.depth, device=self.model.device)
 
 
 def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | None = None) -> int:
@@ -104,7 +112,7 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
     finally:  # where nothing can be printed, what was asked for is still written
         keep(trace, how.save_trace)
         if draw:
-            _draw(trace, draw, how.depth)
+            _draw(trace, draw, how.source)
     return 2 if error_of(trace) else 0
 
 
@@ -119,7 +127,7 @@ def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm
         vlm = how.judged.load()
     with spinner("looking", quiet=quiet):
         trace = mm.run(strategy, sample, vlm, sampling=sampling_of(vlm.traits, how.sampling))
-    return trace
+    return called(trace, how.strategy)
 
 
 def keep(trace: mm.Trace, folder: Path | None) -> None:
@@ -159,6 +167,15 @@ def _check_outputs(save_trace: Path | None, draw: Path | None, read: Sequence[st
     if draw.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise UserError(f"--draw writes .png, .jpg or .webp, not {quote(draw.name)}")
     check_file("--draw", draw, read)
+    if draw.exists() and any(each and _lies_in(draw, each) for each in read):
+        raise UserError(
+            f"--draw: {quote(str(draw))} is a frame of a clip that is read: name another file"
+        )
+
+
+def _lies_in(file: Path, folder: str) -> bool:
+    """Whether `folder` is one, and `file` stands in it itself."""
+    return os.path.isdir(folder) and os.path.samefile(file.parent, folder)
 
 
 def _draw(trace: mm.Trace, path: Path, depth: DepthSource) -> None:

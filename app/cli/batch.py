@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 import mm
 from app.errors import check_file, writing
-from app.report import as_json, failure_json
+from app.report import as_json, called, failure_json
 from app.terminal import progress, spinner
 from mm.errors import UserError, quote
 from mm.parallel import in_order
@@ -40,15 +40,17 @@ from training.data.formats.declaration import (
 )
 from training.data.images import MAX_PATH, open_row_image, row_file
 from training.data.readers import brief, parse_row
-from vision.depth_source import TAG
+from vision.depth_source import RATIONALE, TAG
+from vision.depth_strategies import make_ready
 
-from .ask import How, keep
+from .ask import UNSAID, How, keep
 from .options import refuse_file
 
 Answer = dict[str, Any]
 
-READ = frozenset({"id", "question", "answer", "depth", *IMAGES, *CLIPS})
-"""The columns of a row; `answer` is for whoever compares, `depth` the map of the first image."""
+READ = frozenset({"id", "question", "answer", "depth", RATIONALE, *IMAGES, *CLIPS})
+"""The columns of a row; `answer` is for whoever compares, `depth` the map of the first image,
+`rationale` for `mm train depth`."""
 
 ANYWHERE = Access(absolute_paths=True)
 """Whoever asks chose the rows file: its images may lie anywhere on this machine."""
@@ -81,10 +83,13 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
     strategy = how.named()
     refuse_file(how.depth)
     check_file("--out", out, [rows_path])
+    out = _file(out)
     rows = read_rows(rows_path)
+    make_ready(strategy)
     if how.save_trace:
         check_folder(how.save_trace)
-    done = _resume(out, rows, how)
+    with writing("--out", out):
+        done = _resume(out, rows, how)
     todo = [row for row in rows if row.key not in done]
     failed = 0
     if todo:
@@ -95,7 +100,8 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
             with closing(in_order(answer, todo, threads)) as answered:
                 for said, trace in progress(answered, "asking", len(todo)):
                     failed += _kept(said, trace, lines, how)
-        _sort(out, rows)
+        with writing("--out", out):
+            _sort(out, rows)
     print(
         f'{len(todo) - failed} answered, {failed} failed (see "error"), '
         f"{len(done)} answered before: {out}",
@@ -117,6 +123,17 @@ def _kept(said: Answer, trace: mm.Trace | None, lines: TextIO, how: How) -> bool
                 lines.close()  # which would try once more to write
             raise
     return said["error"] is not None
+
+
+def _file(out: Path) -> Path:
+    """`out`, or the file that it is a link to: files are put in its place.
+
+    Raises:
+        UserError: it is there and no file, so that no run could read what an earlier one wrote.
+    """
+    if os.path.exists(out) and not os.path.isfile(out):
+        raise UserError(f"--out: {quote(str(out))} is a device or a pipe: name a file")
+    return Path(os.path.realpath(out)) if os.path.islink(out) else out
 
 
 def _opened(out: Path) -> TextIO:
@@ -181,9 +198,7 @@ def _resume(out: Path, rows: list[Row], how: How) -> set[str]:
         return set()
     kept = _answers(out)
     _refuse_others(kept, {row.key: row for row in rows}, out, how)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text("".join(_line(answer) for answer in kept.values()), encoding="utf-8")
-    os.replace(partial, out)
+    _rewrite(out, map(_line, kept.values()))
     return kept.keys() & {row.key for row in rows}
 
 
@@ -195,9 +210,19 @@ def _sort(out: Path, rows: list[Row]) -> None:
     keys = [Row(fields["row"], fields).key for fields in map(json.loads, lines)]
     order = sorted(range(len(lines)), key=lambda n: place.get(keys[n], len(place)))
     if order != [*range(len(lines))]:
-        partial = out.with_name(out.name + ".partial")
-        partial.write_text("".join(lines[n] for n in order), encoding="utf-8")
-        os.replace(partial, out)
+        _rewrite(out, (lines[n] for n in order))
+
+
+def _rewrite(out: Path, lines: Iterable[str]) -> None:
+    """Put `lines` in the place of `out`, which stays whole where that fails."""
+    unfinished = out.with_name(out.name + ".partial")
+    try:
+        unfinished.write_text("".join(lines), encoding="utf-8")
+        os.replace(unfinished, out)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def _answers(out: Path) -> dict[str, Answer]:
@@ -217,8 +242,9 @@ def _answers(out: Path) -> dict[str, Answer]:
 def _refuse_others(kept: dict[str, Answer], rows: dict[str, Row], out: Path, how: How) -> None:
     for key in kept.keys() & rows.keys():
         for name, wanted in _asked(rows[key], how).items():
-            if name != "row" and kept[key].get(name) != wanted:
-                was = f"{name} {brief(kept[key].get(name))}"
+            had = kept[key].get(name, wanted if name in UNSAID else None)
+            if name != "row" and had != wanted:
+                was = f"{name} {brief(had)}"
                 raise UserError(
                     f"{quote(str(out))} answers {key} with {was}, not {brief(wanted)}:"
                     " give another --out"
@@ -268,14 +294,20 @@ def _answer(
     row: Row,
     cancelled: Callable[[], bool],
 ) -> tuple[Answer, mm.Trace | None]:
+    asked = _asked(row, how)
     try:
         sample = _sample(row, folder, how)
     except UserError as error:
-        return {**_asked(row, how), **failure_json(error)}, None
+        return _answered(asked, failure_json(error)), None
     strategy = mm.insist(strategy) if sample.choices else strategy
     sampling = sampling_of(vlm.traits, how.sampling)
     trace = mm.run(strategy, sample, vlm, sampling=sampling, cancel=cancelled)
-    return {**_asked(row, how), **as_json(trace)}, trace
+    return _answered(asked, as_json(called(trace, how.strategy))), trace
+
+
+def _answered(asked: Answer, said: Answer) -> Answer:
+    """Both; what was asked for, by which a later run knows it, is not what came of that."""
+    return {**asked, **said, **asked}
 
 
 def _line(answer: Answer) -> str:

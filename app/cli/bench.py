@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,7 +17,7 @@ from app.model_choice import ModelChoice
 from app.terminal import command_line
 from mm.errors import UserError
 
-from .options import Device, Dtype, Model, split
+from .options import split, takes_model
 
 if TYPE_CHECKING:
     from mm.local.hf_vlm import HFVLM
@@ -29,17 +30,17 @@ Out = Annotated[Path | None, typer.Option(help="Write the table as JSON.")]
 
 
 @bench.command()
+@takes_model("model", "device", "dtype")
 def looks(
-    model: Model = "tiny",
-    device: Device = None,
-    dtype: Dtype = None,
+    *,
+    choice: ModelChoice,
     rounds: Rounds = 5,
     out: Out = None,
 ) -> None:
     """One conversation that looks again four times."""
     from training.benchmarks import engine_speed
 
-    vlm = _engine(ModelChoice(model, device, dtype))
+    vlm = _engine(choice)
     _report(engine_speed.looks(vlm, engine_speed.Load(rounds=rounds)), vlm, out)
 
 
@@ -59,12 +60,12 @@ def tokens(
 
 
 @bench.command()
+@takes_model("model", "device", "dtype")
 def replay(
-    model: Model = "tiny",
+    *,
+    choice: ModelChoice,
     side: Annotated[int, typer.Option(min=32, help="Sides of the square image.")] = 768,
     looks: Annotated[str, typer.Option(help="Numbers of looks: a,b.")] = "1,2,4",
-    device: Device = None,
-    dtype: Dtype = None,
     rounds: Rounds = 5,
     out: Out = None,
 ) -> None:
@@ -74,18 +75,18 @@ def replay(
     counts = [int(count) if count.isdigit() else 0 for count in split(looks)]
     if not counts or min(counts) < 1 or max(counts) < 2:
         raise UserError(f"--looks takes whole numbers from 1, one of them above 1, got {looks!r}")
-    vlm = _engine(ModelChoice(model, device, dtype))
+    vlm = _engine(choice)
     _report(replay_cost.replay_against_zoom(vlm, side, counts, rounds), vlm, out)
 
 
 @bench.command()
+@takes_model("model", "device", "dtype")
 def users(
-    model: Model = "tiny",
+    *,
+    choice: ModelChoice,
     clients: Annotated[int, typer.Option(min=1, help="Users at once.")] = 16,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens of each reply.")] = 40,
     requests: Annotated[int, typer.Option(min=0, help="For the row of memory; 0: none.")] = 1000,
-    device: Device = None,
-    dtype: Dtype = None,
     served: Annotated[
         bool, typer.Option("--serve/--no-serve", help="The row against transformers serve.")
     ] = True,
@@ -102,7 +103,7 @@ def users(
             "transformers serve needs its extra: pip install 'transformers[serving]', "
             "or leave its row out with --no-serve"
         )
-    vlm = _engine(ModelChoice(model, device, dtype))
+    vlm = _engine(choice)
 
     def measures() -> Iterator[Measured]:
         yield from engine_speed.users(vlm, engine_speed.Load(tokens, rounds), clients)
@@ -117,30 +118,31 @@ def users(
 
 
 @bench.command()
+@takes_model("model", "device", "dtype")
 def same(
-    model: Model = "tiny",
+    *,
+    choice: ModelChoice,
     items: Annotated[int, typer.Option(min=1, help="Tabletop questions.")] = 1000,
-    device: Device = None,
-    dtype: Dtype = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the test stream.")] = 0,
     out: Out = None,
 ) -> None:
     """How often a question gets the same answer alone and in a batch."""
     from training.benchmarks.batch_invariance import sameness
 
-    vlm = _engine(ModelChoice(model, device, dtype))
+    vlm = _engine(choice)
     tell = partial(_count, "questions")
     _report([sameness(vlm, items=items, seed=seed, tell=tell)], vlm, out)
 
 
 @bench.command()
+@takes_model("model", "device")
 def soak(
-    model: Model = "tiny",
+    *,
+    choice: ModelChoice,
     minutes: Annotated[float, typer.Option(min=0, help="At least one round is done.")] = 10,
     conversations: Annotated[int, typer.Option(min=1, help="Of a round.")] = 200,
     clients: Annotated[int, typer.Option(min=1, help="Conversations at once.")] = 16,
-    device: Device = None,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of what is done to conversations.")] = 0,
     out: Out = None,
 ) -> None:
     """Rounds of conversations, many cancelled, late, too long or forked; every reply is checked.
@@ -156,7 +158,7 @@ def soak(
         said = f"{found.ends.total()} conversations, {found.checked} replies checked"
         print(f"{said}, {len(found.wrong)} wrong, {found.lost} lost", file=sys.stderr, flush=True)
 
-    vlm = _engine(ModelChoice(model, device, "float32"))
+    vlm = _engine(replace(choice, dtype="float32"))
     found = run_soak(
         vlm,
         cache(unseen_image),
@@ -180,21 +182,26 @@ def _count(what: str, number: int) -> None:
 
 
 @bench.command("train")
+@takes_model("model", "device")
 def training(
-    model: Model = "tiny",
+    *,
+    choice: ModelChoice,
     samples: Annotated[int, typer.Option(min=2, help="Rows in the mix.")] = 96,
     vision: Annotated[
         bool, typer.Option("--vision/--no-vision", help="Train the vision tower too.")
     ] = False,
-    device: Device = None,
     rounds: Rounds = 3,
     out: Out = None,
 ) -> None:
     """Fine-tuning by tokens, against TRL's collator and fixed batches of the same memory."""
     from training.benchmarks.training_speed import throughput
 
-    vlm = _engine(ModelChoice(model, device))
-    _report(throughput(model, device, count=samples, vision=vision, rounds=rounds), vlm, out)
+    vlm = _engine(choice)
+    _report(
+        throughput(choice.name, choice.device, count=samples, vision=vision, rounds=rounds),
+        vlm,
+        out,
+    )
 
 
 def _engine(choice: ModelChoice) -> HFVLM:

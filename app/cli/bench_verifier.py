@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,10 +16,12 @@ from app.model_choice import ModelChoice
 from app.terminal import command_line, spinner
 from mm.errors import UserError
 from mm.trace_store import FILE
+from vision.verifier import read_verifier
 
 from .options import takes_model
 
 if TYPE_CHECKING:
+    from mm.trace import Branch
     from mm.vlm import VLM
     from training.benchmarks.choosing import Choice, Judged
     from training.benchmarks.verifier_report import Line
@@ -46,16 +50,21 @@ def verifier(
     check_file("--out", out)
     if plot and plot.suffix.lower() not in (".png", ".svg"):
         raise UserError(f"--plot writes .png or .svg, not {plot.name!r}")
+    name = read_verifier(Path(trained)).kind if trained else "asked"
+    if plot and name == "logratio":
+        raise UserError("--plot is of probabilities, and `logratio` gives none: leave it out")
     if plot:
         import_module("matplotlib")  # its lack is told before anything is judged
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
-    found = _judged(traces, vlm, trained=bool(trained))
+    graded, forced = report.graded_in(traces)
+    if forced:
+        print(f"{forced} traces left out: their choices were made for the model", file=sys.stderr)
+    found = _judged(graded, vlm, trained=bool(trained))
     print(*map(_line, report.lines(found)), *map(_choice, report.curve(found)), sep="\n")
-    name = "score" if trained else "asked"
     at, matched = _threshold(name, found)
     if write and trained:
-        report.write_threshold(Path(trained), "score", at, matched)
+        report.write_threshold(Path(trained), at, matched)
     if plot:
         report.reliability_plot(name, found, plot)
     if out:
@@ -65,8 +74,8 @@ def verifier(
             out.write_text(said + "\n", encoding="utf-8")
 
 
-def _judged(traces: Path, vlm: VLM, *, trained: bool) -> list[Judged]:
-    """The traces' scores, with progress."""
+def _judged(graded: Sequence[Branch], vlm: VLM, *, trained: bool) -> list[Judged]:
+    """The branches' scores, with progress."""
     from rich.console import Console
 
     from training.benchmarks.verifier_report import judged
@@ -76,7 +85,7 @@ def _judged(traces: Path, vlm: VLM, *, trained: bool) -> list[Judged]:
         def tell(done: int, total: int) -> None:
             status.update(f"judging: {done:,} of {total:,}")
 
-        return judged(traces, vlm, trained=trained, tell=tell)
+        return judged(graded, vlm, trained=trained, tell=tell)
 
 
 def _threshold(name: str, found: list[Judged]) -> tuple[float, dict[str, float]]:

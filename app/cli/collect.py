@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,8 @@ from app.model_choice import ModelChoice
 from app.strategies import judging, strategies_named
 from app.terminal import spinner
 from mm.errors import UserError
+from vision.depth_source import DepthSource
+from vision.depth_strategies import make_ready
 
 from .data import Format, reader_of
 from .options import (
@@ -24,7 +26,9 @@ from .options import (
     System,
     Threads,
     Urls,
+    refuse_file,
     split,
+    takes_depth,
     takes_model,
     takes_sampling,
 )
@@ -36,11 +40,13 @@ if TYPE_CHECKING:
 
 
 @takes_model()
-@takes_sampling
+@takes_sampling(mm.Sampling(temperature=1.0))
+@takes_depth()
 def collect(
     *,
     choice: ModelChoice,
     sampling: dict[str, Any],
+    depth: DepthSource,
     target: Annotated[str, typer.Argument(help="Your questions as .csv or .jsonl, or tabletop.")],
     out: Annotated[Path, typer.Option(help="The folder of traces; goes on by running again.")],
     strategy: Annotated[str, typer.Option(help="How answers are sampled.")] = "zoom",
@@ -67,9 +73,12 @@ def collect(
     from .eval import Evaluation
 
     choice = judging(choice, strategy)
+    refuse_file(depth)
+    source = replace(depth, device=choice.device)
+    named = strategies_named(strategy, choice.verifier, source, choice.judge)
     asked = Evaluation(
         target,
-        _one(strategies_named(strategy, choice.verifier, judge=choice.judge), strategy),
+        _one(named, strategy),
         tasks=tuple(split(task)),
         limit=limit,
         seed=seed,
@@ -80,10 +89,14 @@ def collect(
         ignore=tuple(split(ignore)),
     )
     suites = asked.suites()
+    for each in named.values():
+        make_ready(each)
     drawn = _drawn(
         mm.Sampling(max_tokens=max_tokens, seed=seed, **{"temperature": 1.0, **sampling})
     )
-    done = open_folder(out, _facts(choice, asked, strategy, drawn, system))
+    facts = _facts(choice, asked, strategy, drawn, system)
+    told = {name: value for name, value in vars(depth).items() if value is not None}
+    done = open_folder(out, {**facts, "depth_map": told or None})
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     how = {"samples": samples, "sampling": drawn, "system": system, "threads": threads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,8 +18,10 @@ from app.errors import check_file, writing
 from app.model_choice import ModelChoice
 from app.terminal import progress
 from mm.errors import UserError
+from mm.remote.connect import connect
+from mm.remote.responses import shown
 
-from .options import BUDGETS, AbsolutePaths, Ignore, Urls, split, takes_model
+from .options import BUDGETS, UNJUDGED, AbsolutePaths, Ignore, Urls, split, takes_model
 
 if TYPE_CHECKING:
     from mm.tokens.builder import TokenBuilder
@@ -188,7 +191,7 @@ def pairs(
 
 
 @data.command()
-@takes_model()
+@takes_model(*UNJUDGED)
 def thoughts(
     *,
     choice: ModelChoice,
@@ -200,7 +203,11 @@ def thoughts(
         str | None, typer.Option(help="Who thinks: a model's name; the one that sees by default.")
     ] = None,
     writer_url: Annotated[
-        str | None, typer.Option(help="Where it is, over OpenAI's API; here by default.")
+        str | None,
+        typer.Option(
+            help="Where it is, over OpenAI's API; here by default. Its key: WRITER_API_KEY, else "
+            "OPENAI_API_KEY."
+        ),
     ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 16,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of each text.")] = 2048,
@@ -223,12 +230,25 @@ def thoughts(
     how = {"limit": limit, "dialect": format, "access": access, "ignore": split(ignore)}
     rows = read_questions(file, **how, builder=reader_of(choice))
     tell_left_out(rows)
-    facts = {"file": file.name, "model": choice.name, "writer": writer, "frames": frames}
-    done = open_thoughts(_steps(out), {**facts, "max_tokens": max_tokens})
+    asked = {"file": file.name, "frames": frames}  # nothing that max_tokens cut is kept
+    done = open_thoughts(_steps(out), {**asked, **_facts(choice, writer, writer_url)})
     seeing = choice.load()
     thinking = _writer(writer, writer_url) if writer else seeing
     writers = Writers(seeing, thinking, mm.Sampling(max_tokens=max_tokens), frames)
     _written(rows, writers, out, done=done, threads=threads)
+
+
+def _facts(choice: ModelChoice, writer: str | None, writer_url: str | None) -> dict[str, Any]:
+    """Who writes, for a folder that must not mix the thoughts of different ones."""
+    return {
+        "model": choice.name,
+        "adapter": choice.adapter,
+        **choice.place,
+        "dtype": choice.dtype,
+        "budgets": choice.budgets.given,
+        "writer": writer,
+        "writer_url": writer_url and shown(writer_url),
+    }
 
 
 def _check_thoughts(file: Path, out: Path) -> None:
@@ -245,7 +265,10 @@ def _steps(out: Path) -> Path:
 
 
 def _writer(name: str, url: str | None) -> mm.VLM:
-    return ModelChoice(name=name, backend="openai" if url else "local", base_url=url).load()
+    """The model that thinks; its server may want another key than that of the one that sees."""
+    if url is None:
+        return ModelChoice(name=name).load()
+    return connect(name, base_url=url, key=os.environ.get("WRITER_API_KEY"))
 
 
 def _written(rows: Questions, writers: Writers, out: Path, **how: Any) -> None:
@@ -268,6 +291,8 @@ def _written(rows: Questions, writers: Writers, out: Path, **how: Any) -> None:
         f"{kept.kept:,} rows with thoughts, {kept.wrong:,} left out: their answer is wrong, "
         f"{kept.failed:,} failed (run again to try them): {out}"
     )
+    if kept.why:
+        print(f"the first that failed: {kept.why}")
 
 
 def opened(

@@ -33,6 +33,7 @@ from training.evaluation.tasks import (
     tabletop_suites,
 )
 from training.tabletop import TASKS
+from vision.depth_strategies import make_ready
 
 from .data import tell_left_out
 
@@ -97,6 +98,7 @@ class Evaluation:
             UserError: there are none such.
         """
         if self.target == "tabletop":
+            self._refuse_of_rows()
             level = None if self.level is None else level_named(self.level)
             n = self.limit or USUAL
             return tabletop_suites(self.tasks, seed=self.seed, limit=n, level=level)
@@ -108,7 +110,20 @@ class Evaluation:
             raise BadTarget(
                 f"a file is one task, its name: leave --task {','.join(self.tasks)} out"
             )
+        if self.level is not None:
+            raise BadTarget(f"levels are of tabletop's scenes: leave --level {self.level} out")
         return [self._of_rows(path)]
+
+    def _refuse_of_rows(self) -> None:
+        """Refuse what only the rows of a file have."""
+        given = {
+            "--format": self.format != "auto",
+            "--ignore": bool(self.ignore),
+            "--allow-absolute-paths": self.access.absolute_paths,
+            "--allow-urls": self.access.urls,
+        }
+        if told := ", ".join(flag for flag, is_given in given.items() if is_given):
+            raise BadTarget(f"tabletop has no rows: leave {told} out")
 
     def _of_rows(self, path: Path) -> Suite:
         questions = read_questions(
@@ -183,6 +198,8 @@ def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:
     suites = asked.suites()
     check_file("--out", asked.out, [asked.target])
     check_file("--show-errors", asked.show_errors, [asked.target, asked.out])
+    for strategy in asked.strategies.values():
+        make_ready(strategy)
     vlm = load()
     about, sheet = asked.about(vlm), ErrorSheet()
     resumes = asked.out and not asked.show_errors
@@ -230,6 +247,8 @@ def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> Non
     heat = f"temperature {hot:g}" if hot else "greedy"
     title = f"{Path(asked.target).name}: {level}model {about['model']}, {heat}"
     print_table(title, measured.rows, measured.pairs)
+    for line in measured.broken:
+        print(f"mm: {line}", file=sys.stderr)
     if asked.out:
         command = command_line()
         table = envelope(measured.rows, measured.pairs, command=command, **about)

@@ -12,7 +12,7 @@ from app.model_choice import ModelChoice
 from mm.families.image_budgets import ImageBudgets
 from mm.families.registry import family_of
 from mm.local.adapters import checkpoint_of
-from mm.local.checkpoints import inspect
+from mm.local.checkpoints import Checkpoint, inspect, read_json
 from mm.local.precision import fast_line
 from mm.remote.connect import BASE_URL, connect
 from mm.vlm import sampling_of
@@ -110,14 +110,34 @@ def model_facts(name: str, budgets: ImageBudgets = ImageBudgets()) -> dict[str, 
         "parameters": f"{checkpoint.parameters:,}",
     }
     if family_of(checkpoint.model_type) is None:
-        from mm.local.generic_vlm import WITHOUT
-
-        return {**facts, "family": f"not listed: {WITHOUT}"}
+        return {**facts, **_unlisted(checkpoint, budgets)}
     try:
         builder = load_builder(str(checkpoint.folder), budgets=budgets, local_files_only=True)
     except (OSError, ValueError) as error:
         raise mm.ModelUnavailable(f"{name}: {error}") from error
     return {**facts, **_use(builder.traits), **_images(builder)}
+
+
+def _unlisted(checkpoint: Checkpoint, budgets: ImageBudgets) -> dict[str, str]:
+    """What is known of a model of no listed family; what its images cost is not, without weights.
+
+    Raises:
+        ModelUnavailable: there are budgets, and its processor cannot be made.
+    """
+    from mm.local.generic_processor import read_processor
+    from mm.local.generic_vlm import WITHOUT
+    from mm.local.image_options import set_budgets
+    from mm.tokens.processor_parts import sampling_of as recommended
+
+    file = checkpoint.folder / "generation_config.json"
+    said = read_json(file, f"{checkpoint.folder} is damaged") if file.is_file() else {}
+    sampling = sampling_of(mm.Traits(sampling=recommended(said)))
+    facts = {"family": f"not listed: {WITHOUT}", "sampling": sampling_line(sampling)}
+    if not budgets.given:
+        return facts
+    lacks = set_budgets(read_processor(str(checkpoint.folder)), budgets)
+    told = ", ".join(f"{name} {value}" for name, value in budgets.given.items())
+    return {**facts, "budgets": "; ".join(lacks) or f"its image processor takes {told}"}
 
 
 def served_facts(choice: ModelChoice) -> dict[str, str]:

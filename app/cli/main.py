@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ import mm
 from app.errors import EXPECTED, OutputFull, flushed, hush, leave, lost, tell
 from app.model_choice import ModelChoice
 from app.strategies import judging, matched, strategies_named
-from mm.errors import UserError
+from mm.errors import UserError, quote
 from vision.depth_source import DepthSource
 
 from .bench import bench
@@ -33,6 +34,7 @@ from .options import (
     System,
     Threads,
     Urls,
+    choices_in,
     split,
     takes_depth,
     takes_model,
@@ -104,8 +106,8 @@ def _command() -> Any:
 
 @cli.command()
 @takes_model()
-@takes_depth
-@takes_sampling
+@takes_depth()
+@takes_sampling()
 def ask(
     *,
     choice: ModelChoice,
@@ -116,7 +118,12 @@ def ask(
         typer.Argument(metavar="FILES QUESTION", help="Images or clips, then the question."),
     ] = None,
     strategy: Strategy = "direct",
-    choices: Annotated[str | None, typer.Option(help="Answers to choose from: a,b,c.")] = None,
+    choices: Annotated[
+        str | None,
+        typer.Option(
+            help="Answers to choose from: a,b,c; one with a comma in quotes: '\"1,000\",b'."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     draw: Annotated[
         Path | None, typer.Option(help="Write the image with what was looked at, as PNG.")
@@ -130,7 +137,9 @@ def ask(
     out: Annotated[
         Path | None, typer.Option(help="Where --batch writes answers; go on by running again.")
     ] = None,
-    threads: Threads = 8,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="With --batch: questions at a time; 8 by default.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
     system: System = None,
     seed: Annotated[int, typer.Option(help="For a temperature over 0.")] = 0,
@@ -146,9 +155,11 @@ def ask(
         strategy=strategy,
         sampling={"max_tokens": max_tokens, "seed": seed, **sampling},
         system=system,
-        choices=tuple(split(choices)),
+        choices=choices_in(choices),
         save_trace=save_trace,
     )
+    if batch is None and threads:
+        raise UserError("--threads is how many rows are asked at a time: give it with --batch")
     if batch is None and out is None:
         raise typer.Exit(ask_once(words or [], how, as_program=json, draw=draw))
     if batch is None or out is None:
@@ -157,7 +168,7 @@ def ask(
         raise UserError(
             "with --batch the rows ask: leave out FILE, the question, --json and --draw"
         )
-    raise typer.Exit(1 if ask_batch(batch, out, how, threads=threads) else 0)
+    raise typer.Exit(1 if ask_batch(batch, out, how, threads=threads or 8) else 0)
 
 
 @cli.command()
@@ -170,6 +181,8 @@ def info(
     """Versions, the device, and what a model or a clip is: box format, tokens per image size."""
     from .info import print_clip, print_info
 
+    if file and choice != ModelChoice():
+        raise UserError(f"{quote(file)} is looked at without a model: leave the model's flags out")
     if file:
         print_clip(file)
     else:
@@ -178,9 +191,20 @@ def info(
 
 @cli.command()
 @takes_model()
+@takes_depth("depth_kind", "depth_model")
+@takes_sampling()
 def demo(
     *,
     choice: ModelChoice,
+    depth: DepthSource,
+    sampling: dict[str, Any],
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Those to offer, with their options: zoom(max_looks=3),act; else all."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest reply.")] = 512,
+    system: System = None,
+    seed: Annotated[int, typer.Option(help="For a temperature over 0.")] = 0,
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
 ) -> None:
@@ -196,7 +220,9 @@ def demo(
         if error.name not in ("gradio", "httpx"):
             raise
         raise UserError("mm demo needs gradio: pip install 'multimodal-reasoning[demo]'") from None
-    serve(choice, host=host, port=port)
+    said = {"max_tokens": max_tokens, "seed": seed, **sampling}
+    how = {"strategy": strategy, "depth": depth, "sampling": said, "system": system}
+    serve(choice, host=host, port=port, **how)
 
 
 cli.command()(collect)
@@ -205,8 +231,8 @@ bench.command()(verifier)
 
 @cli.command("eval")
 @takes_model()
-@takes_depth
-@takes_sampling
+@takes_depth()
+@takes_sampling(mm.Sampling())
 def evaluate(
     *,
     choice: ModelChoice,
@@ -246,7 +272,9 @@ def evaluate(
     also["format"] = None if format == "auto" else format
     asked = Evaluation(
         target,
-        strategies_named(strategy, choice.verifier, depth, choice.judge),
+        strategies_named(
+            strategy, choice.verifier, replace(depth, device=choice.device), choice.judge
+        ),
         model=choice.name,
         adapter=choice.adapter,
         tasks=tuple(split(task)),

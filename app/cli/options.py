@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
+import re
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
 from inspect import Parameter, Signature, signature
 from typing import Annotated, Any, Literal
 
 import typer
 
 from app.model_choice import BackendName, DtypeName, ModelChoice
-from mm.errors import UserError
+from mm.errors import UserError, quote
 from mm.types import Sampling
+from training.finetune.recipe import KEYS, Recipe
+from training.finetune.recipe_keys import flag_of, kinds_of
 from vision.depth_source import DepthSource
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 Model = Annotated[str, typer.Option(help="`tiny`, a hub id, or a local folder.")]
 Device = Annotated[
@@ -96,47 +101,27 @@ _MODEL_FLAGS: dict[str, Any] = {
     "visual_tokens": VisualTokens,
     "look_visual_tokens": LookVisualTokens,
 }
+UNJUDGED = tuple(name for name in _MODEL_FLAGS if name != "verifier")
+"""All of them where nobody judges."""
+
 BUDGETS = ("max_pixels", "min_pixels", "visual_tokens", "look_visual_tokens")
 _DEFAULTS = {"model": ModelChoice.name, "backend": ModelChoice.backend}
 
 
-_SAMPLING_FLAGS: dict[str, Any] = {
-    "temperature": Annotated[
-        float | None, typer.Option(min=0.0, help="0 is greedy. These: the checkpoint's own, else.")
-    ],
-    "top_p": Annotated[float | None, typer.Option(help="The likeliest of this probability.")],
-    "top_k": Annotated[int | None, typer.Option(help="The so many likeliest; 0 for all.")],
-    "min_p": Annotated[float | None, typer.Option(help="Of so much of the likeliest one's.")],
-    "repetition_penalty": Annotated[float | None, typer.Option(help="1 changes nothing.")],
-    "presence_penalty": Annotated[float | None, typer.Option(help="-2 to 2; 0 changes nothing.")],
-    "max_thought_tokens": Annotated[
-        int | None, typer.Option(min=1, help="A longer thought is closed, the answer opened.")
-    ],
-    "frequency_penalty": Annotated[float | None, typer.Option(help="-2 to 2; 0 changes nothing.")],
-}
+SAMPLING = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_thought_tokens",
+)
+"""Flags of sampling, which are keys of recipes too."""
 
-
-def takes_sampling(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the flags of sampling; it gets those that were given as one `sampling`."""
-
-    @wraps(command)
-    def run(**given: Any) -> Any:
-        said = {name: given.pop(name) for name in _SAMPLING_FLAGS}
-        chosen = {name: value for name, value in said.items() if value is not None}
-        Sampling(**chosen)  # out of bounds: told before a model is loaded
-        return command(sampling=chosen, **given)
-
-    own = signature(command, eval_str=True).parameters.values()
-    own = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "sampling"]
-    flags = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, kind in _SAMPLING_FLAGS.items()
-    ]
-    made: Any = run
-    made.__signature__ = Signature([*own, *flags])
-    made.__annotations__ = {}
-    return made
-
+OWN = "the checkpoint's own"
+_KINDS = kinds_of(Recipe)
 
 DepthScale = Annotated[
     str | None, typer.Option(help="Its units a metre: a number, nyu, tum or kitti.")
@@ -146,42 +131,105 @@ DepthKind = Annotated[
     typer.Option(help="What its numbers mean: metres; larger is farther; is nearer."),
 ]
 
-_DEPTH_FLAGS: dict[str, tuple[str, Any]] = {
-    "depth": (
-        "file",
-        Annotated[str | None, typer.Option(help="The depth map of the image: PNG, NPY, TIFF.")],
-    ),
-    "depth_scale": ("scale", DepthScale),
-    "depth_kind": ("kind", DepthKind),
-    "depth_model": (
-        "model",
-        Annotated[str | None, typer.Option(help="Or a depth-estimation checkpoint.")],
-    ),
+_DEPTH_FLAGS: dict[str, Any] = {
+    "depth": Annotated[
+        str | None, typer.Option(help="The depth map of the image: PNG, NPY, TIFF.")
+    ],
+    "depth_scale": DepthScale,
+    "depth_kind": DepthKind,
+    "depth_model": Annotated[str | None, typer.Option(help="Or a depth-estimation checkpoint.")],
+}
+_DEPTH_FIELDS = {
+    "depth": "file",
+    "depth_scale": "scale",
+    "depth_kind": "kind",
+    "depth_model": "model",
 }
 
 
-def takes_depth(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives a command the flags of depth maps; it gets one `depth`, a `DepthSource`."""
+def with_flags(
+    name: str,
+    flags: Sequence[Parameter],
+    gather: Callable[..., Any],
+    command: Callable[..., Any],
+) -> Callable[..., Any]:
+    """`command` with `flags`, of whose values `gather` makes its parameter `name`."""
 
     @wraps(command)
     def run(**given: Any) -> Any:
-        said = {field: given.pop(name) for name, (field, _) in _DEPTH_FLAGS.items()}
-        if said["file"] == "":
-            raise UserError("--depth: the path is empty")
-        if said["file"] and said["model"]:
-            raise UserError("--depth is a map, --depth-model makes one: give one of them")
-        return command(depth=DepthSource(**said), **given)
+        made = gather(**{flag.name: given.pop(flag.name) for flag in flags})
+        return command(**{name: made}, **given)
 
     own = signature(command, eval_str=True).parameters.values()
-    own = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "depth"]
-    flags = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        for name, (_, kind) in _DEPTH_FLAGS.items()
-    ]
+    own = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != name]
     made: Any = run
-    made.__signature__ = Signature([*own, *flags])
+    made.__signature__ = Signature([*own, *flags])  # which typer reads
     made.__annotations__ = {}
     return made
+
+
+def key_flag(name: str, rule: str | None = None, **options: Any) -> Parameter:
+    """The flag of a recipe's key `name`, whose `rule` may be another here; None is not given."""
+    known = KEYS[name]
+    kind: Any = next((each for each in (bool, int, float) if each in _KINDS[name]), str)
+    rule = known.rule if rule is None else rule
+    about = f"{known.help} ({rule})" if rule else known.help
+    option = typer.Option(None, flag_of(name, known), help=about, **options)
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=option, annotation=kind | None)
+
+
+def takes_sampling(usual: Sampling | None = None) -> Decorator:
+    """Gives a command the flags of sampling; it gets those that were given as one `sampling`.
+
+    `usual` is what holds where one is not given; None for what the checkpoint's authors recommend.
+    """
+    return partial(with_flags, "sampling", [_sampling_flag(n, usual) for n in SAMPLING], _said)
+
+
+def _sampling_flag(name: str, usual: Sampling | None) -> Parameter:
+    default = OWN if usual is None else f"{getattr(usual, name) or 0:g}"
+    greedy = name == "temperature" and not (usual and usual.temperature)
+    rule = "0 is greedy" if greedy else None
+    if name == "max_thought_tokens":
+        return key_flag(name, rule, min=1, show_default="no limit")
+    return key_flag(name, rule, show_default=default)
+
+
+def _said(**given: Any) -> dict[str, Any]:
+    chosen = {name: value for name, value in given.items() if value is not None}
+    Sampling(**chosen)  # out of bounds: told before a model is loaded
+    return chosen
+
+
+def takes_model(*flags: str) -> Decorator:
+    """Gives a command the flags that choose a model, all or those named; it gets one `choice`."""
+    names = flags or tuple(_MODEL_FLAGS)
+    made = [_flag(name, _MODEL_FLAGS[name], _DEFAULTS.get(name)) for name in names]
+    return partial(with_flags, "choice", made, _choice)
+
+
+def _choice(*, model: str, **given: Any) -> ModelChoice:
+    return ModelChoice(name=model, **given)
+
+
+def _flag(name: str, kind: Any, default: Any = None) -> Parameter:
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def takes_depth(*flags: str) -> Decorator:
+    """Gives a command the flags of depth maps, all or those named; it gets one `depth`, a
+    `DepthSource`."""
+    made = [_flag(name, _DEPTH_FLAGS[name]) for name in flags or _DEPTH_FLAGS]
+    return partial(with_flags, "depth", made, _depth_source)
+
+
+def _depth_source(**given: Any) -> DepthSource:
+    said = {_DEPTH_FIELDS[name]: value for name, value in given.items()}
+    if said.get("file") == "":
+        raise UserError("--depth: the path is empty")
+    if said.get("file") and said["model"]:
+        raise UserError("--depth is a map, --depth-model makes one: give one of them")
+    return DepthSource(**said)
 
 
 def refuse_file(depth: DepthSource) -> None:
@@ -197,29 +245,25 @@ def refuse_file(depth: DepthSource) -> None:
         )
 
 
-def takes_model(*flags: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Gives a command the flags that choose a model, all or those named; it gets one `choice`."""
-    names = flags or tuple(_MODEL_FLAGS)
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def run(**given: Any) -> Any:
-            chosen = {"name" if name == "model" else name: given.pop(name) for name in names}
-            return command(choice=ModelChoice(**chosen), **given)
-
-        own = signature(command, eval_str=True).parameters.values()
-        own = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.name != "choice"]
-        made: Any = run
-        made.__signature__ = Signature([*own, *map(_flag, names)])  # which typer reads
-        made.__annotations__ = {}
-        return made
-
-    return decorate
+_CHOICE = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([^,]*?))\s*(?:,|$)""")
 
 
-def _flag(name: str) -> Parameter:
-    kind, default = _MODEL_FLAGS[name], _DEFAULTS.get(name)
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+def choices_in(text: str | None) -> tuple[str, ...]:
+    """The answers to choose from between commas; in one that stands in quotes a comma is its own.
+
+    Raises:
+        UserError: they are fewer than two, or two are equal.
+    """
+    if text is None:
+        return ()
+    found = [next(filter(None, groups), "").strip() for groups in _CHOICE.findall(text)]
+    choices = tuple(filter(None, found))
+    if len(choices) < 2 or len(set(choices)) < len(choices):
+        raise UserError(
+            f"--choices {quote(text)}: give two or more different answers with commas between, "
+            "one that holds a comma in quotes"
+        )
+    return choices
 
 
 def split(names: str | None) -> list[str]:

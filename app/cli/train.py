@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import Parameter, Signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from mm.errors import UserError
 from training.finetune.recipe import KEYS, Recipe
-from training.finetune.recipe_keys import METHODS, MethodName, flag_of, kinds_of
+from training.finetune.recipe_keys import METHODS, MethodName
 
-from .options import DepthKind, DepthScale
+from .options import AbsolutePaths, DepthKind, DepthScale, Device, Model, Urls, key_flag, with_flags
 
 train = typer.Typer(help="Fine-tune a model on your own data.", no_args_is_help=True)
 
@@ -24,46 +22,28 @@ ABOUT = {
 }
 """What each method is, for help."""
 
-KINDS = kinds_of(Recipe)
-
-_RECIPE: Any = typer.Argument(
-    None, help="A YAML file of these options, or one of `mm train recipes`; flags win."
-)
-_DRY_RUN: Any = typer.Option(False, "--dry-run", help="Check all, train nothing.")
-_RESUME: Any = typer.Option(False, "--resume", help="Go on where it was cut off.")
-
-
-def _parameter(name: str, kind: Any, default: Any) -> Parameter:
-    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-
-
-def _flag(name: str) -> Parameter:
-    """The flag that overrides a recipe's key `name` where it is given."""
-    known = KEYS[name]
-    kind = next((each for each in (bool, int, float) if each in KINDS[name]), str)
-    about = f"{known.help} ({known.rule})" if known.rule else known.help
-    option: Any = typer.Option(None, flag_of(name, known), help=about)
-    return _parameter(name, kind | None, option)
-
-
-def _signature(method: MethodName) -> Signature:
-    """The parameters of the command `method`, which typer reads."""
-    flags = [
-        _flag(name) for name, known in KEYS.items() if method in known.methods and known.flag != ""
-    ]
-    recipe = _parameter("recipe", Path | None, _RECIPE)
-    modes = [_parameter("dry_run", bool, _DRY_RUN), _parameter("resume", bool, _RESUME)]
-    return Signature([recipe, *flags, *modes])
+_Recipe = Annotated[
+    Path | None,
+    typer.Argument(help="A YAML file of these options, or one of `mm train recipes`; flags win."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check all, train nothing.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where it was cut off.")]
 
 
 def _add(method: MethodName) -> None:
-    """The command `method`."""
+    """The command `method`, whose flags override a recipe's keys where they are given."""
 
-    def command(recipe: Path | None, dry_run: bool, resume: bool, **given: Any) -> None:
+    def command(
+        *,
+        given: dict[str, Any],
+        recipe: _Recipe = None,
+        dry_run: DryRun = False,
+        resume: Resume = False,
+    ) -> None:
         _run(recipe, {"method": method, **given}, dry_run=dry_run, resume=resume)
 
-    made: Any = command
-    made.__signature__ = _signature(method)
+    known = [name for name, key in KEYS.items() if method in key.methods and key.flag != ""]
+    made = with_flags("given", [*map(key_flag, known)], dict, command)
     train.command(method, help=ABOUT[method])(made)
 
 
@@ -77,31 +57,32 @@ def depth(
     output: Annotated[Path, typer.Option(help="Folder for what is trained.")],
     stage: Annotated[int, typer.Option(min=1, max=2, help="1: from rationales; 2: answers.")] = 1,
     start: Annotated[str | None, typer.Option(help="Stage 2: the folder of stage 1.")] = None,
-    model: Annotated[str, typer.Option(help="tiny, a hub id, or a local folder.")] = "tiny",
+    model: Model = "tiny",
     learned: Annotated[
-        str, typer.Option(help="Stage 2: midi; constant or none as controls.")
+        Literal["midi", "constant", "none"],
+        typer.Option(help="Stage 2: midi; constant or none as controls."),
     ] = "midi",
     latents: Annotated[int, typer.Option(min=1, help="Vectors in the context.")] = 10,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="At its highest; by the model's size by default.")
+    ] = None,
     epochs: Annotated[float, typer.Option(help="How often to see each row.")] = 2.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 16,
     lora_rank: Annotated[int, typer.Option(min=1, help="Stage 2: of the adapter.")] = 16,
     max_minutes: Annotated[float | None, typer.Option(help="Be done by then.")] = None,
     depth_scale: DepthScale = None,
     depth_kind: DepthKind = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or mps; cuda by default.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    allow_absolute_paths: Annotated[bool, typer.Option("--allow-absolute-paths")] = False,
-    allow_urls: Annotated[bool, typer.Option("--allow-urls")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where it was cut off.")] = False,
+    device: Device = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order of rows, and of weights.")] = 0,
+    allow_absolute_paths: AbsolutePaths = False,
+    allow_urls: Urls = False,
+    resume: Resume = False,
 ) -> None:
     """Train a module that writes what depth shows into a few vectors of the context (SSR)."""
     from training.data import Access
     from training.latents.recipe import LatentsRecipe
     from training.latents.train import train_latents
 
-    if learned not in ("midi", "constant", "none"):
-        raise UserError(f"--learned must be midi, constant or none, got {learned!r}")
     recipe = LatentsRecipe(
         data=data,
         output=output,

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import mm
-from app.report import cost_line, error_of, number, verdicts
+from app.report import cost_line, error_of, told_of_depth, watched
+from app.steps import step_lines
 from mm.answers.extraction import is_short
 from mm.origins import FrameOf
 from mm.types import Latents
+from video.context import seconds
 from video.strip import strip
 from vision.depth_source import DepthSource
 from vision.depth_strategies import NOTE
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
+
+_WRITING = '<div class="writing">'
 
 CUT = "Cut at the token limit."
 
@@ -39,8 +45,15 @@ def crops(branch: mm.Branch) -> list[Crop]:
         if step.message.role == "assistant":
             words = asking_words(step.message) or words
         seen = [each for each in step.message.visuals if not isinstance(each, Latents)]
-        found += [Crop(shown(pixels_of(each)), words) for each in seen]
+        found += [Crop(shown(pixels_of(each)), _caption(each, words)) for each in seen]
     return found
+
+
+def _caption(seen: mm.Image | mm.Features, words: str) -> str:
+    """`words`, behind the time of a frame of a clip."""
+    origin = seen.origin if isinstance(seen, mm.Image) else None
+    times = [f"{seconds(t)} s" for t in origin.times_s] if isinstance(origin, FrameOf) else []
+    return ", ".join(filter(None, [*times, words]))
 
 
 def pixels_of(seen: mm.Image | mm.Features) -> Pixels:
@@ -59,11 +72,15 @@ def asking_words(message: mm.Message) -> str:
     return ", ".join(said)[:200]
 
 
-def looked_at(trace: mm.Trace, depth: DepthSource = DepthSource()) -> Pixels:
+def looked_at(
+    trace: mm.Trace,
+    depth: DepthSource = DepthSource(),
+    strip: Callable[[mm.Branch], Pixels] = strip,
+) -> Pixels:
     """The question's images with what was looked at drawn over them, side by side.
 
     Where the model was told of depth, the map from `depth` stands beside them. Of a clip it is the
-    strip of all frames with their times.
+    `strip` of all frames with their times.
     """
     from vision import draw, sheet
 
@@ -87,8 +104,8 @@ def _depth(trace: mm.Trace, depth: DepthSource, told: Any) -> Pixels:
 
 
 def image(trace: mm.Trace) -> Pixels:
-    """`looked_at`, small enough for a page."""
-    return shown(looked_at(trace))
+    """`looked_at`, small enough for a page, where frames have less room."""
+    return shown(looked_at(trace, strip=partial(strip, across=4, label=32)))
 
 
 def shown(image: mm.Image | Pixels) -> Pixels:
@@ -103,7 +120,12 @@ def shown(image: mm.Image | Pixels) -> Pixels:
 
 def writing(text: str) -> str:
     """HTML of words that are still coming."""
-    return f'<div class="writing">{escape(text)}</div>'
+    return f"{_WRITING}{escape(text)}</div>"
+
+
+def is_writing(html: str | None) -> bool:
+    """Whether `html` is of words that are still coming."""
+    return bool(html) and html.startswith(_WRITING)
 
 
 def answered(trace: mm.Trace) -> str:
@@ -121,13 +143,19 @@ def answered(trace: mm.Trace) -> str:
     reply = f'<div class="{kind}">{escape(best.reply)}</div>'
     graded = hint(f"Answer for grading: {best.answer}") if _is_part(best) else ""
     cut = hint(CUT) if best.finish == "length" else ""
-    return thought + reply + graded + cut + _judged(trace)
+    told = "".join(hint(f"Told of depth: {line}") for line in told_of_depth(trace))
+    return thought + reply + graded + cut + told + _watched(trace) + _steps(trace)
 
 
-def _judged(trace: mm.Trace) -> str:
-    """HTML of what a verifier said on the way."""
-    said = ", ".join(f"step {v.step}: {v.verifier} {number(v.score)}" for v in verdicts(trace))
-    return hint(f"Verifier: {said}") if said else ""
+def _watched(trace: mm.Trace) -> str:
+    """HTML of the spans of the clip that were looked at again."""
+    spans = [f"{seconds(s['start_s'])} s to {seconds(s['end_s'])} s" for s in watched(trace)]
+    return hint(f"Watched again: {', '.join(spans)}") if spans else ""
+
+
+def _steps(trace: mm.Trace) -> str:
+    """HTML of what was done on the way, and what a verifier said of it."""
+    return "".join(hint(f"Step {line}") for line in step_lines(trace.best))
 
 
 def _is_part(branch: mm.Branch) -> bool:

@@ -1,4 +1,4 @@
-"""Best-of-n: the draw that a verifier scores highest, or the answer whose draws score most in all."""
+"""Best-of-n: the draw that a verifier scores highest, or the answer whose draws score most."""
 
 from __future__ import annotations
 

@@ -58,6 +58,10 @@ def test_a_row_that_cannot_be_asked_is_told_in_a_short_line(folder, fields, comp
     assert len(str(caught.value)) < 300
 
 
+def test_rows_that_train_latents_are_asked_as_they_are(folder):
+    assert sample(folder, image="red.png", rationale="The left is near.").images
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

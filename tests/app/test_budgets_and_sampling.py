@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 import mm
 from app.cli.data import builder_of
 from app.cli.info import model_facts, sampling_line
-from app.cli.main import run
+from app.cli.main import cli, run
 from app.model_choice import ModelChoice
 from mm.families.image_budgets import ImageBudgets
 from mm.vlm import Traits, sampling_of
+from training.finetune.recipe import KEYS
 
 TABLE = "app/examples/table.png"
 ASKED = "What letter is on the red square?"
@@ -76,6 +79,24 @@ def test_what_cannot_be_is_one_line(
     assert run(["ask", TABLE, ASKED, *flags]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(error)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "told"),
+    [
+        pytest.param("ask", "temperature", "the checkpoint's own", id="ask"),
+        pytest.param("demo", "top_p", "the checkpoint's own", id="demo"),
+        pytest.param("eval", "temperature", "0", id="eval"),
+        pytest.param("eval", "top_p", "1", id="eval top_p"),
+        pytest.param("collect", "temperature", "1", id="collect"),
+        pytest.param("collect", "max_thought_tokens", "no limit", id="collect, thoughts"),
+    ],
+)
+def test_each_commands_help_says_its_own_default(command: str, name: str, told: str) -> None:
+    group: Any = get_command(cli)
+    (flag,) = (each for each in group.commands[command].params if each.name == name)
+    assert flag.show_default == told
+    assert KEYS[name].help in flag.help
 
 
 @pytest.mark.parametrize(

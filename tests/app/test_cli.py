@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from PIL import Image as pil
 
 import mm
 from app.cli.main import run
+from app.cli.options import choices_in
 from vision import ZOOM_TOOL
 
 ROOT = Path(__file__).parents[2]
@@ -140,6 +143,17 @@ def test_bad_picture_is_json_for_a_program(tmp_path, capsys):
             ["ask", "--batch", "absent.jsonl", "--out", "b"], "absent.jsonl", id="no rows file"
         ),
         pytest.param(["eval", "tabletop", "--strategy", "zooom"], "zooom", id="eval no strategy"),
+        pytest.param(
+            ["ask", "PICTURE", "?", "--threads", "4"], "with --batch", id="threads of one"
+        ),
+        pytest.param(
+            ["info", "a.mp4", "--model", "x"], "without a model", id="the model of a clip"
+        ),
+        pytest.param(
+            ["data", "thoughts", "a.csv", "--out", "b.jsonl", "--verifier", "asked"],
+            "No such option",
+            id="a verifier of thoughts",
+        ),
     ],
 )
 def test_mistake_is_one_line(picture, capsys, arguments, says):
@@ -179,8 +193,14 @@ def test_json_says_exactly_the_contract(scripted, picture, capsys):
         "regions",
         "spans",
         "depth",
+        "steps",
         "verdicts",
         "cost",
+        "model",
+        "strategy",
+        "system",
+        "sampling",
+        "budgets",
         "error",
     ]
     assert (said["reply"], said["finish"]) == ("K", "stop")
@@ -188,6 +208,23 @@ def test_json_says_exactly_the_contract(scripted, picture, capsys):
     assert said["regions"] == [{"image": 0, "xyxy": [16, 12, 44, 40]}]
     assert said["cost"]["calls"] == 2
     assert said["error"] is None
+
+
+@pytest.mark.parametrize(
+    "strategy", ["think(instruction=y)", "vote(strategy=zoom, n=1, temperature=1)"]
+)
+def test_the_strategy_is_written_down_as_it_was_asked_for(
+    scripted, picture, tmp_path, capsys, strategy
+):
+    scripted("red")
+    flags = ["--strategy", strategy, "--choices", "red,blue", "--system", "Look.", "--top-k", "5"]
+    flags += ["--save-trace", str(tmp_path / "traces"), "--json"]
+    assert run(["ask", str(picture), "Which?", *flags]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["model"], said["strategy"], said["system"]) == ("scripted", strategy, "Look.")
+    assert (said["sampling"]["top_k"], said["budgets"]) == (5, {})
+    (trace,) = mm.load_traces(tmp_path / "traces")
+    assert trace.settings["strategy"] == strategy
 
 
 def test_model_failure(scripted, picture, capsys):
@@ -244,6 +281,44 @@ def test_choices_always_give_one_of_them_and_say_in_whose_place(scripted, pictur
     assert run([*asked, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["answer"], said["unclear"]) == ("blue", "I cannot tell.")
+
+
+@pytest.mark.parametrize(
+    ("text", "choices"),
+    [
+        pytest.param("a, b ,c", ["a", "b", "c"], id="between commas"),
+        pytest.param('"1,000 km","2,000 km"', ["1,000 km", "2,000 km"], id="commas in quotes"),
+        pytest.param("'1, 2', '3, 4'", ["1, 2", "3, 4"], id="in the other quotes"),
+        pytest.param("don't know,yes", ["don't know", "yes"], id="an apostrophe"),
+        pytest.param('5",6"', ['5"', '6"'], id="inches"),
+        pytest.param("a,,b,", ["a", "b"], id="blanks"),
+    ],
+)
+def test_choices_are_read(scripted, picture, text, choices):
+    vlm = scripted("I cannot tell.")
+    vlm.scores = {choices[-1]: -1.0}
+    assert choices_in(text) == tuple(choices)
+    assert run(["ask", str(picture), "Which?", "--choices", text]) == 0
+
+
+@pytest.mark.parametrize("text", ["", "a", "a,", "1,1"])
+def test_choices_that_leave_nothing_to_choose_are_refused(picture, capsys, text):
+    assert run(["ask", str(picture), "Which?", "--choices", text]) == 2
+    assert "give two or more different answers" in capsys.readouterr().err
+
+
+def test_a_frame_that_is_asked_about_is_not_drawn_over(scripted, picture, tmp_path, capsys):
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    for n in range(2):
+        (clip / f"{n}.png").write_bytes(picture.read_bytes())
+    before = (clip / "0.png").read_bytes()
+    assert run(["ask", str(clip), "What?", "--draw", str(clip / "0.png")]) == 2
+    assert "is a frame of a clip that is read" in capsys.readouterr().err
+    assert (clip / "0.png").read_bytes() == before
+    scripted("red", "red")
+    for drawn in (clip / "new.png", tmp_path / "table.png"):
+        assert run(["ask", str(clip), "What?", "--draw", str(drawn)]) == 0
 
 
 LONG = "The image shows a table with\n- a red square\n- a blue circle\n" + "and much more " * 20
@@ -545,6 +620,27 @@ class TestBatch:
         assert "give another --out" in capsys.readouterr().err
         assert (tmp_path / "out.jsonl").read_text() == before
 
+    @pytest.mark.parametrize(
+        ("flags", "told"),
+        [
+            pytest.param(["--base-url", "http://b/v1"], "base_url", id="another server"),
+            pytest.param(["--processor", "here"], "processor", id="another processor"),
+        ],
+    )
+    def test_does_not_mix_servers(self, scripted, rows, tmp_path, capsys, monkeypatch, flags, told):
+        out, server = tmp_path / "out.jsonl", ["--backend", "openai"]
+        scripted()
+        monkeypatch.setattr(
+            "app.model_choice.connect", lambda *_, **__: mm.ScriptedVLM([self.number] * 3)
+        )
+        assert self.ask(rows, *server) == 0
+        assert self.ask(rows, *server, *flags) == 2
+        assert told in capsys.readouterr().err
+        older = [json.loads(line) for line in out.read_text().splitlines()]
+        older = [{k: v for k, v in each.items() if k != told} for each in older]
+        out.write_text("".join(json.dumps(each) + "\n" for each in older))
+        assert self.ask(rows, *server, *flags) == 0
+
     def test_another_image_is_told_in_a_short_line(self, scripted, picture, tmp_path, capsys):
         scripted("1", "2")
         rows = tmp_path / "rows.jsonl"
@@ -643,6 +739,62 @@ class TestBatch:
         assert self.ask(tmp_path / name, *flags) == 2
         assert told in capsys.readouterr().err
         assert (tmp_path / name).read_text() == before
+
+    @pytest.mark.parametrize("kind", ["/dev/null", "a pipe", "a link to a pipe"])
+    def test_what_is_no_file_is_refused(self, rows, tmp_path, capsys, kind):
+        out = tmp_path / "out.jsonl"
+        if kind != "/dev/null":
+            os.mkfifo(tmp_path / "pipe")
+            out.symlink_to(tmp_path / "pipe")
+        asked = {"/dev/null": Path(kind), "a pipe": tmp_path / "pipe"}.get(kind, out)
+        before = os.stat(asked)
+        assert run(["ask", "--batch", str(rows), "--out", str(asked)]) == 2
+        assert "is a device or a pipe: name a file" in capsys.readouterr().err
+        assert os.stat(asked).st_ino == before.st_ino
+
+    def test_a_link_stays_one(self, scripted, rows, tmp_path):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "out.jsonl").symlink_to(tmp_path / "elsewhere" / "answers.jsonl")
+        for asked in (3, 0):  # the file is made, then gone on with
+            scripted(*[self.number] * asked)
+            assert self.ask(rows) == 0
+            assert (tmp_path / "out.jsonl").is_symlink()
+            assert list(self.read(tmp_path / "elsewhere" / "answers.jsonl")) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize("written", ["abc", "ab"], ids=["all answered", "some answered"])
+    def test_a_disk_that_is_full_at_the_start_is_one_line(
+        self, scripted, rows, tmp_path, monkeypatch, capsys, written
+    ):
+        scripted(*[self.number] * 3)
+        assert self.ask(rows) == 0
+        out = tmp_path / "out.jsonl"
+        out.write_text("".join(out.read_text().splitlines(keepends=True)[: len(written)]))
+        before = out.read_text()
+        monkeypatch.setattr("os.replace", self.full)
+        assert self.ask(rows) == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if "mm:" in line]
+        assert said == [f"mm: --out: {str(out)!r} cannot be written: No space left on device"]
+        assert out.read_text() == before
+        assert [*tmp_path.glob("*.partial")] == []
+
+    def test_a_disk_that_is_full_at_the_end_is_one_line(
+        self, scripted, rows, tmp_path, monkeypatch, capsys
+    ):
+        scripted(self.number)
+        every = rows.read_text()
+        rows.write_text("\n\n" + every.splitlines()[2])
+        assert self.ask(rows) == 0
+        rows.write_text(every)
+        scripted(*[self.number] * 2)
+        replaced = [os.replace, self.full]
+        monkeypatch.setattr("os.replace", lambda *paths: replaced.pop(0)(*paths))
+        assert self.ask(rows) == 2
+        assert "cannot be written: No space left" in capsys.readouterr().err
+        assert sorted(self.read(tmp_path / "out.jsonl")) == ["a", "b", "c"]
+
+    @staticmethod
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
     def test_a_full_disk_is_one_line(self, scripted, rows, monkeypatch, capsys):

@@ -27,9 +27,12 @@ import gradio as gr
 import httpx
 from gradio_client import Client, handle_file
 
+from app.cli.main import run
 from app.demo import page as page_module
+from app.demo import view
+from app.demo.handlers import MAX_QUESTION, Handlers
 from app.demo.listening import without_proxies
-from app.demo.page import MAX_QUESTION, Handlers, launch, page
+from app.demo.page import launch, page
 from app.demo.uploads import keep_apart
 from mm.errors import UserError
 
@@ -39,6 +42,11 @@ CALL = (
     "<think>The <b>sign</b> is small.</think>"
     '<tool_call>\n{"name": "image_zoom_in_tool", '
     '"arguments": {"bbox_2d": [250, 500, 500, 1000], "label": "the sign"}}\n</tool_call>'
+)
+
+SPAN = (
+    '<tool_call>\n{"name": "look_at_span", '
+    '"arguments": {"start_s": 3.0, "end_s": 4.0, "label": "the flash"}}\n</tool_call>'
 )
 
 
@@ -58,7 +66,7 @@ def upload(uploads) -> dict:
 
 
 def test_shows_words_regions_crops_and_cost_as_they_come(upload, monkeypatch):
-    monkeypatch.setattr("app.demo.page.PAUSE_S", -1.0)
+    monkeypatch.setattr("app.demo.handlers.PAUSE_S", -1.0)
     vlm = mm.ScriptedVLM([CALL, "It says <answer>K</answer>"])
     views = list(Handlers(vlm).show(upload, " What letter? ", "zoom"))
     said = [v[0] for v in views if isinstance(v[0], str)]
@@ -89,6 +97,7 @@ def test_shows_words_regions_crops_and_cost_as_they_come(upload, monkeypatch):
         pytest.param("/etc/passwd", "What?", "zoom", "uploaded", id="a bare path"),
         pytest.param({"path": "http://localhost/a.png"}, "What?", "zoom", "uploaded", id="address"),
         pytest.param("climb", "What?", "zoom", "uploaded", id="dot dot"),
+        pytest.param("gone", "What?", "zoom", "no longer here: drop it again", id="deleted"),
     ],
 )
 def test_what_cannot_be_asked_is_said_on_the_page(uploads, upload, image, question, strategy, says):
@@ -98,11 +107,65 @@ def test_what_cannot_be_asked_is_said_on_the_page(uploads, upload, image, questi
         "good": upload,
         "bad": {"path": str(uploads / "words.png")},
         "climb": {"path": f"{uploads}/../secret.png"},
+        "gone": {"path": f"{uploads}/gone.png"},
     }
     payload = known.get(image, image) if isinstance(image, str) else image
     (view,) = Handlers(mm.ScriptedVLM([])).show(payload, question, strategy)
     assert says in view[0]
     assert view[0].startswith('<div class="mistake">')
+
+
+SERVED = [
+    pytest.param([], "tiny", {}, id="all"),
+    pytest.param(["--strategy", "zoom(max_looks=3),vote"], "tiny", {}, id="named"),
+    pytest.param(["--system", "Be short.", "--max-tokens", "7"], "m", {"max_tokens": 7}, id="how"),
+    pytest.param(["--temperature", "0.5", "--top-k", "3"], "m", {"top_k": 3}, id="sampling"),
+    pytest.param(["--depth-model", "d", "--depth-kind", "metric"], "m", {}, id="depth"),
+]
+
+
+@pytest.mark.parametrize(("flags", "name", "sampling"), SERVED)
+def test_what_the_person_who_starts_it_says_holds_for_the_page(monkeypatch, flags, name, sampling):
+    pages = []
+    vlm = mm.ScriptedVLM([])
+    monkeypatch.setattr(vlm, "name", name)
+    monkeypatch.setattr(mm, "load", lambda *_, **__: vlm)
+    monkeypatch.setattr(page_module, "launch", lambda blocks, **_: None)
+    monkeypatch.setattr(page_module, "page", lambda _, **how: pages.append(how))
+    assert run(["demo", *flags]) == 0
+    ((how),) = pages
+    offered = [*how["strategies"]]
+    assert ("depth" in offered) == (flags == [] or "--depth-model" in flags)
+    assert "depth-text" not in offered
+    assert ("zoom(max_looks=3)" in offered) == ("--strategy" in flags)
+    assert how["system"] == ("Be short." if "--system" in flags else None)
+    assert {key: getattr(how["sampling"], key) for key in sampling} == sampling
+
+
+def test_an_option_that_is_not_understood_is_told_before_the_model_loads(monkeypatch, capsys):
+    monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
+    assert run(["demo", "--strategy", "zoom(looks=3)"]) == 2
+    assert "zoom has no option 'looks'" in capsys.readouterr().err
+
+
+def test_the_system_message_and_the_options_reach_the_model(upload):
+    vlm = mm.ScriptedVLM(["K"] * 2)
+    named = {"zoom(max_looks=3)": mm.direct}
+    handlers = Handlers(vlm, mm.Sampling(max_tokens=7), named, "Be short.")
+    *_, said = handlers.ask(upload, "What?")
+    assert said
+    assert (said["strategy"], said["system"]) == ("zoom(max_looks=3)", "Be short.")
+    assert said["sampling"]["max_tokens"] == 7
+    *_, shown = handlers.show(upload, "What?", "zoom(max_looks=3)")
+    assert '<div class="answer">K</div>' in shown[0]
+    assert [c[0].text for c in vlm.conversations] == ["Be short."] * 2
+
+
+def test_what_the_model_did_is_shown_step_by_step(upload):
+    mark = '{"name": "mark", "arguments": {"boxes": [[100, 100, 500, 500]]}}'
+    replies = [f"<tool_call>\n{mark}\n</tool_call>", "<answer>K</answer>"]
+    *_, last = Handlers(mm.ScriptedVLM(replies)).show(upload, "Which?", "act")
+    assert "Step 2: mark(boxes=[[100, 100, 500, 500]]): image 320 x 160, marks" in last[0]
 
 
 def test_failure_of_the_model_is_said_on_the_page(upload):
@@ -162,6 +225,29 @@ def test_closing_the_view_stops_the_model(upload):
     assert vlm.stopped.wait(5)
 
 
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        pytest.param(view.writing("so far"), view.hint("Stopped."), id="writing"),
+        pytest.param('<div class="answer">red</div>', gr.skip(), id="an answer"),
+        pytest.param(view.hint("Drop an image"), gr.skip(), id="nothing asked"),
+        pytest.param(None, gr.skip(), id="nothing at all"),
+    ],
+)
+def test_stop_takes_the_place_of_words_that_were_coming(said, told):
+    assert page_module._stopped(said) == told
+
+
+def test_spans_and_times_of_a_clip_are_seen(uploads):
+    shutil.copy(ROOT / "app/examples/lamp.mp4", uploads)
+    vlm = mm.ScriptedVLM([SPAN, "red"])
+    *_, last = Handlers(vlm).show(None, "?", "watch", {"path": str(uploads / "lamp.mp4")})
+    assert "Watched again: 3.0 s to 4.0 s" in last[0]
+    assert str(uploads) not in last[0]
+    assert last[2][0][1].startswith("1. 3.")
+    assert last[2][0][1].endswith(" s, the flash")
+
+
 @pytest.fixture
 def served(uploads):
     """Serves a model for the test and gives the address."""
@@ -203,7 +289,7 @@ def test_a_program_that_leaves_stops_the_model(served, uploads):
 
 def test_a_program_is_told_that_it_took_too_long(upload, monkeypatch):
     monkeypatch.setattr("app.demo.waiting.BEAT_S", 0.02)
-    monkeypatch.setattr("app.demo.page.DEADLINE_S", 0.05)
+    monkeypatch.setattr("app.demo.handlers.DEADLINE_S", 0.05)
     vlm = Endless()
     with pytest.raises(gr.Error, match=r"no answer within 0\.05 s"):
         list(Handlers(vlm).ask(upload, "What?", "direct"))
@@ -367,6 +453,27 @@ def test_in_a_browser_one_of_image_and_clip_is_asked_about(browser, photo, serve
 
 
 @pytest.mark.slow
+def test_in_a_browser_an_example_is_seen_in_its_tab(browser, served):
+    browser.goto(served(mm.ScriptedVLM(["<answer>red</answer>"])))
+    for words, seen in (
+        ("In which colour did the lamp flash?", "#clip video"),
+        ("How many circles are there?", "#image img"),
+    ):
+        browser.locator(f"text={words}").first.click()
+        browser.wait_for_selector(seen, state="visible")
+
+
+@pytest.mark.slow
+def test_in_a_browser_stop_leaves_an_answer(browser, photo, served):
+    browser.goto(served(mm.ScriptedVLM(["<answer>red</answer>"])))
+    ask(browser, photo, "What?")
+    browser.wait_for_selector("#said .answer")
+    browser.locator("#stop").click()
+    browser.wait_for_timeout(1500)
+    assert browser.locator("#said").inner_text() == "red"
+
+
+@pytest.mark.slow
 def test_in_a_browser_stop_stops_the_model(browser, photo, served):
     vlm = Endless()
     browser.goto(served(vlm))
@@ -426,7 +533,8 @@ def test_mm_demo_answers_about_its_example(browser, demo_process):
 
 def test_the_examples_and_the_style_are_there():
     assert page_module.STYLE.is_file()
-    assert all((page_module.EXAMPLE_IMAGES / name).is_file() for name, *_ in page_module.EXAMPLES)
+    named = [name for name, *_ in (*page_module.EXAMPLES, *page_module.CLIPS)]
+    assert all((page_module.EXAMPLE_FILES / name).is_file() for name in named)
 
 
 STARTED = """
@@ -449,6 +557,39 @@ def test_a_fresh_start_heeds_no_proxy_and_keeps_uploads_to_itself(tmp_path):
     assert (code, mode, Path(folder).parent) == ("2", "0o700", tmp_path.resolve())
     assert Path(folder).name.startswith("mm-demo-")
     assert not Path(folder).exists()
+
+
+WAITING = """
+import os, signal, sys, time
+from app.demo.uploads import end_in_order, keep_apart
+if sys.argv[1] == "ignored":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+keep_apart()
+end_in_order()
+print(os.environ["GRADIO_TEMP_DIR"], flush=True)
+time.sleep(3 if sys.argv[1] == "ignored" else 60)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "how", "code"),
+    [
+        pytest.param(signal.SIGTERM, "heeded", 143, id="SIGTERM"),
+        pytest.param(signal.SIGHUP, "heeded", 129, id="SIGHUP"),
+        pytest.param(signal.SIGHUP, "ignored", 0, id="under nohup"),
+    ],
+)
+def test_uploads_go_with_a_page_that_is_told_to_stop(tmp_path, number, how, code):
+    environment = {k: v for k, v in os.environ.items() if k != "GRADIO_TEMP_DIR"}
+    environment |= {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", WAITING, how]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        folder = Path(process.stdout.readline().strip())
+        (folder / "photo.png").write_bytes(b"")
+        process.send_signal(number)
+        assert process.wait(20) == code
+    assert not folder.exists()
 
 
 def test_a_folder_for_uploads_that_is_named_is_kept(uploads):

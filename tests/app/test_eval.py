@@ -6,14 +6,19 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from evaluation_items import GRADIENT, look_at
+from PIL import Image
+from safetensors.numpy import save_file
 
 import mm
 from app.cli.eval import Evaluation, run_eval
 from app.cli.main import run
+from app.model_choice import _weights
 from mm.errors import UserError
 from training import tabletop
+from training.data import Access
 from vision.zoom import zoom
 
 STRATEGIES = {"direct": mm.direct, "zoom": zoom}
@@ -54,6 +59,32 @@ def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
     (pair,) = written["pairs"]
     assert (pair["a"], pair["b"], pair["difference"]) == ("zoom", "direct", 0.0)
     assert "failures count as wrong" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(["--strategy", "depth-latent"], id="no module"),
+        pytest.param(["--strategy", "depth-latent(midi=/nosuch)"], id="no such module"),
+        pytest.param(["--strategy", "depth", "--depth-model", "/nosuch"], id="no such model"),
+    ],
+)
+def test_a_wrong_set_up_of_depth_is_told_before_the_first_question(how, questions, capsys):
+    assert run(["eval", str(questions), *how]) != 0
+    assert "mm: " in capsys.readouterr().err
+
+
+def test_what_fails_on_every_question_is_told(monkeypatch, questions, capsys):
+    scripted(monkeypatch, [])
+    assert run(["eval", str(questions), "--strategy", "depth"]) == 0
+    assert "mm: mine: depth failed on all of 3: " in capsys.readouterr().err
+
+
+def test_rows_that_train_latents_are_measured_as_they_are(monkeypatch, questions):
+    row = {"image": "a.png", "question": "Which?", "answer": "K", "rationale": "K is near."}
+    (questions.parent / "rows.jsonl").write_text(json.dumps(row))
+    scripted(monkeypatch, ["K"])
+    assert run(["eval", str(questions.parent / "rows.jsonl")]) == 0
 
 
 def test_a_model_behind_a_server_is_measured_without_torch():
@@ -147,6 +178,37 @@ def test_traces_of_other_weights_are_refused(monkeypatch, questions, capsys, fla
     assert f"differ in {flag[2:].partition('=')[0]}: " in capsys.readouterr().err
 
 
+def test_traces_are_collected_with_depth_as_rows_bring_it(monkeypatch, questions, capsys):
+    depths = np.tile(np.linspace(1000, 3000, 640, dtype=np.uint16), (640, 1))
+    Image.fromarray(depths).save(questions.parent / "d.png")
+    lines = questions.read_text().splitlines()
+    rows = [lines[0] + ",depth", *(f"{line},d.png" for line in lines[1:])]
+    questions.write_text("\n".join(rows) + "\n")
+    flags = ("--strategy", "depth", "--samples", "1", "--depth-scale")
+    assert served(monkeypatch, questions, "collect", ["K"] * 40, *flags, "1000") == 0
+    facts = json.loads((questions.parent / PARTS["collect"]).read_text())
+    assert facts["depth_map"] == {"scale": "1000"}
+    (trace, *_) = mm.load_traces(questions.parent / "out")
+    assert any(" m" in said.text and "left" in said.text for said in trace.best.messages)
+    assert served(monkeypatch, questions, "collect", ["K"] * 40, *flags, "500") == 2
+    assert "differ in depth_map: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--verifier", "--adapter"])
+def test_traces_of_another_adapter_in_the_same_folder_are_refused(
+    monkeypatch, questions, capsys, flag
+):
+    folder = questions.parent / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    asked = ("--strategy", "vote(strategy=scale,n=1)", flag, str(folder))
+    for value, told in ((1.0, 0), (1.0, 0), (2.0, 2)):
+        _weights.cache_clear()
+        save_file({"a": np.full(4, value)}, folder / "adapter_model.safetensors")
+        assert served(monkeypatch, questions, "collect", ["K"] * 40, *asked) == told
+    assert f"differ in {flag[2:]}_weights: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["eval", "collect"])
 def test_answers_of_before_places_were_written_down_go_on(monkeypatch, questions, command):
     with pytest.raises(SystemExit, match="9"):
@@ -180,6 +242,13 @@ def test_a_command_is_written_down_without_its_password(monkeypatch, questions):
         pytest.param("nothing", {}, "no target 'nothing'", id="target"),
         pytest.param("none.csv", {}, "none.csv cannot be read", id="no file"),
         pytest.param("a.csv", {"tasks": ("read",)}, "a file is one task", id="task of a file"),
+        pytest.param("a.csv", {"level": "easy"}, "leave --level easy out", id="level of a file"),
+        pytest.param(
+            "tabletop", {"format": "llava", "ignore": ("a",)}, "leave --format, --ignore", id="rows"
+        ),
+        pytest.param(
+            "tabletop", {"access": Access(True, True)}, "leave --allow-absolute-paths", id="access"
+        ),
         pytest.param("tabletop", {"tasks": ("write",)}, "no task 'write'", id="task"),
         pytest.param("tabletop", {"level": "9"}, "no level '9'", id="level"),
         pytest.param("tabletop", {"seed": -1}, "must not be negative, got -1", id="seed"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_models import FAMILIES
+from unlisted_models import UNLISTED
 
 import mm
 from app.cli.info import box_line, model_facts, versions
 from app.cli.main import run
+from mm.families.image_budgets import ImageBudgets
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,25 @@ def test_facts_agree_with_the_model(checkpoint):
 def test_box_in_pixels_of_the_seen_picture():
     written = box_line(mm.BoxFormat(key="box_2d", order="yxyx", frame=None))
     assert written == '"box_2d": yxyx, pixels as the model saw it'
+
+
+@pytest.mark.parametrize(
+    ("budgets", "told"),
+    [
+        pytest.param(ImageBudgets(), None, id="none"),
+        pytest.param(ImageBudgets(visual_tokens=70), "takes visual_tokens 70", id="taken"),
+        pytest.param(ImageBudgets(look_visual_tokens=9), "its looks are shown as", id="not taken"),
+    ],
+)
+def test_an_unlisted_models_sampling_and_budgets_are_told(tmp_path, budgets, told):
+    UNLISTED["gemma4_e"]().save(tmp_path)
+    warm = {"do_sample": True, "temperature": 0.7, "top_k": 20}
+    (tmp_path / "generation_config.json").write_text(json.dumps(warm))
+    facts = model_facts(str(tmp_path), budgets)
+    assert facts["family"].startswith("not listed: ")
+    assert facts["sampling"] == "temperature 0.7, top_k 20"
+    assert ("budgets" in facts) == (told is not None)
+    assert (told or "") in facts.get("budgets", "")
 
 
 def test_package_that_is_absent_is_said(monkeypatch):

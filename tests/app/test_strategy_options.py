@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from contextlib import suppress
-from functools import partial
+from contextlib import nullcontext, suppress
+from functools import partial, reduce
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -18,20 +19,24 @@ from app.model_choice import ModelChoice
 from app.strategies import (
     STRATEGIES,
     VERIFIERS,
+    fitting,
     judged_by,
     judging,
     offered,
     strategies_for,
     strategies_named,
     strategy_named,
+    with_depth,
 )
 from app.strategy_options import parse_call, settable, split_outside_brackets
 from mm.errors import UserError
 from mm.strategies import length, likelihood
+from mm.vlm import Aim, Memory
 from video import clip_of
 from video.search import over_clips
 from vision import zoom
-from vision.verifier import always, never, score
+from vision.depth_source import DepthSource
+from vision.verifier import always, logratio, never, score
 
 
 @pytest.mark.parametrize(
@@ -166,7 +171,7 @@ def test_the_page_looks_under_the_verifier_that_was_named(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     (tmp_path / "verifier.json").write_text('{"kind": "score", "threshold": 0.7}')
     found = strategies_for(ModelChoice("tiny", verifier=str(tmp_path)))
-    assert list(found) == list(STRATEGIES)
+    assert list(found) == [name for name in STRATEGIES if name != "depth-text"]  # as `depth`
     options = inspect.signature(found["scale"]).parameters
     assert (options["verifier"].default, options["threshold"].default) == (score, 0.7)
     assert inspect.signature(found["beam"]).parameters["verifier"].default is score
@@ -190,6 +195,122 @@ def test_the_page_offers_what_runs_without_brackets(temperature, bound):
     draws = [getattr(found[name], "keywords", {}).get("temperature") for name in ("vote", "beam")]
     assert draws == [bound, bound]
     assert found["zoom"] is STRATEGIES["zoom"]
+
+
+@pytest.mark.parametrize(
+    ("traits", "left_out"),
+    [
+        pytest.param(mm.Traits(aim=Aim(3), memory=Memory()), set(), id="all"),
+        pytest.param(mm.Traits(), {"attend", "replay"}, id="a server's"),
+        pytest.param(
+            mm.Traits(calls_tools=False),
+            {"attend", "replay", "act", "beam"},
+            id="a server's that calls no tools",
+        ),
+    ],
+)
+def test_the_page_offers_what_the_model_can_run(traits, left_out):
+    assert STRATEGIES.keys() - fitting(STRATEGIES, traits).keys() == left_out
+
+
+@pytest.mark.parametrize(
+    ("text", "depth"),
+    [
+        pytest.param("depth", ["depth"], id="itself"),
+        pytest.param("vote(strategy=depth,n=2)", ["strategy", "depth"], id="inside"),
+        pytest.param("uniform(strategy=depth-zoom)", ["strategy", "depth"], id="of frames"),
+        pytest.param(
+            "vote(strategy=uniform(strategy=depth),n=2)",
+            ["strategy", "strategy", "depth"],
+            id="two deep",
+        ),
+    ],
+)
+def test_depth_reaches_the_strategy_inside(text, depth):
+    source = DepthSource(scale="1000")
+    compared: Any = strategies_named(text, depth=source)[text]
+    asked: Any = with_depth(strategy_named(text), source)
+    for found in (compared, asked):
+        assert reduce(lambda each, name: each.keywords[name], depth, found) is source
+
+
+@pytest.mark.parametrize("text", ["zoom", "vote(strategy=zoom,n=2)"])
+def test_depth_that_nothing_uses_is_refused(text):
+    with pytest.raises(UserError, match="--depth and the like"):
+        strategies_named(text, depth=DepthSource(scale="1000"))
+    with pytest.raises(UserError, match="--depth and the like"):
+        with_depth(strategy_named(text), DepthSource(scale="1000"))
+
+
+def test_strategies_that_are_compared_have_their_verifier_inside():
+    text = "vote(strategy=scale,n=2)"
+    (found,) = strategies_named(text, "always").values()
+    assert isinstance(found, partial)
+    assert found.keywords["strategy"].keywords["verifier"] is VERIFIERS["always"]
+
+
+def _verifiers(strategy):
+    """The verifier of each strategy that takes one, the outermost first."""
+    taken = inspect.signature(strategy).parameters.get("verifier")
+    inner = getattr(strategy, "keywords", {}).get("strategy")
+    return ([taken.default] if taken else []) + (_verifiers(inner) if inner else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "verifier", "names"),
+    [
+        pytest.param("vote(strategy=scale)", "always", [always], id="inside alone"),
+        pytest.param("best_of(strategy=scale)", "always", [always, always], id="both"),
+        pytest.param("best_of(strategy=scale)", "FOLDER", [score, score], id="both by a folder"),
+        pytest.param(
+            "best_of(strategy=scale(verifier=never))",
+            "FOLDER",
+            [score, never],
+            id="but for its own",
+        ),
+        pytest.param(
+            "best_of(strategy=scale, verifier=length)", "FOLDER", [length, score], id="but for mine"
+        ),
+        pytest.param("vote(strategy=best_of(strategy=scale))", "always", [always] * 2, id="deep"),
+    ],
+)
+def test_a_verifier_is_for_all_that_take_one(text, verifier, names, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (strategy,) = strategies_named(text, verifier.replace("FOLDER", str(tmp_path))).values()
+    assert _verifiers(strategy) == names
+    assert (
+        _verifiers(judged_by(strategy_named(text), verifier.replace("FOLDER", str(tmp_path))))
+        == names
+    )
+
+
+@pytest.mark.parametrize("text", ["vote(strategy=zoom)", "best_of(strategy=zoom)", "zoom"])
+def test_all_doors_refuse_alike(text):
+    strategy = strategy_named(text)
+    taken = bool(_verifiers(strategy))
+    for door in (partial(strategies_named, text), partial(judged_by, strategy)):
+        with nullcontext() if taken else pytest.raises(UserError, match="takes none"):
+            door("always")
+
+
+def test_a_verifier_looks_as_it_learnt(tmp_path, capsys):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "verifier.json").write_text('{"kind": "score", "tools": "zoom"}')
+    bound = judged_by(strategy_named("scale"), str(tmp_path))
+    assert inspect.signature(bound).parameters["tools"].default == "zoom"
+    assert capsys.readouterr().err == ""
+    own = judged_by(strategy_named("scale(tools=all)"), str(tmp_path))
+    assert inspect.signature(own).parameters["tools"].default == "all"
+    assert "learnt with tools=zoom, and is used with tools=all" in capsys.readouterr().err
+
+
+def test_a_log_ratio_needs_a_rule_to_stop_by(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "verifier.json").write_text('{"kind": "logratio"}')
+    with pytest.raises(UserError, match=r"no threshold of its own: say scale\(eps=0.1\)"):
+        judged_by(strategy_named("scale"), str(tmp_path))
+    for text in ("scale(eps=0.1)", "best_of", "beam"):
+        assert _verifiers(judged_by(strategy_named(text), str(tmp_path))) == [logratio]
 
 
 def test_a_verifier_reaches_the_strategy_inside():

@@ -267,6 +267,38 @@ def test_a_long_clip_is_gone_through_in_windows() -> None:
         "4.0 s to 6.0 s: It is dark.",
     ]
     assert trace.cost.calls == 4
+    plain = run(partial(watch, frames=3), ASKED, ScriptedVLM(["3"]))
+    assert trace.cost.visual_tokens == 4 * plain.cost.visual_tokens
+
+
+CUT = f"<think>{'a' * 128}"
+
+
+@pytest.mark.parametrize(
+    ("said", "note"),
+    [
+        pytest.param(["<think>b</think>", "A lamp."], "A lamp.", id="thought"),
+        pytest.param([CUT, "A lamp.</answer>"], "A lamp.", id="a thought that is closed"),
+        pytest.param(["<think>b</think>", "<answer>A lamp.</answer>"], "A lamp.", id="tags"),
+    ],
+)
+def test_a_note_is_what_follows_the_thought(said: list[str], note: str) -> None:
+    model = ScriptedVLM([*said, "", "", "3"])
+    trace = run(partial(watch, frames=1, window_s=2.0), ASKED, model)
+    notes = trace.settings["windows"]
+    assert isinstance(notes, list)
+    assert [each["note"] for each in notes] == [note, "nothing", "nothing"]
+
+
+def test_draws_share_their_notes_which_say_of_which_clip() -> None:
+    two = mm.question("Which is longer?", made(name="a"), made(20, name="b"))
+    model = ScriptedVLM(["n", "n", "n", "a", "b"])
+    strategy = partial(vote, strategy=partial(watch, frames=2, window_s=2.0), n=2)
+    trace = run(strategy, two, model, sampling=Sampling(temperature=1.0))
+    assert trace.error is None
+    first, second = (conversation[0].text for conversation in model.conversations[3:])
+    assert first == second
+    assert "clip 0, 4.0 s to 6.0 s: n" in first
 
 
 @pytest.mark.parametrize(
@@ -289,9 +321,11 @@ def test_a_window_that_cannot_be_read_is_noted_as_such(tmp_path: Path) -> None:
     model = ScriptedVLM(["A lamp.", "3"])
     strategy = partial(watch, frames=1, window_s=2.0)
     trace = run(strategy, mm.question("?", str(tmp_path)), model)
-    assert trace.settings["windows"] == [
-        "0.0 s to 2.0 s: A lamp.",
-        "2.0 s to 4.0 s: cannot be read",
+    notes = trace.settings["windows"]
+    assert isinstance(notes, list)
+    assert [(note["end_s"], note["times_s"], note["note"]) for note in notes] == [
+        (2.0, [1.0], "A lamp."),
+        (4.0, [], "cannot be read"),
     ]
     assert trace.answer == "3"
 
@@ -308,6 +342,21 @@ def test_every_draw_may_look_again() -> None:
     trace = run(strategy, ASKED, model, sampling=Sampling(temperature=1.0))
     assert [len(branch.images) > 0 for branch in trace.branches] == [True, True]
     assert spans(trace) == [(2.0, 3.0), (4.0, 5.0)]
+
+
+def test_frames_keep_the_times_that_they_were_given() -> None:
+    clip = clip_of([PIL.Image.new("RGB", (64, 48), (n, 0, 0)) for n in range(6)], range(10, 22, 2))
+    model = ScriptedVLM(["n", "n", span(14, 18), span(0, 4), "3"])
+    trace = run(partial(watch, frames=1, window_s=6.0), mm.question("?", clip), model)
+    assert times(trace.sample.images) == [16.0]
+    assert "10.0 s to 16.0 s: n" in model.conversations[2][0].text
+    assert spans(trace) == [(14.0, 18.0)]
+    assert times(trace.images) == [14.0]
+    told = model.conversations[-1][-1].text
+    assert "The clip is 12.0 s long: name a span from 10.0 to 22.0." in told
+    chosen = partial(watch, frames=1, choose_span=lambda sample, asked, length: (0.0, 2.0))
+    trace = run(chosen, mm.question("?", clip), ScriptedVLM([span(14, 18), "3"]))
+    assert spans(trace) == [(10.0, 12.0)]
 
 
 def test_two_clips_have_numbers() -> None:
@@ -353,6 +402,13 @@ def test_a_strip_has_every_frame_in_order() -> None:
     pixels = np.asarray(strip(trace.best))
     assert pixels.shape[1] > pixels.shape[0]
     assert (pixels == (214, 40, 40)).all(-1).any()  # the border of a look
+
+
+def test_a_strip_may_be_narrower_with_larger_words() -> None:
+    trace = run(partial(watch, frames=8), ASKED, ScriptedVLM(["3"]))
+    usual, page = strip(trace.best), strip(trace.best, across=4, label=32)
+    assert page.size[0] < usual.size[0]
+    assert page.size[1] - 8 > 2 * (usual.size[1] - 8)  # two rows, each with room for the words
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -417,6 +473,26 @@ def test_bad_numbers_of_looks_are_refused(options) -> None:
 )
 def test_times_are_written_as_exactly_as_they_must(time: float, written: str) -> None:
     assert seconds(time) == written
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+@pytest.mark.parametrize(("frames", "clips"), [(1, 0), (3, 1)], ids=["still", "animated"])
+def test_an_animated_image_is_a_clip(tmp_path: Path, name: str, frames: int, clips: int) -> None:
+    first, *rest = (PIL.Image.new("RGB", (64, 48), (n * 80, 0, 0)) for n in range(frames))
+    more = {"append_images": rest, "save_all": True} if rest else {}
+    first.save(tmp_path / name, duration=100, lossless=True, **more)
+    asked = mm.question("?", tmp_path / name)
+    assert (len(asked.clips), len(asked.images)) == (clips, 1 - clips)
+
+
+@pytest.mark.parametrize("name", ["a.MXF", "a.3g2", "a.asf", "a.vob", "a.m2v", "a.h264", "a.y4m"])
+def test_what_the_reader_opens_is_a_clip_by_its_name(name: str) -> None:
+    assert mm.question("?", name).clips
+
+
+def test_a_long_name_is_no_clip() -> None:
+    with pytest.raises(mm.BadImage, match="cannot be opened"):
+        mm.question("?", f"{'a' * 300}.gif")
 
 
 def test_a_path_of_a_clip_is_one(tmp_path: Path) -> None:

@@ -408,6 +408,20 @@ def test_a_search_asks_the_model_about_each_window_and_records_it() -> None:
     assert trace.answer == "done"
 
 
+class Unscored(ScriptedVLM):
+    """Behind a server that gives no log-probabilities of prompts."""
+
+    def score(self, conversation, continuations):
+        raise ModelError("scripted cannot score")
+
+
+def test_a_search_by_a_model_that_cannot_score_is_told_what_to_do_instead() -> None:
+    trace = run(act, SAMPLE, Unscored([call("visual_search", what="a sign"), ZOOM, "done"]))
+    assert "use zoom_in" in trace.best.steps[2].message.text
+    assert (trace.answer, trace.error) == ("done", None)
+    assert trace.images == (CROPPED,)
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [

@@ -19,11 +19,13 @@ from vision.depth import (
     compare,
     depth_map,
     flipped,
+    greys,
     nearest_first,
     region_depth,
     resized,
 )
 from vision.depth_files import open_depth
+from vision.draw_depth import coloured
 
 LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
 
@@ -118,6 +120,25 @@ def test_a_map_of_another_shape_is_refused():
         resized(depth, (40, 40))
 
 
+def speck(kind: Kind, elsewhere: float) -> DepthMap:
+    """A map that is `elsewhere` but at a corner, which a smaller one leaves out."""
+    values = np.full((40, 40), elsewhere, np.float32)
+    values[0, :2] = 2.0, 3.0
+    return depth_map(values, kind)
+
+
+@pytest.mark.parametrize("kind", ["metric", "relative", "inverse"])
+def test_a_map_that_is_flat_once_it_is_smaller_is_drawn(kind):
+    flat = resized(speck(kind, 1.0), (4, 4))
+    assert np.asarray(greys(flat)).min() == 255  # all of it is as near as anything is
+    assert coloured(flat).size[1] == 4
+
+
+def test_a_map_that_is_empty_once_it_is_smaller_is_refused():
+    with pytest.raises(BadDepth, match="too few depths for an image of 4 x 4: give a denser map"):
+        resized(speck("metric", 0.0), (4, 4))
+
+
 @given(st.integers(1, 90), st.integers(1, 60))
 def test_resizing_makes_no_new_depths(width, height):
     depth = replace(halves(1.0, 3.0), values=np.arange(1, 801, dtype=np.float32).reshape(20, 40))
@@ -168,6 +189,7 @@ def test_every_form_gives_the_same_metres(tmp_path, name, scale):
         pytest.param("a.png", {"scale": "cm"}, "or one of nyu, ssr, tum, kitti, got 'cm'", id="cm"),
         pytest.param("a.png", {"scale": -1}, "must be a positive number", id="negative"),
         pytest.param("none.png", {}, "there is no such depth map", id="absent"),
+        pytest.param(f"{'a' * 300}.png", {}, "there is no such depth map", id="a long name"),
         pytest.param("a.jpg", {}, "as one of .png", id="suffix"),
         pytest.param("eight.png", {"scale": 1000}, "mode L, 8 bits", id="8 bits"),
         pytest.param("text.png", {}, "cannot be read as a depth map", id="no image"),

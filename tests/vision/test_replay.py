@@ -129,7 +129,7 @@ def test_several_pictures_are_told_apart() -> None:
     assert "from 0 to 1, got 2" in told[3]
 
 
-@pytest.mark.parametrize("said", [call(), call((3, 2, 1, 4))], ids=["repeated", "bad"])
+@pytest.mark.parametrize("said", [call(), call((1, 2, 1, 4))], ids=["repeated", "bad"])
 def test_looks_that_showed_nothing_count_towards_the_most(said: str) -> None:
     vlm = ScriptedVLM([call(), said, "STOP"], traits=OWN)
     trace = run(partial(replay, max_looks=2), SAMPLE, vlm)

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import PIL.Image
@@ -107,17 +108,16 @@ BAD = {
     "five numbers": (call([1, 2, 3, 4, 5]), "four numbers"),
     "words": (call(["a", 2, 3, 4]), "four numbers"),
     "truths": (call([True, 2, 3, 4]), "four numbers"),
-    "a text": (call("[1, 2, 3, 4]"), "four numbers"),
+    "a text": (call("1, 2, 3, 4"), r"four numbers .* got '1, 2, 3, 4'"),
     "NaN": (call([math.nan, 2, 3, 4]), r"finite numbers, got \[nan, 2, 3, 4\]"),
     "infinite": (call([1, 2, math.inf, 4]), "finite numbers"),
     "huge": (call([1, 2, 10**400, 4]), "finite numbers"),
-    "inside out": (call([300, 200, 100, 400]), r"x0 < x1 and y0 < y1, got \[300, 200, 100, 400\]"),
-    "empty": (call([300, 200, 300, 400]), "x0 < x1"),
+    "empty": (call([300, 200, 300, 400]), r"x0 < x1 and y0 < y1, got \[300, 200, 300, 400\]"),
     "outside": (call([1100, 0, 1200, 100]), r"0 to 1000 across .* got \[1100, 0, 1200, 100\]"),
     "no such picture": (call(img_idx=7), '"img_idx" must be a whole number from 0 to 0, got 7'),
     "negative picture": (call(img_idx=-1), "from 0 to 0, got -1"),
     "half a picture": (call(img_idx=0.5), "whole number"),
-    "a picture's name": (call(img_idx="0"), "whole number"),
+    "a picture's name": (call(img_idx="the first"), "whole number .* got 'the first'"),
     "long": (call(list(range(60))), r"12, 13.*\.\.\."),
 }
 
@@ -146,6 +146,27 @@ def test_a_bad_call_is_told_what_is_wrong(name: str) -> None:
 def test_odd_boxes_are_shown(box: list[float], expected: Region) -> None:
     trace = run(zoom, SAMPLE, ScriptedVLM([call(box), "STOP"]))
     assert trace.images == (crop(PICTURE, expected),)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(call(img_idx=None), id="no image named"),
+        pytest.param(call(img_idx="0"), id="a number in quotes"),
+        pytest.param(call(["100", "200", "300", "400"]), id="numbers in quotes"),
+        pytest.param(call("[100, 200, 300, 400]"), id="a box as text"),
+        pytest.param(call([300, 400, 100, 200]), id="corners swapped"),
+        pytest.param(call([300, 200, 100, 400]), id="one axis swapped"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["tool", "inline"])
+def test_calls_whose_meaning_is_plain_are_read(
+    reply: str, layout: Literal["tool", "inline"]
+) -> None:
+    body = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])["arguments"]
+    said = [reply, "STOP"] if layout == "tool" else [json.dumps(body), "<answer>STOP</answer>"]
+    trace = run(partial(zoom, layout=layout), SAMPLE, ScriptedVLM(said))
+    assert trace.images == (crop(PICTURE, Region(0.1, 0.2, 0.3, 0.4)),)
 
 
 def test_the_same_crop_is_not_shown_twice() -> None:
@@ -330,7 +351,7 @@ def test_inline_crops_stand_in_the_same_turn() -> None:
 @pytest.mark.parametrize(
     ("reply", "error"),
     [
-        pytest.param('{"bbox_2d": [300, 200, 100, 400]}', "x0 < x1", id="inside out"),
+        pytest.param('{"bbox_2d": [300, 200, 300, 400]}', "x0 < x1", id="empty"),
         pytest.param('{"bbox_2d": [300, 200, oops]}', "JSON", id="not JSON"),
         pytest.param('"bbox_2d": [300, 200', "JSON", id="cut off"),
     ],

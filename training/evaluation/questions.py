@@ -6,9 +6,10 @@ a time, so that a large set needs little memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mm.answers.extraction import extract_answer, shown_reply
@@ -17,7 +18,7 @@ from mm.trace import Sample
 from training.data import Access, DataSet, Row, read_data, refuse
 from training.data.convert import native_row
 from training.data.formats.declaration import CLIPS
-from vision.depth_source import TAG
+from vision.depth_source import RATIONALE, TAG
 
 from .tasks import Item
 
@@ -77,7 +78,8 @@ def read_questions(
     ignore: Iterable[str] = (),
     builder: Callable[[], TokenBuilder] | None = None,
 ) -> Questions:
-    """The first `limit` questions of `path`, checked, without the columns to `ignore`.
+    """The first `limit` questions of `path`, checked, without the columns to `ignore` and the
+    rationales that `mm train depth` learns from.
 
     A row is asked up to its last user message. What is right is its `answer`, else what its last
     reply says. `builder` is that of the model to ask, for rows with boxes or crops.
@@ -85,7 +87,7 @@ def read_questions(
     Raises:
         BadData: there is no such file, its form is unknown, or a row cannot be asked.
     """
-    data = read_data(path, dialect=dialect, access=access, ignore=ignore)
+    data = read_data(path, dialect=dialect, access=access, ignore=[*ignore, RATIONALE])
     total = len(data)
     data = replace(data, records=data.records[:limit]) if limit else data
     data = data.asked_of(builder) if builder else data
@@ -111,24 +113,36 @@ def _traits_of(row: Row) -> _Traits:
 
 def _item(row: Row, data: DataSet, index: int) -> Item:
     stem, number = data.path.stem, data.records[index].number
-    tags: dict[str, object] = {"task": stem, "row": number, AT: index}
-    if row.depth:
-        tags[TAG] = row.depth
-    sample = Sample(f"{stem}-{number}", row.prompt, target_of(row), row.choices, tags)
-    return Item(sample, row.regions)
+    tags = {"task": stem, "row": number, AT: index}
+    return Item(sample_of(replace(row, id=f"{stem}-{number}"), tags), row.regions)
+
+
+def sample_of(row: Row, tags: Mapping[str, object] = MappingProxyType({})) -> Sample:
+    """The question of `row` as a strategy is asked it, with `tags`; its depth map is one of them.
+
+    Raises:
+        ValueError: as `target_of` does.
+    """
+    depth = {TAG: row.depth} if row.depth else {}
+    return Sample(row.id, row.prompt, target_of(row), row.choices, {**tags, **depth})
 
 
 def target_of(row: Row) -> str:
     """What is right: the row's answer, else that of its last reply, whole where it marks none.
 
+    A pair's is that of its chosen side.
+
     Raises:
-        ValueError: the row does not say, or asks nothing; or it is none of the row's choices.
+        ValueError: the row does not say, or asks nothing, or its chosen side asks something else;
+            or it is none of the row's choices.
     """
     if not row.prompt:
         raise ValueError("expected a user message, found none")
     if row.answer is not None:
         return row.answer
-    replies = (*row.chosen, *row.messages[len(row.prompt) :])
+    if any(m.role == "user" and m.text.strip() for m in row.chosen):
+        raise ValueError("expected 'answer' beside a 'chosen' in which the user speaks, found none")
+    replies = (*row.messages[len(row.prompt) :], *row.chosen)
     said = [m.text for m in replies if m.role == "assistant"]
     answer = (extract_answer(said[-1]) or shown_reply(said[-1])) if said else ""
     if not answer:

@@ -19,6 +19,7 @@ from training.evaluation.intervals import Interval, wilson
 from training.evaluation.questions import Questions, target_of
 from training.trainers.course import Rows
 from training.trainers.model_parts import answering
+from video.search import over_clips
 
 from .plan import Plan
 from .setup import change_of
@@ -84,7 +85,8 @@ def sample_replies(
 
 def _sample_reply(vlm: HFVLM, held_out: HeldOut, strategy: Strategy, sample: Sample) -> str:
     told = instructed(sample, held_out.system)
-    trace = run(strategy, told, vlm, sampling=_sampling(held_out, SAMPLE_SAMPLING))
+    over = over_clips(strategy) if told.clips else strategy
+    trace = run(over, told, vlm, sampling=_sampling(held_out, SAMPLE_SAMPLING))
     asked = " ".join(m.text.strip() for m in sample.prompt if m.role == "user")
     reply = trace.best.messages[-1].text.strip()
     return f"  {asked[:70]}  ->  {reply[:70]}  ({sample.target})"

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 LOSS_LABELS: Mapping[str, str] = {"loss": "loss", "eval_loss": "held-out loss"}
 """What a line of progress shows: labels by the log's keys."""
 
+PAIR_LABELS: Mapping[str, str] = {
+    **LOSS_LABELS,
+    "logps/chosen": "chosen side",
+    "eval_logps/chosen": "held-out chosen side",
+}
+"""Besides, the log-probability of the chosen side, which may fall while the loss does."""
+
 REWARD_LABELS: Mapping[str, str] = {
     "reward": "reward",
     "accuracy": "right",
@@ -98,7 +105,7 @@ def _dpo(recipe: Recipe, vlm: HFVLM) -> Method:
     from training.trainers.dpo import DPO
 
     build = build_pair(vlm.builder)
-    return Method(DPO, DPOConfig, build, taught_strategy(recipe.looks), _dpo_options, LOSS_LABELS)
+    return Method(DPO, DPOConfig, build, taught_strategy(recipe.looks), _dpo_options, PAIR_LABELS)
 
 
 def _grpo(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Method:
@@ -142,8 +149,6 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
 
     if recipe.loss == "gppo" and recipe.beta:
         raise BadData("gppo cannot be combined with a KL penalty: leave --beta out")
-    if recipe.accumulate != 1:
-        raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
     sampling = Sampling(
         recipe.max_tokens,
         temperature=recipe.temperature,
@@ -154,11 +159,28 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
         repetition_penalty=recipe.repetition_penalty,
         presence_penalty=recipe.presence_penalty,
         frequency_penalty=recipe.frequency_penalty,
+        max_thought_tokens=recipe.max_thought_tokens,
     )
-    mixes = read_mixes(
-        recipe.rewards, recipe.rewards_by_source, siglip=recipe.siglip, verifier=recipe.verifier
-    )
+    if recipe.accumulate != 1:
+        raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
+    asked = {"siglip": recipe.siglip, "verifier": recipe.verifier}
+    mixes = read_mixes(recipe.rewards, recipe.rewards_by_source, **asked)
+    for name in asked:
+        _check_asked(recipe, name, asked)
     return Explorer(vlm, bound(strategy, recipe), mixes, sampling, recipe.system)
+
+
+def _check_asked(recipe: Recipe, name: str, asked: Mapping[str, str | None]) -> None:
+    """Refuse a checkpoint without which the rewards can be read as well."""
+    from training.rewards.presets import read_mixes
+
+    if not asked[name]:
+        return
+    try:
+        read_mixes(recipe.rewards, recipe.rewards_by_source, **{**asked, name: None})
+    except BadData:
+        return
+    raise BadData(f"--{name} {asked[name]}: no reward asks it: leave it out")
 
 
 def bound(strategy: Strategy, recipe: Recipe) -> Strategy:

@@ -22,7 +22,7 @@ import torch
 
 from mm.errors import UserError, first_line
 from mm.local.adapters import checkpoint_of
-from mm.local.checkpoints import safetensors_header
+from mm.local.checkpoints import BESIDE, safetensors_header
 from training.data import BadData
 from training.trainers.checkpoints import (
     ASIDE,
@@ -41,9 +41,6 @@ from .recipe import Recipe
 CHECKPOINTS = "checkpoints"
 LOG = "log.jsonl"
 RECIPE, RUN, FINISHED = "recipe.json", "run.json", "finished.json"
-
-BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "additional_chat_templates/*.jinja")
-"""What stands beside weights: configs, tokenizers (merges.txt, vocab.txt), and chat templates."""
 
 CHECKSUMS = {"rows": "other rows of --data", "targets": "other replies or answers in --data"}
 """What a change of a checksum in `RUN` tells, whose numbers say nothing to a person."""

@@ -122,34 +122,52 @@ class Recipe:
     prompts: int = key(8, "Questions in a step.", at_least=1, methods=ONLY_GRPO)
     group: int = key(8, "Answers to each.", at_least=2, methods=ONLY_GRPO)
     iterations: int = key(1, "How often each answer is learnt from.", at_least=1, methods=ONLY_GRPO)
-    temperature: float = key(1.0, "Of answers.", above=0, methods=ONLY_GRPO)
+    temperature: float = key(1.0, "How freely tokens are drawn.", above=0, methods=ONLY_GRPO)
     top_p: float = key(
-        1.0, "Draw from the likeliest of this probability.", above=0, at_most=1, methods=ONLY_GRPO
+        1.0,
+        "Draw from the likeliest tokens that hold this probability.",
+        above=0,
+        at_most=1,
+        methods=ONLY_GRPO,
     )
     top_k: int = key(
-        0, "Draw from the so many likeliest; 0 for all.", at_least=0, methods=ONLY_GRPO
+        0, "Draw from the so many likeliest tokens; 0 for all.", at_least=0, methods=ONLY_GRPO
     )
     min_p: float = key(
         0.0,
-        "Draw from those of at least so much of the likeliest one's probability.",
+        "Draw from tokens of at least so much of the likeliest one's probability.",
         at_least=0,
         at_most=1,
         methods=ONLY_GRPO,
     )
     repetition_penalty: float = key(
-        1.0, "Of answers; 1 changes nothing.", above=0, methods=ONLY_GRPO
+        1.0,
+        "Of tokens that the prompt or the reply has; 1 changes nothing.",
+        above=0,
+        methods=ONLY_GRPO,
     )
     presence_penalty: float = key(
-        0.0, "Of answers; 0 changes nothing.", at_least=-2, at_most=2, methods=ONLY_GRPO
+        0.0,
+        "Of tokens that the reply has; 0 changes nothing.",
+        at_least=-2,
+        at_most=2,
+        methods=ONLY_GRPO,
     )
     frequency_penalty: float = key(
-        0.0, "Of answers; 0 changes nothing.", at_least=-2, at_most=2, methods=ONLY_GRPO
+        0.0,
+        "Of tokens, for each time the reply has them; 0 changes nothing.",
+        at_least=-2,
+        at_most=2,
+        methods=ONLY_GRPO,
     )
     system: str | None = key(
         None, "A system message before each question that is sampled.", methods=ONLY_GRPO
     )
     max_looks: int = key(6, "In an answer.", at_least=0, methods=ONLY_GRPO)
     max_tokens: int = key(512, "In a turn of an answer.", at_least=1, methods=ONLY_GRPO)
+    max_thought_tokens: int | None = key(
+        None, "A longer thought is closed, the answer opened.", at_least=1, methods=ONLY_GRPO
+    )
     loss: Loss = key("grpo", "grpo, dapo, dr_grpo, gspo or gppo.", methods=ONLY_GRPO)
     clip_low: float = key(
         0.2, "How far a probability may fall; 0.2 by default.", at_least=0, methods=ONLY_GRPO

@@ -38,12 +38,11 @@ class Key:
 
     @property
     def rule(self) -> str:
-        """Its bounds: "above 0", "from 0 to 9"; "" for none."""
-        if self.above is not None:
-            return f"above {self.above:g}"
+        """Its bounds: "above 0", "above 0, at most 1", "from 0 to 9"; "" for none."""
         if self.at_least is not None and self.at_most is not None:
             return f"from {self.at_least:g} to {self.at_most:,.0f}"
-        return f"at least {self.at_least:g}" if self.at_least is not None else ""
+        bounds = {"above": self.above, "at least": self.at_least, "at most": self.at_most}
+        return ", ".join(f"{word} {n:,g}" for word, n in bounds.items() if n is not None)
 
 
 def key(default: Any, help: str, **known: Any) -> Any:

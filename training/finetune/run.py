@@ -16,6 +16,7 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
+from mm.local.adapters import is_adapter
 from mm.local.hf_vlm import HFVLM
 from mm.session import Strategy
 from mm.strategies.single import direct
@@ -23,6 +24,7 @@ from training.batching.collator import Collator
 from training.batching.image_features import FrozenFeatureCache, encode_images
 from training.trainers.course import Course, Rows
 from training.trainers.schedule import Pace
+from vision.verifier import write_verifier
 
 from .methods import Method, method_of
 from .output_folder import (
@@ -42,6 +44,7 @@ from .plan import Plan, make_plan, prepare_model
 from .progress import Progress, gathered_if_sharded, plot_losses, plot_rewards
 from .recipe import Recipe
 from .setup import load_trainable, read_rows, split, training_arguments
+from .taught_verifier import taught_verifier
 
 if TYPE_CHECKING:
     from .held_out import HeldOut
@@ -139,6 +142,9 @@ def _run(training: Training, pace: Pace, processes: PartialState, *, resume: boo
     save_model(trainer, training.plan, folder)
     with gathered_if_sharded(trainer.model):
         if processes.is_main_process:
+            if is_adapter(folder) and training.plan.recipe.method == "dpo":
+                pairs = (training.rows.data[index] for index in training.rows.chosen)
+                write_verifier(folder, taught_verifier(pairs))
             finish(folder, _end(training))
 
 

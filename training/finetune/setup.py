@@ -73,6 +73,7 @@ def _check_mergeable(recipe: Recipe, base: str) -> None:
             raise BadData(
                 f"--model {recipe.model} is an adapter: leave {flag} out, and a whole model is "
                 f"written; or give its base, --model {base}"
+                + (", for a verifier of pairs of --kind verdict" if recipe.method == "dpo" else "")
             )
 
 
@@ -111,6 +112,8 @@ def _check_launcher(processes: PartialState) -> None:
 def read_rows(plan: Plan, path: str, vlm: HFVLM, build: Build) -> Rows:
     """The rows of `path`, each read and built once before anything is trained.
 
+    Clips become frames, but in grpo, whose strategy opens them.
+
     Raises:
         BadData: with a line for each row that cannot be learnt from.
     """
@@ -120,7 +123,9 @@ def read_rows(plan: Plan, path: str, vlm: HFVLM, build: Build) -> Rows:
         dialect=recipe.format,
         access=Access(recipe.allow_absolute_paths, recipe.allow_urls),
         ignore=split_names(recipe.ignore),
-    ).shown_to(vlm.builder)
+    )
+    sampled = recipe.method == "grpo"
+    data = data.asked_of(lambda: vlm.builder) if sampled else data.shown_to(vlm.builder)
     data = replace(data, change=change_of(recipe, vlm.builder))
     rows = BuiltRows(data, build, plan.row_bytes)
     bad, lengths, images, targets = [], [], [], []

@@ -7,10 +7,9 @@ exactly these train, and neither images nor what was said to the policy.
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
 
@@ -18,16 +17,18 @@ from mm.errors import ModelError, first_line
 from mm.geometry import Region, iou
 from mm.local.hf_vlm import HFVLM
 from mm.samples import instructed
-from mm.session import Strategy, run
+from mm.session import Strategy, path_seed, run
 from mm.tokens.builder import TokenBuilder
 from mm.tokens.sequence import Tokens
-from mm.trace import Branch, Sample, Trace
-from mm.types import Conversation, Sampling
+from mm.trace import Branch, Trace
+from mm.types import Clip, Conversation, Message, Sampling
 from training.batching.built_rows import Sides
 from training.data import Row
+from training.data.clips import shown_frames
 from training.evaluation.grade import MIN_IOU
-from training.evaluation.questions import target_of
-from training.rewards.terms import Attempt, Mix, accuracy, route
+from training.evaluation.questions import sample_of
+from training.rewards.terms import Attempt, Mix, accuracy, added, nothings, route
+from video.search import over_clips, shown_first
 from vision.grounding import parse_boxes
 from vision.look_stats import looks
 
@@ -50,6 +51,7 @@ class Rollout:
         asked: the boxes that the policy wrote in the row's first image, not those of calls that
             name a crop or another image.
         error: why the model failed; None where it did not.
+        nothings: of rewards behind a gate, why they added nothing.
     """
 
     attempt: Attempt
@@ -57,6 +59,7 @@ class Rollout:
     rewards: Mapping[str, float]
     asked: tuple[Region, ...] = ()
     error: str | None = None
+    nothings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -87,7 +90,7 @@ class Rollout:
             "failed": float(self.failed),
             "sampled_tokens": float(sum(self.tokens.trained)),
         }
-        return {**found, **(self._boxes() if self.attempt.row.regions else {})}
+        return {**found, **self.nothings, **(self._boxes() if self.attempt.row.regions else {})}
 
     def _boxes(self) -> dict[str, float]:
         best = [
@@ -120,12 +123,17 @@ class Explorer:
         return list(dict.fromkeys(each.name for mix in self.mixes.values() for each in mix))
 
     def build(self, row: Row) -> Sides:
-        """The prompt of `row`, whose answers are sampled.
+        """The prompt of `row`, whose answers are sampled, as the strategy shows it at first.
 
         Raises:
-            ValueError: it asks nothing, or does not say what is right; or no rewards are for it.
+            ValueError: it asks nothing, or does not say what is right; or no rewards are for it; or
+                its clip cannot be read.
         """
-        sides = build_question(self.vlm.builder)(row)
+        builder = self.vlm.builder
+        showing = shown_first(self.strategy)
+        showing = replace(showing, pack=showing.pack and builder.traits.packs_frames)
+        shown = shown_frames(builder, showing)(row.messages)
+        sides = build_question(builder)(replace(row, messages=shown))
         if not any(key in self.mixes for key in (row.source, "")):
             raise ValueError(f"expected rewards for source {row.source!r}, found none")
         return sides
@@ -139,21 +147,22 @@ class Explorer:
         counted from `first`.
         """
         places = range(first, first + len(rows))
-        seeds = [zlib.crc32(f"{self.sampling.seed} {step} {at}".encode()) for at in places]
+        seeds = [path_seed(self.sampling.seed, f"{step} {at}") for at in places]
         temperature = 0.0 if greedy else self.sampling.temperature
         drawn = [replace(self.sampling, seed=seed, temperature=temperature) for seed in seeds]
         with answering(self.vlm), ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(self._explore, rows, drawn))
 
     def _explore(self, row: Row, sampling: Sampling) -> Rollout:
-        row = replace(row, answer=target_of(row))
-        sample = instructed(Sample(row.id, row.prompt, row.answer, row.choices), self.system)
-        trace = run(self.strategy, sample, self.vlm, sampling=sampling)
+        asked = sample_of(row)
+        row, sample = replace(row, answer=asked.target), instructed(asked, self.system)
+        strategy = over_clips(self.strategy) if sample.clips else self.strategy
+        trace = run(strategy, sample, self.vlm, sampling=sampling)
         branch = _chosen(trace)
         attempt = Attempt(branch, row, _cut_off(branch, self.vlm.builder, sampling))
-        rewards = {} if trace.error is not None else route(self.mixes, attempt)
-        tokens = tokens_of(branch, self.vlm.builder)
-        return Rollout(attempt, tokens, rewards, self._asked(attempt), trace.error)
+        said = [] if trace.error is not None else route(self.mixes, attempt)
+        tokens, boxes = tokens_of(branch, self.vlm.builder), self._asked(attempt)
+        return Rollout(attempt, tokens, added(said), boxes, trace.error, nothings(said))
 
     def _asked(self, attempt: Attempt) -> tuple[Region, ...]:
         images = attempt.branch.sample.images
@@ -198,8 +207,17 @@ def failures(errors: Sequence[str | None]) -> str | None:
 
 
 def _chosen(trace: Trace) -> Branch:
-    """The chosen branch; for a failed trace the bare prompt, which has no trainable token."""
-    return trace.best if trace.error is None else trace.branch(None)
+    """The chosen branch; for a failed trace the bare prompt, which has no trainable token, without
+    clips that were never opened."""
+    if trace.error is None:
+        return trace.best
+    bare = trace.branch(None)
+    prompt = tuple(_without_clips(said) for said in bare.sample.prompt)
+    return replace(bare, sample=replace(bare.sample, prompt=prompt))
+
+
+def _without_clips(said: Message) -> Message:
+    return replace(said, parts=tuple(part for part in said.parts if not isinstance(part, Clip)))
 
 
 def _sampled(branch: Branch) -> list[bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from app.cli.train import train
 from training.data import BadData
 from training.finetune.recipe import KEYS, Recipe
 from training.finetune.recipe_file import keys_table, load_recipe
+from training.finetune.recipe_keys import Key
+from training.latents.recipe import LatentsRecipe
 
 RECIPES = Path(__file__).parents[3] / "training/recipes"
 GIVEN = {"data": "a.csv", "output": "out"}
@@ -25,6 +28,15 @@ def test_flags_are_the_keys_of_the_method(method):
     flags = {flag.name for flag in group.commands[method].params}
     keys = {name for name, key in KEYS.items() if method in key.methods and key.flag != ""}
     assert flags == keys | {"recipe", "dry_run", "resume"}
+
+
+def test_flags_of_train_depth_say_what_they_are_and_have_the_recipes_defaults():
+    group: Any = get_command(train)
+    flags = {flag.name: flag for flag in group.commands["depth"].params}
+    assert all(flag.help for flag in flags.values())
+    own = {each.name: each.default for each in fields(LatentsRecipe)}
+    shared = flags.keys() & own.keys() - {"data", "output", "depth_kind"}
+    assert {name: flags[name].default for name in shared} == {name: own[name] for name in shared}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +75,21 @@ def test_so_does_a_recipe_made_in_python(key, value):
     options: dict[str, Any] = {key: value}
     with pytest.raises(BadData, match=f"--{key}: expected {key} to be "):
         Recipe(**options)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "rule"),
+    [
+        pytest.param({}, "", id="none"),
+        pytest.param({"above": 0}, "above 0", id="above"),
+        pytest.param({"above": 0, "at_most": 1}, "above 0, at most 1", id="above, at most"),
+        pytest.param({"at_least": 1}, "at least 1", id="at least"),
+        pytest.param({"at_most": 1}, "at most 1", id="at most"),
+        pytest.param({"at_least": 0, "at_most": 1}, "from 0 to 1", id="from, to"),
+    ],
+)
+def test_a_rule_says_all_of_its_bounds(bounds, rule):
+    assert Key("", **bounds).rule == rule
 
 
 def test_a_number_without_a_point_is_a_number(tmp_path):

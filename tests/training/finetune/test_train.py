@@ -6,6 +6,7 @@ import copy
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from app.cli.main import run
 from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
 from mm.strategies.single import direct
+from mm.types import assistant, message
 from training.batching.built_rows import BuiltRows
 from training.batching.collator import IGNORED, Collator, PairCollator, forward_inputs
 from training.batching.image_features import FrozenFeatureCache, encode_images
@@ -33,7 +35,9 @@ from training.finetune.recipe import Recipe
 from training.finetune.recipe_file import load_recipe, shipped
 from training.trainers.compile import compile_blocks, why_not_compiled
 from training.trainers.course import Course
+from training.trainers.dpo import falling
 from training.trainers.model_parts import bare
+from training.trainers.row_builders import build_pair
 from training.trainers.schedule import Pace, rate_share
 
 ROOT = Path(__file__).parents[3]
@@ -150,6 +154,44 @@ def test_dpo_is_the_formula_with_each_sides_pictures(family, tmp_path):
         wanted = -functional.logsigmoid(0.1 * torch.stack(margins)).mean()
         assert wanted.sub(0.6931).abs() > 1e-4, "the policy must differ from its reference"
         torch.testing.assert_close(loss_of(trainer), wanted, atol=1e-5, rtol=0)
+
+
+def test_dpo_begins_at_the_log_of_two(tmp_path):
+    tiny = FAMILIES["qwen3_vl"]()
+    trainer = trainer_for("dpo", PAIRS, tmp_path, copy.deepcopy(tiny.model), tiny.builder)
+    with torch.no_grad():
+        loss = loss_of(trainer)
+    torch.testing.assert_close(loss, torch.tensor(2.0).log(), atol=1e-5, rtol=0)
+
+
+def test_what_an_observation_says_does_not_train():
+    builder = FAMILIES["qwen3_vl"]().builder
+    taught = []
+    for seen in ("short", "a long observation, with many more words"):
+        side = (assistant("I look."), message("tool", seen), assistant("K"))
+        row = replace(PAIRS[0], chosen=side)
+        chosen, _ = build_pair(builder)(row)
+        taught.append([i for i, on in zip(chosen.ids, chosen.trained, strict=True) if on])
+    assert taught[0] == taught[1]
+    assert taught[0]
+
+
+@pytest.mark.parametrize(
+    ("logs", "told"),
+    [
+        pytest.param({"logps/chosen": -25.0, "rewards/chosen": -0.5}, "-20.00 to -25.00", id="far"),
+        pytest.param({"logps/chosen": -22.0, "rewards/chosen": -0.2}, None, id="a little"),
+        pytest.param({"logps/chosen": -15.0, "rewards/chosen": 0.5}, None, id="it rose"),
+        pytest.param(
+            {"eval_logps/chosen": -3.0, "eval_rewards/chosen": -0.25},
+            "-0.50 to -3.00",
+            id="held out",
+        ),
+        pytest.param({"loss": 0.7}, None, id="says nothing"),
+    ],
+)
+def test_a_chosen_side_that_falls_away_is_told(logs, told):
+    assert (falling(logs, 0.1) or "").partition("fell from ")[2].partition(":")[0] == (told or "")
 
 
 def test_a_row_that_is_no_pair_is_named():

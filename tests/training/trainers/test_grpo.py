@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.data_loader import prepare_data_loader, skip_first_batches
+from clips import write_clip
 from datasets import Dataset
 from images import plain
 from safetensors.torch import load_file
@@ -27,7 +28,7 @@ from mm.errors import ModelError
 from mm.local.hf_vlm import HFVLM
 from mm.strategies.single import direct
 from mm.trace import Branch, Sample, Step
-from mm.types import Sampling, ToolCall, assistant, message, user
+from mm.types import Clip, Message, Sampling, Thinking, ToolCall, assistant, message, user
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import encode_images
 from training.data import BadData, Row
@@ -36,6 +37,7 @@ from training.finetune.output_folder import CHECKPOINTS
 from training.finetune.plan import make_plan
 from training.finetune.recipe import Recipe
 from training.finetune.recipe_file import load_recipe
+from training.finetune.setup import linked, read_rows
 from training.rewards.presets import MIXES, read_mix, read_mixes
 from training.rewards.terms import R_GRPO, Attempt, accuracy, length, looked
 from training.trainers.course import Course, CourseTrainer
@@ -43,6 +45,8 @@ from training.trainers.gppo_clip import keep_gradients
 from training.trainers.grpo import GRPO, Groups
 from training.trainers.rollouts import Explorer
 from training.trainers.schedule import Pace
+from video import uniform, watch
+from video.search import WHERE
 from vision import replay, zoom
 
 ROOT = Path(__file__).parents[3]
@@ -314,6 +318,46 @@ def test_words_put_into_its_mouth_do_not_train():
     assert sum(rollout.tokens.trained) == len(rollout.attempt.branch.steps[-1].message.tokens or ())
 
 
+def test_a_strategy_is_given_the_depth_map_of_its_row():
+    tagged = []
+
+    def reading(session):
+        tagged.append(session.sample.tags.get("depth"))
+        return direct(session)
+
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = HFVLM(Engine(copy.deepcopy(tiny.model), tiny.builder))
+    explorer = Explorer(vlm, reading, {"": R_GRPO}, Sampling(3, temperature=1.0))
+    explorer.explore([replace(TEXT[0], depth="/a.npy")], step=0)
+    assert tagged == ["/a.npy"]
+
+
+class Thinks(HFVLM):
+    """Whose first three tokens are a thought that goes on."""
+
+    def generate(self, conversations, sampling, **kw):
+        (made,) = super().generate(conversations, sampling, **kw)
+        if sampling.max_tokens != 3:
+            return [made]
+        thought = Message("assistant", (Thinking("It", closed=False),), made.message.tokens)
+        return [replace(made, message=thought, finish="length")]
+
+
+def test_what_closes_a_thought_does_not_train():
+    """A recipe's `max_thought_tokens`: nobody samples the message that opens the answer."""
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = Thinks(Engine(copy.deepcopy(tiny.model), tiny.builder))
+    recipe = Recipe("grpo", max_tokens=9, max_thought_tokens=3)
+    (rollout,) = explorer_of(recipe, vlm, direct).explore(TEXT[:1], step=0)
+    thought, opening, answer = rollout.attempt.branch.steps
+    assert (thought.sampled, opening.sampled, answer.sampled) == (True, False, True)
+    assert "</think>" in opening.message.text
+    wanted = [*(thought.message.tokens or ()), *(answer.message.tokens or ())]
+    assert [
+        id for id, on in zip(rollout.tokens.ids, rollout.tokens.trained, strict=True) if on
+    ] == wanted
+
+
 def test_clipped_tokens_keep_their_gradients():
     """GPPO: forward is the clipped loss; a clipped token's gradient is (1 +- e) A, not 0."""
     old = torch.zeros(1, 6)
@@ -434,6 +478,8 @@ def test_a_mix_that_is_none_is_named(written, complaint):
     [
         pytest.param({"loss": "gppo", "beta": 0.1}, "leave --beta out", id="GPPO with KL"),
         pytest.param({"accumulate": 2}, "leave --accumulate out", id="accumulated batches"),
+        pytest.param({"siglip": "s"}, "--siglip s: no reward asks it", id="siglip unasked"),
+        pytest.param({"verifier": "v"}, "--verifier v: no reward asks it", id="verifier unasked"),
         pytest.param(
             {"group": 1},
             "--group: .* at least 2, found 1",
@@ -566,3 +612,48 @@ def rewards_of(folder: Path) -> list[tuple[int, float]]:
     """The held-out rewards in a log, by step."""
     rows = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [(row["step"], row["eval_reward"]) for row in rows if "eval_reward" in row]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "shown", "asked"),
+    [
+        pytest.param(direct, 16, "?", id="direct"),
+        pytest.param(partial(uniform, frames=3), 3, "?", id="as many as asked for"),
+        pytest.param(partial(watch, frames=3), 3, WHERE, id="watch"),
+        pytest.param(partial(watch, frames=3, pack=True), 2, WHERE, id="packed"),
+    ],
+)
+def test_the_strategy_opens_the_clips_of_rows(tmp_path, strategy, shown, asked):
+    write_clip(tmp_path / "a.mp4")
+    row = {"video": "a.mp4", "question": "?", "answer": "x"}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = HFVLM(Engine(tiny.model, tiny.builder))
+    vlm.traits = replace(vlm.traits, calls_tools=False)
+    recipe = Recipe("grpo", data="x", output="y", max_tokens=2, max_looks=1)
+    explorer = explorer_of(recipe, vlm, strategy)
+    plan = make_plan(recipe, tiny.model)
+    rows = read_rows(plan, str(tmp_path / "rows.jsonl"), vlm, explorer.build)
+    ((tokens,),) = rows.built.take([0])
+    assert len(tokens.images) == shown
+    (rollout,) = explorer.explore(rows.data, step=0)
+    assert rollout.error is None
+    said = [m.text for m in rollout.attempt.branch.messages if m.role == "user"]
+    assert said[-1].endswith(asked) or asked in said
+    assert len(rollout.attempt.branch.sample.images) == shown
+    gone = Row("gone", (user(Clip("gone.mp4"), "?"),), answer="x")
+    (gone,) = explorer.explore([gone], step=0)
+    assert "there is no such clip" in gone.error
+
+
+def test_clips_under_blind_are_grey_and_not_all_alike(tmp_path):
+    for name in "ab":
+        write_clip(tmp_path / f"{name}.mp4")
+    rows = [{"video": f"{name}.mp4", "question": "?", "answer": "x"} for name in "ab"]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = HFVLM(Engine(tiny.model, tiny.builder))
+    plan = make_plan(Recipe("grpo", data="x", output="y", blind=True), tiny.model)
+    explorer = explorer_of(plan.recipe, vlm, direct)
+    found = read_rows(plan, str(tmp_path / "rows.jsonl"), vlm, explorer.build)
+    assert len(set(linked(found.images))) == 2
