@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from mm.lru_cache import LRUCache
-from mm.origins import Drawn
+from mm.origins import Drawn, FrameOf
 from mm.tokens.sequence import Tokens
 from mm.types import Image
 from training.data import DataSet, Row
@@ -74,4 +75,13 @@ def facts_of(sides: Sides) -> tuple[int, tuple[str, ...], int]:
 
 def _name_of(image: Image) -> str:
     """What names an image, also where a grey one is shown instead."""
-    return image.origin.parent if isinstance(image.origin, Drawn) else image.id
+    if isinstance(image.origin, Drawn):
+        return image.origin.parent
+    if isinstance(image.origin, FrameOf) and _is_plain(image):  # many clips begin with a black one
+        return f"{image.id} {image.origin.video}"
+    return image.id
+
+
+def _is_plain(image: Image) -> bool:
+    extrema: Any = image.pixels.getextrema()  # a pair for each channel of RGB
+    return all(low == high for low, high in extrema)

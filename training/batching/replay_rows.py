@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 
 from mm.families.registry import RECALLING
 from mm.markup import render_parts
 from mm.tokens.builder import TokenBuilder
-from mm.types import Features, Image, Message, Part, Text, Visual, user
+from mm.types import Conversation, Features, Image, Message, Part, Text, Visual, user
 from mm.vlm import Memory
 from training.data import BadData, Row
 from vision.replay import EOT, INSTRUCTION, MAX_TOKENS, SOT, read_signal, remembered, within
@@ -34,29 +35,45 @@ def replayed(builder: TokenBuilder, row: Row) -> Row:
     """`row` as the model meets it when it answers by `vision.replay`'s own protocol.
 
     An overview stands for each image of the prompt; each `<sot>[x0, y0, x1, y1]<eot>` of a
-    completion is followed by that region of the first image, from memory. A signal that cannot be
-    read, or whose region was shown before, is followed by nothing. The prompt gets the instruction
-    how to point, unless the row has one.
+    completion, or of either side of a pair, is followed by that region of the first image, from
+    memory. A signal that cannot be read, or whose region was shown before, is followed by nothing.
+    The prompt gets the instruction how to point, unless the row has one.
     """
     shown = [image for message in row.messages for image in message.images]
     points = [_points(message) for message in row.messages]
-    if not (shown and any(points)):
+    pointing = any(points) or any(map(_points, (*row.chosen, *row.rejected)))
+    if not (shown and pointing):
         return row
     known: list[Features] = []
-    messages: list[Message] = []
-    for message in row.messages:
-        if message.role == "user":
-            messages += remembered((message,), memory_of(builder))
-        elif _points(message):
-            messages.append(_answered(builder, message, shown[0], known))
-        else:
-            messages.append(message)
+    meets = partial(_met, builder, shown[0])
+    messages = meets(row.messages, known)
+    chosen, rejected = (meets(side, list(known)) for side in (row.chosen, row.rejected))
+    found = replace(row, messages=messages, chosen=chosen, rejected=rejected)
     if any(SOT in message.text for message in row.messages if message.role == "user"):
-        return replace(row, messages=tuple(messages))
-    at = points.index(True)
-    messages.insert(at, user(INSTRUCTION))
+        return found
+    return _told(found, [*points, True].index(True))
+
+
+def _met(
+    builder: TokenBuilder, image: Image, messages: Conversation, known: list[Features]
+) -> Conversation:
+    """`messages` with what `image` shows where they point; adds that to `known`."""
+    met: list[Message] = []
+    for message in messages:
+        if message.role == "user":
+            met += remembered((message,), memory_of(builder))
+        elif _points(message):
+            met.append(_answered(builder, message, image, known))
+        else:
+            met.append(message)
+    return tuple(met)
+
+
+def _told(row: Row, at: int) -> Row:
+    """`row` with the instruction how to point before its message `at`."""
+    messages = (*row.messages[:at], user(INSTRUCTION), *row.messages[at:])
     untrained = frozenset(i + (i >= at) for i in row.untrained)
-    return replace(row, messages=tuple(messages), untrained=untrained)
+    return replace(row, messages=messages, untrained=untrained)
 
 
 def _points(message: Message) -> bool:

@@ -54,7 +54,7 @@ def calibrate(vlm: Attentive, depth: int, items: int, base: int) -> list[Tried]:
         size, wanted = item.sample.images[0].size, item.regions[0]
         for aim, attention in zip(aims, _maps(vlm, item.sample.prompt, layers), strict=True):
             found = window(attention, size, base).region
-            hits[aim].append((_holds(found, wanted), _area(found)))
+            hits[aim].append((_holds(found, wanted), found.area))
     tried = [Tried(aim, *(float(v) for v in np.mean(seen, axis=0))) for aim, seen in hits.items()]
     return sorted(tried, key=lambda t: (-t.found, t.area))
 
@@ -72,10 +72,6 @@ def _maps(vlm: Attentive, conversation: Conversation, layers: Sequence[int]) -> 
 def _holds(window: Region, wanted: Region) -> bool:
     x, y = (wanted.x0 + wanted.x1) / 2, (wanted.y0 + wanted.y1) / 2
     return window.x0 <= x <= window.x1 and window.y0 <= y <= window.y1
-
-
-def _area(region: Region) -> float:
-    return (region.x1 - region.x0) * (region.y1 - region.y0)
 
 
 def main(

@@ -38,7 +38,7 @@ APART = 1.1
 PAIRS = 500
 """Pairs of pixels drawn in an image."""
 
-Picture = tuple["Pixels", np.ndarray, Scene]
+SceneImage = tuple["Pixels", np.ndarray, Scene]
 """An image, the metres of its pixels (H, W), its scene."""
 
 
@@ -55,14 +55,14 @@ class Counted:
         return wilson(self.right, self.n)
 
 
-def pictures(scenes: int, seed: int = 0) -> Iterator[Picture]:
+def scene_images(scenes: int, seed: int = 0) -> Iterator[SceneImage]:
     """Test scenes of the level `grain`."""
     for number in range(scenes):
         scene = make_scene(FIRST_TEST_SEED + (seed << 20) + number, Level.GRAIN)
         yield render(scene), depth_map(scene), scene
 
 
-def accuracy(model: str, shown: Iterable[Picture], seed: int = 0) -> list[Counted]:
+def accuracy(model: str, shown: Iterable[SceneImage], seed: int = 0) -> list[Counted]:
     """Pixels near the truth, pairs of pixels in the right order, and things told in the right one.
 
     Args:
@@ -105,7 +105,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Write the counts as JSON.")] = None,
 ) -> None:
     """How often a depth model is right: near the truth, in the order, in what is told."""
-    shown = track(pictures(scenes, seed), "estimating", total=scenes, transient=True)
+    shown = track(scene_images(scenes, seed), "estimating", total=scenes, transient=True)
     counts = accuracy(depth_model, shown)
     for each in counts:
         share = each.share

@@ -7,12 +7,11 @@ Traces must be of other questions than the verifier was trained on.
 
 from __future__ import annotations
 
-import json
 import random
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +24,9 @@ from mm.trace import Branch
 from mm.trace_store import load_traces
 from mm.vlm import VLM, Cancelled
 from training.evaluation.collect import RIGHT
-from training.evaluation.pairs import slots
+from training.evaluation.pairs import slots, wrote_answer
 from training.evaluation.results import envelope
-from vision.verifier import FACTS, Kind, asked, logratio, score
+from vision.verifier import asked, logratio, read_verifier, score, write_verifier
 
 from .choosing import Judged, curve
 
@@ -57,31 +56,43 @@ AT_ONCE = 8
 """So many traces are judged at a time."""
 
 
+def graded_in(folder: Path) -> tuple[list[Branch], int]:
+    """The graded branches in `folder` whose answers the model wrote itself, and how many others
+    were graded: choices that were made for it.
+
+    Raises:
+        BadTrace: the folder cannot be read.
+        UserError: there is none such.
+    """
+    branches = [trace.best for trace in load_traces(folder)]
+    graded = [each for each in branches if each.steps and RIGHT in each.steps[-1].scores]
+    if not graded:
+        raise UserError(f"{folder} holds no graded trace: `mm collect` writes some")
+    own = [each for each in graded if wrote_answer(each)]
+    if not own:
+        raise UserError(f"{folder} holds only choices that were made for the model: collect again")
+    return own, len(graded) - len(own)
+
+
 def judged(
-    folder: Path,
+    graded: Sequence[Branch],
     vlm: VLM,
     *,
     trained: bool,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Judged]:
-    """The graded traces in `folder`, at the end and at the steps before it, scored by `asked`,
-    `likelihood`, `length` and, if there is one, the trained verifier.
+    """`graded` branches, at the end and at the steps before it, scored by `asked`, `likelihood`,
+    `length` and, if there is one, the trained verifier.
 
     Args:
-        tell: told after each trace how many are done, of how many.
+        tell: told after each branch how many are done, of how many.
 
     Raises:
-        BadTrace: the folder cannot be read.
-        UserError: no trace in it is graded.
         ModelError: the model failed.
     """
     verifiers: dict[str, Verifier] = {"asked": asked, "likelihood": likelihood, "length": length}
     if trained:
         verifiers |= {"score": score, "logratio": logratio}
-    branches = [trace.best for trace in load_traces(folder)]
-    graded = [each for each in branches if each.steps and RIGHT in each.steps[-1].scores]
-    if not graded:
-        raise UserError(f"{folder} holds no graded trace: `mm collect` writes some")
     found: list[Judged] = []
     with closing(in_order(partial(_judged, verifiers, vlm), graded, AT_ONCE)) as judgements:
         for done, some in enumerate(judgements, 1):
@@ -110,8 +121,9 @@ def _judged(
 
 
 def lines(found: Sequence[Judged]) -> list[Line]:
-    """A line for each verifier."""
-    return [_line(name, found) for name in found[0].scores]
+    """A line for each verifier that could tell of any branch."""
+    names = dict.fromkeys(name for each in found for name in each.scores)
+    return [_line(name, found) for name in names]
 
 
 def _line(name: str, found: Sequence[Judged]) -> Line:
@@ -149,8 +161,14 @@ def auc(good: Sequence[float], bad: Sequence[float]) -> float:
 
 
 def threshold(name: str, found: Sequence[Judged]) -> float:
-    """The score from which on most answers are sorted rightly; the middle of its gap."""
+    """The score from which on most answers are sorted rightly; the middle of its gap.
+
+    Raises:
+        UserError: none has that score.
+    """
     scored = sorted((each.scores[name], each.right) for each in found if name in each.scores)
+    if not scored:
+        raise UserError(f"{name} can tell nothing of these traces: collect some of its own model")
     wrong_above = sum(not right for _, right in scored)
     errors, best, at = wrong_above, wrong_above, scored[0][0]
     for (value, right), (after, _) in zip(scored, [*scored[1:], scored[-1]], strict=True):
@@ -173,17 +191,21 @@ def matched(name: str, found: Sequence[Judged], at: float) -> dict[str, float]:
     return {"random-stop": round(rate, 6), **{k: round(v, 6) for k, v in ranked.items()}}
 
 
-def write_threshold(folder: Path, kind: Kind, at: float, controls: Mapping[str, float]) -> None:
-    """Keep how the verifier in `folder` is to be used beside its adapter, and what matches it."""
-    facts = {"kind": kind, "threshold": round(at, 6), "matched": dict(controls)}
-    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+def write_threshold(folder: Path, at: float, controls: Mapping[str, float]) -> None:
+    """Keep beside its adapter from where on the verifier in `folder` has seen enough, and what
+    matches that."""
+    known = read_verifier(folder)
+    write_verifier(folder, replace(known, threshold=round(at, 6), matched=dict(controls)))
 
 
 def calibration_split(found: Sequence[Judged], seed: int = 0) -> tuple[list[Judged], list[Judged]]:
-    """Two halves by chance: one to choose the threshold on, the other to report."""
-    order = list(found)
-    random.Random(seed).shuffle(order)
-    return order[: len(order) // 2], order[len(order) // 2 :]
+    """Two halves of the questions by chance, with all that was drawn of each: one to choose the
+    threshold on, the other to report."""
+    questions = list(dict.fromkeys((each.task, each.question) for each in found))
+    random.Random(seed).shuffle(questions)
+    first = set(questions[: (len(questions) + 1) // 2])
+    one = [each for each in found if (each.task, each.question) in first]
+    return one, [each for each in found if (each.task, each.question) not in first]
 
 
 def accuracy(name: str, found: Sequence[Judged], at: float) -> float:

@@ -39,7 +39,7 @@ def write_enlarged(visual: Qwen3VLVisionModel, folder: Path, scenes: int = SCENE
             if path.exists():
                 continue
             drawn = pool.map(partial(_drawn, side), range(scenes), chunksize=_AT_ONCE)
-            made = [_encoded(visual, picture, side) for picture in drawn]
+            made = [_encoded(visual, image, side) for image in drawn]
             np.save(path.with_suffix(".part.npy"), np.stack(made))
             path.with_suffix(".part.npy").rename(path)
             yield side
@@ -66,8 +66,8 @@ def _drawn(side: int, index: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _encoded(visual: Qwen3VLVisionModel, picture: np.ndarray, side: int) -> np.ndarray:
+def _encoded(visual: Qwen3VLVisionModel, image: np.ndarray, side: int) -> np.ndarray:
     with fast_autocast(torch.device("cpu")):
-        seen = encode_views(visual, torch.tensor(picture)[None])
+        seen = encode_views(visual, torch.tensor(image)[None])
     layers = torch.stack([seen.tokens, *seen.deepstack], -2)[0]
     return layers.view(side, side, *layers.shape[1:]).half().numpy()

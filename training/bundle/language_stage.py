@@ -155,11 +155,11 @@ def _learnt(
         losses = F.cross_entropy(logits, wanted, reduction="none")
         kept = keep(batch, logits, kinds) if keep else torch.zeros_like(losses)
     (losses + kept).mean().backward()
-    losses, kept, right = losses.detach(), kept.detach(), logits.argmax(-1) == wanted
+    losses, kept, logits = losses.detach(), kept.detach(), logits.detach()
     return lambda: {
         "loss": round(losses.mean().item(), 4),
         "kept": round(kept.mean().item(), 4),
-        **_by_kind(losses, right, kinds),
+        **_by_kind(losses, logits.argmax(-1) == wanted, kinds),
     }
 
 

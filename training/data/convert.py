@@ -12,7 +12,7 @@ from typing import Any
 
 from .dataset import DataSet
 from .formats import from_native, to_native
-from .formats.declaration import CLIPS, HARMLESS, Native, is_empty, source_of
+from .formats.declaration import CLIPS, HARMLESS, Native, clips_of, is_empty, source_of
 from .native import choices_of, conversation, listed_tools
 from .readers import BadData, Record, parse_row, read_records
 
@@ -150,7 +150,7 @@ def _meaning(native: Native) -> dict[str, Any]:
     for key, column in _TALK.items():
         if key in native:
             images = [source_of(each) for each in native.get(column, ())]
-            said = conversation(native[key], column, images)
+            said = conversation(native[key], column, images, clips_of(native))
             muted = [m.get("loss", True) for m in native[key] if m["role"] == "assistant"]
             side = "prompt" if key == "messages" and not any(muted) else key
             found[side] = (said, muted if side == "messages" else None)

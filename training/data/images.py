@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -69,13 +70,16 @@ def row_file(value: Any, folder: Path, access: Access) -> str:
     """
     if not isinstance(value, str) or not value.strip() or len(value) > MAX_PATH:
         raise ValueError(f"expected the path of a file, found {brief(value)}")
+    if _URL.match(value):
+        found = f"found the URL {value[:80]!r}"
+        raise ValueError(f"expected the path of a file, {found}: download it (images alone may be)")
     if not access.absolute_paths and _leaves_folder(value):
         raise ValueError(
             f"expected a path inside the file's folder, found {brief(value)}"
             " (--allow-absolute-paths)"
         )
     path = folder / value
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises on a long name
         raise ValueError(f"expected a file, found none at {brief(value)}")
     return str(path)
 

@@ -21,7 +21,7 @@ from .formats.declaration import Fields, Native, clips_of
 from .formats.messages import holes
 from .formats.questions import text_in
 from .readers import brief
-from .row import Row
+from .row import PROBLEM_TYPES, Row
 
 Open = Callable[[Any], Image]
 Crop = Callable[[Image, Region], Image]
@@ -63,8 +63,9 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
     elif has_box_tags(said):
         raise ValueError("expected 'objects' for <ref-object> and <bbox> in text, found none")
     columns = ("images", "chosen_images", "rejected_images")
-    asked, good, bad = map(conversation, said, columns, (shared, *own))
-    if clips := [Clip(opening.locate(clip)) for clip in clips_of(native)]:
+    clips = [Clip(opening.locate(clip)) for clip in clips_of(native)]
+    asked, good, bad = map(conversation, said, columns, (shared, *own), (clips, (), ()))
+    if clips and not holes(said[0], "video"):
         asked = clipped(asked, clips)
     if key == "prompt" and not good:
         _check_prompt(asked)
@@ -86,14 +87,17 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
         regions=regions,
         source=str(native.get("source", "")),
         depth=opening.locate(native["depth"]) if native.get("depth") else "",
+        problem_type=_problem_type(native.get("problem_type")),
     )
 
 
-def conversation(said: Sequence[Native], column: str, images: Sequence[Any]) -> Conversation:
-    """The messages `said`, whose placeholders stand for `images` of `column`.
+def conversation(
+    said: Sequence[Native], column: str, images: Sequence[Any], clips: Sequence[Any] = ()
+) -> Conversation:
+    """The messages `said`, whose placeholders stand for `images` of `column`, and for `clips`.
 
     Raises:
-        ValueError: they are not as many.
+        ValueError: the images are not as many.
     """
     if not said and not images:
         return ()
@@ -102,17 +106,17 @@ def conversation(said: Sequence[Native], column: str, images: Sequence[Any]) -> 
             f"expected {holes(said)} images in {column!r}, found {len(images)}: "
             "as many as messages show, by <image> in strings or by image parts"
         )
-    waiting = iter(images)
+    waiting = {"image": iter(images), "video": iter(clips)}
     return tuple(_message(value, waiting) for value in said)
 
 
-def _message(value: Native, waiting: Iterator[Any]) -> Message:
+def _message(value: Native, waiting: Mapping[str, Iterator[Any]]) -> Message:
     parts: list[Part] = []
     calls = [read_call(call["function"]) for call in value.get("tool_calls", ())]
     parsed = value["role"] == "assistant" and all(p["type"] == "text" for p in value["content"])
     for part in value["content"]:
-        if part["type"] == "image":
-            parts.append(next(waiting))
+        if part["type"] in waiting:
+            parts.append(next(waiting[part["type"]]))
         else:
             # a thought that goes on behind an image must stay open before it
             parts += _spoken(part["text"], bool(calls)) if parsed else [Text(part["text"])]
@@ -214,6 +218,18 @@ def _answer(native: Fields, choices: Sequence[str]) -> str | None:
     if error := choice_error(answer, choices):
         raise ValueError(error)
     return answer
+
+
+def _problem_type(value: Any) -> str:
+    if not value:
+        return ""
+    known = {each.lower(): each for each in PROBLEM_TYPES}
+    if not isinstance(value, str) or value.strip().lower() not in known:
+        raise ValueError(
+            f"expected a 'problem_type' of {', '.join(PROBLEM_TYPES)}, found {brief(value)}: or "
+            "--ignore problem_type"
+        )
+    return known[value.strip().lower()]
 
 
 def _check_prompt(asked: Conversation) -> None:

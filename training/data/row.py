@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from mm.geometry import Region
 from mm.types import Conversation
 
+PROBLEM_TYPES = ("multiple choice", "numerical", "OCR", "free-form", "regression")
+"""How an answer is weighed, as VideoRFT's rows say it."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -24,6 +27,7 @@ class Row:
         choices: the answers to choose from.
         regions: where in the first image the answer is to be seen.
         source: names the set it came from, for a router of rewards.
+        problem_type: one of `PROBLEM_TYPES`; "" where the row does not say.
         depth: the file with the depth map of the first image; "" for none.
     """
 
@@ -37,6 +41,7 @@ class Row:
     regions: tuple[Region, ...] = ()
     source: str = ""
     depth: str = ""
+    problem_type: str = ""
 
     @property
     def prompt(self) -> Conversation:

@@ -22,7 +22,7 @@ from .terms import (
     looked,
     thought_and_answer,
 )
-from .verified import verified
+from .verified import paying
 from .video_rft import consistency, regression, rouge, transcription, typed_accuracy
 
 VIDEO_TERMS: Mapping[str, Term] = {
@@ -58,6 +58,10 @@ MIXES: Mapping[str, Mix] = {
     "reason-rft": REASON_RFT,
 }
 
+CONSISTENCY = "consistency"
+"""The term that compares thoughts with frames, by a SigLIP checkpoint that is named apart. Its gate
+is open from any number above 0 on, as in VideoRFT's sums."""
+
 _KEYS = {"term", "weight", "gate"}
 """What a mapping may say of a term."""
 
@@ -77,7 +81,7 @@ def video_rft(name: str, siglip: str | None) -> Mix:
     fits = partial(consistency, siglip=siglip, released=released)
     return (
         Weighted("accuracy", right),
-        Weighted("format", thought_and_answer),
+        Weighted("format", partial(thought_and_answer, released=released)),
         Weighted("consistency", fits, gate=gate, part=True),
     )
 
@@ -108,8 +112,8 @@ def read_mix(written: object, *, siglip: str | None = None, verifier: str | None
     The name of one of `MIXES`; or a mapping from names to weights, or to mappings of `term` (the
     name itself by default), `weight` and `gate`; or the same as a sum, such as
     "accuracy + 0.5*looked@accuracy", whose gate stands after the @. A term is one of `TERMS`,
-    "verifier" (what the trained one in the folder `verifier` says), or `package.module:function`,
-    whose module may lie in the current folder.
+    "verifier" (what the trained one in the folder `verifier` says), "consistency" (by `siglip`), or
+    `package.module:function`, whose module may lie in the current folder.
 
     Raises:
         BadData: it is none of these; the message says what was found, and what there is.
@@ -119,7 +123,9 @@ def read_mix(written: object, *, siglip: str | None = None, verifier: str | None
     if isinstance(written, str) and written in MIXES:
         return MIXES[written]
     terms = written if isinstance(written, Mapping) else _terms_of_sum(str(written))
-    own = {VERIFIER: partial(verified, verifier=verifier)} if verifier else {}
+    own: dict[str, Term] = {VERIFIER: paying(verifier)} if verifier else {}
+    if siglip:
+        own[CONSISTENCY] = partial(consistency, siglip=siglip)
     return _gated(tuple(_weighted(str(name), value, own) for name, value in terms.items()))
 
 
@@ -137,8 +143,9 @@ def _terms_of_sum(text: str) -> dict[str, dict[str, Any]]:
 
 def _weighted(name: str, value: Any, own: Mapping[str, Term]) -> Weighted:
     if isinstance(value, Mapping) and set(value) <= _KEYS:
-        term = _term(str(value.get("term", name)), own)
-        return Weighted(name, term, _weight(value.get("weight", 1.0)), value.get("gate"))
+        named = str(value.get("term", name))
+        weight, part = _weight(value.get("weight", 1.0)), named == CONSISTENCY
+        return Weighted(name, _term(named, own), weight, value.get("gate"), part)
     return Weighted(name, _term(name, own), _weight(value))
 
 
@@ -158,12 +165,14 @@ def _term(name: str, own: Mapping[str, Term]) -> Term:
         return known[name]
     if name == VERIFIER:
         raise BadData(f"reward {name!r} asks a trained one: give --verifier, its folder")
+    if name == CONSISTENCY:
+        raise BadData(f"reward {name!r} compares thoughts with frames: give --siglip, a checkpoint")
     if is_own(name):
         try:
             return own_function(name, "--reward")
         except UserError as error:
             raise BadData(f"no reward {name!r}: {error}") from None
-    names = ", ".join([*MIXES, *VIDEO_RFT, *TERMS, *VIDEO_TERMS, VERIFIER])
+    names = ", ".join([*MIXES, *VIDEO_RFT, *TERMS, *VIDEO_TERMS, CONSISTENCY, VERIFIER])
     raise BadData(f"no reward {name!r}: give one of {names}, or package.module:function")
 
 

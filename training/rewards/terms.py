@@ -9,9 +9,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, cast
 
 from mm.answers.matching import judge, parse_number
+from mm.errors import UserError, quote
 from mm.geometry import iou
 from mm.markup import render_parts
 from mm.origins import Cropped
@@ -36,7 +39,8 @@ class Attempt:
         return "".join(render_parts([p for p in m.parts if _is_text(p)]) for m in sampled)
 
 
-Term = Callable[[Attempt], float]
+Term = Callable[[Attempt], float | None]
+"""A number for an attempt; None where it does not apply, as TRL has it."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Weighted:
     """A term of a sum.
 
     Attributes:
-        gate: the name of an earlier term; where that is below 1, this one is 0.
+        gate: the name of an earlier term; where that is below 1, or does not apply, this is 0.
         part: the gate is open from any number above 0 on.
     """
 
@@ -58,29 +62,79 @@ class Weighted:
 Mix = Sequence[Weighted]
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """What a term of a mix says: None where it does not apply, 0 where its gate was `shut`."""
+
+    of: Weighted
+    value: float | None
+    shut: bool = False
+
+
 def weigh(mix: Mix, attempt: Attempt) -> dict[str, float]:
     """What each term of `mix` adds for `attempt`, by name; their sum is the reward.
 
+    A term that does not apply is left out.
+
     Raises:
+        UserError: a term is something else than a finite number.
         ValueError: a gate names no earlier term.
     """
-    plain: dict[str, float] = {}
-    added: dict[str, float] = {}
+    return added(weighed(mix, attempt))
+
+
+def weighed(mix: Mix, attempt: Attempt) -> list[Weighed]:
+    """What each term of `mix` says of `attempt`.
+
+    Raises:
+        UserError: a term is something else than a finite number.
+        ValueError: a gate names no earlier term.
+    """
+    found: dict[str, Weighed] = {}
     for each in mix:
-        if each.gate is not None and each.gate not in plain:
+        if each.gate is not None and each.gate not in found:
             raise ValueError(f"{each.name}: the gate {each.gate!r} names no earlier term")
-        shut = each.gate is not None and not _opens(plain[each.gate], each.part)
-        plain[each.name] = 0.0 if shut else each.term(attempt)
-        added[each.name] = each.weight * plain[each.name]
-    return added
+        shut = each.gate is not None and not _opens(found[each.gate].value, each.part)
+        value = 0.0 if shut else _number(each.name, each.term(attempt))
+        found[each.name] = Weighed(each, value, shut)
+    return list(found.values())
 
 
-def _opens(value: float, part: bool) -> bool:
+def added(found: Sequence[Weighed]) -> dict[str, float]:
+    """What terms add, by name, without those that do not apply."""
+    return {e.of.name: e.of.weight * e.value for e in found if e.value is not None}
+
+
+def nothings(found: Sequence[Weighed]) -> dict[str, float]:
+    """Of each term behind a gate, whether that was shut, and whether it was open and the term 0."""
+    gated = [each for each in found if each.of.gate is not None]
+    shut = {f"{each.of.name}_shut": float(each.shut) for each in gated}
+    zero = {f"{e.of.name}_zero": float(not e.shut and e.value == 0) for e in gated}
+    return shut | zero
+
+
+def _opens(value: float | None, part: bool) -> bool:
+    if value is None:
+        return False
     return value > 0 if part else value >= 1
 
 
-def route(mixes: Mapping[str, Mix], attempt: Attempt) -> dict[str, float]:
-    """What the mix of the row's source gives; "" names the mix of all other sources.
+def _number(name: str, said: object) -> float | None:
+    """What a term says, of numpy or torch too, as a number that a log can hold."""
+    if said is None:
+        return None
+    with suppress(TypeError, ValueError, RuntimeError):
+        value = math.nan if isinstance(said, str | bytes) else float(cast(Any, said))
+        if math.isfinite(value):
+            return value
+    raise UserError(
+        f"reward {name!r} must be a finite number, got {quote(said)}: return one, or None where "
+        "it does not apply"
+    )
+
+
+def route(mixes: Mapping[str, Mix], attempt: Attempt) -> list[Weighed]:
+    """What the mix of the row's source says; "" names the mix of all other sources.
 
     Raises:
         ValueError: there is no mix for the source.
@@ -88,7 +142,7 @@ def route(mixes: Mapping[str, Mix], attempt: Attempt) -> dict[str, float]:
     mix = mixes.get(attempt.row.source, mixes.get(""))
     if mix is None:
         raise ValueError(f"no rewards for rows from {attempt.row.source!r}: give some, or for ''")
-    return weigh(mix, attempt)
+    return weighed(mix, attempt)
 
 
 def accuracy(attempt: Attempt) -> float:
@@ -117,13 +171,22 @@ def tolerance(attempt: Attempt, *, full: float = 0.05, none: float = 0.2) -> flo
     return 0.5 * (math.cos(math.pi * (away - low) / (high - low)) + 1)
 
 
-_THOUGHT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+_THOUGHT = re.compile(
+    r"<think>(?:(?!</think>\s*<answer>).)*</think>\s*<answer>(?:(?!</?answer>).)*</answer>\s*",
+    re.DOTALL,
+)
+_THOUGHTS = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
 _ANSWERED = re.compile(r".*<answer>.*?</answer>\s*", re.DOTALL)
 
 
-def thought_and_answer(attempt: Attempt) -> float:
-    """1 where one thought, then one answer, is all that was written (Reason-RFT, VideoRFT)."""
-    return float(_THOUGHT.fullmatch(attempt.written) is not None)
+def thought_and_answer(attempt: Attempt, *, released: bool = False) -> float:
+    """1 where a thought, then one answer, is all that was written (Reason-RFT, VideoRFT).
+
+    The thought may be interrupted by looks. Released: whatever begins with a thought and ends with
+    an answer, so that both twice are 1 too.
+    """
+    pattern = _THOUGHTS if released else _THOUGHT
+    return float(pattern.fullmatch(attempt.written) is not None)
 
 
 def ends_with_answer(attempt: Attempt) -> float:

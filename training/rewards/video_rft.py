@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from mm.answers.extraction import content_of, extract_answer
 from mm.answers.matching import judge
@@ -28,19 +29,30 @@ _EPSILON = 1e-9
 
 
 def typed_accuracy(attempt: Attempt, *, released: bool = False) -> float:
-    """R_a by the item's own type: a choice, a number, or free text (ROUGE).
+    """R_a by the item's own type, the row's `problem_type`.
 
-    For text to be transcribed and for regression name `transcription` and `regression` for the rows
-    of their sources.
+    A row that says none is a choice where it has some, a number, or free text (ROUGE).
     """
     row = attempt.row
     if row.answer is None:
         return 0.0
+    if row.problem_type:
+        return _by_type(released)[row.problem_type](attempt)
     if row.choices:
         return choice(attempt, released=released)
     if _number(_right(attempt)) is not None:
         return numerical(attempt, released=released)
     return rouge(attempt)
+
+
+def _by_type(released: bool) -> Mapping[str, Callable[[Attempt], float]]:
+    return {
+        "multiple choice": partial(choice, released=released),
+        "numerical": partial(numerical, released=released),
+        "OCR": transcription,
+        "free-form": rouge,
+        "regression": partial(regression, released=released),
+    }
 
 
 def choice(attempt: Attempt, *, released: bool = False) -> float:

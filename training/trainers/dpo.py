@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -21,7 +23,7 @@ class DPO(CourseTrainer, DPOTrainer):
     """
 
     def __init__(self, model: Any, args: Any, course: Course, tokenizer: Any, **kw: Any) -> None:
-        self.course = course
+        self.course, self._told = course, False
         peft = hasattr(model, "peft_config")
         reference = None if peft else reference_of(model, args)
         super().__init__(model, reference, args, **trainer_data(course, tokenizer), **kw)
@@ -29,10 +31,33 @@ class DPO(CourseTrainer, DPOTrainer):
     def _prepare_dataset(self, dataset: Any, *args: Any, **kw: Any) -> Any:
         return dataset  # rows are read when they are collated
 
+    def log(self, logs: dict[str, float], *args: Any, **kw: Any) -> None:
+        super().log(logs, *args, **kw)  # which adds the metrics
+        line = None if self._told else falling(logs, self.beta)
+        if line and self.accelerator.is_main_process:
+            self._told = True
+            print(line, file=sys.stderr, flush=True)
+
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
         made = self.model_inputs(model, inputs)
         made["completion_mask"] = (made.pop("labels") != IGNORED).long()
         return super()._compute_loss(model, made, return_outputs)
+
+
+def falling(logs: Mapping[str, float], beta: float) -> str | None:
+    """What to tell a person where the chosen side has become much less likely than it was before
+    training: by 1 and a tenth of what its log-probability was; None where it has not."""
+    for which in ("", "eval_"):
+        now, reward = (logs.get(f"{which}{key}/chosen") for key in ("logps", "rewards"))
+        if now is None or reward is None or not beta:
+            continue
+        before = now - reward / beta
+        if before - now > 1 + abs(before) / 10:
+            return (
+                f"the chosen side's log-probability fell from {before:.2f} to {now:.2f}: "
+                "--sft-weight 0.1 holds it"
+            )
+    return None
 
 
 def reference_of(model: Any, args: Any) -> Any:

@@ -19,7 +19,7 @@ from mm.scripted import ScriptedVLM
 from mm.session import run
 from mm.trace import Sample
 from mm.types import Features, Image, Text, Thinking, assistant, user
-from training.batching.collator import IGNORED, Collator, forward_inputs
+from training.batching.collator import IGNORED, Collator, PairCollator, forward_inputs
 from training.batching.image_features import FrozenFeatureCache, encode_images
 from training.batching.replay_rows import memory_of, replayed
 from training.data import BadData, Row
@@ -80,6 +80,21 @@ def test_who_says_how_to_point_is_not_told_again():
 
 
 TALK = (user("Hello?"), assistant("Hello."))
+
+
+@pytest.mark.parametrize("family", REMEMBERING)
+def test_both_sides_of_a_pair_read_like_the_answers_they_are(family):
+    builder = FAMILIES[family]().builder
+    bad = FIRST.replace("0.50, 0.50", "0.90, 0.90") + SECOND
+    pair = Row("a", ROW.messages[:1], chosen=ROW.messages[1:], rejected=(assistant(bad),))
+    sides = PairCollator(Collator(builder)).build(replayed(builder, pair))
+    alone = [Row("a", (*pair.messages, *side)) for side in (pair.chosen, pair.rejected)]
+    wanted = [builder.build(replayed(builder, row).messages, open_turn=False) for row in alone]
+    assert [side.ids for side in sides] == [side.ids for side in wanted]
+    seen, meant = ([[s.visual for s in side.images] for side in each] for each in (sides, wanted))
+    assert seen == meant
+    once = replace(pair, rejected=(assistant("It is K."),))  # one side that points is enough
+    assert replayed(builder, once).messages[-1] == user(INSTRUCTION)
 
 
 def test_a_family_that_remembers_nothing_is_refused():

@@ -15,6 +15,7 @@ from app.cli.main import cli
 from app.cli.main import run as mm_run
 from mm.origins import FrameOf
 from training.data import BadData, read_data
+from training.data.convert import convert
 from training.trainers.row_builders import ROW_BUILDERS
 
 
@@ -59,6 +60,61 @@ def test_a_clip_stands_before_what_is_asked(folder: Path, record) -> None:
     assert first.text == "When?"
 
 
+VIDEO, FIRST = {"type": "video"}, {"type": "text", "text": "When?"}
+NAMED = {"type": "video", "video": "a.mp4"}
+TAG = {"content": "It is <video>."}
+
+
+def talk(first: Any, second: Any) -> list[dict[str, Any]]:
+    said = (("user", first), ("assistant", "Now."), ("user", second), ("assistant", "Later."))
+    return [{"role": role, "content": content} for role, content in said]
+
+
+@pytest.mark.parametrize(
+    ("record", "places"),
+    [
+        pytest.param(
+            {"videos": ["a.mp4"] * 2, "messages": talk("<video>\nWhen?", "And <video>?")},
+            [(0, 0), (2, 1)],
+            id="tags",
+        ),
+        pytest.param(
+            {"videos": ["a.mp4"] * 2, "messages": talk([VIDEO, FIRST], [FIRST, VIDEO])},
+            [(0, 0), (2, 1)],
+            id="parts",
+        ),
+        pytest.param({"messages": talk([FIRST], [NAMED])}, [(2, 0)], id="named by parts"),
+        pytest.param(
+            {
+                "messages": talk(
+                    [{"type": "video_url", "video_url": {"url": "a.mp4"}}, FIRST], "And?"
+                )
+            },
+            [(0, 0)],
+            id="video_url",
+        ),
+        pytest.param(
+            {"video": "a.mp4", "messages": talk("When?", [{"type": "text", "text": "<video>?"}])},
+            [(2, 0)],
+            id="a tag in a text part",
+        ),
+        pytest.param({"video": "a.mp4", "messages": talk("When?", "And?")}, [(0, 0)], id="neither"),
+        pytest.param(
+            {**SHORT, "question": "In <video>, when?"}, [(0, 1)], id="short, a tag inside"
+        ),
+    ],
+)
+@pytest.mark.parametrize("there", ["native", "swift", "sharegpt"])
+def test_clips_stand_where_the_row_says(folder: Path, record, places, there: str) -> None:
+    path = rows(folder, record)
+    convert(read_data(path), there, folder / "there.jsonl")
+    for each in (path, folder / "there.jsonl"):
+        (row,) = read_data(each)
+        found = [(i, m.parts.index(clip)) for i, m in enumerate(row.messages) for clip in m.clips]
+        assert found == places
+        assert not any("<video>" in m.text for m in row.messages)
+
+
 def test_a_model_is_shown_its_frames(folder: Path) -> None:
     builder = vlm("qwen3_vl").builder
     data = read_data(rows(folder, {"videos": ["a.mp4"], "messages": TALK})).shown_to(builder)
@@ -75,6 +131,8 @@ def test_a_model_is_shown_its_frames(folder: Path) -> None:
     [
         pytest.param({**SHORT, "video": "gone.mp4"}, "expected a file, found none", id="missing"),
         pytest.param({**SHORT, "video": "../a.mp4"}, "a path inside the file's folder", id="else"),
+        pytest.param({**SHORT, "video": "http://a.b/c.mp4"}, "found the URL 'http://a.b", id="URL"),
+        pytest.param({**SHORT, "video": "a" * 300}, "expected a file, found none", id="long"),
         pytest.param({**SHORT, "video": 7}, "expected the path of a file, found 7", id="number"),
         pytest.param(
             {"videos": ["a.mp4", "a.mp4"], "messages": TALK},
@@ -82,6 +140,16 @@ def test_a_model_is_shown_its_frames(folder: Path) -> None:
             id="tags",
         ),
         pytest.param({"messages": TALK}, "clips are named in the column 'video'", id="no clip"),
+        pytest.param(
+            {"video": "a.mp4", "messages": [{**TALK[0], "content": "?"}, {**TALK[1], **TAG}]},
+            "found it in a reply",
+            id="reply",
+        ),
+        pytest.param(
+            {"video": "b.mp4", "messages": talk([NAMED], "And?")},
+            "expected videos in messages or in 'videos', found 1 and 1",
+            id="two sources",
+        ),
         pytest.param({**SHORT, "audio": "a.mp3"}, "sound is not read", id="sound"),
     ],
 )

@@ -76,6 +76,43 @@ def test_a_row_means_the_same_in_every_dialect(folder, dialect):
     assert said(one(folder, SAME[dialect]).messages) == TWO
 
 
+@pytest.mark.parametrize(
+    ("content", "images", "seen"),
+    [
+        pytest.param("a <image>b", ["red.png"], ("a ", "red", "b"), id="where it stands"),
+        pytest.param("a", ["red.png"], ("red", "a"), id="none: in front"),
+        pytest.param("a <image>", [], ("a <image>",), id="no images: words"),
+        pytest.param("<image>", ["red.png"] * 2, "2 images|1 images, as many", id="too few"),
+        pytest.param("<image><image>", ["red.png"], "expected 2 images, as many", id="too many"),
+        pytest.param("<image><image1>", ["red.png"], "tag '<image1>'", id="another toolkit's"),
+    ],
+)
+def test_tags_in_text_parts_stand_for_the_images_of_a_column(folder, content, images, seen):
+    asked = {"role": "user", "content": [{"type": "text", "text": content}]}
+    row = {"messages": [asked, {"role": "assistant", "content": "So."}], "images": images}
+    if isinstance(seen, str):
+        with pytest.raises(BadData, match=seen):
+            one(folder, row)
+        return
+    assert said(one(folder, row).messages)[0] == ("user", *seen)
+
+
+def test_a_tag_that_only_a_reply_writes_is_text(folder):
+    row = {"question": "How?", "answer": "Write <image>.", "image": "red.png"}
+    assert said(one(folder, row).messages) == [
+        ("user", "red", "How?"),
+        ("assistant", "Write <image>."),
+    ]
+
+
+@pytest.mark.parametrize("index", [1, "0", -1])
+def test_a_part_that_stands_for_another_image_than_the_next_is_refused(folder, index):
+    parts = [{"type": "image", "index": index}, {"type": "image"}]
+    row = {"messages": [{"role": "user", "content": parts}], "images": ["red.png", "blue.png"]}
+    with pytest.raises(BadData, match="expected 'index' 0 in the next image part, found"):
+        one(folder, row)
+
+
 @pytest.mark.parametrize("dialect", ["sharegpt", "openai", "swift", "native"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
 def test_converted_rows_mean_the_same(folder, dialect, suffix):

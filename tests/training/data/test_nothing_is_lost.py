@@ -42,6 +42,20 @@ def folder(tmp_path):
         pytest.param(
             {"messages": TYPED, "images": [{"bytes": None, "path": "red.png"}]}, id="arrow"
         ),
+        pytest.param(
+            {
+                "messages": [
+                    user([{"index": 0, "type": "image", "text": None}, {**text("Which?")}]),
+                    reply([{"index": None, **text("The red one.")}]),
+                ],
+                "images": ["red.png"],
+            },
+            id="numbered parts (llava-instruct-mix-vsft)",
+        ),
+        pytest.param(
+            {"messages": [user([text("<image>\nWhich?")]), PLAIN[1]], "images": ["red.png"]},
+            id="a tag in a text part",
+        ),
         pytest.param({"messages": INLINE}, id="image in its part"),
         pytest.param({"messages": INLINE, "images": ["red.png"]}, id="named twice (trl#4077)"),
         pytest.param(
@@ -137,7 +151,8 @@ def test_columns_that_carry_nothing_do_no_harm(folder, column):
         pytest.param([{"role": "robot", "content": "a"}], "found 'robot'", id="role"),
         pytest.param([{**user("a"), "images": ["red.png"]}], "'images' of a message", id="key"),
         pytest.param([user([{**text("a"), "box": [1]}])], "'box' of a part", id="key of a part"),
-        pytest.param([user([{"type": "video", "video": "a"}])], "a text or image part", id="part"),
+        pytest.param([user([{"type": "audio", "audio": "a"}])], "a text, image or", id="part"),
+        pytest.param([user([{"type": "image", "text": "a"}])], "a text, image or video", id="both"),
         pytest.param(
             [user("a"), reply("b", weight=0.5)], "'weight' of 0 or 1, found 0.5", id="0.5"
         ),

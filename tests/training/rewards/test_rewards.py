@@ -1,11 +1,15 @@
 """Each reward at its edges; the papers' vectors."""
 
+import json
+import math
 import sys
 from dataclasses import replace
 
+import numpy as np
 import PIL.Image
 import pytest
 
+from mm.errors import UserError
 from mm.geometry import Region
 from mm.markup import parse_parts
 from mm.origins import Cropped
@@ -19,6 +23,7 @@ from training.rewards.terms import (
     Attempt,
     Weighted,
     accuracy,
+    added,
     box_iou,
     length,
     looked,
@@ -89,10 +94,19 @@ def test_accuracy_is_what_the_judge_says(said, right, choices, reward):
         pytest.param("<think>a</think> <answer>b</answer>", 1.0, id="both"),
         pytest.param("<answer>b</answer>", 0.0, id="no thought"),
         pytest.param("<think>a</think><answer>b</answer> c", 0.0, id="more after it"),
+        pytest.param(f"<think>a {BOX} b</think><answer>c</answer>", 1.0, id="a look in it"),
+        pytest.param(f"<think>a</think>{BOX}<think>b</think><answer>c</answer>", 1.0, id="two"),
+        pytest.param("<think>an <answer>?</think><answer>b</answer>", 1.0, id="a tag in it"),
+        pytest.param("<think>a</think><answer>b</answer><answer>c</answer>", 0.0, id="two answers"),
     ],
 )
 def test_thought_and_answer(said, reward):
     assert thought_and_answer(attempt(said)) == reward
+
+
+def test_both_twice_is_a_format_to_the_released_code_alone():
+    twice = attempt(2 * "<think>a</think><answer>b</answer>")
+    assert (thought_and_answer(twice), thought_and_answer(twice, released=True)) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -182,12 +196,41 @@ def test_r_grpo_pays_for_looks_only_where_right(mix, said, crops, total):
 def test_rewards_go_by_source():
     mixes = {"signs": [Weighted("accuracy", accuracy, weight=2.0)], "": [Weighted("n", length)]}
     signs, other = (attempt("STOP", source=source) for source in ("signs", "maps"))
-    assert route(mixes, signs) == {"accuracy": 2.0}
-    assert set(route(mixes, other)) == {"n"}
+    assert added(route(mixes, signs)) == {"accuracy": 2.0}
+    assert set(added(route(mixes, other))) == {"n"}
     with pytest.raises(ValueError, match="no rewards for rows from 'maps'"):
         route({"signs": ()}, other)
     with pytest.raises(ValueError, match="names no earlier term"):
         weigh([Weighted("region", length, gate="accuracy")], signs)
+
+
+@pytest.mark.parametrize(
+    ("said", "rewards"),
+    [
+        pytest.param(np.float32(0.5), {"own": 1.0, "gated": 0.0}, id="numpy"),
+        pytest.param(np.array(2), {"own": 4.0, "gated": 0.5}, id="an array"),
+        pytest.param(True, {"own": 2.0, "gated": 0.5}, id="a truth"),
+        pytest.param(None, {"gated": 0.0}, id="does not apply"),
+    ],
+)
+def test_a_reward_of_ones_own_is_a_number_or_left_out(said, rewards):
+    found = weigh(own(said), attempt("K"))
+    assert found == rewards
+    assert json.loads(json.dumps(found)) == rewards
+
+
+@pytest.mark.parametrize(
+    "said", [math.nan, math.inf, "0.5", np.array([1, 2]), [0.5]], ids=lambda said: repr(said)
+)
+def test_what_is_no_number_is_refused_by_the_name_of_its_reward(said):
+    with pytest.raises(UserError, match="reward 'own' must be a finite number"):
+        weigh(own(said), attempt("K"))
+
+
+def own(said):
+    """A reward that says `said`, and one behind it."""
+    gated = Weighted("gated", lambda _: 0.5, gate="own")
+    return (Weighted("own", lambda _: said, weight=2.0), gated)
 
 
 def test_a_reward_of_ones_own_may_lie_in_the_current_folder(tmp_path, monkeypatch):

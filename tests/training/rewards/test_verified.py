@@ -18,7 +18,7 @@ from mm.types import Sampling
 from training.data import BadData, Row
 from training.rewards.presets import read_mix
 from training.rewards.terms import Attempt, weigh
-from training.rewards.verified import _kept, verified
+from training.rewards.verified import _cached, verified
 from vision import scale
 from vision.verifier import score
 
@@ -55,8 +55,15 @@ def test_a_folder_must_be_named() -> None:
         read_mix("accuracy + 0.5*verifier")
 
 
+def test_a_verifier_of_trajectories_is_no_reward(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "verifier.json").write_text('{"kind": "logratio"}')
+    with pytest.raises(BadData, match="pairs of --kind verdict"):
+        read_mix("accuracy + 0.5*verifier", verifier=str(tmp_path))
+
+
 def test_answers_in_flight_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    _kept.cache_clear()
+    _cached.cache_clear()
     loaded = []
 
     def load(*args: object, **kw: object) -> object:
@@ -70,5 +77,5 @@ def test_answers_in_flight_load_it_once(monkeypatch: pytest.MonkeyPatch) -> None
     attempt = Attempt(mm.Branch(mm.Sample("q", ()), (), None), Row("q", ()))
     with ThreadPoolExecutor(8) as pool:
         paid = list(pool.map(partial(verified, verifier="some"), [attempt] * 8))
-    _kept.cache_clear()
+    _cached.cache_clear()
     assert (paid, len(loaded)) == ([0.5] * 8, 1)

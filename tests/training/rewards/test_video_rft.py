@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,9 @@ from mm.markup import parse_parts
 from mm.origins import FrameOf
 from mm.trace import Step, Trace
 from mm.types import Image, Message, user
-from training.data import BadData, Row
+from training.data import BadData, Row, read_data
 from training.rewards.presets import read_mix
-from training.rewards.terms import Attempt, weigh
+from training.rewards.terms import Attempt, added, nothings, weigh, weighed
 from training.rewards.video_rft import (
     choice,
     consistency,
@@ -167,6 +168,84 @@ def test_the_sum_pays_for_consistency_where_the_answer_is_partly_right(siglip: P
     assert [each.gate for each in free] == [None, None, None]
     with pytest.raises(BadData, match="give --siglip"):
         read_mix("video-rft")
+
+
+@pytest.mark.parametrize(
+    ("answer", "value", "why"),
+    [
+        pytest.param("no", 0.5, (1.0, 0.0), id="shut by its gate"),
+        pytest.param("a cup", 0.0, (0.0, 1.0), id="open, and 0 itself"),
+        pytest.param("a cup", 0.5, (0.0, 0.0), id="paid"),
+    ],
+)
+def test_why_nothing_was_paid_for_consistency(answer: str, value: float, why) -> None:
+    mix = read_mix("rouge + 0.5*consistency@rouge", siglip="tiny-siglip")
+    assert [(each.weight, each.part) for each in mix] == [(1.0, False), (0.5, True)]
+    found = weighed([mix[0], replace(mix[1], term=lambda _: value)], attempt(said(answer), "a cup"))
+    told = nothings(found)
+    assert (told["consistency_shut"], told["consistency_zero"]) == why
+    assert added(found)["consistency"] == 0.5 * value * (not why[0])
+
+
+def test_consistency_alone_needs_a_checkpoint() -> None:
+    with pytest.raises(BadData, match="compares thoughts with frames: give --siglip"):
+        read_mix("accuracy + consistency@accuracy")
+
+
+ROW = {
+    "problem_id": 7,
+    "problem": "Which?",
+    "data_type": "image",
+    "options": [],
+    "process": "",
+    "path": "./a.png",
+    "data_source": "s",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "solution", "answer", "right"),
+    [
+        pytest.param("multiple choice", ["A. red", "B. blue"], "B", "B", 1.0, id="a choice"),
+        pytest.param("numerical", [], "3", "3.00", 1.0, id="a number"),
+        pytest.param("regression", [], "10", "12", 0.8, id="regression"),
+        pytest.param("OCR", [], "1 2 3", "1 2", 2 / 3, id="text read off"),
+        pytest.param("free-form", [], "3", "3", 2 / 3, id="free text, by ROUGE"),
+    ],
+)
+@pytest.mark.parametrize("process", ["", "<think>It is.</think>"], ids=["asked", "taught"])
+def test_a_row_of_its_own_says_how_it_is_weighed(
+    tmp_path: Path, kind: str, options: list[str], solution: str, answer: str, right, process: str
+) -> None:
+    FRAMES[0].save(tmp_path / "a.png")
+    told = {"problem_type": kind, "options": options, "solution": f"<answer>{solution}</answer>"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**ROW, **told, "process": process}))
+    (row,) = read_data(path)
+    assert (row.id, row.source, row.answer, row.choices) == ("7", "s", solution, tuple(options))
+    assert row.trains == bool(process)
+    assert len(row.prompt[0].images) == 1
+    assert all(each in row.prompt[0].text for each in options)
+    tried = replace(attempt(said(answer)), row=row)
+    assert typed_accuracy(tried) == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"problem_type": "essay"}, "expected a 'problem_type' of multiple choice"),
+        ({"data_type": "sound"}, "expected 'video' or 'image' in 'data_type'"),
+        ({"options": "A"}, "expected a list in 'options'"),
+        ({"process": 3}, "expected text in 'process'"),
+        ({"solution": None}, "expected text in 'solution'"),
+    ],
+)
+def test_a_row_that_cannot_be_read_says_why(tmp_path: Path, change, reason: str) -> None:
+    FRAMES[0].save(tmp_path / "a.png")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**ROW, "solution": "3", **change}))
+    with pytest.raises(BadData, match=reason):
+        list(read_data(path))
 
 
 def test_frames_may_be_chosen_by_the_question(siglip: Path) -> None:

@@ -643,7 +643,7 @@ def test_the_strategy_opens_the_clips_of_rows(tmp_path, strategy, shown, asked):
     assert len(rollout.attempt.branch.sample.images) == shown
     gone = Row("gone", (user(Clip("gone.mp4"), "?"),), answer="x")
     (gone,) = explorer.explore([gone], step=0)
-    assert "there is no such clip" in gone.error
+    assert "there is no such clip" in str(gone.error)
 
 
 def test_clips_under_blind_are_grey_and_not_all_alike(tmp_path):

@@ -12,6 +12,7 @@ from mm.types import Role
 
 from .declaration import PAIRED, Fields, Native, images_of, is_empty, kept, many
 from .messages import holes, lifted, messages_in, system_in
+from .tags import IMAGE_TAG, tags_in_parts
 
 _SIDES = ("chosen", "rejected")
 _SPEAKERS: Mapping[str, Role] = {
@@ -165,9 +166,13 @@ def _common(good: Sequence[Native], bad: Sequence[Native]) -> list[Native]:
 
 
 def _in_front(messages: list[Native], images: list[Any]) -> list[Native]:
-    """`messages` with all `images` before the first user text, where none shows any."""
+    """`messages` with all `images` before the first user text, where none shows any, and no text
+    says by tags where they belong."""
     at = next((i for i, m in enumerate(messages) if m["role"] == "user"), None)
     if at is None or not images or holes(messages):
+        return messages
+    messages = tags_in_parts(messages, IMAGE_TAG, "images", len(images))
+    if holes(messages):
         return messages
     shown = [{"type": "image"} for _ in images]
     first = {**messages[at], "content": [*shown, *messages[at]["content"]]}

@@ -37,10 +37,11 @@ class Format:
 CLIPS = ("videos", "video")
 """Columns that name a row's clips: one of them or a list."""
 
-CLIP_TAG = "<video>"
-
 KEPT = frozenset(
-    {"id", "answer", "choices", "depth", "regions", "source", "tools", "objects", *CLIPS}
+    {
+        *("id", "answer", "choices", "depth", "regions", "source", "tools", "objects"),
+        *("problem_type", *CLIPS),
+    }
 )
 """Columns that mean the same in every format, and are written again by every one."""
 
@@ -184,42 +185,6 @@ def list_in(fields: Fields, key: str) -> list[Any]:
     return value
 
 
-def without_clip_tags(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """`fields` of a row that names clips, without the tags that stand for them in its text.
-
-    Clips stand before the first thing that the user says, wherever a tag stood.
-
-    Raises:
-        ValueError: there are tags, and not as many as clips.
-    """
-    clips = clips_of(fields)
-    if not clips:
-        return dict(fields)
-    texts = {key: value for key, value in fields.items() if key not in CLIPS}
-    count = _count(texts)
-    if count not in (0, len(clips)):
-        raise ValueError(
-            f"expected {count} clips, as many as {CLIP_TAG} in text, found {len(clips)}"
-        )
-    return {**fields, **_stripped(texts)}
-
-
 def clips_of(fields: Mapping[str, Any]) -> list[Any]:
     """What the row's columns of clips name, in order."""
     return [clip for key in CLIPS for clip in many(fields.get(key))]
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, str):
-        return value.count(CLIP_TAG)
-    if isinstance(value, Mapping):
-        return sum(map(_count, value.values()))
-    return sum(map(_count, value)) if isinstance(value, list) else 0
-
-
-def _stripped(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace(f"{CLIP_TAG}\n", "").replace(CLIP_TAG, "")
-    if isinstance(value, Mapping):
-        return {key: _stripped(each) for key, each in value.items()}
-    return [_stripped(each) for each in value] if isinstance(value, list) else value

@@ -43,16 +43,28 @@ ROLES: Mapping[str, Role] = {
 _CALLS = ("function_call", "tool_call")
 _MAY_BE_EMPTY = ("tool", "system")
 _THOUGHT_LAST = re.compile(r"</think>\s*\n\Z")
-_PART_KEYS = ("type", "text", "image", "image_url", "url", "path", "bytes", "detail")
-_TEXT_TYPES = ("text", "input_text", "output_text")
-_IMAGE_TYPES = ("image", "image_url", "input_image")
+_NAMING = {
+    "text": ("text",),
+    "image": ("image", "image_url", "url", "path", "bytes"),
+    "video": ("video", "video_url", "url", "path"),
+}
+"""Keys of a part that say what it shows, by its kind."""
+
+_HOLDING = frozenset(key for keys in _NAMING.values() for key in keys)
+_PART_KEYS = _HOLDING | {"type", "detail", "index"}
+_KINDS = {
+    **dict.fromkeys(("text", "input_text", "output_text"), "text"),
+    **dict.fromkeys(("image", "image_url", "input_image"), "image"),
+    **dict.fromkeys(("video", "video_url"), "video"),
+}
+"""Kinds of parts, by the types that formats have for them."""
 
 
 def messages_in(fields: Fields, key: str, *, tags: bool, speaker: Role) -> list[Native]:
     """The messages of column `key`, one by `speaker` where it is a string; [] without the column.
 
-    A part for an image that names its own keeps it under "image". `tags` says that strings are
-    read for tags.
+    A part for an image that names its own keeps it under "image", one for a clip under "video", and
+    a place among them under "index". `tags` says that strings are read for tags.
 
     Raises:
         ValueError: it holds something else, or something that would be lost.
@@ -201,21 +213,33 @@ def _parts(content: Any, role: Role, tags: bool) -> list[Native]:
 
 
 def _part(value: Any) -> Native:
-    """A text or image part; an image that the part itself names stays under "image"."""
+    """A part for text, an image or a clip; what the part itself names stays in it."""
+    held = [k for k in _HOLDING if not is_empty(value.get(k))] if isinstance(value, Mapping) else []
+    kind = _kind(value, held)
+    if kind is None or not set(held) <= set(_NAMING[kind]):
+        raise ValueError(f"expected a text, image or video part, found {brief(value)}")
+    refuse_keys(value, _PART_KEYS, "a part")
+    if kind == "text":
+        return {"type": "text", "text": value["text"]}
+    if len(held) > 1:
+        raise ValueError(f"expected one {kind} in a part, found {brief(value)}")
+    found: Native = {"type": kind}
+    if held:
+        found[kind] = _inline(value[held[0]])
+    return found if value.get("index") is None else {**found, "index": value["index"]}
+
+
+def _kind(value: Any, held: Sequence[str]) -> str | None:
+    """What a part shows, by its type or, without one, by what it names; None where neither says."""
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected a text or image part, found {brief(value)}")
-    kind = value.get("type")
-    named = [value[k] for k in _PART_KEYS[2:7] if not is_empty(value.get(k))]
-    text = value.get("text")
-    if kind in (*_TEXT_TYPES, None) and isinstance(text, str) and not named:
-        refuse_keys(value, _PART_KEYS, "a part")
-        return {"type": "text", "text": text}
-    if kind in (*_IMAGE_TYPES, None) and is_empty(text) and (kind or named):
-        refuse_keys(value, _PART_KEYS, "a part")
-        if len(named) > 1:
-            raise ValueError(f"expected one image in a part, found {brief(value)}")
-        return {"type": "image", **({"image": _inline(named[0])} if named else {})}
-    raise ValueError(f"expected a text or image part, found {brief(value)}")
+        return None
+    said = value.get("type")
+    if said is None:
+        kind = next((k for k, keys in _NAMING.items() if any(key in held for key in keys)), None)
+        kind = "text" if isinstance(value.get("text"), str) and not held else kind
+    else:
+        kind = _KINDS.get(said) if isinstance(said, str) else None
+    return None if kind == "text" and not isinstance(value.get("text"), str) else kind
 
 
 def _inline(value: Any) -> Any:
@@ -236,26 +260,32 @@ def merged(parts: Iterable[Native]) -> list[Native]:
     return found
 
 
-def holes(messages: Iterable[Native]) -> int:
-    """How many images the messages show."""
-    return sum(part["type"] == "image" for said in messages for part in said["content"])
+def holes(messages: Iterable[Native], kind: str = "image") -> int:
+    """How many images, or of another kind of parts, the messages show."""
+    return sum(part["type"] == kind for said in messages for part in said["content"])
 
 
-def lifted(messages: Iterable[Native], given: list[Any], column: str) -> list[Any]:
-    """The images of `messages`, in order, whose parts no longer name them.
+def lifted(
+    messages: Iterable[Native], given: list[Any], column: str, kind: str = "image"
+) -> list[Any]:
+    """The images of `messages`, or clips, in order; their parts no longer name them.
 
     `given` are those of the row's own column.
 
     Raises:
-        ValueError: some are named in the messages and others, or other ones, in `column`.
+        ValueError: some are named in the messages and others, or other ones, in `column`; or a part
+            says that it stands for another of them than the next one.
     """
-    parts = [part for said in messages for part in said["content"] if part["type"] == "image"]
-    inline = [part.pop("image") for part in parts if "image" in part]
+    parts = [part for said in messages for part in said["content"] if part["type"] == kind]
+    for place, part in enumerate(parts):
+        if (said := part.pop("index", place)) != place:
+            raise ValueError(f"expected 'index' {place} in the next {kind} part, found {said!r}")
+    inline = [part.pop(kind) for part in parts if kind in part]
     if not inline:
         return given
     if len(inline) != len(parts) or (given and given != inline):
         raise ValueError(
-            f"expected images in messages or in {column!r}, found {len(inline)} and {len(given)}"
+            f"expected {kind}s in messages or in {column!r}, found {len(inline)} and {len(given)}"
         )
     return inline
 

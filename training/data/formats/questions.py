@@ -9,7 +9,7 @@ from training.data.readers import brief
 
 from .conversations import read_conversation
 from .declaration import Fields, Native, clips_of, images_of, is_empty
-from .tags import IMAGE_TAG
+from .tags import CLIP_TAG, IMAGE_TAG
 
 _TRUTHS = ("answer", "solution", "ground_truth")
 
@@ -25,7 +25,8 @@ def read_short(fields: Fields) -> Native:
     else:
         reply = {"role": "assistant", "content": text_in(fields, "answer")}
         made = {**rest, "messages": [{"role": "user", "content": asked}, reply]}
-    return read_conversation(made, tags=IMAGE_TAG in asked, front=True)
+    tags = IMAGE_TAG in asked or (CLIP_TAG in asked and bool(clips_of(fields)))
+    return read_conversation(made, tags=tags, front=True)
 
 
 def read_alpaca(fields: Fields) -> Native:

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.data.readers import brief
 
+from .clip_parts import with_clips
 from .conversations import read_conversation
 from .declaration import (
     IMAGES,
@@ -18,7 +19,6 @@ from .declaration import (
     Format,
     Native,
     refuse_unread,
-    without_clip_tags,
 )
 from .openai import read_openai, write_openai
 from .papers import read_vlm_r3, read_vts
@@ -26,6 +26,8 @@ from .questions import read_alpaca, read_short, read_verl
 from .sharegpt import read_sharegpt, write_sharegpt
 from .swift import read_swift, write_swift
 from .tags import has_tags
+from .video_rft import COLUMNS as _VIDEO_RFT
+from .video_rft import read_video_rft
 
 _SHARED = KEPT | frozenset(IMAGES)
 _MESSAGES = _SHARED | TALK | PAIRED
@@ -55,6 +57,7 @@ FORMATS: Mapping[str, Format] = {
             read_vlm_r3,
             KEPT | {"image_path", "question", "response_list", "img_crop_list"},
         ),
+        Format("video-rft", read_video_rft, KEPT | _VIDEO_RFT),
         Format("verl", read_verl, (_SHARED | _VERL | {"prompt", "system"})),
     )
 }
@@ -79,11 +82,11 @@ def to_native(fields: Any, dialect: str = "auto", ignore: Collection[str] = ()) 
         raise ValueError(f"expected {count} columns, found {found} too many")
     if dialect != "auto" and dialect not in FORMATS:
         raise ValueError(f"expected a format of {', '.join(FORMATS)}, found {dialect!r}")
-    left = without_clip_tags({key: value for key, value in fields.items() if key not in ignore})
+    left = {key: value for key, value in fields.items() if key not in ignore}
     format = FORMATS[recognise(left) if dialect == "auto" else dialect]
     if format.name in ("native", "trl") and not TALK & left.keys():
         format = FORMATS["short"]
-    native = format.read(left)
+    native = with_clips(format.read(left))
     said = [m for key in TALK for m in native.get(key, ()) if key != "system"]
     texts = {part["text"].strip() for m in said for part in m["content"] if "text" in part}
     refuse_unread(left, format, texts)
@@ -110,6 +113,8 @@ def recognise(fields: Fields) -> str:
         return "vlm-r3"
     if _PAPER_PATHS & fields.keys():
         return "vts"
+    if {"problem", "data_type", "path"} <= fields.keys():
+        return "video-rft"
     if _is_verl(fields):
         return "verl"
     if {"instruction", "query"} & fields.keys():
