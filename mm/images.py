@@ -93,6 +93,18 @@ def open_image(
     raise TypeError(f"an image is a path, bytes, an open file or a PIL image, got {type(source)}")
 
 
+def is_animated(path: str | Path) -> bool:
+    """Whether the file at `path` is an image of several frames; not where it cannot be read."""
+    from PIL import Image as pil
+
+    try:
+        _prepare(_Limits(None, None))
+        with _open_file(str(path)) as file, pil.open(file) as image:
+            return getattr(image, "is_animated", False)
+    except Exception:  # Pillow's readers raise anything on bad bytes; `open_image` says what
+        return False
+
+
 def to_rgb(pixels: Pixels) -> Pixels:
     """A copy of `pixels` as a person sees them: upright, 8-bit RGB, on white."""
     from PIL import Image as pil

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .images import open_image
+from .images import is_animated, open_image
 from .trace import Sample
 from .types import Clip, Image, message, user
 
@@ -26,7 +27,8 @@ def question(
 ) -> Sample:
     """A sample with one user message: the images and clips, then `text`.
 
-    A path with the suffix of a clip, or to a folder, is a `Clip`; so is what `video.clip_of` makes.
+    A path with the suffix of a clip, to an animated GIF or WebP, or to a folder, is a `Clip`; so is
+    what `video.clip_of` makes.
     `id` is by default a hash of the images, the clips' paths, the text and the choices.
 
     Raises:
@@ -44,16 +46,23 @@ def question(
 CLIPS = frozenset(
     f".{name}"
     for name in (
-        *("3gp", "avi", "flv", "m2ts", "m4v", "mkv", "mov", "mp4", "mpeg", "mpg", "mts"),
-        *("ogv", "ts", "webm", "wmv"),
+        *("3g2", "3gp", "264", "265", "asf", "avi", "divx", "dv", "f4v", "flv", "h264", "h265"),
+        *("hevc", "ivf", "m1v", "m2ts", "m2v", "m4v", "mj2", "mkv", "mov", "mp4", "mpe", "mpeg"),
+        *("mpg", "mts", "mxf", "nut", "obu", "ogv", "qt", "rm", "rmvb", "ts", "vc1", "vob"),
+        *("webm", "wmv", "y4m"),
     )
 )
 """Suffixes of clips."""
 
+_ANIMATED = (".gif", ".webp")
+
 
 def is_clip(path: str | Path) -> bool:
-    """Whether `path` names a clip: by its suffix, or because it is a folder, of frames."""
-    return Path(path).suffix.lower() in CLIPS or Path(path).is_dir()
+    """Whether `path` names a clip: by its suffix, because it is a folder, of frames, or because it
+    is a GIF or WebP of several frames."""
+    suffix = Path(path).suffix.lower()
+    known = suffix in CLIPS or os.path.isdir(path)  # Path.is_dir raises on a long name
+    return known or (suffix in _ANIMATED and is_animated(path))
 
 
 def _opened(source: Image | Pixels | Clip | str | Path) -> Image | Clip:

@@ -2,4 +2,4 @@
 
 from .context import Showing, clip_of
 from .decode import open_video
-from .search import uniform, watch
+from .search import over_clips, uniform, watch

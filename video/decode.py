@@ -7,6 +7,7 @@ where PyAV fails. Each runs in a process of its own.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -99,9 +100,9 @@ def open_video(
 
 
 def _opened(path: Path, readers: Sequence[str], timeout_s: float) -> Video:
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises on a long name
         return _stills(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise BadVideo(f"{path}: there is no such clip")
     if path.suffix.lower() in _ANIMATED:
         return _animated(path)
@@ -195,8 +196,8 @@ def video_of(frames: Sequence[Pixels], times_s: Sequence[float], name: str = "fr
     if min(steps, default=1.0) <= 0:
         raise BadVideo(f"{name}: the times of frames must rise, got {list(times_s)}")
     last = steps[-1] if steps else 1.0
-    shown = tuple(float(t) - times_s[0] for t in times_s)
-    info = ClipInfo(name, frames[0].size, shown, shown[-1] + last)
+    shown = tuple(float(t) for t in times_s)
+    info = ClipInfo(name, frames[0].size, shown, shown[-1] - shown[0] + last)
 
     def reading(wanted: Sequence[int], size: Size | None) -> Iterator[tuple[int, Pixels]]:
         return ((i, _sized(frames[i].convert("RGB"), info.size, size)) for i in wanted)
@@ -211,7 +212,10 @@ def _process(name: str, timeout_s: float) -> ReaderProcess:
 
 def _stills(folder: Path) -> Video:
     """Images of a folder, by the numbers in their names, a second each; of the first one's size."""
-    files = [file for file in folder.iterdir() if _is_still(file)]
+    try:
+        files = [file for file in folder.iterdir() if _is_still(file)]
+    except OSError as error:
+        raise BadVideo(f"{folder} cannot be read as a clip: {error.strerror}") from error
     if not files:
         raise BadVideo(f"{folder}: there are no images in it ({', '.join(_IMAGES)})")
     files.sort(key=lambda file: [int(p) if p.isdecimal() else p for p in _NATURAL.split(file.name)])

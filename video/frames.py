@@ -44,8 +44,9 @@ class ClipInfo:
     Attributes:
         source: the path it was opened by, or a name for frames given in memory.
         size: (width, height) as shown: rotation and the shape of pixels taken into account.
-        times_s: when each frame is shown, in seconds from the first one's; rising.
-        duration_s: until the last frame goes.
+        times_s: when each frame is shown, rising, in seconds from the first one's; of frames in
+            memory as their times were given.
+        duration_s: from the first frame's time until the last one goes.
         codec: its name, such as "h264"; "" where there is none.
         notes: what a person should know, such as that the sound is ignored.
     """
@@ -56,6 +57,11 @@ class ClipInfo:
     duration_s: float
     codec: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def start_s(self) -> float:
+        """When the first frame is shown."""
+        return self.times_s[0]
 
     @property
     def fps(self) -> float:

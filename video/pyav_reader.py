@@ -96,9 +96,7 @@ def read_frames(
     Raises:
         BadVideo: the file is damaged before a wanted frame.
     """
-    with _opened(path) as container:
-        stream = _best_stream(container, path)
-        stream.thread_type = "AUTO"
+    with _decoding(path) as (container, stream):
         jumps = _seeks(container, index)
         left = sorted(set(wanted), reverse=True)
         while left:
@@ -156,6 +154,15 @@ def _best_stream(container: InputContainer, path: Path) -> Any:
     return stream
 
 
+@contextmanager
+def _decoding(path: Path) -> Iterator[tuple[InputContainer, Any]]:
+    """`path`, opened, and its best video stream, which several threads decode."""
+    with _opened(path) as container:
+        stream = _best_stream(container, path)
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
 class _Stamps(NamedTuple):
     """Time stamps of the frames shown and of key frames, and where the last frame ends; `step` as
     `Index` has it."""
@@ -194,9 +201,7 @@ def _decoded_stamps(path: Path) -> _Stamps:
 
     Where frames have none either, as in H.264 without a container, they are numbered by the rate.
     """
-    with _opened(path) as container:  # anew: such files cannot be sought in
-        stream = _best_stream(container, path)
-        stream.thread_type = "AUTO"
+    with _decoding(path) as (container, stream):  # anew: such files cannot be sought in
         decoded = islice(container.decode(stream), MAX_FRAMES + 1)
         frames = [(frame.pts, frame.key_frame) for frame in decoded]
         _check_length(path.name, len(frames))
@@ -249,9 +254,7 @@ def _seeks(container: Any, index: Index) -> bool:
 
 def _from_start(path: Path, step: int) -> Iterator[Any]:
     """All frames, in a container opened anew: seeking to the start may fail too."""
-    with _opened(path) as container:
-        stream = _best_stream(container, path)
-        stream.thread_type = "AUTO"
+    with _decoding(path) as (container, stream):
         for number, frame in enumerate(container.decode(stream)):
             if step:
                 frame.pts = number * step

@@ -39,7 +39,7 @@ def uniform(info: ClipInfo, count: int) -> list[float]:
     """`count` frames spread over the whole length: the middle of each of as many equal spans."""
     _check_count(count)
     step = info.duration_s / count
-    return _shown(info, [(i + 0.5) * step for i in range(count)])
+    return _shown(info, [info.start_s + (i + 0.5) * step for i in range(count)])
 
 
 def by_rate(info: ClipInfo, fps: float, most: int) -> list[float]:
@@ -49,13 +49,14 @@ def by_rate(info: ClipInfo, fps: float, most: int) -> list[float]:
     count = max(math.ceil(info.duration_s * fps - 1e-9), 1)
     if count > most:
         return uniform(info, most)
-    return _shown(info, [i / fps for i in range(count)])
+    return _shown(info, [info.start_s + i / fps for i in range(count)])
 
 
 def around(info: ClipInfo, moment_s: float, count: int, span_s: float) -> list[float]:
     """`count` frames spread over `span_s` seconds around a moment, moved inside the clip."""
     span_s = min(span_s, info.duration_s)
-    start = min(max(moment_s - span_s / 2, 0.0), info.duration_s - span_s)
+    last = info.start_s + info.duration_s - span_s
+    start = min(max(moment_s - span_s / 2, info.start_s), last)
     return within(info, start, start + span_s, count)
 
 
@@ -66,9 +67,10 @@ def within(info: ClipInfo, start_s: float, end_s: float, count: int) -> list[flo
         ValueError: the span is empty, or outside the clip.
     """
     _check_count(count)
-    if not 0 <= start_s < end_s <= info.duration_s + 1e-6:
+    first, last = info.start_s, info.start_s + info.duration_s
+    if not first <= start_s < end_s <= last + 1e-6:
         raise ValueError(
-            f"a span must rise and lie inside 0 to {info.duration_s:g} s, got {start_s} to {end_s}"
+            f"a span must rise and lie inside {first:g} to {last:g} s, got {start_s} to {end_s}"
         )
     step = (end_s - start_s) / count
     return _shown(info, [start_s + (i + 0.5) * step for i in range(count)])
@@ -85,7 +87,8 @@ def by_change(video: Video, count: int) -> list[float]:
     changes = [float(abs(b - a).mean()) for a, b in pairwise(shades)]
     largest = sorted(range(len(changes)), key=lambda i: -changes[i])[: count - 1]
     cuts = sorted(times[i + 1] for i in largest if changes[i] > _threshold(changes))
-    edges = [0.0, *cuts, video.info.duration_s]
+    start_s = video.info.start_s
+    edges = [start_s, *cuts, start_s + video.info.duration_s]
     while len(edges) <= count:
         start, end = max(pairwise(edges), key=lambda span: span[1] - span[0])
         edges = sorted([*edges, (start + end) / 2])

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from mm.errors import ModelError, UserError
 from mm.geometry import Size
@@ -26,10 +27,10 @@ from vision.actions import terminate, zoom_in
 from vision.look_loop import Limits
 from vision.zoom_tool import BadCall
 
-from .context import Choose, Showing, opened, seconds, shown, tokens_of, with_frames
+from .context import Choose, Showing, opened, shown, tokens_of, with_frames
 from .decode import Video
 from .frames import BadVideo, Frame
-from .named_span import named_span
+from .named_span import inside, named_span
 from .sampling import smaller, within
 from .windows import note_windows
 
@@ -55,7 +56,6 @@ Look = Callable[[int, float, float, float | None], list[Image | str]]
 ChooseSpan = Callable[[Sample, tuple[float, float], float], tuple[float, float]]
 """The span really shown for the one asked for, in seconds, of a clip so many seconds long."""
 
-_LEAST_S = 1e-3
 _OPEN = "open clips"
 
 
@@ -154,14 +154,23 @@ def watch(
 
 def over_clips(strategy: Strategy) -> Strategy:
     """`strategy`, which sees frames spread over a clip where the question has one."""
-    return strategy if _knows_clips(strategy) else partial(uniform, strategy=strategy)
+    return strategy if _choosing(strategy) else partial(uniform, strategy=strategy)
 
 
-def _knows_clips(strategy: Strategy) -> bool:
-    """Whether it, or a strategy that it was bound to, chooses frames itself."""
+def shown_first(strategy: Strategy) -> Showing:
+    """How much of a clip `strategy` shows at first, spread over its length."""
+    options = inspect.signature(_choosing(strategy) or uniform).parameters
+    names = ("frames", "fps", "clip_tokens", "side", "pack")
+    given: Any = {name: options[name].default for name in names if name in options}
+    return Showing(**given)
+
+
+def _choosing(strategy: Strategy) -> Strategy | None:
+    """It, or a strategy that it was bound to, which chooses frames itself."""
+    if "clip_tokens" in inspect.signature(strategy).parameters:
+        return strategy
     inner = strategy.keywords.get("strategy") if isinstance(strategy, partial) else None
-    aware = "clip_tokens" in inspect.signature(strategy).parameters
-    return aware or (inner is not None and _knows_clips(inner))
+    return _choosing(inner) if inner is not None else None
 
 
 def look_at_span(
@@ -262,9 +271,12 @@ def _span(
         BadCall: it lies outside the clip, or shows nothing new.
     """
     video = videos[clip]
-    start_s, end_s = _inside(video, start_s, end_s)
+    start_s, end_s = inside(video.info, start_s, end_s)
     if choose:
-        start_s, end_s = choose(session.sample, (start_s, end_s), video.info.duration_s)
+        first = video.info.start_s
+        asked = start_s - first, end_s - first
+        chosen = choose(session.sample, asked, video.info.duration_s)
+        start_s, end_s = chosen[0] + first, chosen[1] + first
     wanted = max(math.ceil(min((end_s - start_s) * fps, count)), 1) if fps and fps > 0 else count
     size = smaller(video.info.size, side)
     known = {t for t in video.info.times_s if _known(session, clips[clip], t, size)}
@@ -276,19 +288,6 @@ def _span(
     session.note(SPANS, [*told, {"clip": clips[clip].source, "start_s": start_s, "end_s": end_s}])
     parts = shown(clips[clip].source, found, pack=pack)
     return [p.text if isinstance(p, Text) else p for p in parts]  # type: ignore[misc]
-
-
-def _inside(video: Video, start_s: float, end_s: float) -> tuple[float, float]:
-    """The span inside the clip; its ends may be given in either order."""
-    start_s, end_s = min(start_s, end_s), max(start_s, end_s)
-    length = video.info.duration_s
-    if not (math.isfinite(start_s) and math.isfinite(end_s)) or end_s < 0 or start_s > length:
-        raise BadCall(f"The clip is {seconds(length)} s long: name a span from 0 to that.")
-    start_s, end_s = max(start_s, 0.0), min(end_s, length)
-    if end_s - start_s < _LEAST_S:  # a moment: half a second around it
-        start_s, end_s = max(start_s - 0.25, 0.0), min(end_s + 0.25, length)
-    rounded = round(start_s, 3), min(round(end_s, 3), length)
-    return rounded if rounded[0] < rounded[1] else (start_s, end_s)
 
 
 def _decoded(video: Video, times: Sequence[float], size: Size) -> list[Frame]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from mm.errors import ModelUnavailable, first_line
+from mm.local.precision import fast_dtype
+from mm.lru_cache import LRUCache
+from mm.origins import image_id
 
 if TYPE_CHECKING:
     import torch
@@ -19,12 +22,17 @@ WINDOW = 64
 
 BATCH = 32
 
+CACHED_BYTES = 2**24
+"""Of embeddings of images: the answers of one group, and draws of one question, share their
+frames."""
+
 TINY = "tiny-siglip"
 """The bundled checkpoint, which knows Tabletop alone."""
 
 
 class Siglip:
-    """Embeddings of texts and images, of length one, so that their product is a cosine.
+    """Embeddings of texts and images, of length one, so that their product is a cosine; on the CPU
+    in float32, wherever the model is.
 
     Any number of threads may ask; one is served at a time.
     """
@@ -34,6 +42,7 @@ class Siglip:
         self._tokenizer = tokenizer
         self._process = process
         self._lock = threading.Lock()
+        self._cache: LRUCache[str, torch.Tensor] = LRUCache(CACHED_BYTES)
 
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """(N, D) of `texts`, each cut to `WINDOW` tokens."""
@@ -48,19 +57,28 @@ class Siglip:
             return_tensors="pt",
         ).input_ids
         with self._lock, torch.inference_mode():
-            return _unit(self._model.get_text_features(input_ids=ids))
+            return _unit(self._model.get_text_features(input_ids=ids.to(self._model.device)))
 
     def images(self, images: Sequence[Pixels]) -> torch.Tensor:
-        """(N, D) of `images`, PIL images in 8-bit RGB."""
+        """(N, D) of `images`, PIL images in 8-bit RGB; of those that it saw lately from memory."""
         import torch
 
-        found = []
+        names = [image_id(image) for image in images]
+        with self._lock, torch.inference_mode():
+            known = {name: self._cache.get(name) for name in names}
+            new = {n: i for n, i in zip(names, images, strict=True) if known[n] is None}
+            for name, vector in zip(new, self._encoded(list(new.values())), strict=True):
+                known[name] = vector
+                self._cache.put(name, vector, vector.nbytes)
+        return torch.stack([vector for name in names if (vector := known[name]) is not None])
+
+    def _encoded(self, images: Sequence[Pixels]) -> Iterator[torch.Tensor]:
         for at in range(0, len(images), BATCH):
             some = [image.convert("RGB") for image in images[at : at + BATCH]]
             pixels = self._process(images=some, return_tensors="pt").pixel_values
-            with self._lock, torch.inference_mode():
-                found.append(_unit(self._model.get_image_features(pixel_values=pixels)))
-        return torch.cat(found)
+            there = pixels.to(self._model.device, self._model.dtype)
+            found = _unit(self._model.get_image_features(pixel_values=there))
+            yield from (vector.clone() for vector in found)  # a view would hold the whole batch
 
     def score(self, images: Sequence[Pixels], text: str) -> list[float]:
         """The cosine of each image with `text`: a `Scorer` for choosing frames."""
@@ -92,11 +110,22 @@ def _loaded(name: str) -> Siglip:
                 f"{name}: model type {config.model_type!r} is no SigLIP: give siglip or siglip2"
             )
         process = AutoImageProcessor.from_pretrained(name, backend="pil")
-        return Siglip(AutoModel.from_pretrained(name), AutoTokenizer.from_pretrained(name), process)
+        model = _placed(AutoModel.from_pretrained(name))
+        return Siglip(model, AutoTokenizer.from_pretrained(name), process)
     except (OSError, ValueError, ImportError) as error:
         raise ModelUnavailable(f"SigLIP model {name}: {first_line(error)}") from error
 
 
+def _placed(model: Any) -> Any:
+    """`model` on the GPU in 16 bits, where there is one; else as it is."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return model
+    device = torch.device("cuda")
+    return model.to(device, fast_dtype(device))
+
+
 def _unit(found: Any) -> torch.Tensor:
-    features = getattr(found, "pooler_output", found)
+    features = getattr(found, "pooler_output", found).float().cpu()
     return features / features.norm(dim=-1, keepdim=True).clamp(min=1e-12)

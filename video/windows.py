@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from threading import Lock
 
+from mm.answers.extraction import shown_reply
+from mm.answers.thought_limit import write_within
+from mm.markup import render_parts
 from mm.session import Session
 from mm.strategies.verdict import Metered
-from mm.types import Clip, Sampling, message, user
+from mm.types import Clip, Conversation, Cost, Generation, Message, Sampling, message, user
 
 from .context import Showing, plan, seconds, shown, tokens_of
 from .decode import Video
-from .frames import BadVideo, ClipInfo
+from .frames import BadVideo, ClipInfo, Frame
 from .sampling import within
 
 SUMMARISE = (
@@ -24,6 +28,11 @@ SUMMARISE = (
 UNREAD = "cannot be read"
 """The note on a window whose frames are damaged: the others may still tell."""
 
+WRITING = Sampling(max_tokens=96 + 128, max_thought_tokens=128)
+"""A note has what a thought leaves, 96 tokens at least."""
+
+_LOCK = "windows"
+
 
 def note_windows(
     session: Session,
@@ -32,45 +41,87 @@ def note_windows(
     showing: Showing,
     window_s: float,
 ) -> None:
-    """Go through long clips window by window, and tell the model what it noted of each."""
-    notes: list[str] = []
-    meter = Metered(session.vlm)
-    for clip, video in zip(clips, videos, strict=True):
-        count = math.ceil(video.info.duration_s / window_s - 1e-9)
-        edges = [n * video.info.duration_s / count for n in range(count + 1)] if count > 1 else []
-        for span in pairwise(edges):
+    """Go through long clips window by window, and tell the model what it noted of each.
+
+    The first of several draws does; what it cost is its own.
+    """
+    key, cost = f"windows of {window_s} s, {showing}", Cost()
+    with session.shared.setdefault(_LOCK, Lock()):
+        if key not in session.shared:
+            meter = Metered(session.vlm, own_context=True)
+            found = list(_notes(session, meter, clips, videos, showing, window_s))
             if session.stopped:
                 return
-            said = _noted(session, meter, clip, video, showing, span, notes)
-            start, end = (seconds(edge) for edge in span)
-            notes.append(f"{start} s to {end} s: {said}")
-    if notes:
-        told = "\n".join(notes)
-        session.note("windows", notes)
-        session.say(message("system", f"Notes on the whole clip:\n{told}"), cost=meter.cost)
+            session.shared[key], cost = found, meter.cost
+    if notes := session.shared[key]:
+        told = "\n".join(line for line, _ in notes)
+        session.note("windows", [facts for _, facts in notes])
+        session.say(message("system", f"Notes on the whole clip:\n{told}"), cost=cost)
 
 
-def _noted(
+def _notes(
     session: Session,
     meter: Metered,
-    clip: Clip,
-    video: Video,
+    clips: Sequence[Clip],
+    videos: Sequence[Video],
     showing: Showing,
-    span: tuple[float, float],
-    before: Sequence[str],
-) -> str:
+    window_s: float,
+) -> Iterator[tuple[str, dict[str, object]]]:
+    """The line that tells each note, of several clips also of which, from 0; and the facts, with
+    the times of the frames that were shown."""
+    lines: list[str] = []
+    for number, (clip, video) in enumerate(zip(clips, videos, strict=True)):
+        which = f"clip {number}, " if len(clips) > 1 else ""
+        for span in _windows(video.info, window_s):
+            if session.stopped:
+                return
+            frames = _frames(session, video, showing, span)
+            shows = shown(clip.source, frames or (), pack=showing.pack)
+            asked = user(*shows, _asked(session, span, lines))
+            said = UNREAD if frames is None else _written(meter, (asked,))
+            start, end = (seconds(edge) for edge in span)
+            lines.append(f"{which}{start} s to {end} s: {said}")
+            times = [frame.time_s for frame in frames or ()]
+            facts = {"clip": clip.source, "start_s": span[0], "end_s": span[1], "times_s": times}
+            yield lines[-1], {**facts, "note": said}
+
+
+def _windows(info: ClipInfo, window_s: float) -> list[tuple[float, float]]:
+    """As many windows of one length as are needed; none where one would be all of it."""
+    count = math.ceil(info.duration_s / window_s - 1e-9)
+    each = info.duration_s / count
+    edges = [info.start_s + n * each for n in range(count + 1)] if count > 1 else []
+    return list(pairwise(edges))
+
+
+def _frames(
+    session: Session, video: Video, showing: Showing, span: tuple[float, float]
+) -> list[Frame] | None:
+    """Those of a window; None where they cannot be read."""
     count, size = plan(_part(video.info, *span), showing, tokens_of(session.vlm))
     try:
-        frames = list(video.frames_at(within(video.info, *span, count), size))
+        return list(video.frames_at(within(video.info, *span, count), size))
     except BadVideo:
-        return UNREAD
+        return None
+
+
+def _asked(session: Session, span: tuple[float, float], before: Sequence[str]) -> str:
     start, end = (seconds(edge) for edge in span)
     asked = SUMMARISE.format(start=start, end=end, question=_question(session))
-    if before:
-        asked = "Notes so far:\n" + "\n".join(before[-3:]) + "\n" + asked
-    prompt = (user(*shown(clip.source, frames, pack=showing.pack), asked),)
-    (reply,) = meter.generate([prompt], Sampling(max_tokens=96))
-    return " ".join(reply.message.text.split()) or "nothing"
+    return "Notes so far:\n" + "\n".join(before[-3:]) + "\n" + asked if before else asked
+
+
+def _written(meter: Metered, prompt: Conversation) -> str:
+    """The note that the model writes, without its thought."""
+
+    def write(messages: Conversation, sampling: Sampling) -> Generation:
+        (reply,) = meter.generate([messages], sampling)
+        return reply
+
+    pieces = write_within(write, prompt, WRITING)
+    messages = (each if isinstance(each, Message) else each.message for each in pieces)
+    said = shown_reply("".join(render_parts(each.parts) for each in messages))
+    return " ".join(said.split()) or "nothing"
 
 
 def _part(info: ClipInfo, start_s: float, end_s: float) -> ClipInfo:

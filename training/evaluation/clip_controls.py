@@ -8,11 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from mm.errors import ModelError
 from mm.geometry import Size
-from mm.trace import Sample
-from mm.types import Clip, Message
+from mm.session import Session, Strategy
+from mm.trace import Branch, Sample
+from mm.types import Clip, Conversation, Message
 from video.context import opened
 from video.decode import Video
+from video.frames import BadVideo
 from vision.crop import GREY
 
 if TYPE_CHECKING:
@@ -62,14 +65,30 @@ def chosen_span(
     return start, start + long
 
 
-def changed_clips(sample: Sample, control: str) -> Sample:
-    """`sample` with its clips under one of `CONTROLS`, opened when a strategy reads them.
+def over_changed(strategy: Strategy, control: str) -> Strategy:
+    """`strategy`, which finds the clips of its question under one of `CONTROLS`.
+
+    They are opened when it runs, so that one that cannot be fails its own question alone.
+    """
+    return partial(_over_changed, strategy=strategy, control=control)
+
+
+def _over_changed(session: Session, *, strategy: Strategy, control: str) -> Branch:
+    try:
+        session.reword(changed_clips(session.sample.prompt, control))
+    except BadVideo as error:
+        raise ModelError(str(error)) from error
+    return strategy(session)
+
+
+def changed_clips(conversation: Conversation, control: str) -> Conversation:
+    """`conversation` with its clips under one of `CONTROLS`.
 
     Raises:
         BadVideo: a clip cannot be opened.
     """
     change = partial(_changed, control=control)
-    return replace(sample, prompt=tuple(_in_message(m, change) for m in sample.prompt))
+    return tuple(_in_message(message, change) for message in conversation)
 
 
 def _in_message(message: Message, change: Callable[[Clip], Clip]) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,10 +20,11 @@ class Interval:
     high: float
 
 
-def wilson(successes: int, n: int) -> Interval:
+def wilson(successes: float, n: float) -> Interval:
     """The share `successes / n` with Wilson's score interval, inside [0, 1].
 
-    Nothing measured (n = 0) is 0 with the interval [0, 1].
+    Nothing measured (n = 0) is 0 with the interval [0, 1]. Both may be divided by a
+    `design_effect`.
 
     Raises:
         ValueError: not 0 <= successes <= n.
@@ -37,6 +39,32 @@ def wilson(successes: int, n: int) -> Interval:
     low = 0.0 if successes == 0 else centre - half
     high = 1.0 if successes == n else centre + half
     return Interval(share, low, high)
+
+
+def design_effect(values: Sequence[float], groups: Sequence[str]) -> float:
+    """How many times the variance of the mean of `values` is that of independent ones, at least 1.
+
+    Those of one of `groups` count as one draw (the linearised variance of a mean over clusters).
+    Where all values are alike, and nothing tells how much those of a group are, each group is one.
+    """
+    n, mean = len(values), sum(values) / max(len(values), 1)
+    sums, sizes = dict.fromkeys(groups, 0.0), Counter(groups)
+    for value, group in zip(values, groups, strict=True):
+        sums[group] += value - mean
+    if len(sizes) == n:
+        return 1.0
+    alone = sum((value - mean) ** 2 for value in values) / (n - 1)
+    if not alone or len(sizes) == 1:
+        return sum(size**2 for size in sizes.values()) / n
+    together = sum(each**2 for each in sums.values()) * len(sizes) / (len(sizes) - 1) / n
+    return max(together / alone, 1.0)
+
+
+def widened(interval: Interval, effect: float, low: float = -1.0, high: float = 1.0) -> Interval:
+    """`interval` for a variance that is `effect` times as large, inside `low` and `high`."""
+    value, times = interval.value, math.sqrt(effect)
+    below, above = (interval.low - value) * times, (interval.high - value) * times
+    return Interval(value, max(value + below, low), min(value + above, high))
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Interval:

@@ -15,7 +15,7 @@ from typing import Any
 
 from .controls import Condition
 from .evaluate import Outcome
-from .intervals import paired_difference, wilson
+from .intervals import design_effect, paired_difference, widened, wilson
 
 Row = dict[str, Any]
 Results = Mapping[Condition, Sequence[Outcome]]
@@ -39,9 +39,13 @@ def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
     refuses them. `box_recall` is the share of the regions one must look at that were shown, None
     where nobody knows them or nothing was shown. `empty_thoughts` is the share of the replies to
     what was shown that say nothing but an answer or the next call, None without such replies.
+    Where questions share images or clips there is `clusters`, how many groups of them there are:
+    Wilson's interval is then that of fewer questions, by the design effect.
+    Under "random-stop" there is `rate`, at which it stopped by chance, where that was matched.
     """
-    n = len(outcomes)
-    share = wilson(sum(o.correct for o in outcomes), n)
+    n, groups = len(outcomes), _groups(outcomes)
+    effect = design_effect([o.correct for o in outcomes], groups)
+    share = wilson(sum(o.correct for o in outcomes) / effect, n / effect)
     calls = 0 if condition.control == "no-look" else sum(o.calls for o in outcomes)
     looks = sum(o.looks for o in outcomes)
     wanted = sum(o.wanted for o in outcomes) if looks else 0
@@ -61,14 +65,32 @@ def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
         "empty_thoughts": _share(sum(o.empty for o in outcomes), sum(o.replies for o in outcomes)),
         **costs,
         "failures": sum(o.failed for o in outcomes),
+        **_rate(condition),
+        **_clusters(groups),
     }
+
+
+def _groups(outcomes: Sequence[Outcome]) -> list[str]:
+    """What each question is about; itself where it is about nothing."""
+    return [o.about or f"id {o.id}" for o in outcomes]
+
+
+def _clusters(groups: Sequence[str]) -> Row:
+    count = len(set(groups))
+    return {"clusters": count} if count < len(groups) else {}
+
+
+def _rate(condition: Condition) -> Row:
+    rate = condition.matched.get(condition.control)
+    return {"rate": rate} if condition.control == "random-stop" and rate is not None else {}
 
 
 def pairs_of(task: str, results: Results) -> list[Row]:
     """Accuracy of `a` minus that of `b` on the items both answered, with its interval.
 
-    Later strategies are compared to earlier ones, and each control to the first strategy and to its
-    own.
+    Where questions share images or clips there is `clusters` too, and the interval is wider by the
+    design effect. Later strategies are compared to earlier ones, and each control to the first
+    strategy and to its own.
     """
     found = []
     for b, a in combinations(results, 2):
@@ -119,8 +141,11 @@ def versions() -> dict[str, str]:
 
 def _pair(task: str, a: Condition, b: Condition, results: Results) -> Row:
     right_b = {o.id: o.correct for o in results[b]}
-    both = [(o.correct, right_b[o.id]) for o in results[a] if o.id in right_b]
-    interval = paired_difference([x for x, _ in both], [y for _, y in both])
+    shared = [o for o in results[a] if o.id in right_b]
+    both, groups = [(o.correct, right_b[o.id]) for o in shared], _groups(shared)
+    effect = design_effect([x - y for x, y in both], groups)
+    plain = paired_difference([x for x, _ in both], [y for _, y in both])
+    interval = widened(plain, effect)
     return {
         "task": task,
         "a": a.label,
@@ -129,6 +154,7 @@ def _pair(task: str, a: Condition, b: Condition, results: Results) -> Row:
         "difference": interval.value,
         "low": interval.low,
         "high": interval.high,
+        **_clusters(groups),
     }
 
 

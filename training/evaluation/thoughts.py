@@ -9,6 +9,7 @@ goes on behind the last step it kept.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,21 +18,26 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from mm.answers.extraction import extract_answer
+from mm.answers.extraction import ANSWER_START, extract_answer
 from mm.answers.matching import judge, kind_of
 from mm.answers.rouge import rouge
-from mm.errors import ModelError, door, quote
+from mm.errors import ModelError, ModelUnavailable, door, first_line, quote
+from mm.markup import render_parts
 from mm.parallel import in_order
 from mm.trace import Sample
-from mm.types import Conversation, Message, Part, Sampling, Text, Thinking, user
+from mm.types import Conversation, Message, Part, Sampling, Text, Thinking, ToolCall, user
 from mm.vlm import VLM, Cancelled
 from video.context import Showing, with_frames
 from video.frames import BadVideo
 from video.search import tokens_of
 
+from .resume import PLACE, differing, whole_lines
 from .tasks import BadTarget, Item, digest_of
 
 FACTS, STEPS = "thoughts.json", "steps.jsonl"
+
+UNSAID = ("adapter", "dtype", "budgets", "writer_url")
+"""What folders of earlier versions do not say, besides the place."""
 
 DESCRIBE = """\
 Describe what is shown, for somebody who cannot see it. First one or two sentences on the whole. \
@@ -66,7 +72,10 @@ LEAST_LIKE = 0.3
 
 @dataclass(frozen=True)
 class Steps:
-    """What was written for one row; None for what is not yet. `asked` tells questions apart."""
+    """What was written for one row; None for what is not yet. `asked` tells questions apart.
+
+    `failed` says why the next step could not be taken when it was last tried.
+    """
 
     id: str
     asked: str = ""
@@ -74,6 +83,7 @@ class Steps:
     thought: str | None = None
     answer: str | None = None
     revised: str | None = None
+    failed: str | None = None
 
     @property
     def done(self) -> bool:
@@ -82,12 +92,13 @@ class Steps:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """How many rows have thoughts, were left out as wrong, and failed."""
+class Counts:
+    """How many rows have thoughts, were left out as wrong, and failed; `why` the first one did."""
 
     kept: int = 0
     wrong: int = 0
     failed: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +116,10 @@ class Writers:
     frames: int = 16
 
 
+class Unwritten(ModelError):
+    """A model wrote nothing to go on with; one line says why."""
+
+
 def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
     """The steps that `folder` holds already, by row; it is made where there is none.
 
@@ -115,7 +130,7 @@ def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
     known = folder / FACTS
     if known.is_file():
         before = _known(known)
-        if other := sorted(k for k in {*facts, *before} if facts.get(k) != before.get(k)):
+        if other := differing(before, facts, (*PLACE, *UNSAID)):
             raise BadTarget(
                 f"{quote(str(folder))} holds thoughts that differ in {', '.join(other)}: "
                 "give another --out"
@@ -137,9 +152,7 @@ def _known(file: Path) -> dict[str, Any]:
 def _cut(file: Path) -> None:
     """Remove a last line that a death cut off."""
     if file.exists():
-        written = file.read_bytes()
-        if not written.endswith(b"\n"):
-            file.write_bytes(written[: written.rfind(b"\n") + 1])
+        os.truncate(file, len(whole_lines(file)))
 
 
 def _read(file: Path) -> Iterator[Steps]:
@@ -162,15 +175,18 @@ def write_thoughts(
     *,
     done: Mapping[str, Steps],
     threads: int = 4,
-    tell: Callable[[Kept], None] = lambda _: None,
-) -> Kept:
+    tell: Callable[[Counts], None] = lambda _: None,
+) -> Counts:
     """Write thoughts for `items`, but for steps that are `done`, and the rows that pass to `out`.
 
     Args:
         folder: has every step.
         fields: of a row, its images or clips among them, as they go into the rows that are kept.
+
+    Raises:
+        ModelUnavailable: a model is gone: every other row would fail too.
     """
-    so_far, lock = Kept(), Lock()
+    so_far, lock = Counts(), Lock()
     keep = partial(_append, folder / STEPS, lock)
     work = partial(_steps, writers, done, keep)
     rows = out.with_name(f"{out.name}.part")
@@ -178,7 +194,8 @@ def write_thoughts(
     with results as found, rows.open("w", encoding="utf-8") as file:
         for item, steps in found:
             if not steps.done:
-                so_far = replace(so_far, failed=so_far.failed + 1)
+                why = so_far.why or (f"{steps.id}: {steps.failed}" if steps.failed else "")
+                so_far = replace(so_far, failed=so_far.failed + 1, why=why)
             elif is_right(steps, item.sample):
                 row = {**fields(item), "id": steps.id, "messages": _talk(steps, item.sample)}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -212,18 +229,21 @@ def _steps(
     try:
         for step in (_described, _thought, _revised):
             if not cancelled() and (made := step(steps, item.sample, writers)) is not None:
-                keep(made)
-                steps = made
-    except (ModelError, BadVideo):  # tried again by the next run
-        return item, steps
+                steps = replace(made, failed=None)
+                keep(steps)
+    except ModelUnavailable:
+        raise
+    except (ModelError, BadVideo) as error:  # tried again by the next run
+        steps = replace(steps, failed=first_line(error))
+        keep(steps)
     return item, steps
 
 
 def _described(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
-    if steps.description is not None:
+    if steps.description:
         return None
     said = _reply(writers.seeing, _shown(sample, writers, DESCRIBE), writers.sampling)
-    return replace(steps, description=said.text.strip())
+    return replace(steps, description=_written(said.text, "description"))
 
 
 def _thought(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
@@ -233,18 +253,28 @@ def _thought(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
         how=_how(sample), description=steps.description, question=_question(sample)
     )
     said = _reply(writers.thinking, (user(asked),), writers.sampling)
-    thought = " ".join(part.text for part in said.parts if isinstance(part, Thinking)).strip()
     answer = extract_answer(said.text) or ""
-    return replace(steps, thought=thought, answer=answer.strip())
+    return replace(steps, thought=_written(_thinking(said), "thought"), answer=answer.strip())
 
 
 def _revised(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
-    if steps.revised or not steps.thought:
+    if steps.revised:
         return None
     asked = REVISE.format(question=_question(sample), thought=steps.thought)
     said = _reply(writers.seeing, _shown(sample, writers, asked), writers.sampling)
-    thought = " ".join(part.text for part in said.parts if isinstance(part, Thinking)).strip()
-    return replace(steps, revised=thought or steps.thought)
+    return replace(steps, revised=_written(_thinking(said), "mended thought"))
+
+
+def _thinking(said: Message) -> str:
+    """What was thought; without its tags, all that stands before an answer."""
+    thoughts = [part.text for part in said.parts if isinstance(part, Thinking)]
+    return " ".join(thoughts).strip() or said.text.partition(ANSWER_START)[0].strip()
+
+
+def _written(text: str, what: str) -> str:
+    if not text.strip():
+        raise Unwritten(f"the model wrote no {what}")
+    return text.strip()
 
 
 def _shown(sample: Sample, writers: Writers, asked: str) -> Conversation:
@@ -262,25 +292,46 @@ def _visual(said: Message) -> list[Part]:
 
 def _reply(vlm: VLM, asked: Conversation, sampling: Sampling) -> Message:
     (reply,) = vlm.generate([asked], sampling)
+    if reply.finish == "length":  # half a thought would be learnt as a whole one
+        most = sampling.max_tokens
+        raise Unwritten(f"a text was cut off at {most} tokens: give more, --max-tokens")
     return reply.message
 
 
 def _question(sample: Sample) -> str:
-    asked = [said.text for said in sample.prompt if said.role == "user"][-1]
-    return "\n".join([asked.strip(), *sample.choices])
+    """What is asked, behind what was said before it, and the choices."""
+    talk = [(said.role, said.text.strip()) for said in sample.prompt if said.role != "system"]
+    talk = [(role, text) for role, text in talk if text]
+    alone = len(talk) == 1
+    lines = [text if alone else f"{role}: {text}" for role, text in talk]
+    return "\n".join([*lines, *_untold(sample)])
+
+
+def _untold(sample: Sample) -> list[str]:
+    """The choices that no line of the question tells already."""
+    told = {line.strip() for said in sample.prompt for line in said.text.splitlines()}
+    return [choice for choice in sample.choices if choice not in told]
 
 
 def _how(sample: Sample) -> str:
     return ": one of the choices alone" if sample.choices else ""
 
 
-def _talk(steps: Steps, sample: Sample) -> list[dict[str, str]]:
-    """The row's conversation; its images and clips stand before the question."""
+def _talk(steps: Steps, sample: Sample) -> list[dict[str, Any]]:
+    """The row's conversation; images and clips stand before the words of their message, and earlier
+    replies do not train."""
+    talk = [{"role": said.role, "content": _tagged(said)} for said in sample.prompt]
+    talk = [{**said, "loss": False} if said["role"] == "assistant" else said for said in talk]
+    talk = [said for said in talk if said["content"]]  # tools on offer are no words
+    talk[-1]["content"] = "\n".join([talk[-1]["content"], *_untold(sample)])
     said = f"<think>{steps.revised}</think>\n<answer>{steps.answer}</answer>"
-    clips = "<video>" * len(sample.clips)
-    images = "<image>" * len(sample.images)
-    asked = images + clips + _question(sample)
-    return [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+    return [*talk, {"role": "assistant", "content": said}]
+
+
+def _tagged(said: Message) -> str:
+    words = [part for part in said.parts if isinstance(part, Text | Thinking | ToolCall)]
+    tags = "<image>" * len(said.images) + "<video>" * len(said.clips)
+    return tags + render_parts(words).strip()
 
 
 def _append(file: Path, lock: Lock, steps: Steps) -> None:

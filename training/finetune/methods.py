@@ -32,8 +32,8 @@ LOSS_LABELS: Mapping[str, str] = {"loss": "loss", "eval_loss": "held-out loss"}
 
 PAIR_LABELS: Mapping[str, str] = {
     **LOSS_LABELS,
-    "logps/chosen": "chosen side",
-    "eval_logps/chosen": "held-out chosen side",
+    "logps/chosen": "chosen logp",
+    "eval_logps/chosen": "held-out chosen logp",
 }
 """Besides, the log-probability of the chosen side, which may fall while the loss does."""
 

@@ -2,7 +2,13 @@
 
 import pytest
 
-from training.evaluation.intervals import paired_difference, wilson
+from training.evaluation.intervals import (
+    Interval,
+    design_effect,
+    paired_difference,
+    widened,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +61,26 @@ def test_pairing_narrows_the_interval_of_items_that_agree():
     together = paired_difference([True] * 50 + [False] * 50, [True] * 45 + [False] * 55)
     apart = paired_difference([True] * 50 + [False] * 50, [False] * 55 + [True] * 45)
     assert together.high - together.low < (apart.high - apart.low) / 2
+
+
+@pytest.mark.parametrize(
+    ("values", "groups", "effect"),
+    [
+        pytest.param([1, 0, 1, 0], "abcd", 1.0, id="each alone"),
+        pytest.param([1, 1, 0, 0] * 50, [n // 2 for n in range(200)], 2.0, id="two alike"),
+        pytest.param([1, 0] * 100, [n // 2 for n in range(200)], 1.0, id="two that differ"),
+        pytest.param([1, 1, 1, 1], "aabb", 2.0, id="all alike"),
+        pytest.param([1, 0, 1, 0], "aaaa", 4.0, id="one group"),
+        pytest.param([], "", 1.0, id="nothing measured"),
+    ],
+)
+def test_questions_of_one_clip_count_for_less(values, groups, effect):
+    assert design_effect(values, list(map(str, groups))) == pytest.approx(effect, rel=0.02)
+
+
+def test_a_wider_interval_stays_inside():
+    wide = widened(Interval(0.5, 0.4, 0.9), 4.0)
+    assert (wide.low, wide.high) == pytest.approx((0.3, 1.0))
 
 
 def test_paired_difference_refuses_unequal_lengths():

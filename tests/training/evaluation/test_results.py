@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -46,6 +47,20 @@ def test_a_row_is_the_contract():
         "seconds": 0.5,
         "failures": 1,
     }
+
+
+def test_questions_about_one_clip_are_a_cluster():
+    right = [1, 1, 0, 0] * 25
+    alone = outcomes(*right)
+    shared = [replace(o, about=f"clip {n // 2}") for n, o in enumerate(alone)]
+    condition, other = Condition("uniform", zoom), Condition("watch", zoom)
+    plain, row = (row_of("mine", condition, each) for each in (alone, shared))
+    assert (row["clusters"], "clusters" in plain) == (50, False)
+    width, usual = (each["high"] - each["low"] for each in (row, plain))
+    assert width == pytest.approx(1.39 * usual, rel=0.02)
+    wrong = [replace(o, correct=False) for o in shared]
+    (pair,) = pairs_of("mine", {condition: wrong, other: shared})
+    assert pair["clusters"] == 50
 
 
 def test_pairs_are_measured_on_the_items_both_answered():

@@ -13,9 +13,11 @@ import PIL.Image
 import pytest
 from clips import write_clip
 from locales import ascii_only
+from scripted_server import QWEN, servers
 
+from app.cli.data import _writer
 from app.cli.main import run as mm_run
-from mm.errors import ModelError
+from mm.errors import ModelError, ModelUnavailable
 from mm.scripted import ScriptedVLM
 from mm.types import Conversation
 from training.data import read_data
@@ -90,10 +92,88 @@ def test_a_run_that_was_stopped_goes_on_behind_its_last_step(rows: Path) -> None
     assert (again.kept, again.wrong, again.failed) == (1, 1, 0)
 
 
+LONG = f"<think>{'It glows on. ' * 200}"
+
+
+@pytest.mark.parametrize(
+    ("seen", "thought", "why"),
+    [
+        pytest.param([LONG], [], "cut off at 2048 tokens: give more, --max-tokens", id="cut"),
+        pytest.param([SEEN], [LONG], "cut off at 2048 tokens", id="a thought that is cut"),
+        pytest.param([SEEN, LONG], [THOUGHT], "cut off at 2048 tokens", id="a mended one"),
+        pytest.param([" "], [], "the model wrote no description", id="no description"),
+        pytest.param([SEEN], ["<answer>red</answer>"], "wrote no thought", id="no thought"),
+        pytest.param([SEEN, "<think></think>"], [THOUGHT], "no mended thought", id="none mended"),
+    ],
+)
+def test_what_is_cut_or_empty_is_tried_again_and_told(
+    rows: Path, seen: list[str], thought: list[str], why: str
+) -> None:
+    rows.write_text(rows.read_text().splitlines()[0])
+    out = rows.parent / "thoughts.jsonl"
+    kept = written(rows, ScriptedVLM(seen), ScriptedVLM(thought), out)
+    assert (kept.kept, kept.failed) == (0, 1)
+    assert kept.why.startswith("rows-1: ")
+    assert why in kept.why
+    *_, last = (out.with_suffix(".steps") / "steps.jsonl").read_text().splitlines()
+    assert why in json.loads(last)["failed"]
+    again = ScriptedVLM([MENDED] if thought else [SEEN, MENDED])
+    kept = written(rows, again, ScriptedVLM([THOUGHT]), out)
+    assert (kept.kept, kept.failed, kept.why) == (1, 0, "")
+
+
+@pytest.mark.parametrize(
+    "mended",
+    [
+        pytest.param("It glows bright red.", id="no tags"),
+        pytest.param("It glows bright red. <answer>red</answer>", id="and an answer"),
+    ],
+)
+def test_a_mended_thought_without_tags_is_taken(rows: Path, mended: str) -> None:
+    rows.write_text(rows.read_text().splitlines()[0])
+    out = rows.parent / "thoughts.jsonl"
+    written(rows, ScriptedVLM([SEEN, mended]), ScriptedVLM([THOUGHT]), out)
+    said = json.loads(out.read_text())["messages"][1]["content"]
+    assert said == "<think>It glows bright red.</think>\n<answer>red</answer>"
+
+
+def test_a_model_that_is_gone_stops_the_run(rows: Path) -> None:
+    def gone(conversation: Conversation) -> str:
+        raise ModelUnavailable("cannot reach the server")
+
+    with pytest.raises(ModelUnavailable, match="cannot reach"):
+        written(rows, ScriptedVLM([gone]), ScriptedVLM([]), rows.parent / "thoughts.jsonl")
+
+
 def test_steps_of_something_else_are_not_mixed_in(tmp_path: Path) -> None:
     open_thoughts(tmp_path / "steps", {"model": "a"})
     with pytest.raises(BadTarget, match="thoughts that differ in model: give another --out"):
         open_thoughts(tmp_path / "steps", {"model": "b"})
+
+
+ASKED = {"file": "a", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        pytest.param({"base_url": "a"}, {"base_url": "b"}, "base_url", id="server"),
+        pytest.param({"budgets": {}}, {"budgets": {"visual_tokens": 9}}, "budgets", id="budgets"),
+        pytest.param({"writer_url": "a"}, {"writer_url": "b"}, "writer_url", id="writer"),
+    ],
+)
+def test_steps_written_in_another_way_are_not_mixed_in(tmp_path: Path, before, now, told) -> None:
+    open_thoughts(tmp_path / "steps", {**ASKED, "backend": "openai", **before})
+    with pytest.raises(BadTarget, match=f"differ in {told}: "):
+        open_thoughts(tmp_path / "steps", {**ASKED, "backend": "openai", **now})
+
+
+def test_steps_of_before_places_were_written_down_go_on(tmp_path: Path) -> None:
+    open_thoughts(tmp_path / "steps", ASKED)
+    said = {"backend": "openai", "base_url": "a", "dtype": None, "budgets": {}, "writer_url": "b"}
+    open_thoughts(tmp_path / "steps", {**ASKED, **said})
+    with pytest.raises(BadTarget, match="differ in base_url: "):
+        open_thoughts(tmp_path / "steps", {**ASKED, **said, "base_url": "c"})
 
 
 CONTENT = [{"type": "text", "text": "Which?"}, {"type": "image_url", "image_url": {"url": "0.png"}}]
@@ -124,6 +204,21 @@ def test_an_image_behind_the_words_is_shown_and_written(rows: Path, row: dict) -
         assert "Which?" not in asked.text.partition("question:")[0]
     (read,) = read_data(out)
     assert len(read.messages[0].images) == 1
+
+
+def test_what_was_said_before_the_question_is_told_and_written(rows: Path) -> None:
+    talk = [("human", "<image>\nWhat is beside the boat?"), ("gpt", "A buoy.")]
+    talk += [("human", "Which colour is it?"), ("gpt", "red")]
+    said = [{"from": who, "value": words} for who, words in talk]
+    rows.write_text(json.dumps({"system": "Be brief.", "image": "0.png", "conversations": said}))
+    out, thinking = rows.parent / "thoughts.jsonl", ScriptedVLM([THOUGHT])
+    assert written(rows, ScriptedVLM([SEEN, MENDED]), thinking, out).kept == 1
+    asked = "user: What is beside the boat?\nassistant: A buoy.\nuser: Which colour is it?"
+    assert thinking.conversations[0][0].text.endswith(f"Question: {asked}")
+    (before,), (after,) = read_data(rows), read_data(out)
+    assert [m.text for m in after.messages[:-1]] == [m.text for m in before.messages[:-1]]
+    assert [len(m.images) for m in after.messages] == [0, 1, 0, 0, 0]
+    assert after.untrained == {2}
 
 
 def test_a_clips_frames_are_shown_with_their_times(tmp_path: Path) -> None:
@@ -174,6 +269,9 @@ def test_the_command_writes_rows_that_train(rows: Path, capsys: pytest.CaptureFi
     out = rows.parent / "out.jsonl"
     assert mm_run(["data", "thoughts", str(rows), "--out", str(out), "--max-tokens", "8"]) == 0
     assert "left out" in capsys.readouterr().out
+    other = ["--out", str(out), "--max-tokens", "8", "--visual-tokens", "36"]
+    assert mm_run(["data", "thoughts", str(rows), *other]) == 2
+    assert "differ in budgets" in capsys.readouterr().err
     elsewhere = rows.parent / "deeper" / "out.jsonl"
     assert mm_run(["data", "thoughts", str(rows), "--out", str(elsewhere)]) == 2
     assert "--out must lie beside" in capsys.readouterr().err
@@ -198,3 +296,22 @@ def test_thoughts_are_utf8_in_any_locale(rows: Path) -> None:
     with ascii_only():
         written(rows, seeing, ScriptedVLM([THOUGHT] * 2), out)
     assert "grüne" in out.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("keys", "sent"),
+    [
+        ({"OPENAI_API_KEY": "one"}, "Bearer one"),
+        ({"OPENAI_API_KEY": "one", "WRITER_API_KEY": "two"}, "Bearer two"),
+    ],
+    ids=["one key", "a key of its own"],
+)
+def test_the_writers_server_may_want_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str], sent: str
+) -> None:
+    for name, key in keys.items():
+        monkeypatch.setenv(name, key)
+    with servers(tmp_path) as serve:
+        server = serve()
+        _writer(QWEN, server.base_url)
+        assert server.seen[0]["key"] == sent
