@@ -50,8 +50,7 @@ def act(
             f"{session.vlm.name} writes no tool calls, which act needs: use zoom or attend"
         )
     if offer:
-        box_format = session.vlm.traits.box_format
-        session.say(Message("system", tuple(tool_of(action, box_format) for action in actions)))
+        offer_actions(session, actions)
     return look(
         session,
         parse=partial(requests, actions=actions),
@@ -60,6 +59,16 @@ def act(
         enough=enough,
         spent=spent,
     )
+
+
+def offer_actions(session: Session, actions: Sequence[Action]) -> None:
+    """Put `actions` on offer, as the model's family writes boxes.
+
+    Raises:
+        TypeError: as `act` says.
+    """
+    box_format = session.vlm.traits.box_format
+    session.say(Message("system", tuple(tool_of(action, box_format) for action in actions)))
 
 
 def requests(

@@ -15,7 +15,9 @@ from mm.strategies.verdict import verdict
 from mm.trace import Branch
 from mm.types import ToolCall
 
-from .look_loop import must_answer
+from .act import carry_out, offer_actions, requests
+from .action_schema import Action
+from .look_loop import Observe, Parse, mark_spent, must_answer
 from .verifier import asked
 from .zoom import Camera, answer_call, offer_zoom
 from .zoom_tool import tool_calls
@@ -31,12 +33,14 @@ def beam(
     draws: int = 2,
     max_steps: int = 6,
     temperature: float | None = None,
+    actions: Sequence[Action] | None = None,
 ) -> Branch:
     """Draw several next steps of each way, keep the best by the verifier, until they have answered.
 
-    A step is one reply and the regions that it asks to see, as `zoom` shows them. The answer of the
-    branch with the highest score is returned; None and NaN lose to any number, ties go to the
-    earliest. A step that a sibling has taken already is not scored again.
+    A step is one reply and what it asks for: regions, as `zoom` shows them, or `actions`. The
+    answer of the branch with the highest score is returned; None and NaN lose to any number, ties
+    go to the earliest. A step that a sibling has taken already is not scored again. What must
+    answer after `max_steps` is marked `look_loop.SPENT`.
 
     Args:
         verifier: scores each branch after each step; one with a keyword `vlm` is given the model.
@@ -44,6 +48,7 @@ def beam(
         draws: next steps drawn for each.
         max_steps: then what is left must answer.
         temperature: of the draws; None for the session's.
+        actions: what is on offer in the place of the zoom tool, as `act` has it.
 
     Raises:
         UserError: a number is below 1, or the temperature 0, where all draws would be the same.
@@ -56,19 +61,33 @@ def beam(
         raise ModelError(
             f"{session.vlm.name} writes no tool calls, which beam needs: use best_of(strategy=zoom)"
         )
-    offer_zoom(session)
+    ask = _asking(session, actions)
     alive, answered, grown = [session], list[Scored](), list[Scored]()
     for number in range(max_steps):
         grown = []
-        for fork, ends in _steps(session, alive, draws, heat):
+        for fork, ends in _steps(session, alive, draws, heat, ask):
             if number == max_steps - 1 and not ends:
-                must_answer(fork, tool_calls)
+                must_answer(fork, ask[0])
+                mark_spent(fork)
                 ends = True
             (answered if ends else grown).append((_scored(fork, verifier), fork))
         alive = [fork for _, fork in sorted(grown, key=_score, reverse=True)[:width]]
         if not alive or session.stopped:
             break
     return max(answered or grown, key=_score)[1].branch
+
+
+Ask = tuple[Parse[ToolCall | None], Observe[ToolCall | None]]
+"""What a reply asks for, and what each of that gives."""
+
+
+def _asking(session: Session, actions: Sequence[Action] | None) -> Ask:
+    """Offer the actions, or the zoom tool; how they are read and carried out."""
+    if actions is None:
+        offer_zoom(session)
+        return tool_calls, partial(answer_call, shoot=Camera().shoot)
+    offer_actions(session, actions)
+    return partial(requests, actions=actions), partial(carry_out, actions=actions)
 
 
 def _check(width: int, draws: int, max_steps: int, heat: float) -> None:
@@ -83,7 +102,7 @@ def _check(width: int, draws: int, max_steps: int, heat: float) -> None:
 
 
 def _steps(
-    session: Session, ways: Sequence[Session], draws: int, heat: float
+    session: Session, ways: Sequence[Session], draws: int, heat: float, ask: Ask
 ) -> Iterator[tuple[Session, bool]]:
     """Different next steps of each way, and whether each is its answer."""
     taken: list[Session] = []
@@ -92,8 +111,8 @@ def _steps(
             step = session.take(fork, fork.branch.leaf)
             if not any(_same(step, other) for other in taken):
                 taken.append(step)
-                calls = tool_calls(step, reply)
-                _go_on(step, calls)
+                calls = ask[0](step, reply)
+                _go_on(step, calls, ask[1])
                 yield step, not calls
             if session.stopped:
                 break
@@ -116,11 +135,13 @@ def _same(fork: Session, other: Session) -> bool:
     return mine[last].message.parts == theirs[last].message.parts
 
 
-def _go_on(fork: Session, calls: Sequence[ToolCall | None]) -> None:
+def _go_on(
+    fork: Session, calls: Sequence[ToolCall | None], observe: Observe[ToolCall | None]
+) -> None:
     """Show what was asked for; open an answer that says nothing."""
-    observe = partial(answer_call, shoot=Camera().shoot)
     for call in calls:
-        fork.say(observe(fork, call))
+        if observation := observe(fork, call):
+            fork.say(observation)
     if not calls:
         force_answer(fork)
 

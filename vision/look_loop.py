@@ -32,6 +32,9 @@ Enough = Callable[[Session], bool | None]
 """Asked after each observation and each answer: True ends the looking, False lets a policy that has
 answered go on, None leaves it to the policy."""
 
+SPENT = "out_of_budget"
+"""The score, 1, of a last step that was written because the budget was spent."""
+
 NO_MORE = "There are no more looks. Answer now."
 REFUSED = message("tool", "There are no more looks.")
 GO_ON = user("That is not certain yet. Look at what the answer depends on, then answer.")
@@ -84,7 +87,8 @@ def look(
     reply must be the answer. If that says nothing, it too is opened once (`force_answer`); if it
     asks for looks they are refused, and the branch, which then ends with the refusal, has no reply.
     An answer that is not enough counts as a look, and the policy is told to go on. `spent`, where a
-    caller brings one, counts in the place of `limits`, and can be asked afterwards.
+    caller brings one, counts in the place of `limits`, and can be asked afterwards. Where they
+    end the looking, the last step is marked `SPENT`.
 
     Raises:
         ModelError: the model failed.
@@ -109,7 +113,15 @@ def look(
         if spent.allows() and enough(session):
             return must_answer(session, parse, write)
     _last_reply(session, parse, write)
-    return force_answer(session, write)
+    force_answer(session, write)
+    mark_spent(session)
+    return session.branch
+
+
+def mark_spent(session: Session) -> None:
+    """Mark the last step, unless somebody stopped it, as written because the budget was spent."""
+    if session.branch.steps and not session.stopped:
+        session.score(SPENT, 1.0)
 
 
 class Spent:

@@ -7,7 +7,7 @@ verifier says stop, the model is done or the budget is spent; then the answer.
 from __future__ import annotations
 
 import time
-from typing import Literal
+from collections.abc import Sequence
 
 from mm.answers.extraction import ANSWER_START
 from mm.errors import UserError
@@ -18,16 +18,13 @@ from mm.trace import Branch
 from mm.types import Message, assistant
 
 from .act import act
+from .action_schema import Action
+from .actions import ACTIONS
 from .ask_region import NOT_SHOWN, ask_where, show
-from .look_loop import Limits, Spent
-from .verifier import asked
+from .look_loop import Limits, Spent, mark_spent
+from .verifier import Tools, asked
 from .zoom import Camera, by_calls
 from .zoom_tool import BadCall, RegionCall
-
-SPENT = "out_of_budget"
-"""The score, 1, of a last step that was written because the budget was spent."""
-
-Tools = Literal["all", "zoom"]
 
 
 def scale(
@@ -37,6 +34,7 @@ def scale(
     threshold: float = 0.5,
     eps: float | None = None,
     tools: Tools | None = None,
+    actions: Sequence[Action] | None = None,
     max_steps: int = 6,
     look_tokens: int | None = None,
     max_seconds: float | None = None,
@@ -44,10 +42,10 @@ def scale(
     """Let the model look step by step until the verifier says that more looking pays no more.
 
     The verifier is asked after each observation and each answer; what it says stands in the trace.
-    An answer that it finds wanting is gone on from. A verifier that cannot tell leaves it to the
-    model. Where the budget ends the looking, and neither verifier nor model did, the last step is
-    marked `SPENT`. A model that calls no tools is only asked, and nobody judges, where the question
-    has no images.
+    After an answer that is not enough the model looks on. A verifier that cannot tell leaves it to
+    the model. Where the budget ends the looking, and neither verifier nor model did, the last step
+    is marked `look_loop.SPENT`. A question without images goes to a model without tool calls once,
+    with no verifier.
 
     Args:
         verifier: scores the branch; one with a keyword `vlm` is given the session's model.
@@ -56,6 +54,7 @@ def scale(
             first of them on the question alone (paper, section 3.1); in place of `threshold`.
         tools: "all" offers the actions of `act`, "zoom" the zoom tool alone; None offers all but to
             a checkpoint that was taught the zoom tool alone (its `traits.tools`).
+        actions: what is on offer, to a model that calls tools, in the place of `tools`.
         max_steps: actions that are carried out, wrong ones included.
         look_tokens: no more once their images cost this many visual tokens.
         max_seconds: no more after so long.
@@ -70,25 +69,33 @@ def scale(
         return direct(session)
     until = None if max_seconds is None else time.monotonic() + max_seconds
     judge = _Judge(verifier, threshold, eps, until)
-    spent = _looked(session, judge, tools, Limits(max_steps, look_tokens))
+    offered = actions if actions is not None else _offered(session, tools)
+    spent = _looked(session, judge, offered, Limits(max_steps, look_tokens))
     if session.branch.silence and not session.stopped:
         session.say(assistant(ANSWER_START))
         session.generate()
-    if spent and session.branch.steps and not session.stopped:
-        session.score(SPENT, 1.0)
+    if spent:
+        mark_spent(session)
     return session.branch
 
 
-def _looked(session: Session, judge: _Judge, tools: Tools | None, limits: Limits) -> bool:
+def _offered(session: Session, tools: Tools | None) -> Sequence[Action] | None:
+    """The actions on offer; None for the zoom tool alone."""
+    zooms = (tools or ("zoom" if session.vlm.traits.tools else "all")) == "zoom"
+    return None if zooms else ACTIONS
+
+
+def _looked(
+    session: Session, judge: _Judge, actions: Sequence[Action] | None, limits: Limits
+) -> bool:
     """Let the model look and answer; whether the budget ended the looking."""
-    traits = session.vlm.traits
-    if not traits.calls_tools:
+    if not session.vlm.traits.calls_tools:
         return _by_asking(session, judge, limits)
     spent = Spent(session, limits)
-    if (tools or ("zoom" if traits.tools else "all")) == "zoom":
+    if actions is None:
         by_calls(session, Camera().shoot, limits, enough=judge, spent=spent)
     else:
-        act(session, enough=judge, spent=spent)
+        act(session, actions=actions, enough=judge, spent=spent)
     return judge.late or not spent.allows()
 
 

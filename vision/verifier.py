@@ -13,22 +13,25 @@ import math
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal, Protocol, cast, get_args
 
 from mm.answers.extraction import THOUGHT_END
 from mm.errors import ModelError, UserError, door
-from mm.local.adapters import VERIFIER
+from mm.local.adapters import ADAPTER, VERIFIER
 from mm.trace import Branch
-from mm.types import Conversation, Sampling, Scores, user
+from mm.types import Conversation, Sampling, Scores, Thinking, assistant, user
 from mm.vlm import VLM
 
 ENOUGH = (
     "Is what was seen and said so far enough to answer the question correctly? Answer yes or no."
 )
 YES, NO = "yes", "no"
+CLOSED = f"<think>\n\n{THOUGHT_END}\n\n"
+"""What the turn of a model that thinks begins with, so that the verdict comes at once."""
+
 _WORD = re.compile(rf"\s*({YES}|{NO})", re.IGNORECASE)
 
 
@@ -52,6 +55,9 @@ class Adapted(VLM, Protocol):
 
 Kind = Literal["score", "logratio"]
 
+Tools = Literal["all", "zoom"]
+"""What `scale` offers: the actions of `act`, or the zoom tool alone."""
+
 FACTS = "verifier.json"
 """The file, beside a trained verifier's adapter, that says how it is to be used."""
 
@@ -64,11 +70,13 @@ class Trained:
         kind: the verifier of this name reads the adapter.
         threshold: enough from this score on, chosen on a calibration split; None if none was.
         matched: what makes a control say "enough" as often, by the control's name.
+        tools: what was on offer where it learnt; None where that was neither, or nobody knows.
     """
 
     kind: Kind = "score"
     threshold: float | None = None
     matched: Mapping[str, float] = field(default_factory=dict)
+    tools: Tools | None = None
 
 
 def read_verifier(folder: Path) -> Trained:
@@ -87,7 +95,16 @@ def read_verifier(folder: Path) -> Trained:
         if kind not in get_args(Kind) or not isinstance(threshold, int | float | None):
             raise ValueError(f"expected a kind of score or logratio and a number, found {said}")
         matched = {str(name): float(at) for name, at in said.get("matched", {}).items()}
-        return Trained(kind, threshold, matched)
+        tools = said.get("tools")
+        if tools not in (*get_args(Tools), None):
+            raise ValueError(f"expected tools of all or zoom, found {tools!r}")
+        return Trained(kind, threshold, matched, tools)
+
+
+def write_verifier(folder: Path, trained: Trained) -> None:
+    """Keep beside its adapter how the verifier in `folder` is used, as `read_verifier` reads it."""
+    facts = {name: value for name, value in asdict(trained).items() if value not in (None, {})}
+    (folder / FACTS).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
 def verdict_prompt(branch: Branch) -> Conversation:
@@ -104,7 +121,7 @@ def asked(branch: Branch, *, vlm: VLM | None = None) -> float | None:
     or which token that is cannot be told.
 
     Raises:
-        ModelError: the model failed, or its server gives no log-probabilities.
+        ModelError: the model failed, its server gives no log-probabilities, or lets it think first.
     """
     vlm, prompt = _given(vlm), verdict_prompt(branch)
     try:
@@ -117,8 +134,29 @@ def asked(branch: Branch, *, vlm: VLM | None = None) -> float | None:
 
 
 def _written(prompt: Conversation, vlm: VLM) -> float | None:
+    """P(yes) by the word that the model writes; one that thinks first begins behind a thought that
+    is closed already.
+
+    Raises:
+        ModelError: there are no log-probabilities, or it thinks all the same.
+    """
+    said, thinks = _said(prompt, vlm)
+    if said is None and thinks:
+        said, thinks = _said((*prompt, assistant(CLOSED)), vlm)
+    if said is None and thinks:
+        raise ModelError(
+            f"{vlm.name} thinks before it says yes or no, and its server lets nobody close the "
+            "thought: turn thinking off there (chat_template_kwargs enable_thinking=false), or use "
+            "a verifier that asks no model"
+        )
+    return said
+
+
+def _said(prompt: Conversation, vlm: VLM) -> tuple[float | None, bool]:
+    """P(yes) by the word that the reply gives, None where it gives none; whether it thinks."""
     pieces: list[str] = []
     (reply,) = vlm.generate([prompt], Sampling(max_tokens=8), on_token=pieces.append)
+    thinks = any(isinstance(part, Thinking) for part in reply.message.parts)
     if not reply.logprobs:
         raise ModelError(
             f"{vlm.name}: its server gives no log-probabilities, which a verdict is made of; use a "
@@ -130,9 +168,9 @@ def _written(prompt: Conversation, vlm: VLM) -> float | None:
     )
     logprob = _begins(word.start(1), pieces, reply.logprobs) if word else None
     if word is None or logprob is None:
-        return None
+        return None, thinks
     sure = math.exp(min(logprob, 0.0))
-    return sure if word[1].lower() == YES else 1 - sure
+    return (sure if word[1].lower() == YES else 1 - sure), thinks
 
 
 def _begins(at: int, pieces: Sequence[str], logprobs: Sequence[float]) -> float | None:
@@ -170,9 +208,15 @@ def logratio(branch: Branch, *, vlm: VLM | None = None, beta: float = 0.1) -> fl
     of what it wrote is known.
 
     Raises:
-        ModelError: the model has no verifier's adapter, or its tokens are not known here.
+        ModelError: the model has no verifier's adapter, or one of its own besides, or its tokens
+            are not known here.
     """
     verifier = with_verifier(_given(vlm))
+    if ADAPTER in verifier.adapters:
+        raise ModelError(
+            "logratio compares with the model as it was trained on, and the reasoner's own adapter "
+            "is beside it: give a whole model, or a verifier of `mm data pairs --kind verdict`"
+        )
     first, total = _remembered(branch, beta)
     known = first > 0 or not any(step.sampled for step in branch.steps)
     for at, step in enumerate(branch.steps[first:], first):

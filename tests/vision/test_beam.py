@@ -10,13 +10,15 @@ import pytest
 from images import noise
 
 from mm.errors import UserError
+from mm.origins import Drawn
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import run
 from mm.trace import Branch, Trace
-from mm.types import Sampling
+from mm.types import Image, Sampling, ToolSpec
 from mm.vlm import Traits
 from vision.beam import beam
+from vision.look_loop import SPENT
 from vision.zoom_tool import ZOOM
 
 SAMPLE = question("What does the sign say?", noise(1), id="sign", target="STOP")
@@ -61,6 +63,32 @@ def ran(replies: Sequence[str], traits: Traits = Traits(), **options) -> Trace:
 def test_the_best_way_is_returned(replies, options, answer) -> None:
     trace = ran(replies, **options)
     assert (trace.answer, trace.error) == (answer, None)
+
+
+@pytest.mark.parametrize(
+    ("replies", "options", "spent"),
+    [
+        pytest.param([RIGHT, "STOP"], {"draws": 1, "max_steps": 1}, True, id="must answer"),
+        pytest.param(["STOP"], {"draws": 1, "max_steps": 1}, False, id="answers in time"),
+    ],
+)
+def test_a_way_that_must_answer_is_marked(replies, options, spent) -> None:
+    assert (SPENT in ran(replies, **options).best.steps[-1].scores) is spent
+
+
+def grey(image: Image) -> Image:
+    """Show an image without its colours."""
+    return Image(image.pixels.convert("L").convert("RGB"), Drawn(image.id, "grey"))
+
+
+def test_actions_of_ones_own_are_steps_too() -> None:
+    used = '<tool_call>{"name": "grey", "arguments": {"img_idx": 0}}</tool_call>'
+    vlm = ScriptedVLM([used, "STOP"])
+    strategy = partial(beam, verifier=lambda _: 1.0, draws=1, actions=[grey])
+    trace = run(strategy, SAMPLE, vlm, sampling=WARM)
+    assert (trace.answer, [image.origin.what for image in trace.images]) == ("STOP", ["grey"])  # type: ignore[union-attr]
+    offered = [part.name for part in vlm.conversations[0][0].parts if isinstance(part, ToolSpec)]
+    assert offered == ["grey"]
 
 
 def test_the_kept_way_is_the_better_one() -> None:

@@ -11,15 +11,18 @@ import pytest
 from images import noise
 
 from mm.errors import UserError
+from mm.origins import Drawn
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import run
 from mm.trace import Branch, Trace
-from mm.types import Sampling, ToolSpec
+from mm.types import Image, Sampling, ToolSpec
 from mm.vlm import Traits
-from vision.look_loop import GO_ON, REFUSED
-from vision.scaling import SPENT, scale
+from vision.act import act
+from vision.look_loop import GO_ON, REFUSED, SPENT
+from vision.scaling import scale
 from vision.verifier import NO, YES, always, asked, never
+from vision.zoom import zoom
 from vision.zoom_tool import ZOOM
 
 SAMPLE = question("What does the sign say?", noise(1), id="sign", target="STOP")
@@ -195,6 +198,33 @@ def test_all_actions_are_on_offer_to_a_model_that_names_no_tools() -> None:
     run(scale, SAMPLE, vlm, sampling=Sampling(max_tokens=8))
     names = {part.name for part in vlm.conversations[0][0].parts if isinstance(part, ToolSpec)}
     assert {"zoom_in", "mark", "terminate"} <= names
+
+
+def grey(image: Image) -> Image:
+    """Show an image without its colours."""
+    return Image(image.pixels.convert("L").convert("RGB"), Drawn(image.id, "grey"))
+
+
+def test_actions_of_ones_own_are_on_offer_in_place_of_all() -> None:
+    used = '<tool_call>{"name": "grey", "arguments": {"img_idx": 0}}</tool_call>'
+    vlm = ScriptedVLM([used, "STOP"], traits=ZOOMS)
+    trace = run(partial(scale, verifier=always, actions=[grey]), SAMPLE, vlm)
+    assert (trace.answer, len(trace.best.looks), trace.error) == ("STOP", 1, None)
+    offered = [part.name for part in vlm.conversations[0][0].parts if isinstance(part, ToolSpec)]
+    assert offered == ["grey"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "replies", "spent"),
+    [
+        pytest.param(partial(zoom, max_looks=1), [LEFT, "STOP"], True, id="zoom"),
+        pytest.param(partial(act, max_steps=1), [LEFT, "STOP"], True, id="act"),
+        pytest.param(partial(zoom, max_looks=2), [LEFT, "STOP"], False, id="it answered in time"),
+    ],
+)
+def test_a_budget_spent_without_a_verifier_is_marked_too(strategy, replies, spent) -> None:
+    trace = run(strategy, SAMPLE, ScriptedVLM(replies))
+    assert (trace.answer, SPENT in trace.best.steps[-1].scores) == ("STOP", spent)
 
 
 def test_bad_numbers_are_refused() -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -160,12 +160,46 @@ class Served(mm.ScriptedVLM):
         pytest.param(["\n\nyes"], (-9.0, -0.5), None, id="two tokens in a piece"),
         pytest.param(["yes."], (-0.5, -9.0), math.exp(-0.5), id="in a piece that it begins"),
         pytest.param(["maybe"], (-0.5,), None, id="another word"),
-        pytest.param(["<think>", "yes"], (-0.5, -0.5), None, id="within a thought"),
     ],
 )
 def test_a_server_is_asked_for_the_token_that_begins_the_word(pieces, logprobs, expected) -> None:
     found = asked(mm.Trace(QUESTION).best, vlm=Served(pieces, logprobs))
     assert found == (None if expected is None else pytest.approx(expected))
+
+
+class Thinker(Served):
+    """As a server of a model that thinks, which may let its thought be closed."""
+
+    def __init__(self, *replies: str) -> None:
+        super().__init__([], (-0.5,))
+        self.replies, self.said = list(replies), list(replies)
+
+    def generate(self, conversations: Any, sampling: Any, **options: Any) -> Any:
+        self.pieces = [self.said.pop(0)]
+        return super().generate(conversations, sampling, **options)
+
+
+def test_a_thought_is_closed_for_a_server_too() -> None:
+    vlm = Thinker("<think>", "yes")
+    assert asked(mm.Trace(QUESTION).best, vlm=vlm) == pytest.approx(math.exp(-0.5))
+    assert [said[-1].role for said in vlm.conversations] == ["user", "assistant"]
+    assert vlm.conversations[1][-1].text == "<think>\n\n</think>\n\n"
+
+
+def test_a_thought_that_cannot_be_closed_is_named() -> None:
+    with pytest.raises(ModelError, match=r"thinks before it says yes or no.*enable_thinking=false"):
+        asked(mm.Trace(QUESTION).best, vlm=Thinker("<think>", "<think>"))
+
+
+def test_the_log_ratio_is_refused_beside_an_adapter_of_the_reasoners_own() -> None:
+    class Both:
+        adapters = ("adapter", "verifier")
+
+        def using(self, adapter: str | None) -> Any:
+            return self
+
+    with pytest.raises(ModelError, match="the reasoner's own adapter is beside it"):
+        logratio(mm.Trace(QUESTION).best, vlm=cast(Any, Both()))
 
 
 def test_a_verdict_computes_the_new_tokens_alone(judged: HFVLM) -> None:

@@ -62,14 +62,15 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     where there is none.
 
     Raises:
-        BadTarget: it holds traces of something else.
+        BadTarget: it holds traces of something else, or is spoilt.
     """
     facts = json.loads(json.dumps({**facts, "judge": JUDGE}))
     known = folder / FACTS
     if known.is_file():
         with door(f"{quote(str(known))} is spoilt", BadTarget, "remove it to go on"):
-            before = json.loads(known.read_text(encoding="utf-8"))
-        if other := differing(before, facts, (*PLACE, "dtype")):
+            before = dict(json.loads(known.read_text(encoding="utf-8")).items())
+            other = differing(before, facts, (*PLACE, "dtype"))
+        if other:
             raise BadTarget(
                 f"{quote(str(folder))} holds traces that differ in {', '.join(other)}: "
                 "give another --out"
@@ -85,11 +86,14 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
 def _drawn(file: Path) -> Iterator[tuple[str, str]]:
     if not file.exists():
         return
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):  # else its writer was stopped, and it is sampled again
-                settings = json.loads(line)["settings"]
-                yield str(settings.get("draw")), str(settings.get("asked", ""))
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.endswith(b"\n"):  # else its writer was stopped, and it is sampled again
+                where = f"{quote(str(file))}, line {number}, is spoilt"
+                with door(where, BadTarget, "remove that line, and it is sampled again"):
+                    settings = json.loads(line)["settings"]
+                    drawn = str(settings.get("draw")), str(settings.get("asked", ""))
+                yield drawn
 
 
 def collect(

@@ -18,12 +18,12 @@ from video.search import over_clips
 from vision.controls import random_region
 from vision.crop import GREY
 from vision.depth import DepthMap, flipped, noisy
-from vision.depth_source import Estimate
+from vision.depth_source import TAG, Changed, Estimate, untold
 
 from .clip_controls import CONTROLS as CLIP_CONTROLS
-from .clip_controls import changed_clips, chosen_span
+from .clip_controls import changed_clips, chosen_span, over_changed
 from .tasks import Item, Suite
-from .verdict_controls import verdict_controls, verdict_of
+from .verdict_controls import choice_controls, verdict_controls, verdict_of
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,11 @@ class Condition:
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
     image at full resolution stands in the context), "flipped" (the depth map with near and far
     swapped), "noise" (random depths in its place), "shuffled" (another image's map; under "true" a
-    strategy that uses depth gets the renderer's own), or "blind" (the images are grey). Strategies
-    under a verifier have those of `verdict_controls`; clips have those of `clip_controls`, and
-    "random" and "true" for the span that is looked at. `matched` is for the former: how they stop
-    as often as a trained verifier does.
+    strategy that uses depth gets the renderer's own), or "blind" (grey images, no depth).
+    Strategies under a verifier have those of `verdict_controls`; clips have those of
+    `clip_controls`, and "random" and "true" for the span that is looked at. `matched` is for the
+    former: how they stop as often as a trained verifier does, "random-stop" as often as `measure`
+    saw the strategy stop.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Condition:
 
     def _over_images(self, item: Item, seed: int) -> tuple[Strategy, Sample]:
         if self.control == "blind":
-            return self.strategy, blind(item.sample)
+            return _untold(self.strategy), blind(item.sample)
         if self.control:
             return partial(self.strategy, **_changed(self, item, seed)), item.sample
         return self.strategy, item.sample
@@ -70,7 +71,7 @@ class Condition:
             true = item.span if self.control == "true" else None
             chosen: Any = {"choose_span": partial(chosen_span, true=true, seed=seed)}
             return partial(strategy, **chosen), sample
-        return strategy, changed_clips(sample, self.control) if self.control else sample
+        return over_changed(strategy, self.control) if self.control else strategy, sample
 
 
 DEPTHS = ("flipped", "noise", "shuffled", "true")
@@ -110,13 +111,28 @@ def conditions_of(
 
 
 def blind(sample: Sample) -> Sample:
-    """The same question with grey images of the same sizes."""
-    return replace(sample, prompt=greyed(sample.prompt))
+    """The same question with grey images of the same sizes, and no map of the first."""
+    tags = {name: value for name, value in sample.tags.items() if name != TAG}
+    return replace(sample, prompt=greyed(sample.prompt), tags=tags)
+
+
+def _untold(strategy: Strategy) -> Strategy:
+    """`strategy` without what a depth map shows, where it tells that."""
+    nothing: Any = {"depth": untold}
+    return partial(strategy, **nothing) if _deep(strategy) else strategy
+
+
+def _deep(strategy: Strategy) -> bool:
+    return "depth" in inspect.signature(strategy).parameters
 
 
 def greyed(conversation: Conversation) -> Conversation:
-    """The same text with grey images of the same sizes."""
-    return tuple(_grey(message) for message in conversation)
+    """The same text with grey images of the same sizes, and clips whose frames are grey.
+
+    Raises:
+        BadVideo: a clip cannot be opened.
+    """
+    return tuple(_grey(message) for message in changed_clips(conversation, "blind"))
 
 
 def _controls(suite: Suite, strategy: Strategy, matched: Mapping[str, float]) -> tuple[str, ...]:
@@ -136,20 +152,18 @@ def _controls(suite: Suite, strategy: Strategy, matched: Mapping[str, float]) ->
         controls.append("no-look")
     if "full" in options:
         controls.append("full")
-    if _judged(strategy):
+    if {"verifier", "threshold"} <= options.keys():
         controls += verdict_controls(located=suite.located, shown=suite.deep, matched=matched)
+    elif "verifier" in options:
+        controls += choice_controls(strategy, shown=suite.deep)
     return (*controls, "blind")
-
-
-def _judged(strategy: Strategy) -> bool:
-    return {"verifier", "threshold"} <= inspect.signature(strategy).parameters.keys()
 
 
 def _changed(condition: Condition, item: Item, seed: int) -> dict[str, object]:
     control, strategy = condition.control, condition.strategy
     if control == "random":
         return {"choose_region": partial(random_region, seed=seed)}
-    if control in DEPTHS and "depth" in inspect.signature(strategy).parameters:
+    if control in DEPTHS and _deep(strategy):
         return {"depth": _depth_under(control, item, seed, strategy)}
     if control == "true":
         return {"choose_region": TrueInTurn(item.regions)}
@@ -157,8 +171,8 @@ def _changed(condition: Condition, item: Item, seed: int) -> dict[str, object]:
         return {"max_looks": 0}
     if control == "full":
         return {"full": True}
-    matched = condition.matched
-    return verdict_of(control, strategy, regions=item.regions, other=item.other, matched=matched)
+    needed, matched = item.needed or item.regions, condition.matched
+    return verdict_of(control, strategy, regions=needed, other=item.other, matched=matched)
 
 
 def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Estimate:
@@ -166,17 +180,11 @@ def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Est
         return partial(_known, item.depths, int(control == "shuffled"))
     given = inspect.signature(strategy).parameters["depth"].default
     change = flipped if control == "flipped" else partial(noisy, seed=seed)
-    return partial(_depth, given, change)
+    return Changed(given, change)
 
 
 def _known(depths: Callable[[int], DepthMap], other: int, sample: Sample, image: Image) -> DepthMap:
     return depths(other)
-
-
-def _depth(
-    true: Estimate, change: Callable[[DepthMap], DepthMap], sample: Sample, image: Image
-) -> DepthMap:
-    return change(true(sample, image))
 
 
 def _grey(message: Message) -> Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,10 +10,11 @@ from functools import partial
 from mm.parallel import in_order
 from mm.samples import instructed
 from mm.session import run
-from mm.trace import Branch, Trace
+from mm.trace import Branch, Sample, Step, Trace
 from mm.types import Cost, Sampling
 from mm.vlm import VLM, Cancelled
 from vision import look_stats
+from vision.look_loop import SPENT
 
 from .controls import Condition
 from .grade import grade
@@ -26,7 +27,11 @@ class Outcome:
 
     Attributes:
         failed: the model failed, or gave nothing that could be right; it is never `correct`.
+        error: why the model failed.
+        about: the images and clips that were asked about: questions that share them are no
+            independent ones; "" for none.
         wanted, found: regions that one must look at, and those of them that were shown.
+        verdicts, enough: verdicts on the way, and those that ended the looking.
         replies, empty: what the policy wrote after being shown something, and how much of it was no
             more than an answer or the next call.
     """
@@ -42,6 +47,10 @@ class Outcome:
     found: int = 0
     replies: int = 0
     empty: int = 0
+    error: str | None = None
+    verdicts: int = 0
+    enough: int = 0
+    about: str = ""
 
 
 Watch = Callable[[Item, Trace, Outcome], None]
@@ -90,7 +99,24 @@ def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
         found=look_stats.found(branch, item.regions),
         replies=len(replies),
         empty=sum(map(look_stats.is_empty_thought, replies)),
+        error=trace.error,
+        about=_about(item.sample),
+        **_verdicts(trace.steps),
     )
+
+
+def _about(sample: Sample) -> str:
+    return " ".join([*(c.source for c in sample.clips), *(image.id for image in sample.images)])
+
+
+def _verdicts(steps: Sequence[Step]) -> dict[str, int]:
+    """How many verdicts were given once the policy had written, and whether the last ended it."""
+    first = next((at for at, step in enumerate(steps) if step.sampled), 0)
+    said = [x for step in steps[first:] for name, x in step.scores.items() if name != SPENT]
+    spent = any(SPENT in step.scores for step in steps)
+    told = [value for value in said if value is not None]
+    enough = bool(told) and said[-1] is not None and not spent
+    return {"verdicts": len(told), "enough": int(enough)}
 
 
 def _written(branch: Branch) -> Branch:

@@ -1,11 +1,10 @@
 """Preference pairs from graded traces: what a verifier learns from (VTS-V, arXiv 2506.07235).
 
-Two kinds. "verdict": the question whether what was seen is enough, put after an answer and after
-the last look before it, "yes" over "no" where the answer came out right and "no" over "yes" where
-it did not, and before that look where a right way went on: what the verifier `score` reads.
-"trajectory": a right way to an answer over a wrong one to the same question, from where the two
-part: what `logratio` reads, and the paper's own (section 3.4), with wrong ways that really
-happened.
+Two kinds. "verdict": the question whether what was seen is enough, asked after an answer and after
+the last look before it. "Yes" is chosen over "no" if the answer was right, else "no" over "yes"; at
+a look after which a right branch looked on, "no". It is what the verifier `score` reads.
+"trajectory": a right branch over a wrong one of the same question, from where the two part. It is
+what `logratio` reads, and the paper's own (section 3.4), with wrong branches that really happened.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from mm.markup import render_parts
 from mm.trace import Branch, Trace
 from mm.trace_store import load_traces
 from mm.types import Clip, Image, Message, ToolSpec, Visual, assistant
-from vision.scaling import SPENT
+from vision.look_loop import SPENT
 from vision.verifier import NO, YES, verdict_prompt
 
 from .collect import RIGHT
@@ -39,7 +38,9 @@ class Counts:
     mixed: int = 0
     all_right: int = 0
     all_wrong: int = 0
+    tied: int = 0
     left_out: int = 0
+    forced: int = 0
     unnamed: int = 0
     chosen: list[int] = field(default_factory=list)
     rejected: list[int] = field(default_factory=list)
@@ -47,14 +48,17 @@ class Counts:
     def lines(self) -> list[str]:
         """For people."""
         groups = f"{self.mixed} mixed, {self.all_right} all right, {self.all_wrong} all wrong"
-        out = f"{self.left_out} traces left out (budget spent, no grade, or images inside a reply)"
-        unnamed = (
-            f"{self.unnamed} traces left out (clips, images from memory: no row can name them)"
-        )
+        reasons = {
+            "budget spent, reply cut, no grade, or images inside a reply": self.left_out,
+            "not all of it the model's own words, such as a choice made for it": self.forced,
+            "clips, images from memory: no row can name them": self.unnamed,
+        }
+        out = [f"{count} traces left out ({why})" for why, count in reasons.items() if count]
+        tied = f"{self.tied} pairs tied (one side is how the other begins)"
         return [
             f"{self.pairs:,} pairs from questions: {groups}",
-            out,
-            *([unnamed] if self.unnamed else []),
+            *(out or ["0 traces left out"]),
+            *([tied] if self.tied else []),
             f"tokens written, mean: chosen {_mean(self.chosen)}, rejected {_mean(self.rejected)}",
         ]
 
@@ -80,7 +84,8 @@ def write_pairs(
     """
     images = _images_from(traces, out)
     counts, rows = Counts(), []
-    groups = _groups(load_traces(traces), counts)
+    own = wrote_answer if kind == "verdict" else _wrote_all
+    groups = _groups(load_traces(traces), counts, own)
     for group in groups:
         _count_group(group, counts)
         made = _verdicts(group, counts) if kind == "verdict" else _ways(group, counts, per_group)
@@ -116,20 +121,35 @@ Pair = tuple[str, Sequence[Message], Sequence[Message], Sequence[Message]]
 """A name, what both sides share, the chosen side, the rejected one."""
 
 
-def _groups(traces: Iterable[Trace], counts: Counts) -> list[list[Branch]]:
+def _groups(
+    traces: Iterable[Trace], counts: Counts, own: Callable[[Branch], bool]
+) -> list[list[Branch]]:
     groups: dict[str, list[Branch]] = defaultdict(list)
     for trace in traces:
         branch = trace.best
         known = branch.steps and RIGHT in branch.steps[-1].scores
-        spent = any(SPENT in step.scores for step in branch.steps)
+        spent = branch.finish == "length" or any(SPENT in step.scores for step in branch.steps)
         inside = any(m.visuals for m in branch.messages if m.role == "assistant")
         if not known or spent or inside:
             counts.left_out += 1
+        elif not own(branch):
+            counts.forced += 1
         elif not all(map(_can_be_named, branch.messages)):
             counts.unnamed += 1
         else:
             groups[trace.sample.id].append(branch)
     return list(groups.values())
+
+
+def wrote_answer(branch: Branch) -> bool:
+    """Whether the model wrote the answer, and no choice was made for it (`insist`)."""
+    last = branch.steps[-1]
+    return last.sampled or last.message.text not in branch.sample.choices
+
+
+def _wrote_all(branch: Branch) -> bool:
+    """Whether the model wrote all that the assistant says."""
+    return all(step.sampled for step in branch.steps if step.message.role == "assistant")
 
 
 def _can_be_named(message: Message) -> bool:
@@ -210,6 +230,8 @@ def _ways(group: Sequence[Branch], counts: Counts, per_group: int) -> Iterator[P
             counts.chosen.append(_length(good))
             counts.rejected.append(_length(bad))
             yield f"{good.sample.id}-{number}", good.messages[:shared], chosen, rejected
+        else:
+            counts.tied += 1
 
 
 def _matched(
@@ -231,7 +253,8 @@ def _matched(
 
 
 def _length(branch: Branch) -> int:
-    return sum(len(step.message.tokens or ()) for step in branch.steps if step.sampled)
+    """In tokens, which servers count too."""
+    return sum(step.cost.generated_tokens for step in branch.steps if step.sampled)
 
 
 def _row(

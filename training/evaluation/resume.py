@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, get_type_hints
 
-from mm.errors import door
+from mm.errors import door, quote
 from mm.types import Cost
 
 from .evaluate import Outcome
@@ -21,25 +21,30 @@ PLACE = ("backend", "base_url", "processor", "quantize")
 """Who ran the model and how (`app.model_choice`): not written down from the beginning."""
 
 
+WEIGHTS = ("adapter_weights", "verifier_weights")
+"""Which weights lay in the folders of adapters: later still."""
+
+
 class ResultLog:
     """The outcomes so far, in a file beside the table: what is measured, then a line for each.
 
     Raises:
-        BadTarget: the file holds answers to something else.
+        BadTarget: the file holds answers to something else, or is spoilt.
     """
 
     def __init__(self, path: Path, about: Mapping[str, object]) -> None:
         self.path = path
         self.outcomes: dict[Key, list[Outcome]] = {}
         known = json.loads(json.dumps(about))
-        lines = _complete_lines(path)
-        if other := ", ".join(differing(lines[0], known) if lines else ()):
-            raise BadTarget(
-                f"{path} holds answers that differ in {other}: remove it, or give another --out"
-            )
-        for line in lines[1:]:
-            outcome = Outcome(**{**line["outcome"], "cost": Cost(**line["outcome"]["cost"])})
-            self.outcomes.setdefault((line["task"], line["condition"]), []).append(outcome)
+        with door(f"{quote(str(path))} is spoilt", BadTarget, "remove it to begin again"):
+            lines = _complete_lines(path)
+            if other := ", ".join(differing(lines[0], known) if lines else ()):
+                raise BadTarget(
+                    f"{path} holds answers that differ in {other}: remove it, or give another --out"
+                )
+            for line in lines[1:]:
+                key = (line["task"], line["condition"])
+                self.outcomes.setdefault(key, []).append(_outcome(line["outcome"]))
         self._file = _rewritten(path, [known, *lines[1:]])
 
     def add(self, task: str, condition: str, outcome: Outcome) -> None:
@@ -59,18 +64,54 @@ class ResultLog:
 def differing(
     before: Mapping[str, object], known: Mapping[str, object], place: Collection[str] = PLACE
 ) -> list[str]:
-    """What a file and this run do not share; a file of before `place` says nothing of that."""
-    unsaid = () if "backend" in before else place
+    """What a file and this run do not share; a file of before `place`, or of before `WEIGHTS`, says
+    nothing of that."""
+    unsaid = [*(() if "backend" in before else place), *set(WEIGHTS).difference(before)]
     names = sorted({*before, *known}.difference(unsaid))
     return [name for name in names if before.get(name) != known.get(name)]
 
 
-def _complete_lines(path: Path) -> list[dict]:
-    """What was written whole; the last line may have been cut off by a kill."""
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
+    """What was written whole.
+
+    Raises:
+        ValueError: a line before it is no JSON object; says which.
+    """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    lines = whole_lines(path).decode().split("\n")[:-1]
+    return [_object(n, line) for n, line in enumerate(lines, 1)]
+
+
+def whole_lines(path: Path) -> bytes:
+    """What of `path` was written whole: a kill may have cut its last line off."""
+    written = path.read_bytes()
+    return written[: written.rfind(b"\n") + 1]
+
+
+def _object(number: int, line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"line {number} is no JSON object")
+    return found
+
+
+def _outcome(said: Mapping[str, Any]) -> Outcome:
+    """The outcome that `add` wrote.
+
+    Raises:
+        Exception: it is none.
+    """
+    outcome = Outcome(**{**said, "cost": Cost(**said["cost"])})
+    for record in (outcome, outcome.cost):
+        for name, kind in get_type_hints(type(record)).items():
+            value = getattr(record, name)
+            if not isinstance(value, int | float if kind is float else kind):
+                raise ValueError(f"{name} is {quote(value)}")
+    return outcome
 
 
 def _rewritten(path: Path, lines: list[dict]) -> TextIO:

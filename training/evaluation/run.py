@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -70,6 +71,17 @@ class Measured:
         ]
 
     @property
+    def broken(self) -> list[str]:
+        """A line for each task and condition under which the model failed every time: the error
+        that was met most often."""
+        return [
+            f"{task}: {condition.label} failed on all of {len(errors)}: {_commonest(errors)}"
+            for task, by_condition in self.results.items()
+            for condition, outcomes in by_condition.items()
+            if (errors := [o.error for o in outcomes]) and all(errors)
+        ]
+
+    @property
     def pairs(self) -> list[Row]:
         """A row of the table for each comparison of two conditions."""
         return [
@@ -77,6 +89,11 @@ class Measured:
             for task, by_condition in self.results.items()
             for pair in pairs_of(task, by_condition)
         ]
+
+
+def _commonest(errors: Sequence[str | None]) -> str:
+    ((error, _),) = Counter(errors).most_common(1)
+    return str(error)
 
 
 def measure(
@@ -99,6 +116,7 @@ def measure(
             for suite, condition in plan:
                 if isinstance(vlm, Local):
                     vlm.engine.clear_caches()
+                condition = _as_often(suite.task, condition, measured)
                 known = len(measured.outcomes(suite.task, condition))
                 advance(f"{suite.task} {condition.label}", known)
                 items = islice(suite.items(), known, None)
@@ -120,12 +138,25 @@ def measure(
     return True
 
 
+def _as_often(task: str, condition: Condition, measured: Measured) -> Condition:
+    """`condition`; where it stops by chance, at the rate at which its strategy's own verdicts on
+    the task did, which are measured before it."""
+    if condition.control != "random-stop":
+        return condition
+    own = measured.results.get(task, {}).get(replace(condition, control=""), ())
+    told = sum(outcome.verdicts for outcome in own)
+    if not told:
+        return condition
+    rate = round(sum(outcome.enough for outcome in own) / told, 6)
+    return replace(condition, matched={**condition.matched, "random-stop": rate})
+
+
 def result_log(out: Path, target: str, about: dict[str, Any], vlm: VLM) -> ResultLog:
     """The answers saved so far for the table `out`: of the same questions, weights and versions."""
     path = out.with_name(out.name + ".part")
     return ResultLog(
         path,
-        {"format": 2, "target": target, **about, "weights": _sum(vlm), "versions": versions()},
+        {"format": 3, "target": target, **about, "weights": _sum(vlm), "versions": versions()},
     )
 
 

@@ -41,6 +41,7 @@ class Item:
     Attributes:
         regions: what a perfect reasoner looks at, in order; () when one look is enough, or nobody
             knows.
+        needed: those of `regions` that tell the answer; () for all of them.
         box: the target where the answer is a box in the image.
         span: of a clip, in seconds: what must be looked at; None where nobody knows.
         depths: the true depth map of the image, at 0, and those of other images; None where nobody
@@ -54,6 +55,7 @@ class Item:
     span: tuple[float, float] | None = None
     depths: Callable[[int], DepthMap] | None = None
     other: Callable[[], Image] | None = None
+    needed: tuple[Region, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _tabletop_items(task: str, seed: int, limit: int, level: int) -> Iterator[It
     for item in tabletop.stream(task, seed, limit, level):
         depths = partial(_true_depth, item.scene.seed, level)
         other = partial(_other, item.scene.seed + 1, level)
-        yield Item(item.sample, item.regions, item.box, depths=depths, other=other)
+        needed = tuple(item.scene.things[i].region for i in item.question.about)
+        yield Item(item.sample, item.regions, item.box, depths=depths, other=other, needed=needed)
 
 
 def _true_depth(seed: int, level: int, other: int) -> DepthMap:

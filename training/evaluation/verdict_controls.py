@@ -39,6 +39,9 @@ VERDICTS: Mapping[str, Verifier] = {
 RANKED: Mapping[str, Verifier] = {"length": length, "likelihood": likelihood}
 """Those that need a threshold that says "enough" as often as the trained verifier's does."""
 
+CHOOSERS: Mapping[str, Verifier] = {"asked": asked, **RANKED}
+"""Verdicts that choose among branches in the place of the strategy's own verifier."""
+
 
 def verdict_controls(*, located: bool, shown: bool, matched: Mapping[str, float]) -> list[str]:
     """The names of the controls there are.
@@ -53,6 +56,21 @@ def verdict_controls(*, located: bool, shown: bool, matched: Mapping[str, float]
     return [*VERDICTS, *ranked, *oracle, *(["shuffled"] if shown else [])]
 
 
+def choice_controls(strategy: Strategy, *, shown: bool) -> list[str]:
+    """The names of the controls of a strategy whose verifier chooses among branches.
+
+    Those that would be its own verifier are left out.
+
+    Args:
+        shown: whether there are other images to show.
+    """
+    own = own_verifier(strategy)
+    names = [name for name, verifier in CHOOSERS.items() if verifier is not own]
+    majority = ["majority"] if "vote" in inspect.signature(strategy).parameters else []
+    sees = own not in RANKED.values()
+    return [*names, *majority, *(["shuffled"] if shown and sees else [])]
+
+
 def verdict_of(
     control: str,
     strategy: Strategy,
@@ -61,10 +79,13 @@ def verdict_of(
     other: Callable[[], Image] | None = None,
     matched: Mapping[str, float] = {},
 ) -> Bound:
-    """The verifier and threshold that `control` binds to `strategy`.
+    """What `control` binds to `strategy`: a verifier, and what goes with it.
+
+    Under all but "shuffled" that is a threshold, in the place of the strategy's own rule (`eps`);
+    a strategy whose verifier chooses among branches has none.
 
     Args:
-        regions: what a perfect reasoner looks at, for "oracle".
+        regions: what must have been shown before the answer can be known, for "oracle".
         other: another question's image, for "shuffled".
         matched: how the controls stop as often as a trained verifier: a threshold for each of
             `RANKED`, a rate for "random-stop".
@@ -72,17 +93,39 @@ def verdict_of(
     Raises:
         ValueError: no such control, or one without what it needs.
     """
-    if control == "oracle":
-        return {"verifier": partial(oracle, regions), "threshold": 0.5}
+    options = inspect.signature(strategy).parameters
     if control == "shuffled" and other:
         return {"verifier": partial(shuffled, verifier=own_verifier(strategy), other=other)}
+    if "threshold" not in options:
+        return _choosing(control, votes="vote" in options)
+    verifier, threshold = _stopping(control, regions, matched)
+    rule: Bound = {"eps": None} if "eps" in options else {}
+    return {"verifier": verifier, "threshold": threshold, **rule}
+
+
+def _stopping(
+    control: str, regions: Sequence[Region], matched: Mapping[str, float]
+) -> tuple[Verifier, float]:
+    """The verifier that stops in the own one's place, and from which score on."""
+    if control == "oracle":
+        return partial(oracle, regions), 0.5
     if control == "random-stop" and control in matched:
-        return {"verifier": partial(random_stop, rate=matched[control]), "threshold": 0.5}
+        return partial(random_stop, rate=matched[control]), 0.5
     if control in VERDICTS:
-        return {"verifier": VERDICTS[control], "threshold": 0.5}
+        return VERDICTS[control], 0.5
     if control in RANKED and control in matched:
-        return {"verifier": RANKED[control], "threshold": matched[control]}
+        return RANKED[control], matched[control]
     raise ValueError(f"no control {control!r}")
+
+
+def _choosing(control: str, *, votes: bool) -> Bound:
+    """What chooses among branches in the own verifier's place; under "majority" each counts 1."""
+    if control == "majority" and votes:
+        return {"verifier": always, "vote": True}
+    if control not in CHOOSERS:
+        raise ValueError(f"no control {control!r}")
+    single: Bound = {"vote": False} if votes and control in RANKED else {}
+    return {"verifier": CHOOSERS[control], **single}
 
 
 def own_verifier(strategy: Strategy) -> Verifier:
@@ -91,8 +134,8 @@ def own_verifier(strategy: Strategy) -> Verifier:
 
 
 def oracle(regions: Sequence[Region], branch: Branch) -> float:
-    """1 once the object that answers, the last that a perfect reasoner looks at, was shown."""
-    return float(found(branch, regions[-1:]) == len(regions[-1:]))
+    """1 once all of `regions` were shown."""
+    return float(found(branch, regions) == len(regions))
 
 
 def shuffled(

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from typing import Any
 
 from training.tabletop.scene import Level
 
+from .intervals import wilson
 from .results import Row
 
 File = Mapping[str, Any]
@@ -145,6 +147,16 @@ def readings(files: Sequence[File]) -> list[str]:
     return _table(["view", "letters read", "chance"], lines)
 
 
+def counts(files: Sequence[File]) -> list[str]:
+    """How many of so many are right, in per cent with their interval: a line each."""
+    lines = {}
+    for row in _rows(files):
+        value, low, high = astuple(wilson(row["right"], row["n"]))
+        right = _right({"accuracy": value, "low": low, "high": high})
+        lines[f"`{row['what']}`"] = [right, f"{row['n']:,}"]
+    return _table(["", "right", "of"], lines)
+
+
 def minutes(files: Sequence[File]) -> list[str]:
     """How long each stage of the bundle takes."""
     return _table(
@@ -173,6 +185,7 @@ VIEWS: Mapping[str, View] = {
         readings,
         verifiers,
         choosing,
+        counts,
         minutes,
         commands,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ from training.benchmarks.verifier_report import (
     threshold,
     write_threshold,
 )
-from vision.verifier import read_verifier
+from vision.verifier import Trained, read_verifier, write_verifier
 
 
 def made(right: str, *, tokens: int = 10, task: str = "read") -> list[Judged]:
@@ -44,6 +46,12 @@ def test_areas_are_taken_within_a_task_and_at_a_length() -> None:
     assert (line.auc, line.at_length) == (None, None)
 
 
+def test_a_verifier_that_cannot_tell_of_the_first_branch_has_a_line() -> None:
+    first, *others = made("+-+")
+    found = [replace(first, scores={}), *(replace(o, scores={"s": 1.0, "t": 0.5}) for o in others)]
+    assert [(line.verifier, line.n) for line in lines(found)] == [("s", 2), ("t", 2)]
+
+
 @pytest.mark.parametrize(
     ("marks", "at", "share"),
     [("--++", 0.15, 1.0), ("-+-++", 0.05, 0.8), ("++++", 0.0, 1.0)],
@@ -58,8 +66,9 @@ def test_the_threshold_sorts_most(marks: str, at: float, share: float) -> None:
 def test_a_threshold_is_kept_with_the_verifier(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     controls = {"random-stop": 0.5, "length": -12.0}
-    write_threshold(tmp_path, "score", 0.25, controls)
-    facts = {"kind": "score", "threshold": 0.25, "matched": controls}
+    write_verifier(tmp_path, Trained(tools="zoom"))
+    write_threshold(tmp_path, 0.25, controls)
+    facts = {"kind": "score", "threshold": 0.25, "matched": controls, "tools": "zoom"}
     assert json.loads((tmp_path / "verifier.json").read_text()) == facts
     trained = read_verifier(tmp_path)
     assert (trained.threshold, trained.matched) == (0.25, controls)
@@ -88,8 +97,26 @@ def test_steps_are_counted_apart_from_answers() -> None:
     assert (line.n, line.wrong, line.steps) == (4, 2, 1.0)
 
 
+@pytest.mark.parametrize("kind", ["score", "logratio"])
+def test_a_threshold_leaves_the_kind_as_it_was(tmp_path: Path, kind: Any) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    write_verifier(tmp_path, Trained(kind))
+    write_threshold(tmp_path, 0.25, {})
+    assert read_verifier(tmp_path) == Trained(kind, 0.25)
+
+
+def test_the_draws_of_a_question_stay_together() -> None:
+    found = [
+        Judged("read", True, 1, {"s": 0.5}, question=f"q{n}") for n in range(9) for _ in range(4)
+    ]
+    halves = calibration_split(found)
+    one, other = ({each.question for each in half} for half in halves)
+    assert not one & other
+    assert [len(half) for half in halves] == [20, 16]
+
+
 def test_halves_share_nothing_and_a_plot_is_drawn(tmp_path: Path) -> None:
-    found = made("-+" * 4)
+    found = [replace(each, question=f"q{n}") for n, each in enumerate(made("-+" * 4))]
     one, other = calibration_split(found)
     assert len(one) == len(other) == 4
     assert not {id(each) for each in one} & {id(each) for each in other}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ import mm
 from mm.geometry import Region
 from mm.origins import Cropped
 from mm.session import name_of
-from training.evaluation.controls import GREY, Condition, TrueInTurn, conditions_of
+from training.evaluation.controls import GREY, Condition, TrueInTurn, blind, conditions_of
 from training.evaluation.evaluate import evaluate
 from training.evaluation.results import row_of
 from training.evaluation.tasks import Item, Suite
@@ -142,6 +143,17 @@ def test_depth_has_controls_of_its_own(tmp_path):
     assert "left 1.00 m, right 3.00 m" in told[0]
     assert "right 1.00 m, left 3.00 m" in told[1]
     assert len(set(told)) == 3
+
+
+def test_blind_is_told_no_depth(tmp_path):
+    """Neither a row's own map, nor what a model finds in grey."""
+    np.save(tmp_path / "map.npy", np.linspace(1, 3, 3200).reshape(40, 80))
+    sample = mm.question("Which?", Image.new("RGB", (80, 40)), id="a", target="left")
+    asked = Item(replace(sample, tags={"depth": str(tmp_path / "map.npy"), "task": "x"}))
+    strategy = partial(depth_text, things=_things)
+    _, vlm = answer(Condition("depth", strategy, "blind"), ["left"], asked=asked)
+    assert [said.text for said in vlm.conversations[0]] == ["Which?"]
+    assert blind(asked.sample).tags == {"task": "x"}
 
 
 def _things(session, image):

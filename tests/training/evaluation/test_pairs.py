@@ -20,14 +20,17 @@ from mm.errors import UserError
 from mm.scripted import ScriptedVLM
 from mm.trace_store import load_traces
 from mm.types import Clip, Features, Latents, Part, Sampling, message
+from training.benchmarks.verifier_report import graded_in
 from training.data import read_data
 from training.evaluation import pairs
 from training.evaluation.collect import RIGHT, collect, open_folder
 from training.evaluation.pairs import write_pairs
 from training.evaluation.tasks import BadTarget, Item, Suite
+from training.finetune.taught_verifier import taught_verifier
 from training.trainers.row_builders import ROW_BUILDERS
-from vision.scaling import SPENT
-from vision.verifier import ENOUGH
+from vision.act import act
+from vision.look_loop import SPENT
+from vision.verifier import ENOUGH, Trained
 from vision.zoom import zoom
 
 CALL = (
@@ -131,6 +134,23 @@ def test_ways_part_where_they_differ(tmp_path: Path) -> None:
     assert [row[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["K", "Q"]
 
 
+@pytest.mark.parametrize("kind", ["verdict", "trajectory"])
+@pytest.mark.parametrize(
+    ("strategy", "tools"),
+    [
+        pytest.param(zoom, "zoom", id="the zoom tool"),
+        pytest.param(act, "all", id="all actions"),
+        pytest.param(mm.direct, None, id="none"),
+    ],
+)
+def test_pairs_tell_how_their_verifier_is_read(tmp_path: Path, kind: Any, strategy, tools) -> None:
+    collected(tmp_path / "traces", ["K", "Q"], 2, strategy=strategy)
+    write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl", kind=kind)
+    data = read_data(tmp_path / "pairs.jsonl")
+    known = Trained("score" if kind == "verdict" else "logratio", tools=tools)
+    assert taught_verifier(data[index] for index in range(len(data))) == known
+
+
 def test_ways_that_part_early_keep_their_own_images(tmp_path: Path) -> None:
     collected(tmp_path / "traces", [CALL, "K", "Q"], 2)
     out = tmp_path / "pairs.jsonl"
@@ -162,6 +182,81 @@ def test_a_spent_budget_teaches_nothing(tmp_path: Path) -> None:
     mm.save_traces(traces, tmp_path / "traces")
     with pytest.raises(UserError, match="1 traces left out"):
         write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "replies"),
+    [
+        pytest.param(partial(zoom, max_looks=1), [CALL, "K", "Q"], id="zoom"),
+        pytest.param(partial(act, max_steps=1), [CALL, "K", "Q"], id="act"),
+    ],
+)
+def test_a_budget_spent_under_any_strategy_teaches_nothing(tmp_path: Path, strategy, replies):
+    collected(tmp_path / "traces", replies, 2, strategy=strategy)
+    with pytest.raises(UserError, match=r"1 traces left out .budget spent, reply cut"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+
+
+def changed(folder: Path, at: int, **step: Any) -> None:
+    """The traces in `folder` with another last step in the one at `at`."""
+    traces = load_traces(folder)
+    traces[at].steps[-1] = replace(traces[at].steps[-1], **step)
+    mm.save_traces(traces, folder)
+
+
+def test_a_reply_that_was_cut_teaches_nothing(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", ["K", "Q"], 2)
+    changed(tmp_path / "traces", 1, finish="length")
+    with pytest.raises(UserError, match=r"1 all right, 0 all wrong; 1 traces left out .budget"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["verdict", "trajectory"])
+def test_a_choice_made_for_the_model_teaches_nothing(tmp_path: Path, kind: Any) -> None:
+    (item,) = suite().items()
+    closed = Item(replace(item.sample, choices=("K", "Q")))
+    vlm = ScriptedVLM(["Q", "I cannot say."], scores={"K": -0.1, "Q": -3.0})
+    done = open_folder(tmp_path / "traces", {"model": "scripted"})
+    of = Suite("read", lambda: [closed], 1)
+    how = {"samples": 2, "done": done, "sampling": WARM, "threads": 1}
+    assert collect([of], zoom, vlm, tmp_path / "traces", **how).right == 1
+    with pytest.raises(UserError, match=r"1 traces left out .not all of it the model's own"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl", kind=kind)
+    own, forced = graded_in(tmp_path / "traces")
+    assert ([branch.answer for branch in own], forced) == (["Q"], 1)
+
+
+def test_words_that_the_model_did_not_write_are_no_trajectory(tmp_path: Path) -> None:
+    """A call of `terminate`, whose answer is said as text: a verdict's context, and no reply."""
+    ends = '<tool_call>{"name": "terminate", "arguments": {"answer": "Q"}}</tool_call>'
+    collected(tmp_path / "traces", ["K", ends], 2, strategy=act)
+    assert write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl").pairs == 2
+    with pytest.raises(UserError, match=r"1 traces left out .not all of it the model's own"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl", kind="trajectory")
+
+
+def test_a_side_that_the_other_goes_on_from_is_tied(tmp_path: Path) -> None:
+    collected(tmp_path / "traces", ["K", "Q"], 2)
+    traces = load_traces(tmp_path / "traces")
+    traces[1].steps[:] = [*traces[0].steps, replace(traces[1].steps[-1], parent=1)]
+    traces[1].chosen = 2
+    mm.save_traces(traces, tmp_path / "traces")
+    with pytest.raises(UserError, match="1 pairs tied"):
+        write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl", kind="trajectory")
+
+
+def test_lengths_are_matched_over_a_server_too(tmp_path: Path) -> None:
+    """Which counts tokens, and names none."""
+    collected(tmp_path / "traces", ["It is K", "K", "Q", "It is Q, so"], 4)
+    traces = load_traces(tmp_path / "traces")
+    for trace in traces:
+        bare = replace(trace.steps[0].message, tokens=None)
+        trace.steps[0] = replace(trace.steps[0], message=bare)
+    mm.save_traces(traces, tmp_path / "traces")
+    write_pairs(tmp_path / "traces", tmp_path / "p.jsonl", kind="trajectory", per_group=2)
+    rows = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    said = [[row[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] for row in rows]
+    assert said == [["K", "Q"], ["It is K", "It is Q, so"]]
 
 
 def test_rows_must_be_able_to_name_the_images(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """A person's own questions: what is read, and what is refused before anything runs."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image as pil
 
-from mm.types import Image, Text
-from training.data import Access, BadData
-from training.evaluation.questions import read_questions
+from mm.types import Image, Text, assistant, user
+from training.data import Access, BadData, Row
+from training.evaluation.questions import read_questions, target_of
 
 
 @pytest.fixture
@@ -80,6 +81,19 @@ def test_a_long_reply_is_the_truth_as_a_whole(folder):
     assert item.sample.target == said.strip()
 
 
+def test_what_is_right_of_a_pair_is_what_its_chosen_side_says(folder):
+    image = Image(pil.new("RGB", (8, 6)))
+    asked = (user(image, "Colour?"), assistant("Let me see 12 of them."))
+    row = Row("a", asked, chosen=(assistant("red"),), rejected=(assistant("blue"),))
+    assert target_of(row) == "red"
+    more = (user("And this one?"), assistant("blue"))
+    with pytest.raises(ValueError, match="'answer' beside a 'chosen' in which the user speaks"):
+        target_of(replace(row, chosen=row.chosen + more))
+    assert target_of(replace(row, chosen=row.chosen + more, answer="red")) == "red"
+    look = (user(image), assistant("red"))
+    assert target_of(replace(row, chosen=look)) == "red"
+
+
 def test_choices_numbers_and_names(folder):
     csv = "image,question,answer,choices\nred.png,How many?,1,1 | 2\nred.png,How many?,2,\n"
     first, second = read_questions(write(folder, "mine.csv", csv))
@@ -123,8 +137,13 @@ def test_only_the_first_rows_are_checked_and_asked(folder):
         ),
         pytest.param(
             {"messages": [{"role": "user", "content": [{"type": "video"}]}], "answer": "a"},
-            "expected a text or image part, found {'type': 'video'}",
+            "tag '<video>' in text: clips are named in the column 'video'",
             id="video",
+        ),
+        pytest.param(
+            {"messages": [{"role": "user", "content": [{"type": "audio"}]}], "answer": "a"},
+            "expected a text, image or video part, found {'type': 'audio'}",
+            id="audio",
         ),
     ],
 )

@@ -91,3 +91,8 @@ def test_a_report_on_verifiers_is_shown():
         "| `vote` | 50.0 |",
         "| `asked` | 60.0 (+10.0: +5.0 to +15.0) |",
     ]
+
+
+def test_counts_are_shown_with_their_intervals():
+    file = {"rows": [{"what": "order", "right": 3, "n": 4}]}
+    assert VIEWS["counts"]([file])[2] == "| `order` | 75.0 (30.1-95.4) | 4 |"

@@ -7,22 +7,27 @@ from functools import partial
 from typing import Any
 
 import pytest
-from evaluation_items import item
+from evaluation_items import GRADIENT, LEFT, RIGHT, item, look_at
 from PIL import Image as Pil
 
 import mm
+from mm.geometry import Region
 from mm.session import run
 from mm.strategies.verdict import verdict
 from mm.trace import Branch
 from mm.types import Image
+from training.evaluation.tasks import tabletop_suites
 from training.evaluation.verdict_controls import (
+    choice_controls,
+    oracle,
     own_verifier,
     shuffled,
     verdict_controls,
     verdict_of,
 )
-from vision import scale, zoom
-from vision.verifier import asked
+from vision import beam, scale, zoom
+from vision.crop import crop
+from vision.verifier import asked, never
 
 BLUE = (0, 0, 255)
 MATCHED = {"length": -12.0, "likelihood": -0.5, "random-stop": 0.25}
@@ -49,6 +54,81 @@ def test_which_controls_there_are(located, shown, matched, names) -> None:
 )
 def test_thresholds(control: str, threshold: float) -> None:
     assert verdict_of(control, scale, matched=MATCHED)["threshold"] == threshold
+
+
+@pytest.mark.parametrize("control", ["never", "asked", "random-stop", "length", "oracle"])
+def test_a_threshold_takes_the_place_of_the_papers_rule(control: str) -> None:
+    strategy = partial(scale, eps=0.1)
+    bound: Any = verdict_of(control, strategy, matched=MATCHED)
+    assert inspect.signature(partial(strategy, **bound)).parameters["eps"].default is None
+
+
+def test_shuffled_keeps_the_papers_rule() -> None:
+    image = Image(Pil.new("RGB", (64, 64)))
+    assert "eps" not in verdict_of("shuffled", partial(scale, eps=0.1), other=lambda: image)
+
+
+def test_never_looks_to_the_end_under_the_papers_rule_too() -> None:
+    looks = [look_at(0, 0, 100, 100), look_at(500, 0, 900, 100)]
+    strategy: Any = partial(scale, tools="zoom", eps=0.1, max_steps=2)
+    bound: Any = verdict_of("never", strategy)
+    trace = run(partial(strategy, **bound), item().sample, mm.ScriptedVLM([*looks, "K"]))
+    assert len(trace.best.looks) == 2
+
+
+CHOOSING = ["asked", "length", "likelihood"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "names"),
+    [
+        pytest.param(mm.best_of, ["asked", "length", "majority"], id="by likelihood"),
+        pytest.param(
+            partial(mm.best_of, verifier=never), [*CHOOSING, "majority", "shuffled"], id="own"
+        ),
+        pytest.param(beam, ["length", "likelihood", "shuffled"], id="beam"),
+    ],
+)
+def test_which_controls_a_choice_among_branches_has(strategy: Any, names: list[str]) -> None:
+    assert choice_controls(strategy, shown=True) == names
+    image = Image(Pil.new("RGB", (64, 64)))
+    for name in names:
+        partial(strategy, **verdict_of(name, strategy, other=lambda: image))
+
+
+@pytest.mark.parametrize(
+    ("control", "options", "answer"),
+    [
+        pytest.param("majority", {}, "It is the letter K", id="most"),
+        pytest.param("length", {}, "R", id="the shortest"),
+        pytest.param("length", {"vote": True}, "R", id="no sum of lengths"),
+    ],
+)
+def test_a_choice_under_a_control(control: str, options: dict[str, Any], answer: str) -> None:
+    strategy: Any = partial(mm.best_of, n=3, temperature=1.0, verifier=never, **options)
+    bound: Any = verdict_of(control, strategy)
+    vlm = mm.ScriptedVLM(["It is the letter K", "It is the letter K", "R"])
+    assert run(partial(strategy, **bound), item().sample, vlm).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("boxes", "enough"),
+    [
+        pytest.param([RIGHT], 0.0, id="the last alone"),
+        pytest.param([LEFT, RIGHT], 1.0, id="both"),
+    ],
+)
+def test_the_oracle_wants_all_that_is_needed(boxes: list[Region], enough: float) -> None:
+    steps = tuple(mm.Step(mm.message("tool", crop(GRADIENT, box, rule="square"))) for box in boxes)
+    assert oracle((LEFT, RIGHT), Branch(item().sample, steps, None)) == enough
+
+
+def test_only_the_object_asked_about_is_needed_to_search() -> None:
+    (suite,) = tabletop_suites(["search"], seed=0, limit=8, level=None)
+    items = list(suite.items())
+    assert all(each.needed == each.regions[-1:] for each in items)
+    (suite,) = tabletop_suites(["same"], seed=0, limit=2, level=None)
+    assert all(each.needed == each.regions for each in suite.items())
 
 
 def test_chance_stops_as_often_as_the_trained_verifier() -> None:
