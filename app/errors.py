@@ -57,7 +57,7 @@ def check_file(flag: str, file: Path | None, read: Iterable[str | Path | None] =
         return
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"{flag}: {quote(str(file))} cannot be written: {why}") from error
+        raise UserError(f"{flag}: {str(file)!r} cannot be written: {why}") from error
     if folder:
         raise UserError(f"{flag}: {quote(str(file))} is a folder: name a file in it")
     _check_access(flag, file, file)
@@ -67,7 +67,7 @@ def check_file(flag: str, file: Path | None, read: Iterable[str | Path | None] =
 
 def _check_access(flag: str, file: Path, changed: Path) -> None:
     if not os.access(changed, os.W_OK):
-        raise UserError(f"{flag}: {quote(str(file))} cannot be written: Permission denied")
+        raise UserError(f"{flag}: {str(file)!r} cannot be written: Permission denied")
 
 
 def _same(file: Path, other: str | Path) -> bool:
@@ -90,7 +90,7 @@ def writing(flag: str, file: Path) -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or first_line(error)
-        raise UserError(f"{flag}: {quote(str(file))} cannot be written: {why}") from error
+        raise UserError(f"{flag}: {str(file)!r} cannot be written: {why}") from error
 
 
 def tell(error: Exception) -> None:

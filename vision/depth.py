@@ -112,7 +112,8 @@ def resized(depth: DepthMap, size: Size) -> DepthMap:
     """`depth` for an image of `size`, each pixel taking the nearest one's: edges stay edges.
 
     Raises:
-        BadDepth: the shapes differ by more than rounding, so it is the map of another image.
+        BadDepth: the shapes differ by more than rounding, so it is the map of another image; or
+            none of the pixels that are taken has a depth.
     """
     import numpy as np
 
@@ -125,7 +126,29 @@ def resized(depth: DepthMap, size: Size) -> DepthMap:
     rows = (np.arange(height) + 0.5) * high // height
     columns = (np.arange(width) + 0.5) * wide // width
     at = np.ix_(rows.astype(int), columns.astype(int))
+    if not depth.valid[at].any():
+        raise BadDepth(
+            f"{depth.source or 'the depth map'} knows too few depths for an image of "
+            f"{width} x {height}: give a denser map, or one of that size"
+        )
     return replace(depth, values=depth.values[at], valid=depth.valid[at])
+
+
+def ends(depth: DepthMap) -> tuple[float, float]:
+    """The nearest and the farthest depth that is known, times the map's sign."""
+    known = depth.sign * depth.values[depth.valid]
+    return float(known.min()), float(known.max())
+
+
+def shares(depth: DepthMap) -> np.ndarray:
+    """How far each pixel is, (H, W): from 0, the nearest, to 1, the farthest.
+
+    All are 0 where the map is flat, as one may be that was made smaller.
+    """
+    import numpy as np
+
+    near, far = ends(depth)
+    return np.clip((depth.sign * depth.values - near) / ((far - near) or 1.0), 0, 1)
 
 
 def flipped(depth: DepthMap) -> DepthMap:
@@ -176,10 +199,7 @@ def greys(depth: DepthMap) -> Pixels:
     import numpy as np
     from PIL import Image as PILImage
 
-    known = depth.sign * depth.values[depth.valid]
-    near, far = float(known.min()), float(known.max())
-    share = (depth.sign * depth.values - near) / (far - near)
-    shade = np.where(depth.valid, np.clip(255 - 215 * share, 40, 255), 0)
+    shade = np.where(depth.valid, 255 - 215 * shares(depth), 0)
     return PILImage.fromarray(shade.round().astype(np.uint8)).convert("RGB")
 
 

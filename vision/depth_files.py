@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ def open_depth(
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
         raise BadDepth(f"{path}: give a depth map as one of {', '.join(_SUFFIXES)}")
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises on a long name
         raise BadDepth(f"{path}: there is no such depth map")
     units = _scale(scale, path)
     values = _array(path)

@@ -31,6 +31,9 @@ KIND_OF_TYPE: Mapping[str, Kind] = {
 }
 """What the numbers of each model class mean, where its config does not say."""
 
+PREPARED = ("depth_pro",)
+"""Classes whose images are prepared here, where their processor needs torchvision."""
+
 ERROR = 0.05
 """How far metres that were estimated are off: nothing is called nearer for less. `tiny-depth`
 orders 95 % of all pairs of things rightly, and 99 % of those that it finds so far apart."""
@@ -113,14 +116,18 @@ class DepthModel:
         return pixels.to(device)
 
 
-def load_depth_model(name: str, *, kind: Kind | None = None, device: str = "cpu") -> DepthModel:
+def load_depth_model(
+    name: str, *, kind: Kind | None = None, otherwise: Kind | None = None, device: str = "cpu"
+) -> DepthModel:
     """The depth-estimation checkpoint in a folder, or of a hub id.
 
     Args:
         kind: what its numbers mean; needed for a class that is not listed here.
+        otherwise: the same, for such a class alone: what is listed is taken from here.
 
     Raises:
-        ModelUnavailable: it cannot be loaded, has no depth head, or its kind is not known.
+        ModelUnavailable: it cannot be loaded, has no depth head, its images cannot be prepared, its
+            kind is not known, or it is another than `kind`.
     """
     from transformers import AutoConfig, AutoModelForDepthEstimation
     from transformers.models.auto.modeling_auto import (
@@ -134,16 +141,33 @@ def load_depth_model(name: str, *, kind: Kind | None = None, device: str = "cpu"
                 f"{name}: model type {config.model_type!r} estimates no depth; it must be one of "
                 f"{', '.join(SUPPORTED)}"
             )
-        found = kind or kind_of(config)
-        if found is None:
+        found = _kind(name, config, kind, otherwise)
+        process = _processor(name)
+        if process is None and config.model_type not in PREPARED:
             raise ModelUnavailable(
-                f"{name}: whether a larger number of {config.model_type!r} is nearer or farther is "
-                "not known: say it, metric, relative or inverse"
+                f"{name}: images for {config.model_type!r} are prepared by torchvision alone: give "
+                f"another model, such as one of {', '.join(KIND_OF_TYPE)} or depth_anything"
             )
         model = AutoModelForDepthEstimation.from_pretrained(name).to(device)
-        return DepthModel(model, _processor(name), _fields(name), found, name)
+        return DepthModel(model, process, _fields(name), found, name)
     except (OSError, ValueError, ImportError) as error:
         raise ModelUnavailable(f"depth model {name}: {first_line(error)}") from error
+
+
+def _kind(name: str, config: Any, kind: Kind | None, otherwise: Kind | None) -> Kind:
+    known = kind_of(config)
+    if known is not None and kind not in (None, known):
+        raise ModelUnavailable(
+            f"{name}: the numbers of {config.model_type!r} are {known}, not {kind}: leave the kind "
+            "out"
+        )
+    found = known or kind or otherwise
+    if found is None:
+        raise ModelUnavailable(
+            f"{name}: whether a larger number of {config.model_type!r} is nearer or farther is not "
+            "known: say it with --depth-kind metric, relative or inverse (in Python kind=)"
+        )
+    return found
 
 
 def kind_of(config: Any) -> Kind | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,11 +16,14 @@ from mm.types import Image
 from .depth import BadDepth, DepthMap, Kind, resized
 from .depth_files import open_depth
 
-Estimate = Callable[[Sample, Image], DepthMap]
-"""The depth map of an image of a sample, at the image's size."""
+Estimate = Callable[[Sample, Image], DepthMap | None]
+"""The depth map of an image of a sample, at the image's size; None: nothing is told of it."""
 
 TAG = "depth"
 """The tag of a sample that names the depth map, a file, of its first image."""
+
+RATIONALE = "rationale"
+"""The column of a row with what the depth shows, in words: `mm train depth` learns from it."""
 
 TINY = "tiny-depth"
 """The bundled depth model."""
@@ -33,14 +36,17 @@ class DepthSource:
     Attributes:
         file: a depth map of the question's first image.
         scale: units a metre of whole numbers, as `open_depth` has it.
-        kind: what a larger number means; None: metres in files, and what a model's class says.
+        kind: what a larger number means in files, and of a model whose class does not say; None:
+            metres in files.
         model: a depth-estimation checkpoint, a folder or a hub id; None takes the bundled one.
+        device: where it runs; None: on cuda where there is one.
     """
 
     file: str | None = None
     scale: float | str | None = None
     kind: Kind | None = None
     model: str | None = None
+    device: str | None = field(default=None, compare=False)
 
     def __call__(self, sample: Sample, image: Image) -> DepthMap:
         """The depth map of `image`, which is one of the sample's.
@@ -54,7 +60,32 @@ class DepthSource:
         if named and image == sample.images[0]:
             opened = open_depth(named, scale=self.scale, kind=self.kind or "metric")
             return resized(opened, image.size)
-        return estimated(self.model or default_model(), image, kind=self.kind)
+        return self.loaded()(image)
+
+    def loaded(self) -> Callable[[Image], DepthMap]:
+        """The model, loaded once a process.
+
+        Raises:
+            BadDepth: none is named, and none is bundled.
+            ModelUnavailable: it cannot be loaded.
+        """
+        return _loaded(self.model or default_model(), self.kind, self.device)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The maps of another source, changed: a control."""
+
+    source: Estimate
+    change: Callable[[DepthMap], DepthMap]
+
+    def __call__(self, sample: Sample, image: Image) -> DepthMap | None:
+        found = self.source(sample, image)
+        return None if found is None else self.change(found)
+
+
+def untold(sample: Sample, image: Image) -> None:
+    """Tells of no image: a control."""
 
 
 NO_MAP = (
@@ -81,6 +112,8 @@ def check_default(depth: object, found: DepthMap, model: str) -> None:
     Raises:
         BadDepth: so it is.
     """
+    while isinstance(depth, Changed):
+        depth = depth.source
     unasked = isinstance(depth, DepthSource) and depth.model is None and found.source == TINY
     if unasked and model not in bundled_models():
         raise BadDepth(f"{NO_MAP} (`tiny-depth` knows the bundled scenes alone)")
@@ -91,30 +124,39 @@ def _bundled(name: str) -> Path:
 
 
 _lock = threading.Lock()  # each model is loaded once
-_models: LRUCache[tuple[str, Kind | None], Callable[[Image], DepthMap]] = LRUCache(4)
+_models: LRUCache[tuple[str, Kind | None, str], Callable[[Image], DepthMap]] = LRUCache(4)
 
 
-def estimated(model: str, image: Image, *, kind: Kind | None = None) -> DepthMap:
+def estimated(model: str, image: Image) -> DepthMap:
     """What the depth model, loaded once a process, finds for `image`; remembered by image.
 
     Raises:
         BadDepth: it finds the same depth everywhere.
         ModelUnavailable: it cannot be loaded.
     """
+    return _loaded(model)(image)
+
+
+def _loaded(
+    model: str, kind: Kind | None = None, device: str | None = None
+) -> Callable[[Image], DepthMap]:
+    from mm.local.placement import device_named  # which imports torch
+
+    place = str(device_named(device))
     with _lock:
-        found = _models.get((model, kind))
+        found = _models.get((model, kind, place))
         if found is None:
-            found = _load(model, kind)
-            _models.put((model, kind), found, 1)
-    return found(image)
+            found = _load(model, kind, place)
+            _models.put((model, kind, place), found, 1)
+    return found
 
 
-def _load(model: str, kind: Kind | None) -> Callable[[Image], DepthMap]:
+def _load(model: str, kind: Kind | None, device: str) -> Callable[[Image], DepthMap]:
     from .depth_model import load_depth_model
 
     bundled = _bundled(model)
     if not (bundled / "config.json").is_file():
-        return load_depth_model(model, kind=kind)
-    found = load_depth_model(str(bundled), kind=kind)
+        return load_depth_model(model, otherwise=kind, device=device)
+    found = load_depth_model(str(bundled), device=device)
     found.name = model
     return found

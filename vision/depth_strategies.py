@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
-from mm.errors import ModelError
+from mm.errors import ModelError, UserError
 from mm.geometry import Region
 from mm.session import Session, Strategy
 from mm.strategies.single import direct
@@ -34,6 +36,11 @@ WHERE = (
 )
 TOLD = "What a depth map of the image shows:\n"
 
+NO_MIDI = (
+    "depth-latent needs the module that reads depth: depth-latent(midi=FOLDER), where FOLDER is "
+    "what `mm train depth` wrote"
+)
+
 _LOCATE = Sampling(max_tokens=256)
 
 
@@ -56,6 +63,8 @@ def depth_text(
         ModelError: the model failed, the question has no image, or its map cannot be had.
     """
     image, shown = _seen(session, depth)
+    if shown is None:
+        return strategy(session)
     named = list((things or own_things)(session, image)) or whole_view()
     session.note(NOTE, _facts(shown, named))
     session.say(message("system", told(shown, named)))
@@ -89,6 +98,8 @@ def depth_latent(
         ModelUnavailable: the module of the latents cannot be loaded.
     """
     image, shown = _seen(session, depth)
+    if shown is None:
+        return strategy(session)
     read = _reader(session, midi)
     latents = read(session.vlm, image, shown, _question(session))
     if latents is not None:
@@ -102,13 +113,32 @@ def _reader(session: Session, midi: str | ReadLatents | None) -> ReadLatents:
     if callable(midi):
         return midi
     if midi is None:
-        raise ModelError(
-            "depth-latent needs the module that reads depth: depth-latent(midi=FOLDER), where "
-            "FOLDER is what `mm train depth` wrote"
-        )
+        raise ModelError(NO_MIDI)
     from .midi import load_reader
 
     return load_reader(midi)
+
+
+def make_ready(strategy: Strategy) -> None:
+    """Load what `strategy`, or one inside it, reads depth with, before the first question is asked.
+
+    Raises:
+        UserError: depth-latent has no module.
+        ModelUnavailable: the module, or the depth model that was named, cannot be loaded.
+    """
+    options = inspect.signature(strategy).parameters
+    bound: dict[str, Any] = {name: option.default for name, option in options.items()}
+    source, midi = bound.get("depth"), bound.get("midi", "")
+    if midi is None:
+        raise UserError(NO_MIDI)
+    if isinstance(midi, str) and midi:
+        from .midi import load_reader
+
+        load_reader(midi)
+    if isinstance(source, DepthSource) and source.model:
+        source.loaded()
+    if bound.get("strategy") not in (None, inspect.Parameter.empty):
+        make_ready(bound["strategy"])
 
 
 def with_latents(prompt: Conversation, latents: Latents) -> Conversation:
@@ -123,14 +153,15 @@ def with_latents(prompt: Conversation, latents: Latents) -> Conversation:
     return prompt
 
 
-def _seen(session: Session, depth: Estimate) -> tuple[Image, DepthMap]:
-    """The question's first image and its depth."""
+def _seen(session: Session, depth: Estimate) -> tuple[Image, DepthMap | None]:
+    """The question's first image and its depth; None where it is not to be told."""
     if not session.sample.images:
         raise ModelError("depth needs an image, and the question has none")
     image = session.sample.images[0]
     try:
         found = depth(session.sample, image)
-        check_default(depth, found, session.vlm.name)
+        if found is not None:
+            check_default(depth, found, session.vlm.name)
         return image, found
     except BadDepth as error:  # this question's alone, of many that may be asked
         raise ModelError(str(error)) from error
@@ -192,7 +223,7 @@ def _numbered(found: Sequence[tuple[str, Region]]) -> list[tuple[str, Region]]:
 
 
 def _facts(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> dict[str, object]:
-    """What `--json` and traces say of the map and its regions."""
+    """What `--json` and traces say of the map, its regions, and of what the model was told."""
     things = [
         {
             "name": thing.name,
@@ -201,4 +232,5 @@ def _facts(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> dict[str, ob
         }
         for thing in placed(depth, named)
     ]
-    return {"kind": depth.kind, "source": depth.source, "regions": things}
+    told = rationale(depth, named).split("\n")
+    return {"kind": depth.kind, "source": depth.source, "regions": things, "told": told}

@@ -24,7 +24,7 @@ from mm.lru_cache import LRUCache
 from mm.origins import Drawn
 from mm.types import Image, Latents, user
 
-from .depth import DepthMap
+from .depth import DepthMap, shares
 
 if TYPE_CHECKING:
     from mm.engine.engine import Engine
@@ -35,7 +35,10 @@ SLOT = -1
 """Stands among the ids of a text where a latent is."""
 
 NEAREST_M, OCTAVES = 0.25, 8.0
-"""A depth picture's range in metres: from `NEAREST_M`, doubled so often."""
+"""The range in metres of depth in colours: from `NEAREST_M`, doubled so often."""
+
+_MARKED = 32
+"""Rows of the embeddings by which a model is known again."""
 
 _WAVES = (OCTAVES, 2.0, 0.5)  # octaves of a rise and a fall in each channel
 
@@ -45,13 +48,14 @@ class MidiConfig:
     """The shape of a `Midi`, and what it was trained for.
 
     Attributes:
-        vision_width: of the features of images and of depth pictures, by the model's own encoder.
+        vision_width: of the features of images and of depth in colours, by the model's own encoder.
         model_width: of the language model's embeddings.
         vocabulary: of the model's tokenizer.
         hidden, layers, state: of the Mamba.
         latents: how many vectors it writes.
         base: tells the weights it was trained for, as `mark_of` does.
         kind: "midi"; as controls, "constant" vectors that were learned, or "none" at all.
+        depth_kind: of the maps it was trained on; "" where a module of before does not say.
     """
 
     vision_width: int
@@ -63,6 +67,7 @@ class MidiConfig:
     latents: int = 10
     base: str = ""
     kind: str = "midi"
+    depth_kind: str = ""
 
 
 class Midi(nn.Module):
@@ -156,9 +161,7 @@ def _octaves(depth: DepthMap) -> np.ndarray:
     if depth.kind == "metric":
         metres = np.maximum(depth.values, NEAREST_M)
         return np.clip(np.log2(metres / NEAREST_M), 0, OCTAVES)
-    known = depth.sign * depth.values[depth.valid]
-    near, far = float(known.min()), float(known.max())
-    return OCTAVES * np.clip((depth.sign * depth.values - near) / (far - near), 0, 1)
+    return OCTAVES * shares(depth)
 
 
 class LatentReader:
@@ -173,15 +176,20 @@ class LatentReader:
         """The latents for `vlm`; None where there are none, as a control.
 
         Raises:
-            ModelError: the model is elsewhere, or another than they were trained for.
+            ModelError: the model is elsewhere, or another than they were trained for, or the map is
+                of another kind.
         """
         engine = _engine_of(vlm)
         config = self.midi.config
         if config.kind == "none":
             return None
-        found = engine.on_thread(mark_of, engine.model)
-        if config.base and config.base != found:
+        if config.base and not engine.on_thread(is_marked, engine.model, config.base):
             raise ModelError(f"{self.name} was trained for other weights than those of {vlm.name}")
+        if config.depth_kind not in ("", depth.kind):
+            raise ModelError(
+                f"{self.name} was trained on {config.depth_kind} depth, and the map is "
+                f"{depth.kind}: give one of the same kind"
+            )
         seen = features_of(engine, [image, encoder_image(depth, image)])
         ids = [*engine.builder.safe_tokenizer.encode((question,)), *[SLOT] * config.latents]
         with self._lock:
@@ -224,9 +232,21 @@ def _engine_of(vlm: Any) -> Engine:
 
 
 def mark_of(model: Any) -> str:
-    """Sixteen hex digits that tell a model's embeddings from others', in any precision."""
-    table = model.get_input_embeddings().weight.detach()[:64].to("cpu", torch.bfloat16)
-    return hashlib.blake2b(table.float().numpy().tobytes(), digest_size=8).hexdigest()
+    """Hex digits that tell a model's embeddings from others': two for each of the first rows, how
+    far it lies along a direction. Compare by `is_marked`: they differ a little by precision."""
+    table = model.get_input_embeddings().weight.detach()[:_MARKED].to("cpu", torch.float32)
+    along = table @ torch.cos(torch.arange(table.shape[1]).float())
+    share = along / table.norm(dim=1).clamp(min=1e-12)
+    return bytes((128 + 50 * share).round().clamp(0, 255).to(torch.uint8).tolist()).hex()
+
+
+def is_marked(model: Any, mark: str) -> bool:
+    """Whether `mark` is that of the model's embeddings, in whatever precision."""
+    if len(mark) == 16:  # of modules of before: a hash, which float16 seldom keeps
+        table = model.get_input_embeddings().weight.detach()[:64].to("cpu", torch.bfloat16)
+        return mark == hashlib.blake2b(table.float().numpy().tobytes(), digest_size=8).hexdigest()
+    both = zip(bytes.fromhex(mark), bytes.fromhex(mark_of(model)), strict=False)
+    return all(abs(a - b) <= 1 for a, b in both)
 
 
 def save_midi(midi: Midi, folder: Path) -> None:

@@ -37,7 +37,8 @@ def rationale(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> str:
     """How far each thing is, their order, and how pairs of them lie.
 
     Distances are told in metres by a metric map alone; a relation is told only where the map can
-    tell it. "" where nothing is named.
+    tell it. The order is that of the medians, also where two are about as far, which the relation
+    then says: `tiny` was taught the order so. "" where nothing is named.
     """
     things = placed(depth, named)[:MAX_NAMED]
     if not things:

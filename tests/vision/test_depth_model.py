@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from images import noise
 from transformers import (
+    BeitConfig,
     DepthAnythingConfig,
     DepthAnythingForDepthEstimation,
+    DepthProConfig,
+    DepthProForDepthEstimation,
     Dinov2Config,
     DPTConfig,
     DPTForDepthEstimation,
     GLPNConfig,
     GLPNForDepthEstimation,
+    ZoeDepthConfig,
+    ZoeDepthForDepthEstimation,
     pipeline,
 )
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 from transformers.models.glpn.image_processing_pil_glpn import GLPNImageProcessorPil
+from transformers.models.zoedepth import image_processing_pil_zoedepth
 
 from mm.errors import ModelUnavailable
 from mm.geometry import Region
 from vision.depth import BadDepth, compare
-from vision.depth_model import DepthModel, _metres, _unpadded, kind_of, load_depth_model
+from vision.depth_model import (
+    DepthModel,
+    _metres,
+    _prepared,
+    _unpadded,
+    kind_of,
+    load_depth_model,
+)
 from vision.depth_source import estimated
 
 
@@ -66,6 +81,39 @@ def depth_anything(kind: str = "relative"):
     return DepthAnythingForDepthEstimation(config), DPTImageProcessorPil(size=size)
 
 
+def zoedepth():
+    taken: Any = {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+    backbone = BeitConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64,
+        image_size=64, patch_size=16, use_relative_position_bias=True, reshape_hidden_states=False,
+        **taken,
+    )  # fmt: skip
+    config = ZoeDepthConfig(
+        backbone_config=backbone, neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16,
+        bottleneck_features=16, num_relative_features=8, num_attractors=[4, 2, 2, 1],
+        bin_embedding_dim=8,
+        bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0}],
+    )  # fmt: skip
+    size, processor = {"height": 64, "width": 64}, image_processing_pil_zoedepth
+    return ZoeDepthForDepthEstimation(config), processor.ZoeDepthImageProcessorPil(size=size)
+
+
+def depth_pro():
+    backbone = Dinov2Config(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
+        reshape_hidden_states=False, apply_layernorm=False,
+    )  # fmt: skip
+    return DepthProForDepthEstimation(
+        DepthProConfig(
+            image_model_config=backbone, patch_model_config=backbone, fov_model_config=backbone,
+            patch_size=32, fusion_hidden_size=8, intermediate_hook_ids=[1, 0],
+            intermediate_feature_dims=[8, 8], scaled_images_ratios=[0.25, 0.5, 1],
+            scaled_images_overlap_ratios=[0.0, 0.5, 0.25], scaled_images_feature_dims=[8, 8, 8],
+            use_fov_model=True,
+        )
+    )  # fmt: skip
+
+
 CLASSES = {"dpt": dpt, "glpn": glpn, "depth_anything": depth_anything}
 
 
@@ -86,6 +134,76 @@ def test_numbers_are_those_of_transformers_pipeline(folder):
     expected = theirs(image.pixels)["predicted_depth"].clamp(said.min(), said.max())
     assert ours(image).size == (90, 60)
     torch.testing.assert_close(torch.from_numpy(ours(image).values), expected)
+
+
+def test_zoedepths_numbers_are_those_of_its_processor(tmp_path, monkeypatch):
+    """Which resizes with torchvision, and that by torch's own interpolation."""
+    torch.manual_seed(0)
+    for part in zoedepth():
+        part.save_pretrained(tmp_path)
+    image = noise(1, (90, 60))
+    ours = load_depth_model(str(tmp_path))
+    said = ours._output(image)[0]
+
+    def resize(depth, size, interpolation, antialias):
+        assert not antialias
+        return torch.nn.functional.interpolate(depth[None], size, mode=interpolation)[0]
+
+    modes = SimpleNamespace(BICUBIC="bicubic")
+    torchvision = SimpleNamespace(resize=resize, InterpolationMode=modes)
+    monkeypatch.setattr(image_processing_pil_zoedepth, "tvF", torchvision, raising=False)
+    outputs = SimpleNamespace(predicted_depth=said)
+    process: Any = ours._process
+    (theirs,) = process.post_process_depth_estimation(outputs, source_sizes=[(60, 90)])
+    expected = theirs["predicted_depth"].clamp(said.min(), said.max())
+    torch.testing.assert_close(torch.from_numpy(ours(image).values), expected)
+
+
+def test_depth_pro_needs_no_torchvision(tmp_path):
+    """Its processor does, so images are prepared here as its fields say."""
+    torch.manual_seed(0)
+    depth_pro().save_pretrained(tmp_path)
+    fields = {
+        "image_processor_type": "DepthProImageProcessor",
+        "size": {"height": 128, "width": 128},
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    model = load_depth_model(str(tmp_path))
+    depth = model(noise(1, (90, 60)))
+    assert (depth.size, depth.kind) == ((90, 60), "metric")
+    with torch.inference_mode():
+        shown = _prepared(noise(1, (90, 60)), fields)
+        said = model._model(pixel_values=shown)
+    # as its post_process_depth_estimation has it: metres by the focal length, in pixels
+    focal = 0.5 * 90 / torch.tan(0.5 * torch.deg2rad(said.field_of_view))
+    scaled = said.predicted_depth[None] * 90 / focal
+    expected = 1 / torch.nn.functional.interpolate(scaled, (60, 90), mode="bilinear")[0, 0]
+    torch.testing.assert_close(torch.from_numpy(depth.values), expected.clamp(1e-4, 1e4))
+
+
+def test_a_class_that_is_prepared_by_torchvision_alone_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("vision.depth_model._processor", lambda name: None)
+    with pytest.raises(ModelUnavailable, match="are prepared by torchvision alone: give another"):
+        load_depth_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [
+        pytest.param({"kind": "inverse"}, "inverse", id="as its class says"),
+        pytest.param({"otherwise": "metric"}, "inverse", id="for classes that do not say"),
+        pytest.param({"kind": "metric"}, None, id="against its class"),
+    ],
+)
+def test_what_a_class_says_is_never_turned_over(tmp_path, asked, kind):
+    model, processor = dpt()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    if kind:
+        assert load_depth_model(str(tmp_path), **asked).kind == kind
+        return
+    with pytest.raises(ModelUnavailable, match="of 'dpt' are inverse, not metric: leave the kind"):
+        load_depth_model(str(tmp_path), **asked)
 
 
 def test_a_map_is_computed_once(folder, monkeypatch):
@@ -188,9 +306,10 @@ def test_depth_pros_metres_follow_the_angle_of_view():
 
 def test_a_class_that_nobody_knows_must_be_told(folder, monkeypatch):
     monkeypatch.setattr("vision.depth_model.kind_of", lambda config: None)
-    with pytest.raises(ModelUnavailable, match="say it, metric, relative or inverse"):
+    with pytest.raises(ModelUnavailable, match="say it with --depth-kind metric, relative or"):
         load_depth_model(str(folder))
     assert load_depth_model(str(folder), kind="relative").kind == "relative"
+    assert load_depth_model(str(folder), otherwise="relative").kind == "relative"
 
 
 def test_what_is_no_depth_model_is_one_line(tmp_path):

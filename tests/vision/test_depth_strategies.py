@@ -5,22 +5,31 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 
 from app.cli.main import run as mm_run
-from mm.errors import UserError
+from mm.errors import ModelUnavailable, UserError
 from mm.geometry import WHOLE, Region
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import Session, run
+from mm.strategies import vote
 from mm.trace import Branch, Sample
 from mm.types import Features, Image, Latents, user
 from mm.vlm import Memory, Traits
-from vision.depth_source import TINY, DepthSource
-from vision.depth_strategies import depth_text, depth_zoom, with_latents
+from vision.depth import flipped, noisy
+from vision.depth_source import TINY, Changed, DepthSource, untold
+from vision.depth_strategies import (
+    depth_latent,
+    depth_text,
+    depth_zoom,
+    make_ready,
+    with_latents,
+)
 from vision.replay import replay
 
 GREY = Image(PIL.Image.new("RGB", (80, 40), "grey"))
@@ -63,6 +72,7 @@ def test_the_model_is_asked_for_the_things_and_told_their_depth(file: str) -> No
         "metric",
         {"name": "chair", "region": [0.0, 0.0, 0.4, 1.0], "depth": 1.0},
     )
+    assert note["told"] == TOLD.split("\n")[1:]
 
 
 def test_of_several_images_the_first_is_asked_about_alone(file: str) -> None:
@@ -206,6 +216,12 @@ def test_flags_that_nothing_uses_are_refused(tmp_path: Path, capsys) -> None:
         pytest.param("tiny", DepthSource(), None, id="the bundled models, together"),
         pytest.param("qwen", DepthSource(model=TINY), None, id="named for another model"),
         pytest.param("qwen", DepthSource(), "no depth map: give one", id="unasked for another"),
+        pytest.param(
+            "qwen",
+            Changed(Changed(DepthSource(), flipped), noisy),
+            "no depth map: give one",
+            id="unasked under controls",
+        ),
     ],
 )
 @pytest.mark.torch
@@ -215,3 +231,58 @@ def test_the_bundled_depth_model_is_for_the_bundled_model(name, depth, reason) -
     scene = question("Which is nearest?", "app/examples/grain.png")
     trace = run(partial(depth_text, depth=depth), scene, vlm)
     assert (reason in trace.error) if reason else trace.error is None, trace.error
+
+
+@pytest.mark.parametrize("strategy", [depth_text, depth_zoom, depth_latent])
+def test_where_nothing_is_to_be_told_the_question_alone_is_asked(strategy) -> None:
+    vlm = ScriptedVLM(["chair"])
+    trace = run(partial(strategy, depth=untold), ASKED, vlm)
+    assert (trace.answer, trace.error) == ("chair", None)
+    assert not [said for said in vlm.conversations[0] if "depth map" in said.text]
+
+
+@pytest.mark.torch
+def test_the_kind_of_files_turns_no_known_model_over(tmp_path: Path) -> None:
+    source = DepthSource(kind="inverse", model=TINY)
+    scene = question("Which is nearest?", "app/examples/grain.png")
+    assert source(scene, scene.images[0]).kind == "metric"
+    np.save(tmp_path / "map.npy", np.linspace(1, 3, 3200).reshape(40, 80))
+    own = Sample("q", ASKED.prompt, tags={"depth": str(tmp_path / "map.npy")})
+    assert source(own, GREY).kind == "inverse"
+
+
+@pytest.mark.torch
+def test_a_depth_model_runs_where_it_is_told() -> None:
+    """ "meta" stands for an accelerator."""
+    model: Any = DepthSource(model=TINY, device="meta").loaded()
+    assert model._model.device.type == "meta"
+    assert DepthSource(device="cpu") == DepthSource()  # which is how flags are told from none
+
+
+@pytest.mark.parametrize(
+    ("strategy", "error", "told"),
+    [
+        pytest.param(depth_latent, UserError, "depth-latent needs the module", id="no module"),
+        pytest.param(
+            partial(depth_latent, midi="/nosuch"), ModelUnavailable, "/nosuch", id="no such module"
+        ),
+        pytest.param(
+            partial(depth_text, depth=DepthSource(model="/nosuch")),
+            ModelUnavailable,
+            "/nosuch",
+            id="no such depth model",
+        ),
+        pytest.param(
+            partial(vote, strategy=depth_latent), UserError, "needs the module", id="inside another"
+        ),
+        pytest.param(depth_text, None, "", id="nothing named"),
+        pytest.param(partial(depth_latent, midi=lambda *_: None), None, "", id="a function"),
+    ],
+)
+@pytest.mark.torch
+def test_a_wrong_set_up_is_told_before_the_first_question(strategy, error, told) -> None:
+    if error is None:
+        make_ready(strategy)
+        return
+    with pytest.raises(error, match=told):
+        make_ready(strategy)

@@ -3,7 +3,9 @@ it takes words."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -27,6 +29,7 @@ from vision.midi import (
     MidiConfig,
     encoder_image,
     features_of,
+    is_marked,
     latents_of,
     load_midi,
     mark_of,
@@ -166,6 +169,55 @@ def test_a_module_for_other_weights_is_refused():
     read = LatentReader(midi_for(vlm, base="0" * 16), "here")
     with pytest.raises(ModelError, match="here was trained for other weights"):
         read(vlm, IMAGE, ramp(1, 3), "?")
+
+
+@pytest.mark.parametrize(
+    ("trained", "refused"),
+    [
+        pytest.param("metric", False, id="the same"),
+        pytest.param("", False, id="a module of before"),
+        pytest.param("inverse", True, id="another"),
+    ],
+)
+def test_a_map_of_another_kind_than_it_was_trained_on_is_refused(trained, refused):
+    vlm = vlm_of("qwen3_vl")
+    read = LatentReader(midi_for(vlm, depth_kind=trained), "here")
+    if not refused:
+        assert read(vlm, IMAGE, ramp(1, 3), "?")
+        return
+    with pytest.raises(ModelError, match="here was trained on inverse depth, and the map is"):
+        read(vlm, IMAGE, ramp(1, 3), "?")
+
+
+@pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("loaded", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_known_again_in_any_precision(kept, loaded):
+    model, other = embeddings(0, kept), embeddings(1, kept)
+    mark = mark_of(model)
+    assert is_marked(embeddings(0, kept).to(loaded), mark)
+    assert not is_marked(other, mark)
+
+
+def test_modules_of_before_know_their_weights():
+    """They hold a hash of 64 rows in bfloat16."""
+    model = embeddings(0, torch.bfloat16)
+    rows = model.get_input_embeddings().weight.detach()[:64].float().numpy()
+    mark = hashlib.blake2b(rows.tobytes(), digest_size=8).hexdigest()
+    assert is_marked(model, mark)
+    assert is_marked(model.to(torch.float32), mark)
+    assert not is_marked(embeddings(1, torch.bfloat16), mark)
+
+
+def embeddings(seed: int, dtype: torch.dtype) -> Any:
+    """A model of embeddings alone: a row of nothing, and numbers that float16 only just holds."""
+    torch.manual_seed(seed)
+    table = torch.nn.Embedding(100, 256)
+    table.weight.data *= 0.02
+    table.weight.data[0] = 0
+    table.weight.data[1:, ::3] *= 1e-4
+    model: Any = torch.nn.Sequential(table).to(dtype)
+    model.get_input_embeddings = lambda: table
+    return model
 
 
 def test_a_model_over_a_server_is_refused():

@@ -4,6 +4,7 @@ does not state."""
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -79,6 +80,12 @@ def test_the_words() -> None:
 def test_a_gap_is_never_nothing(gap: float, written: str) -> None:
     text = rationale(scene((0.25, 0.25 + gap), floor=0.5), NAMED[:2])
     assert f"nearer than the lamp{written} and to the left" in text
+
+
+def test_neighbours_in_the_order_that_the_map_cannot_tell_apart_are_about_as_far() -> None:
+    text = rationale(replace(scene((2.0, 2.05, 3.0)), error=0.05), NAMED[:3])
+    assert "The chair is about as far as the lamp" in text
+    assert "The lamp is nearer than the door by 0.95 m" in text
 
 
 def test_what_cannot_be_told() -> None:

@@ -67,7 +67,7 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
     facts = json.loads(json.dumps({**facts, "judge": JUDGE}))
     known = folder / FACTS
     if known.is_file():
-        with door(f"{quote(str(known))} is spoilt", BadTarget, "remove it to go on"):
+        with door(f"{str(known)!r} is spoilt", BadTarget, "remove it to go on"):
             before = dict(json.loads(known.read_text(encoding="utf-8")).items())
             other = differing(before, facts, (*PLACE, "dtype"))
         if other:

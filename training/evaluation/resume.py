@@ -36,7 +36,7 @@ class ResultLog:
         self.path = path
         self.outcomes: dict[Key, list[Outcome]] = {}
         known = json.loads(json.dumps(about))
-        with door(f"{quote(str(path))} is spoilt", BadTarget, "remove it to begin again"):
+        with door(f"{str(path)!r} is spoilt", BadTarget, "remove it to begin again"):
             lines = _complete_lines(path)
             if other := ", ".join(differing(lines[0], known) if lines else ()):
                 raise BadTarget(

@@ -33,7 +33,7 @@ class Example:
     """A row, made ready once.
 
     Attributes:
-        image, depth: features (V, W) of the image, and of its depth's picture.
+        image, depth: features (V, W) of the image, and of the image of its depth.
         asked: the ids of the question.
         reasoned: those of the rationale's words, each apart.
         answered: the conversation with room for the latents.
@@ -130,7 +130,7 @@ def _read(model: Any, ids: Tensor, latents: Tensor) -> Tensor:
     slots = here == SLOT
     embeds = embeds.masked_scatter(slots[..., None], latents.to(embeds))
     text = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = text.model.language_model(inputs_embeds=embeds).last_hidden_state
+    hidden = text.get_decoder()(inputs_embeds=embeds).last_hidden_state
     return model.get_output_embeddings()(hidden).float()
 
 

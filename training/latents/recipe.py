@@ -61,8 +61,8 @@ class LatentsRecipe:
             raise UserError(f"--learned {self.learned} begins with no stage 1: leave --start out")
 
     @property
-    def kept(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
         """What must be the same when a training goes on."""
-        may_change = ("output", "device", "access")
+        may_change = ("output", "device", "access", "max_minutes")
         known = {k: v for k, v in asdict(self).items() if k not in may_change}
         return json.loads(json.dumps(known, default=str))

@@ -14,12 +14,10 @@ from mm.vlm import Cancelled
 from training.data import Access, BadData, DataSet, Row, read_data, refuse
 from vision.depth import BadDepth, DepthMap, Kind, resized
 from vision.depth_files import open_depth
+from vision.depth_source import RATIONALE
 
 READERS = 2
 """Threads that read rows."""
-
-RATIONALE = "rationale"
-"""The column with what the depth shows, in words; stage 1 learns from it."""
 
 
 @dataclass(frozen=True)

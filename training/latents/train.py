@@ -6,13 +6,10 @@ import json
 import math
 import random
 import shutil
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -39,11 +36,20 @@ from training.trainers.checkpoints import (
     write_whole,
 )
 from training.trainers.lora import adapted, save_adapter
-from vision.midi import Midi, MidiConfig, features_of, load_midi, mark_of, save_midi
+from vision.midi import (
+    Midi,
+    MidiConfig,
+    features_of,
+    is_marked,
+    load_midi,
+    mark_of,
+    save_midi,
+)
 
 from .losses import Example, answering_loss, distilling_loss, example_of, total
 from .recipe import LATENTS, LatentsRecipe
 from .rows import DepthRows, read_depth_rows
+from .stopping import stopping
 
 SETTINGS, LOG, STATE, CHECKPOINTS = "latents.json", "log.jsonl", "state.pt", "checkpoints"
 FINISHED = "finished.json"
@@ -116,32 +122,16 @@ def train_latents(
     run = _Run(recipe, vlm, midi, _coupled(recipe, vlm), rows)
     with door(f"--output {folder} cannot be written", BadData):
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / SETTINGS, json.dumps(recipe.kept, indent=1) + "\n")
+        write_whole(folder / SETTINGS, json.dumps(recipe.settings, indent=1) + "\n")
     with stopping() as stopped:
         done = _train(run, folder, lambda step: stopped() or bool(stop and stop(step)))
     if done < run.steps:
-        print(f"ended by --max-minutes after {done} of {run.steps} steps", file=sys.stderr)
+        print(
+            f"ended by --max-minutes after {done} of {run.steps} steps; --resume with a larger one "
+            "goes on from here",
+            file=sys.stderr,
+        )
     _save(run, folder, done)
-
-
-@contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, Ctrl-C is only noted, for what is yielded to tell; the second raises."""
-    pressed = threading.Event()
-
-    def press(*_: object) -> None:
-        if pressed.is_set():
-            raise KeyboardInterrupt
-        pressed.set()
-
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield pressed.is_set
-        return
-    before = signal.signal(signal.SIGINT, press)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
@@ -159,8 +149,8 @@ def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
         raise BadData(f"{folder} is not empty: go on with --resume, or give another --output")
     with door(f"{known} is spoilt", BadData, "remove the folder, or give another --output"):
         before = json.loads(known.read_text(encoding="utf-8"))
-    if changed := [k for k, v in recipe.kept.items() if before.get(k) != v]:
-        told = ", ".join(f"{k} {before.get(k)!r}, not {recipe.kept[k]!r}" for k in changed)
+    if changed := [k for k, v in recipe.settings.items() if before.get(k) != v]:
+        told = ", ".join(f"{k} {before.get(k)!r}, not {recipe.settings[k]!r}" for k in changed)
         raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
     return (folder / FINISHED).is_file()
 
@@ -181,16 +171,21 @@ def _loaded(recipe: LatentsRecipe) -> HFVLM:
 
 def _module(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
     torch.manual_seed(recipe.seed)
-    mark = vlm.engine.on_thread(mark_of, vlm.engine.model)
     if recipe.start:
         midi = load_midi(recipe.start)
-        if midi.config.base != mark:
+        if not vlm.engine.on_thread(is_marked, vlm.engine.model, midi.config.base):
             raise UserError(f"{recipe.start} was trained for other weights than {recipe.model}")
+        if midi.config.depth_kind not in ("", recipe.depth_kind):
+            raise UserError(
+                f"{recipe.start} was trained on {midi.config.depth_kind} depth, not on "
+                f"{recipe.depth_kind}: give maps of the same kind"
+            )
         if recipe.latents not in (midi.config.latents, LATENTS):
             raise UserError(
                 f"{recipe.start} has {midi.config.latents} latents, not {recipe.latents}: leave "
                 "--latents out"
             )
+        midi.config = replace(midi.config, depth_kind=recipe.depth_kind)
         return midi
     table = vlm.engine.model.get_input_embeddings().weight
     width = table.shape[1]
@@ -202,8 +197,9 @@ def _module(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
         hidden=recipe.hidden or min(width, 768),
         layers=recipe.layers or (24 if width >= 1024 else 4),
         latents=recipe.latents,
-        base=mark,
+        base=vlm.engine.on_thread(mark_of, vlm.engine.model),
         kind=recipe.learned,
+        depth_kind=recipe.depth_kind if recipe.learned == "midi" else "",
     )
     return Midi(config)
 
@@ -235,7 +231,6 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
     losses_of = _losses(run)
     start, saved, steps = time.monotonic() - before_s, time.monotonic(), run.steps
     run.midi.train()
-    number = first - 1
     for number in track(range(first, steps), f"stage {recipe.stage}"):
         if stop and stop(number):
             _checkpoint(run, optimizer, folder, number, time.monotonic() - start)
@@ -243,6 +238,9 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
             raise KeyboardInterrupt
         spent = time.monotonic() - start
         done = (spent / 60 / recipe.max_minutes) if recipe.max_minutes else 0.0
+        if done >= 1 and number:
+            _checkpoint(run, optimizer, folder, number, spent)
+            return number
         for group in optimizer.param_groups:
             group["lr"] = rate * _share(max(number / steps, done))
         losses = losses_of(run.batch(number))
@@ -251,12 +249,10 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         _log(folder, number, losses, time.monotonic() - start)
-        if time.monotonic() - saved > SAVE_EVERY_S or done >= 1:
+        if time.monotonic() - saved > SAVE_EVERY_S:
             _checkpoint(run, optimizer, folder, number + 1, time.monotonic() - start)
             saved = time.monotonic()
-        if done >= 1:
-            break
-    return number + 1
+    return steps
 
 
 def _losses(run: _Run) -> Callable[[Sequence[Example]], dict[str, Tensor]]:
@@ -333,8 +329,11 @@ def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:
 
 
 def _save(run: _Run, folder: Path, steps: int) -> None:
+    """Write what was trained; the checkpoints stay where more `steps` may follow."""
     save_midi(run.midi, folder)
     if run.recipe.stage == 2:
         save_adapter(run.model, run.recipe.model, folder)
+    if steps < run.steps:
+        return
     (folder / FINISHED).write_text(json.dumps({"steps": steps}) + "\n", encoding="utf-8")
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)

@@ -7,14 +7,14 @@ import pytest
 
 from mm.types import Image
 from training.benchmarks import depth_accuracy
-from training.benchmarks.depth_accuracy import accuracy, pictures
+from training.benchmarks.depth_accuracy import accuracy, scene_images
 from vision.depth import depth_map
 from vision.depth_source import TINY
 
 
 @pytest.fixture(scope="module")
 def scenes():
-    return list(pictures(3))
+    return list(scene_images(3))
 
 
 def counts(model: str, scenes) -> dict[str, float]:

@@ -41,7 +41,11 @@ def row(
 
 @pytest.fixture(scope="module")
 def vlm() -> HFVLM:
-    made = FAMILIES["qwen3_vl"]()
+    return vlm_of("qwen3_vl")
+
+
+def vlm_of(family: str) -> HFVLM:
+    made = FAMILIES[family]()
     return HFVLM(Engine(made.model, made.builder), name="random")
 
 
@@ -75,7 +79,9 @@ def grown(module) -> set[str]:
     }
 
 
-def test_stage_one_trains_the_module_and_leaves_the_model_frozen(vlm):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stage_one_trains_the_module_and_leaves_the_model_frozen(family):
+    vlm = vlm_of(family)
     midi = midi_for(vlm)
     model = deepcopy(vlm.engine.model).requires_grad_(False)  # others share it
     losses = distilling_loss(model, midi, examples(vlm, midi, [row(1), row(2)]))
@@ -87,11 +93,12 @@ def test_stage_one_trains_the_module_and_leaves_the_model_frozen(vlm):
     assert not grown(model)
 
 
-def test_stage_two_trains_the_module_and_the_adapter(vlm):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stage_two_trains_the_module_and_the_adapter(family):
+    vlm = vlm_of(family)
     midi = midi_for(vlm)
-    made = FAMILIES["qwen3_vl"]()
-    model = adapted(deepcopy(made.model).requires_grad_(False), 2)  # others share it
-    rows = examples(vlm, midi, [row(1), row(2)])
+    model = adapted(deepcopy(vlm.engine.model).requires_grad_(False), 2)  # others share it
+    rows = examples(vlm, midi, [row(1), row(2, size=(160, 64))])
     losses = answering_loss(model, midi, Collator(vlm.builder), rows, encode_images)
     total(losses).backward()
     learned = grown(midi)

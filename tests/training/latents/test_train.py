@@ -160,10 +160,28 @@ def test_a_start_keeps_its_latents(data: Path, capsys: pytest.CaptureFixture) ->
     assert "has 2 latents, not 3: leave --latents out" in capsys.readouterr().err
 
 
-def test_a_training_ended_by_the_clock_says_so(data: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_training_ended_by_the_clock_goes_on(data: Path, capsys: pytest.CaptureFixture) -> None:
+    out = data.parent / "out"
     assert mm_run(asked(data, "out", "--max-minutes", "0.000001")) == 0
-    assert "after 1 of 2 steps" in capsys.readouterr().err
-    assert json.loads((data.parent / "out" / "finished.json").read_text()) == {"steps": 1}
+    assert "after 1 of 2 steps; --resume with a larger one goes on" in capsys.readouterr().err
+    assert (out / "midi.safetensors").is_file()
+    assert mm_run(asked(data, "out", "--max-minutes", "0.000001", "--resume")) == 0
+    assert not (out / "finished.json").exists()
+    assert mm_run(asked(data, "out", "--max-minutes", "60", "--resume")) == 0
+    log = [json.loads(line)["step"] for line in (out / "log.jsonl").open()]
+    assert log == [0, 1]
+    assert json.loads((out / "finished.json").read_text()) == {"steps": 2}
+
+
+def test_a_module_says_on_what_kind_of_depth_it_was_trained(data: Path) -> None:
+    first = LatentsRecipe(data, data.parent / "one", latents=2, epochs=0.4)
+    train_latents(first)
+    assert json.loads((first.output / "midi.json").read_text())["depth_kind"] == "metric"
+    other = LatentsRecipe(
+        data, data.parent / "two", 2, start=str(first.output), depth_kind="inverse"
+    )
+    with pytest.raises(UserError, match="was trained on metric depth, not on inverse"):
+        train_latents(other)
 
 
 def test_latents_are_told_of_in_words_and_drawn(data: Path, capsys: pytest.CaptureFixture) -> None:

@@ -185,6 +185,12 @@ def list_in(fields: Fields, key: str) -> list[Any]:
     return value
 
 
+def may_show_clips(native: Native) -> bool:
+    """Whether a column, a part or a tag could name a clip; of most rows none does."""
+    said = [native[key] for key in ("messages", "prompt", "chosen", "rejected") if key in native]
+    return bool(native.keys() & CLIPS) or "video" in str(said)
+
+
 def clips_of(fields: Mapping[str, Any]) -> list[Any]:
     """What the row's columns of clips name, in order."""
     return [clip for key in CLIPS for clip in many(fields.get(key))]

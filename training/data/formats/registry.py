@@ -18,6 +18,7 @@ from .declaration import (
     Fields,
     Format,
     Native,
+    may_show_clips,
     refuse_unread,
 )
 from .openai import read_openai, write_openai
@@ -86,7 +87,8 @@ def to_native(fields: Any, dialect: str = "auto", ignore: Collection[str] = ()) 
     format = FORMATS[recognise(left) if dialect == "auto" else dialect]
     if format.name in ("native", "trl") and not TALK & left.keys():
         format = FORMATS["short"]
-    native = with_clips(format.read(left))
+    native = format.read(left)
+    native = with_clips(native) if may_show_clips(native) else native
     said = [m for key in TALK for m in native.get(key, ()) if key != "system"]
     texts = {part["text"].strip() for m in said for part in m["content"] if "text" in part}
     refuse_unread(left, format, texts)
