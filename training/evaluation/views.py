@@ -41,6 +41,19 @@ def tasks(files: Sequence[File]) -> list[str]:
     return _table(["task", "right"], lines)
 
 
+def budgets(files: Sequence[File]) -> list[str]:
+    """Right answers in per cent against visual tokens: a line a strategy and budget of an image."""
+    lines = {
+        f"`{_who(row)}`, {file['budgets']['visual_tokens']} an image": [
+            f"{row['visual_tokens']:.0f}",
+            _right(row),
+        ]
+        for file in files
+        for row in file["rows"]
+    }
+    return _table(["", "visual tokens an answer", "right"], lines)
+
+
 def levels(files: Sequence[File]) -> list[str]:
     """Right answers in per cent without intervals: a line a level, a column a task's last row."""
     named = dict.fromkeys(row["task"] for row in _rows(files))
@@ -175,6 +188,7 @@ VIEWS: Mapping[str, View] = {
     for view in (
         controls,
         tasks,
+        budgets,
         levels,
         differences,
         runs,
