@@ -22,6 +22,10 @@ class ModelUnavailable(ModelError):
     """A model could not be loaded: missing, gated, offline or too large. It says the remedy."""
 
 
+class CannotScore(ModelError):
+    """A model that answers, but gives no log-probabilities of words that others chose."""
+
+
 class DeadlineExceeded(ModelError):
     """No answer came before the request's deadline."""
 

@@ -30,7 +30,7 @@ class Frame:
     """A frame as it is shown: upright, RGB.
 
     Attributes:
-        time_s: seconds from the start of the clip's video.
+        time_s: when it is shown, as `ClipInfo.times_s` has it.
     """
 
     time_s: float

@@ -53,8 +53,11 @@ SHOWN = "These are more frames of that part. Now answer the question."
 Look = Callable[[int, float, float, float | None], list[Image | str]]
 """Frames of a clip, by its number, from one second to another, so many a second."""
 
-ChooseSpan = Callable[[Sample, tuple[float, float], float], tuple[float, float]]
-"""The span really shown for the one asked for, in seconds, of a clip so many seconds long."""
+Span = tuple[float, float]
+"""Start and end in seconds, as the clip's own times count them: frames in memory may begin late."""
+
+ChooseSpan = Callable[[Sample, Span, Span], Span]
+"""The span really shown for the one asked for; the last that is given is the whole clip."""
 
 _OPEN = "open clips"
 
@@ -273,10 +276,8 @@ def _span(
     video = videos[clip]
     start_s, end_s = inside(video.info, start_s, end_s)
     if choose:
-        first = video.info.start_s
-        asked = start_s - first, end_s - first
-        chosen = choose(session.sample, asked, video.info.duration_s)
-        start_s, end_s = chosen[0] + first, chosen[1] + first
+        whole = video.info.start_s, video.info.start_s + video.info.duration_s
+        start_s, end_s = choose(session.sample, (start_s, end_s), whole)
     wanted = max(math.ceil(min((end_s - start_s) * fps, count)), 1) if fps and fps > 0 else count
     size = smaller(video.info.size, side)
     known = {t for t in video.info.times_s if _known(session, clips[clip], t, size)}

@@ -14,7 +14,18 @@ from mm.answers.thought_limit import write_within
 from mm.markup import render_parts
 from mm.session import Session
 from mm.strategies.verdict import Metered
-from mm.types import Clip, Conversation, Cost, Generation, Message, Sampling, message, user
+from mm.types import (
+    Clip,
+    Conversation,
+    Cost,
+    Generation,
+    Message,
+    Sampling,
+    Thinking,
+    assistant,
+    message,
+    user,
+)
 
 from .context import Showing, plan, seconds, shown, tokens_of
 from .decode import Video
@@ -28,8 +39,10 @@ SUMMARISE = (
 UNREAD = "cannot be read"
 """The note on a window whose frames are damaged: the others may still tell."""
 
-WRITING = Sampling(max_tokens=96 + 128, max_thought_tokens=128)
-"""A note has what a thought leaves, 96 tokens at least."""
+NOTE_TOKENS = 96
+"""What a note may have; and the thought before it, where there is one, as many."""
+
+_WRITING = Sampling(max_tokens=2 * NOTE_TOKENS, max_thought_tokens=NOTE_TOKENS)
 
 _LOCK = "windows"
 
@@ -88,7 +101,7 @@ def _notes(
 
 def _windows(info: ClipInfo, window_s: float) -> list[tuple[float, float]]:
     """As many windows of one length as are needed; none where one would be all of it."""
-    count = math.ceil(info.duration_s / window_s - 1e-9)
+    count = max(math.ceil(info.duration_s / window_s - 1e-9), 1)
     each = info.duration_s / count
     edges = [info.start_s + n * each for n in range(count + 1)] if count > 1 else []
     return list(pairwise(edges))
@@ -115,13 +128,21 @@ def _written(meter: Metered, prompt: Conversation) -> str:
     """The note that the model writes, without its thought."""
 
     def write(messages: Conversation, sampling: Sampling) -> Generation:
-        (reply,) = meter.generate([messages], sampling)
+        spoken = messages[len(prompt) :]
+        if spoken and not any(map(_thinks, spoken)):  # a note that has all it may have
+            return Generation(assistant(""), finish="length")
+        bound = min(sampling.max_tokens, NOTE_TOKENS)
+        (reply,) = meter.generate([messages], replace(sampling, max_tokens=bound))
         return reply
 
-    pieces = write_within(write, prompt, WRITING)
+    pieces = write_within(write, prompt, _WRITING)
     messages = (each if isinstance(each, Message) else each.message for each in pieces)
     said = shown_reply("".join(render_parts(each.parts) for each in messages))
     return " ".join(said.split()) or "nothing"
+
+
+def _thinks(said: Message) -> bool:
+    return any(isinstance(part, Thinking) for part in said.parts)
 
 
 def _part(info: ClipInfo, start_s: float, end_s: float) -> ClipInfo:

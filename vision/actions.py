@@ -12,11 +12,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from mm.errors import ModelError, quote
+from mm.errors import CannotScore, quote
 from mm.geometry import Region
 from mm.origins import Cropped, Drawn
-from mm.session import Session
-from mm.types import Image, Sampling, Text, user
+from mm.session import Session, name_of
+from mm.types import Image, Sampling, Text, ToolSpec, user
 
 from .action_schema import Action, Point, Seen
 from .crop import crop as enlarged
@@ -99,17 +99,25 @@ def says_yes(session: Session, window: Image, what: str) -> float:
 
     Raises:
         BadCall: the model cannot score its words, as over most servers.
+        ModelError: the model failed.
     """
     question = user(window, f"Does this part of the image show {what}? Answer yes or no.")
     try:
         scores = session.vlm.score((*session.messages, question), ["yes", "no"])
-    except ModelError:  # a model that is gone altogether says so when it is asked to go on
-        raise BadCall("visual_search does not work with this model: use zoom_in.") from None
+    except CannotScore:
+        raise BadCall(_unsearched(session)) from None
     yes, no = map(sum, scores.logprobs)
     aside = session.fork()
     aside.say(question, cost=scores.cost)
     aside.score("visual_search", yes - no)
     return yes - no
+
+
+def _unsearched(session: Session) -> str:
+    """What to do where no window can be scored; names no action that is not on offer."""
+    offered = {p.name for m in session.messages for p in m.parts if isinstance(p, ToolSpec)}
+    instead = "use zoom_in" if name_of(zoom_in) in offered else "answer from what you see"
+    return f"visual_search does not work with this model: {instead}."
 
 
 def mark(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from mm.errors import ModelError, UserError
 from mm.session import Session, Verifier
@@ -39,8 +40,8 @@ def beam(
 
     A step is one reply and what it asks for: regions, as `zoom` shows them, or `actions`. The
     answer of the branch with the highest score is returned; None and NaN lose to any number, ties
-    go to the earliest. A step that a sibling has taken already is not scored again. What must
-    answer after `max_steps` is marked `look_loop.SPENT`.
+    go to the earliest. A step that a sibling has taken already is not scored again. What would look
+    on after `max_steps` is refused, and marked `look_loop.SPENT`.
 
     Args:
         verifier: scores each branch after each step; one with a keyword `vlm` is given the model.
@@ -61,13 +62,13 @@ def beam(
         raise ModelError(
             f"{session.vlm.name} writes no tool calls, which beam needs: use best_of(strategy=zoom)"
         )
-    ask = _asking(session, actions)
+    tools = _offered(session, actions)
     alive, answered, grown = [session], list[Scored](), list[Scored]()
     for number in range(max_steps):
         grown = []
-        for fork, ends in _steps(session, alive, draws, heat, ask):
+        for fork, ends in _steps(session, alive, draws, heat, tools):
             if number == max_steps - 1 and not ends:
-                must_answer(fork, ask[0])
+                must_answer(fork, tools.read)
                 mark_spent(fork)
                 ends = True
             (answered if ends else grown).append((_scored(fork, verifier), fork))
@@ -77,17 +78,20 @@ def beam(
     return max(answered or grown, key=_score)[1].branch
 
 
-Ask = tuple[Parse[ToolCall | None], Observe[ToolCall | None]]
-"""What a reply asks for, and what each of that gives."""
+class _Tools(NamedTuple):
+    """What is on offer: how a reply's calls are read, and what each of them gives."""
+
+    read: Parse[ToolCall | None]
+    carry_out: Observe[ToolCall | None]
 
 
-def _asking(session: Session, actions: Sequence[Action] | None) -> Ask:
-    """Offer the actions, or the zoom tool; how they are read and carried out."""
+def _offered(session: Session, actions: Sequence[Action] | None) -> _Tools:
+    """Offer the actions, or the zoom tool."""
     if actions is None:
         offer_zoom(session)
-        return tool_calls, partial(answer_call, shoot=Camera().shoot)
+        return _Tools(tool_calls, partial(answer_call, shoot=Camera().shoot))
     offer_actions(session, actions)
-    return partial(requests, actions=actions), partial(carry_out, actions=actions)
+    return _Tools(partial(requests, actions=actions), partial(carry_out, actions=actions))
 
 
 def _check(width: int, draws: int, max_steps: int, heat: float) -> None:
@@ -102,7 +106,7 @@ def _check(width: int, draws: int, max_steps: int, heat: float) -> None:
 
 
 def _steps(
-    session: Session, ways: Sequence[Session], draws: int, heat: float, ask: Ask
+    session: Session, ways: Sequence[Session], draws: int, heat: float, tools: _Tools
 ) -> Iterator[tuple[Session, bool]]:
     """Different next steps of each way, and whether each is its answer."""
     taken: list[Session] = []
@@ -111,8 +115,8 @@ def _steps(
             step = session.take(fork, fork.branch.leaf)
             if not any(_same(step, other) for other in taken):
                 taken.append(step)
-                calls = ask[0](step, reply)
-                _go_on(step, calls, ask[1])
+                calls = tools.read(step, reply)
+                _go_on(step, calls, tools.carry_out)
                 yield step, not calls
             if session.stopped:
                 break

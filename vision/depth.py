@@ -134,20 +134,20 @@ def resized(depth: DepthMap, size: Size) -> DepthMap:
     return replace(depth, values=depth.values[at], valid=depth.valid[at])
 
 
-def ends(depth: DepthMap) -> tuple[float, float]:
-    """The nearest and the farthest depth that is known, times the map's sign."""
+def nearest_and_farthest(depth: DepthMap) -> tuple[float, float]:
+    """Of the depths that are known, times the map's sign."""
     known = depth.sign * depth.values[depth.valid]
     return float(known.min()), float(known.max())
 
 
-def shares(depth: DepthMap) -> np.ndarray:
+def farness(depth: DepthMap) -> np.ndarray:
     """How far each pixel is, (H, W): from 0, the nearest, to 1, the farthest.
 
     All are 0 where the map is flat, as one may be that was made smaller.
     """
     import numpy as np
 
-    near, far = ends(depth)
+    near, far = nearest_and_farthest(depth)
     return np.clip((depth.sign * depth.values - near) / ((far - near) or 1.0), 0, 1)
 
 
@@ -199,7 +199,7 @@ def greys(depth: DepthMap) -> Pixels:
     import numpy as np
     from PIL import Image as PILImage
 
-    shade = np.where(depth.valid, 255 - 215 * shares(depth), 0)
+    shade = np.where(depth.valid, 255 - 215 * farness(depth), 0)
     return PILImage.fromarray(shade.round().astype(np.uint8)).convert("RGB")
 
 

@@ -117,13 +117,17 @@ class DepthModel:
 
 
 def load_depth_model(
-    name: str, *, kind: Kind | None = None, otherwise: Kind | None = None, device: str = "cpu"
+    name: str,
+    *,
+    kind: Kind | None = None,
+    kind_if_unknown: Kind | None = None,
+    device: str = "cpu",
 ) -> DepthModel:
     """The depth-estimation checkpoint in a folder, or of a hub id.
 
     Args:
-        kind: what its numbers mean; needed for a class that is not listed here.
-        otherwise: the same, for such a class alone: what is listed is taken from here.
+        kind: what its numbers mean; refused where its class says something else.
+        kind_if_unknown: the same, asked only where its class says nothing.
 
     Raises:
         ModelUnavailable: it cannot be loaded, has no depth head, its images cannot be prepared, its
@@ -141,7 +145,7 @@ def load_depth_model(
                 f"{name}: model type {config.model_type!r} estimates no depth; it must be one of "
                 f"{', '.join(SUPPORTED)}"
             )
-        found = _kind(name, config, kind, otherwise)
+        found = _kind(name, config, kind, kind_if_unknown)
         process = _processor(name)
         if process is None and config.model_type not in PREPARED:
             raise ModelUnavailable(
@@ -154,14 +158,14 @@ def load_depth_model(
         raise ModelUnavailable(f"depth model {name}: {first_line(error)}") from error
 
 
-def _kind(name: str, config: Any, kind: Kind | None, otherwise: Kind | None) -> Kind:
+def _kind(name: str, config: Any, kind: Kind | None, kind_if_unknown: Kind | None) -> Kind:
     known = kind_of(config)
     if known is not None and kind not in (None, known):
         raise ModelUnavailable(
             f"{name}: the numbers of {config.model_type!r} are {known}, not {kind}: leave the kind "
             "out"
         )
-    found = known or kind or otherwise
+    found = known or kind or kind_if_unknown
     if found is None:
         raise ModelUnavailable(
             f"{name}: whether a larger number of {config.model_type!r} is nearer or farther is not "

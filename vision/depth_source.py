@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from mm.local.checkpoints import bundled_models
 from mm.lru_cache import LRUCache
+from mm.session import Strategy
 from mm.trace import Sample
 from mm.types import Image
 
@@ -18,6 +22,9 @@ from .depth_files import open_depth
 
 Estimate = Callable[[Sample, Image], DepthMap | None]
 """The depth map of an image of a sample, at the image's size; None: nothing is told of it."""
+
+DEPTH = "depth"
+"""The option of a strategy that is told depth: an `Estimate`."""
 
 TAG = "depth"
 """The tag of a sample that names the depth map, a file, of its first image."""
@@ -73,8 +80,13 @@ class DepthSource:
 
 
 @dataclass(frozen=True)
-class Changed:
-    """The maps of another source, changed: a control."""
+class ChangedDepth:
+    """The maps of another source, changed: a control. Where that tells nothing, nor does this.
+
+    Attributes:
+        source: gives the maps; it may be a changed one itself.
+        change: such as `vision.depth.flipped`.
+    """
 
     source: Estimate
     change: Callable[[DepthMap], DepthMap]
@@ -86,6 +98,18 @@ class Changed:
 
 def untold(sample: Sample, image: Image) -> None:
     """Tells of no image: a control."""
+
+
+def bind_depth(strategy: Strategy, depth: Estimate) -> Strategy:
+    """`strategy` with its depth from `depth`, and so the strategy in its brackets; as it is where
+    neither takes any."""
+    bound: dict[str, Any] = {}
+    if DEPTH in inspect.signature(strategy).parameters:
+        bound[DEPTH] = depth
+    inner = strategy.keywords.get("strategy") if isinstance(strategy, partial) else None
+    if inner is not None and (changed := bind_depth(inner, depth)) is not inner:
+        bound["strategy"] = changed
+    return partial(strategy, **bound) if bound else strategy
 
 
 NO_MAP = (
@@ -112,7 +136,7 @@ def check_default(depth: object, found: DepthMap, model: str) -> None:
     Raises:
         BadDepth: so it is.
     """
-    while isinstance(depth, Changed):
+    while isinstance(depth, ChangedDepth):
         depth = depth.source
     unasked = isinstance(depth, DepthSource) and depth.model is None and found.source == TINY
     if unasked and model not in bundled_models():
@@ -156,7 +180,7 @@ def _load(model: str, kind: Kind | None, device: str) -> Callable[[Image], Depth
 
     bundled = _bundled(model)
     if not (bundled / "config.json").is_file():
-        return load_depth_model(model, otherwise=kind, device=device)
+        return load_depth_model(model, kind_if_unknown=kind, device=device)
     found = load_depth_model(str(bundled), device=device)
     found.name = model
     return found

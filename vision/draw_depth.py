@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm.geometry import Region, Size
 
-from .depth import DepthMap, ends, shares
+from .depth import DepthMap, farness, nearest_and_farthest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ def coloured(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> Pixel
     from PIL import Image as PILImage
     from PIL import ImageDraw
 
-    pixels = _coloured(shares(depth))
+    pixels = _coloured(farness(depth))
     pixels[~depth.valid] = _UNKNOWN
     map_ = PILImage.fromarray(pixels)
     pen = ImageDraw.Draw(map_)
@@ -43,12 +43,12 @@ def coloured(depth: DepthMap, things: Sequence[Mapping[str, Any]] = ()) -> Pixel
     return _with_scale(map_, depth)
 
 
-def _coloured(share: np.ndarray) -> np.ndarray:
-    """RGB (H, W, 3) of shares from 0, the nearest, to 1."""
+def _coloured(far: np.ndarray) -> np.ndarray:
+    """RGB (H, W, 3) of how far each pixel is, from 0, the nearest, to 1."""
     import numpy as np
 
     at = np.linspace(0, 1, len(_STOPS))
-    bands = [np.interp(share, at, [stop[i] for stop in _STOPS]) for i in range(3)]
+    bands = [np.interp(far, at, [stop[i] for stop in _STOPS]) for i in range(3)]
     return np.stack(bands, -1).round().astype(np.uint8)
 
 
@@ -82,8 +82,8 @@ def _with_scale(map_: Pixels, depth: DepthMap) -> Pixels:
     right = text_at + 6 + round(max(font.getlength(text) for text in words))
     whole = PILImage.new("RGB", (right, height), "white")
     whole.paste(map_, (0, 0))
-    shares = np.repeat(np.linspace(0, 1, height)[:, None], bar, 1)
-    whole.paste(PILImage.fromarray(_coloured(shares)), (width + 8, 0))
+    scale = np.repeat(np.linspace(0, 1, height)[:, None], bar, 1)
+    whole.paste(PILImage.fromarray(_coloured(scale)), (width + 8, 0))
     pen = ImageDraw.Draw(whole)
     for text, y, anchor in ((words[0], 4, "la"), (words[1], height - 4, "ld")):
         pen.text((text_at, y), text, fill="black", font=font, anchor=anchor)
@@ -92,6 +92,6 @@ def _with_scale(map_: Pixels, depth: DepthMap) -> Pixels:
 
 def _ends(depth: DepthMap) -> tuple[str, str]:
     if depth.kind == "metric":
-        near, far = ends(depth)
+        near, far = nearest_and_farthest(depth)
         return f"{near:.2f} m", f"{far:.2f} m"
     return "near", "far"

@@ -33,7 +33,7 @@ Enough = Callable[[Session], bool | None]
 answered go on, None leaves it to the policy."""
 
 SPENT = "out_of_budget"
-"""The score, 1, of a last step that was written because the budget was spent."""
+"""The score, 1, of the last step of a branch whose looking the budget cut short."""
 
 NO_MORE = "There are no more looks. Answer now."
 REFUSED = message("tool", "There are no more looks.")
@@ -86,14 +86,15 @@ def look(
     answer once; what that gives is an answer like any other. When the limits are reached, one last
     reply must be the answer. If that says nothing, it too is opened once (`force_answer`); if it
     asks for looks they are refused, and the branch, which then ends with the refusal, has no reply.
-    An answer that is not enough counts as a look, and the policy is told to go on. `spent`, where a
-    caller brings one, counts in the place of `limits`, and can be asked afterwards. Where they
-    end the looking, the last step is marked `SPENT`.
+    An answer that is not enough counts as a look, and the policy is told to go on. Where the limits
+    cut the looking short, the last step is marked (`mark_spent`). `spent`, where a caller brings
+    one, counts in the place of `limits`, and can be asked afterwards: that caller marks.
 
     Raises:
         ModelError: the model failed.
     """
-    spent = spent or Spent(session, limits)
+    brought, spent = spent is not None, spent or Spent(session, limits)
+    last: bool | None = None
     while spent.allows():
         reply = write(session)
         requests = parse(session, reply)
@@ -104,23 +105,32 @@ def look(
             if not _last_reply(session, parse, write).reply or session.stopped:
                 return session.branch
         if not requests:
-            if enough(session) is not False:
+            last = enough(session)
+            if last is not False:
                 return session.branch
             spent.count(None)
             session.say(GO_ON)
             continue
         _observe_all(session, requests, observe, close, spent)
-        if spent.allows() and enough(session):
-            return must_answer(session, parse, write)
+        if spent.allows():
+            last = enough(session)
+            if last:
+                return must_answer(session, parse, write)
     _last_reply(session, parse, write)
     force_answer(session, write)
-    mark_spent(session)
+    if not brought:
+        mark_spent(session, wanting=last is False)
     return session.branch
 
 
-def mark_spent(session: Session) -> None:
-    """Mark the last step, unless somebody stopped it, as written because the budget was spent."""
-    if session.branch.steps and not session.stopped:
+def mark_spent(session: Session, *, wanting: bool = False) -> None:
+    """Mark the last step of a branch that its budget has ended, where that cut the looking short.
+
+    So it did where a look was refused, or a verifier was `wanting` more; not where a policy that
+    had used its last look answered next, nor where somebody stopped it.
+    """
+    refused = any(step.message == REFUSED for step in session.branch.steps)
+    if (refused or wanting) and not session.stopped:
         session.score(SPENT, 1.0)
 
 

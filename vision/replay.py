@@ -212,7 +212,8 @@ def read_signal(text: str) -> Region | None:
     """The region in the last `<sot>[x1, y1, x2, y2]<eot>` of `text`; None when there is none.
 
     The numbers are clipped to the image; also read is the object with which VGR's data began,
-    `<sot>{"bbox_2d": [...], "label": ...}<eot>`.
+    `<sot>{"bbox_2d": [...], "label": ...}<eot>`. Corners must stand in order, unlike in a call: a
+    signal that makes no box shows nothing, where the model is run as where it is trained.
     """
     inside = text.removesuffix(EOT).rpartition(SOT)[2]
     found = _NUMBER.findall(inside.partition("[")[2].partition("]")[0])

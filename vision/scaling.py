@@ -26,6 +26,9 @@ from .verifier import Tools, asked
 from .zoom import Camera, by_calls
 from .zoom_tool import BadCall, RegionCall
 
+ENDED_BY_VERDICT = "ended_by_verdict"
+"""The trace's setting, True where a verdict ended the looking; else model or budget did."""
+
 
 def scale(
     session: Session,
@@ -43,9 +46,9 @@ def scale(
 
     The verifier is asked after each observation and each answer; what it says stands in the trace.
     After an answer that is not enough the model looks on. A verifier that cannot tell leaves it to
-    the model. Where the budget ends the looking, and neither verifier nor model did, the last step
-    is marked `look_loop.SPENT`. A question without images goes to a model without tool calls once,
-    with no verifier.
+    the model. Where the budget ends the looking, and neither verifier nor model would have, the
+    last step is marked (`look_loop.mark_spent`): the last verdict was not enough, or a look was
+    refused. A question without images goes to a model without tool calls once, with no verifier.
 
     Args:
         verifier: scores the branch; one with a keyword `vlm` is given the session's model.
@@ -75,7 +78,7 @@ def scale(
         session.say(assistant(ANSWER_START))
         session.generate()
     if spent:
-        mark_spent(session)
+        mark_spent(session, wanting=judge.wanting)
     return session.branch
 
 
@@ -104,6 +107,7 @@ class _Judge:
 
     Attributes:
         late: whether it said so because the time is over.
+        wanting: whether its last verdict was that it is not enough.
     """
 
     def __init__(
@@ -112,12 +116,19 @@ class _Judge:
         self._verifier, self._threshold, self._eps, self._until = verifier, threshold, eps, until
         self._last: float | None = None
         self._begun = False
-        self.late = False
+        self.late = self.wanting = False
 
     def __call__(self, session: Session) -> bool | None:
         if self._until is not None and time.monotonic() > self._until:
             self.late = True
             return True
+        said = self._verdict(session)
+        self.wanting = said is False
+        if said:
+            session.note(ENDED_BY_VERDICT, True)
+        return said
+
+    def _verdict(self, session: Session) -> bool | None:
         if self._eps is not None and not self._begun:
             self._begun, self._last = True, verdict(session, self._verifier, _before(session))
         score = verdict(session, self._verifier)

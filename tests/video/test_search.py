@@ -280,6 +280,8 @@ CUT = f"<think>{'a' * 128}"
         pytest.param(["<think>b</think>", "A lamp."], "A lamp.", id="thought"),
         pytest.param([CUT, "A lamp.</answer>"], "A lamp.", id="a thought that is closed"),
         pytest.param(["<think>b</think>", "<answer>A lamp.</answer>"], "A lamp.", id="tags"),
+        pytest.param(["a" * 300], "a" * 96, id="too long"),
+        pytest.param(["<think>b</think>", "a" * 300], "a" * 96, id="too long behind a thought"),
     ],
 )
 def test_a_note_is_what_follows_the_thought(said: list[str], note: str) -> None:
@@ -354,9 +356,22 @@ def test_frames_keep_the_times_that_they_were_given() -> None:
     assert times(trace.images) == [14.0]
     told = model.conversations[-1][-1].text
     assert "The clip is 12.0 s long: name a span from 10.0 to 22.0." in told
-    chosen = partial(watch, frames=1, choose_span=lambda sample, asked, length: (0.0, 2.0))
+    given: list[object] = []
+
+    def choose(sample, asked, whole):
+        given.extend([asked, whole])
+        return 12.0, 14.0
+
+    chosen = partial(watch, frames=1, choose_span=choose)
     trace = run(chosen, mm.question("?", clip), ScriptedVLM([span(14, 18), "3"]))
-    assert spans(trace) == [(10.0, 12.0)]
+    assert (given, spans(trace)) == ([(14.0, 18.0), (10.0, 22.0)], [(12.0, 14.0)])
+
+
+@pytest.mark.parametrize("window_s", [float("inf"), 1e12])
+def test_a_window_longer_than_any_clip_is_none(window_s: float) -> None:
+    trace = run(partial(watch, frames=2, window_s=window_s), ASKED, ScriptedVLM(["3"]))
+    assert (trace.answer, trace.error) == ("3", None)
+    assert "windows" not in trace.settings
 
 
 def test_two_clips_have_numbers() -> None:

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 from images import noise
 
-from mm.errors import ModelError
+from mm.errors import CannotScore, ModelError, ModelUnavailable
 from mm.geometry import BoxFormat, Region
 from mm.origins import Cropped, Drawn
 from mm.samples import question
@@ -412,7 +412,14 @@ class Unscored(ScriptedVLM):
     """Behind a server that gives no log-probabilities of prompts."""
 
     def score(self, conversation, continuations):
-        raise ModelError("scripted cannot score")
+        raise CannotScore("scripted cannot score")
+
+
+class Gone(ScriptedVLM):
+    """Its server fell over in the meantime."""
+
+    def score(self, conversation, continuations):
+        raise ModelUnavailable("cannot reach the server")
 
 
 def test_a_search_by_a_model_that_cannot_score_is_told_what_to_do_instead() -> None:
@@ -420,6 +427,19 @@ def test_a_search_by_a_model_that_cannot_score_is_told_what_to_do_instead() -> N
     assert "use zoom_in" in trace.best.steps[2].message.text
     assert (trace.answer, trace.error) == ("done", None)
     assert trace.images == (CROPPED,)
+
+
+def test_a_search_names_no_action_that_is_not_on_offer() -> None:
+    vlm = Unscored([call("visual_search", what="a sign"), "done"])
+    trace = run(partial(act, actions=[visual_search]), SAMPLE, vlm)
+    assert trace.best.steps[2].message.text == (
+        "visual_search does not work with this model: answer from what you see."
+    )
+
+
+def test_a_search_by_a_model_that_is_gone_ends_the_question() -> None:
+    trace = run(act, SAMPLE, Gone([call("visual_search", what="a sign"), ZOOM, "done"]))
+    assert (trace.reply, trace.error) == ("", "cannot reach the server")
 
 
 @pytest.mark.parametrize(

@@ -66,14 +66,16 @@ def test_the_best_way_is_returned(replies, options, answer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("replies", "options", "spent"),
+    ("replies", "spent"),
     [
-        pytest.param([RIGHT, "STOP"], {"draws": 1, "max_steps": 1}, True, id="must answer"),
-        pytest.param(["STOP"], {"draws": 1, "max_steps": 1}, False, id="answers in time"),
+        pytest.param([RIGHT, TOP, "STOP</answer>"], True, id="would look on"),
+        pytest.param([RIGHT, "STOP"], False, id="answers when it must"),
+        pytest.param(["STOP"], False, id="answers in time"),
     ],
 )
-def test_a_way_that_must_answer_is_marked(replies, options, spent) -> None:
-    assert (SPENT in ran(replies, **options).best.steps[-1].scores) is spent
+def test_a_way_that_would_look_on_is_marked(replies, spent) -> None:
+    trace = ran(replies, draws=1, max_steps=1)
+    assert (trace.answer, SPENT in trace.best.steps[-1].scores) == ("STOP", spent)
 
 
 def grey(image: Image) -> Image:

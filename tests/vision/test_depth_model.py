@@ -188,22 +188,23 @@ def test_a_class_that_is_prepared_by_torchvision_alone_is_refused(folder, monkey
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind"),
+    "asked",
     [
-        pytest.param({"kind": "inverse"}, "inverse", id="as its class says"),
-        pytest.param({"otherwise": "metric"}, "inverse", id="for classes that do not say"),
-        pytest.param({"kind": "metric"}, None, id="against its class"),
+        pytest.param({"kind": "inverse"}, id="as its class says"),
+        pytest.param({"kind_if_unknown": "metric"}, id="for classes that do not say"),
     ],
 )
-def test_what_a_class_says_is_never_turned_over(tmp_path, asked, kind):
-    model, processor = dpt()
-    model.save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    if kind:
-        assert load_depth_model(str(tmp_path), **asked).kind == kind
-        return
+def test_what_a_class_says_is_never_turned_over(tmp_path, asked):
+    for part in dpt():
+        part.save_pretrained(tmp_path)
+    assert load_depth_model(str(tmp_path), **asked).kind == "inverse"
+
+
+def test_a_kind_that_contradicts_its_class_is_refused(tmp_path):
+    for part in dpt():
+        part.save_pretrained(tmp_path)
     with pytest.raises(ModelUnavailable, match="of 'dpt' are inverse, not metric: leave the kind"):
-        load_depth_model(str(tmp_path), **asked)
+        load_depth_model(str(tmp_path), kind="metric")
 
 
 def test_a_map_is_computed_once(folder, monkeypatch):
@@ -309,7 +310,7 @@ def test_a_class_that_nobody_knows_must_be_told(folder, monkeypatch):
     with pytest.raises(ModelUnavailable, match="say it with --depth-kind metric, relative or"):
         load_depth_model(str(folder))
     assert load_depth_model(str(folder), kind="relative").kind == "relative"
-    assert load_depth_model(str(folder), otherwise="relative").kind == "relative"
+    assert load_depth_model(str(folder), kind_if_unknown="relative").kind == "relative"
 
 
 def test_what_is_no_depth_model_is_one_line(tmp_path):

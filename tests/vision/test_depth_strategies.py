@@ -22,7 +22,7 @@ from mm.trace import Branch, Sample
 from mm.types import Features, Image, Latents, user
 from mm.vlm import Memory, Traits
 from vision.depth import flipped, noisy
-from vision.depth_source import TINY, Changed, DepthSource, untold
+from vision.depth_source import TINY, ChangedDepth, DepthSource, bind_depth, untold
 from vision.depth_strategies import (
     depth_latent,
     depth_text,
@@ -218,7 +218,7 @@ def test_flags_that_nothing_uses_are_refused(tmp_path: Path, capsys) -> None:
         pytest.param("qwen", DepthSource(), "no depth map: give one", id="unasked for another"),
         pytest.param(
             "qwen",
-            Changed(Changed(DepthSource(), flipped), noisy),
+            ChangedDepth(ChangedDepth(DepthSource(), flipped), noisy),
             "no depth map: give one",
             id="unasked under controls",
         ),
@@ -275,14 +275,43 @@ def test_a_depth_model_runs_where_it_is_told() -> None:
         pytest.param(
             partial(vote, strategy=depth_latent), UserError, "needs the module", id="inside another"
         ),
-        pytest.param(depth_text, None, "", id="nothing named"),
-        pytest.param(partial(depth_latent, midi=lambda *_: None), None, "", id="a function"),
     ],
 )
 @pytest.mark.torch
 def test_a_wrong_set_up_is_told_before_the_first_question(strategy, error, told) -> None:
-    if error is None:
-        make_ready(strategy)
-        return
     with pytest.raises(error, match=told):
         make_ready(strategy)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(depth_text, id="nothing named"),
+        pytest.param(partial(depth_latent, midi=lambda *_: None), id="a function"),
+        pytest.param(partial(vote, strategy=depth_text), id="inside another"),
+    ],
+)
+def test_what_names_no_model_loads_none(strategy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundled depth model is loaded where a question turns out to need it."""
+    loaded: list[object] = []
+    monkeypatch.setattr("vision.depth_source._loaded", lambda *named: loaded.append(named))
+    make_ready(strategy)
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(depth_text, id="alone"),
+        pytest.param(partial(vote, strategy=depth_text, n=2), id="inside another"),
+        pytest.param(partial(vote, strategy=partial(vote, strategy=depth_text)), id="deeper"),
+    ],
+)
+def test_depth_is_bound_however_deep_a_strategy_lies(strategy) -> None:
+    bound = bind_depth(strategy, untold)
+    inner = bound
+    while isinstance(inner, partial) and "strategy" in inner.keywords:
+        inner = inner.keywords["strategy"]
+    assert isinstance(inner, partial)
+    assert (inner.func, inner.keywords) == (depth_text, {"depth": untold})
+    assert bind_depth(vote, untold) is vote

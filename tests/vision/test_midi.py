@@ -171,22 +171,23 @@ def test_a_module_for_other_weights_is_refused():
         read(vlm, IMAGE, ramp(1, 3), "?")
 
 
-@pytest.mark.parametrize(
-    ("trained", "refused"),
-    [
-        pytest.param("metric", False, id="the same"),
-        pytest.param("", False, id="a module of before"),
-        pytest.param("inverse", True, id="another"),
-    ],
-)
-def test_a_map_of_another_kind_than_it_was_trained_on_is_refused(trained, refused):
+@pytest.mark.parametrize("trained", ["metric", ""], ids=["the same", "a module of before"])
+def test_a_map_of_the_kind_it_was_trained_on_is_read(trained):
     vlm = vlm_of("qwen3_vl")
-    read = LatentReader(midi_for(vlm, depth_kind=trained), "here")
-    if not refused:
-        assert read(vlm, IMAGE, ramp(1, 3), "?")
-        return
+    assert LatentReader(midi_for(vlm, depth_kind=trained), "here")(vlm, IMAGE, ramp(1, 3), "?")
+
+
+def test_a_map_of_another_kind_than_it_was_trained_on_is_refused():
+    vlm = vlm_of("qwen3_vl")
+    read = LatentReader(midi_for(vlm, depth_kind="inverse"), "here")
     with pytest.raises(ModelError, match="here was trained on inverse depth, and the map is"):
         read(vlm, IMAGE, ramp(1, 3), "?")
+
+
+def test_a_module_that_names_no_weights_reads_for_any():
+    vlm = vlm_of("qwen3_vl")
+    assert LatentReader(midi_for(vlm, base=""), "here")(vlm, IMAGE, ramp(1, 3), "?")
+    assert not is_marked(vlm.engine.model, "")  # training does not go on from it
 
 
 @pytest.mark.parametrize("kept", [torch.float32, torch.bfloat16])
@@ -196,6 +197,21 @@ def test_weights_are_known_again_in_any_precision(kept, loaded):
     mark = mark_of(model)
     assert is_marked(embeddings(0, kept).to(loaded), mark)
     assert not is_marked(other, mark)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("rows", [slice(None), slice(32, None)], ids=["all", "beyond the first"])
+def test_weights_that_moved_by_one_per_cent_are_others(rows: slice, seed: int):
+    model, moved = embeddings(0, torch.float32), embeddings(0, torch.float32)
+    table = moved.get_input_embeddings().weight.data
+    torch.manual_seed(seed)
+    table[rows] += 0.01 * table.std() * torch.randn_like(table[rows])
+    assert not is_marked(moved, mark_of(model))
+
+
+def test_a_table_of_another_length_is_of_other_weights():
+    model, longer = embeddings(0, torch.float32), embeddings(0, torch.float32, rows=164)
+    assert not is_marked(longer, mark_of(model))
 
 
 def test_modules_of_before_know_their_weights():
@@ -208,10 +224,10 @@ def test_modules_of_before_know_their_weights():
     assert not is_marked(embeddings(1, torch.bfloat16), mark)
 
 
-def embeddings(seed: int, dtype: torch.dtype) -> Any:
+def embeddings(seed: int, dtype: torch.dtype, rows: int = 100) -> Any:
     """A model of embeddings alone: a row of nothing, and numbers that float16 only just holds."""
     torch.manual_seed(seed)
-    table = torch.nn.Embedding(100, 256)
+    table = torch.nn.Embedding(rows, 256)
     table.weight.data *= 0.02
     table.weight.data[0] = 0
     table.weight.data[1:, ::3] *= 1e-4

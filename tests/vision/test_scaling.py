@@ -15,7 +15,7 @@ from mm.origins import Drawn
 from mm.samples import question
 from mm.scripted import ScriptedVLM
 from mm.session import run
-from mm.trace import Branch, Trace
+from mm.trace import Branch, Event, Trace
 from mm.types import Image, Sampling, ToolSpec
 from mm.vlm import Traits
 from vision.act import act
@@ -131,14 +131,35 @@ def test_the_question_alone_is_judged_without_where_to_look() -> None:
     [
         pytest.param([LEFT, RIGHT, "STOP"], {"max_steps": 2}, id="steps"),
         pytest.param([LEFT, RIGHT, TOP, "STOP</answer>"], {"max_steps": 2}, id="wants a third"),
-        pytest.param([LEFT, "STOP"], {"look_tokens": 1}, id="visual tokens"),
-        pytest.param([LEFT, "STOP"], {"max_seconds": 0.0}, id="seconds"),
+        pytest.param(["GO", "STOP"], {"max_steps": 1}, id="an answer that is not enough"),
+        pytest.param([LEFT, RIGHT, "STOP</answer>"], {"look_tokens": 1}, id="visual tokens"),
+        pytest.param([LEFT, RIGHT, "STOP</answer>"], {"max_seconds": 0.0}, id="seconds"),
     ],
 )
 def test_a_spent_budget_ends_in_an_answer_and_is_marked(replies, options) -> None:
-    trace = ran(replies, [0.0] * 9, **options)
+    events: list[Event] = []
+    strategy = partial(scale, verifier=scripted([0.0] * 9), **options)
+    vlm = ScriptedVLM(list(replies), traits=ZOOMS)
+    trace = run(strategy, SAMPLE, vlm, observer=events.append)
     assert (trace.answer, trace.error) == ("STOP", None)
     assert trace.best.steps[-1].scores == {SPENT: 1.0}
+    assert [e.text for e in events if e.text.startswith(SPENT)] == [f"{SPENT}: 1.0"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "options"),
+    [
+        pytest.param([], {"max_steps": 1}, id="steps"),
+        pytest.param([], {"look_tokens": 1}, id="visual tokens"),
+        pytest.param([], {"max_seconds": 0.0}, id="seconds"),
+        pytest.param([None], {"max_steps": 2}, id="it could not tell"),
+    ],
+)
+def test_an_answer_after_the_last_look_is_not_marked(scores, options) -> None:
+    """Nothing says that it came too early: no look was refused, and no verdict was not enough."""
+    trace = ran([LEFT, RIGHT, "STOP"] if scores else [LEFT, "STOP"], scores, **options)
+    assert (trace.answer, trace.error) == ("STOP", None)
+    assert all(SPENT not in step.scores for step in trace.best.steps)
 
 
 def test_what_is_not_enough_is_said_and_what_is_enough_refuses_more() -> None:
@@ -217,14 +238,21 @@ def test_actions_of_ones_own_are_on_offer_in_place_of_all() -> None:
 @pytest.mark.parametrize(
     ("strategy", "replies", "spent"),
     [
-        pytest.param(partial(zoom, max_looks=1), [LEFT, "STOP"], True, id="zoom"),
-        pytest.param(partial(act, max_steps=1), [LEFT, "STOP"], True, id="act"),
+        pytest.param(partial(zoom, max_looks=1), [LEFT + RIGHT, "STOP"], True, id="zoom"),
+        pytest.param(partial(act, max_steps=1), [LEFT + RIGHT, "STOP"], True, id="act"),
+        pytest.param(partial(zoom, max_looks=1), [LEFT, "STOP"], False, id="it answered then"),
+        pytest.param(partial(zoom, max_looks=0), ["STOP"], False, id="it asked for none"),
         pytest.param(partial(zoom, max_looks=2), [LEFT, "STOP"], False, id="it answered in time"),
     ],
 )
 def test_a_budget_spent_without_a_verifier_is_marked_too(strategy, replies, spent) -> None:
     trace = run(strategy, SAMPLE, ScriptedVLM(replies))
     assert (trace.answer, SPENT in trace.best.steps[-1].scores) == ("STOP", spent)
+
+
+def test_a_branch_that_ends_with_a_refusal_is_marked() -> None:
+    trace = run(partial(zoom, max_looks=1), SAMPLE, ScriptedVLM([LEFT, RIGHT]))
+    assert (trace.best.messages[-1], SPENT in trace.best.steps[-1].scores) == (REFUSED, True)
 
 
 def test_bad_numbers_are_refused() -> None:

@@ -18,7 +18,7 @@ from video.search import over_clips
 from vision.controls import random_region
 from vision.crop import GREY
 from vision.depth import DepthMap, flipped, noisy
-from vision.depth_source import TAG, Changed, Estimate, untold
+from vision.depth_source import DEPTH, TAG, ChangedDepth, Estimate, bind_depth, untold
 
 from .clip_controls import CONTROLS as CLIP_CONTROLS
 from .clip_controls import changed_clips, chosen_span, over_changed
@@ -60,13 +60,15 @@ class Condition:
 
     def _over_images(self, item: Item, seed: int) -> tuple[Strategy, Sample]:
         if self.control == "blind":
-            return _untold(self.strategy), blind(item.sample)
+            return bind_depth(self.strategy, untold), blind(item.sample)
         if self.control:
             return partial(self.strategy, **_changed(self, item, seed)), item.sample
         return self.strategy, item.sample
 
     def _over_clips(self, item: Item, seed: int) -> tuple[Strategy, Sample]:
         strategy, sample = over_clips(self.strategy), item.sample
+        if self.control == "blind":
+            strategy = bind_depth(strategy, untold)
         if self.control in ("random", "true"):
             true = item.span if self.control == "true" else None
             chosen: Any = {"choose_span": partial(chosen_span, true=true, seed=seed)}
@@ -116,16 +118,6 @@ def blind(sample: Sample) -> Sample:
     return replace(sample, prompt=greyed(sample.prompt), tags=tags)
 
 
-def _untold(strategy: Strategy) -> Strategy:
-    """`strategy` without what a depth map shows, where it tells that."""
-    nothing: Any = {"depth": untold}
-    return partial(strategy, **nothing) if _deep(strategy) else strategy
-
-
-def _deep(strategy: Strategy) -> bool:
-    return "depth" in inspect.signature(strategy).parameters
-
-
 def greyed(conversation: Conversation) -> Conversation:
     """The same text with grey images of the same sizes, and clips whose frames are grey.
 
@@ -142,7 +134,7 @@ def _controls(suite: Suite, strategy: Strategy, matched: Mapping[str, float]) ->
         return (*(looks if spans else ()), *CLIP_CONTROLS)
     options = inspect.signature(strategy).parameters
     controls = []
-    if "depth" in options:
+    if DEPTH in options:
         controls += DEPTHS if suite.deep else DEPTHS[:2]
     if not suite.looking:
         return tuple(controls)
@@ -163,8 +155,8 @@ def _changed(condition: Condition, item: Item, seed: int) -> dict[str, object]:
     control, strategy = condition.control, condition.strategy
     if control == "random":
         return {"choose_region": partial(random_region, seed=seed)}
-    if control in DEPTHS and _deep(strategy):
-        return {"depth": _depth_under(control, item, seed, strategy)}
+    if control in DEPTHS and DEPTH in inspect.signature(strategy).parameters:
+        return {DEPTH: _depth_under(control, item, seed, strategy)}
     if control == "true":
         return {"choose_region": TrueInTurn(item.regions)}
     if control == "no-look":
@@ -178,9 +170,9 @@ def _changed(condition: Condition, item: Item, seed: int) -> dict[str, object]:
 def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Estimate:
     if item.depths and control in ("true", "shuffled"):
         return partial(_known, item.depths, int(control == "shuffled"))
-    given = inspect.signature(strategy).parameters["depth"].default
+    given = inspect.signature(strategy).parameters[DEPTH].default
     change = flipped if control == "flipped" else partial(noisy, seed=seed)
-    return Changed(given, change)
+    return ChangedDepth(given, change)
 
 
 def _known(depths: Callable[[int], DepthMap], other: int, sample: Sample, image: Image) -> DepthMap:

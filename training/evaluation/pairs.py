@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mm.errors import UserError, quote
+from mm.errors import UserError
 from mm.markup import render_parts
+from mm.strategies.single import was_chosen
 from mm.trace import Branch, Trace
 from mm.trace_store import load_traces
 from mm.types import Clip, Image, Message, ToolSpec, Visual, assistant
@@ -111,7 +112,7 @@ def _images_from(traces: Path, out: Path) -> str:
         images = ".."
     if images.startswith(".."):
         raise UserError(
-            f"--out {quote(str(out))}: put it beside or above {quote(str(traces))}, whose images "
+            f"--out {str(out)!r}: put it beside or above {str(traces)!r}, whose images "
             "its rows name"
         )
     return images
@@ -143,8 +144,7 @@ def _groups(
 
 def wrote_answer(branch: Branch) -> bool:
     """Whether the model wrote the answer, and no choice was made for it (`insist`)."""
-    last = branch.steps[-1]
-    return last.sampled or last.message.text not in branch.sample.choices
+    return not was_chosen(branch)
 
 
 def _wrote_all(branch: Branch) -> bool:

@@ -18,10 +18,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from mm.answers.extraction import ANSWER_START, extract_answer
+from mm.answers.extraction import extract_answer
 from mm.answers.matching import judge, kind_of
 from mm.answers.rouge import rouge
-from mm.errors import ModelError, ModelUnavailable, door, first_line, quote
+from mm.errors import ModelError, ModelUnavailable, door, first_line
 from mm.markup import render_parts
 from mm.parallel import in_order
 from mm.trace import Sample
@@ -38,6 +38,9 @@ FACTS, STEPS = "thoughts.json", "steps.jsonl"
 
 UNSAID = ("adapter", "dtype", "budgets", "writer_url")
 """What folders of earlier versions do not say, besides the place."""
+
+GONE = "max_tokens"
+"""What they say and this one asks no more, for no text is kept that it cut."""
 
 DESCRIBE = """\
 Describe what is shown, for somebody who cannot see it. First one or two sentences on the whole. \
@@ -132,11 +135,11 @@ def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
         before = _known(known)
         if other := differing(before, facts, (*PLACE, *UNSAID)):
             raise BadTarget(
-                f"{quote(str(folder))} holds thoughts that differ in {', '.join(other)}: "
+                f"{str(folder)!r} holds thoughts that differ in {', '.join(other)}: "
                 "give another --out"
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadTarget(f"{quote(str(folder))} is not empty: give another --out")
+        raise BadTarget(f"{str(folder)!r} is not empty: give another --out")
     folder.mkdir(parents=True, exist_ok=True)
     known.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     _cut(folder / STEPS)
@@ -145,8 +148,9 @@ def open_thoughts(folder: Path, facts: Mapping[str, Any]) -> dict[str, Steps]:
 
 def _known(file: Path) -> dict[str, Any]:
     remedy = "remove it, and the same command goes on"
-    with door(f"{quote(str(file))} is spoilt", BadTarget, remedy):
-        return json.loads(file.read_text(encoding="utf-8"))
+    with door(f"{str(file)!r} is spoilt", BadTarget, remedy):
+        said = json.loads(file.read_text(encoding="utf-8"))
+        return {name: fact for name, fact in said.items() if name != GONE}
 
 
 def _cut(file: Path) -> None:
@@ -161,7 +165,7 @@ def _read(file: Path) -> Iterator[Steps]:
         return
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
-            with door(f"{quote(str(file))}, line {number}", BadTarget, "remove that line"):
+            with door(f"{str(file)!r}, line {number}", BadTarget, "remove that line"):
                 read = Steps(**json.loads(line))
             yield read
 
@@ -254,7 +258,7 @@ def _thought(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
     )
     said = _reply(writers.thinking, (user(asked),), writers.sampling)
     answer = extract_answer(said.text) or ""
-    return replace(steps, thought=_written(_thinking(said), "thought"), answer=answer.strip())
+    return replace(steps, thought=_thinking(said, "thought"), answer=answer.strip())
 
 
 def _revised(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
@@ -262,13 +266,13 @@ def _revised(steps: Steps, sample: Sample, writers: Writers) -> Steps | None:
         return None
     asked = REVISE.format(question=_question(sample), thought=steps.thought)
     said = _reply(writers.seeing, _shown(sample, writers, asked), writers.sampling)
-    return replace(steps, revised=_written(_thinking(said), "mended thought"))
+    return replace(steps, revised=_thinking(said, "mended thought"))
 
 
-def _thinking(said: Message) -> str:
-    """What was thought; without its tags, all that stands before an answer."""
+def _thinking(said: Message, what: str) -> str:
+    """What stands within the tags of a thought: without them, a remark on it would become one."""
     thoughts = [part.text for part in said.parts if isinstance(part, Thinking)]
-    return " ".join(thoughts).strip() or said.text.partition(ANSWER_START)[0].strip()
+    return _written(" ".join(thoughts), f"{what} within <think></think>")
 
 
 def _written(text: str, what: str) -> str:

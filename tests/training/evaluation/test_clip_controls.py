@@ -10,6 +10,7 @@ from clips import write_clip
 
 import mm
 from mm.types import Clip, user
+from training.evaluation.clip_controls import chosen_span
 from training.evaluation.controls import Condition, greyed
 from training.evaluation.evaluate import evaluate
 from training.evaluation.questions import read_questions
@@ -33,6 +34,20 @@ def test_a_broken_clip_fails_its_own_question(tmp_path: Path, control: str) -> N
     )
     assert [o.failed for o in outcomes] == [False, True, False]
     assert "broken.mp4 cannot be read as a clip" in why[1]
+
+
+@pytest.mark.parametrize(
+    ("true", "within"),
+    [
+        pytest.param(None, (10.0, 20.0), id="random"),
+        pytest.param((11.0, 13.0), (11.0, 13.0), id="true"),
+    ],
+)
+def test_spans_lie_in_the_clips_own_times(true, within) -> None:
+    """Which begin at 10 s here, as frames in memory may."""
+    start, end = chosen_span(mm.question("?"), (14.0, 16.0), (10.0, 20.0), true=true)
+    assert end - start == pytest.approx(2.0)
+    assert within[0] <= start < end <= within[1]
 
 
 def test_a_clip_is_greyed_with_the_images(tmp_path: Path) -> None:

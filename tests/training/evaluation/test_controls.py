@@ -14,6 +14,7 @@ import mm
 from mm.geometry import Region
 from mm.origins import Cropped
 from mm.session import name_of
+from mm.strategies import vote
 from training.evaluation.controls import GREY, Condition, TrueInTurn, blind, conditions_of
 from training.evaluation.evaluate import evaluate
 from training.evaluation.results import row_of
@@ -145,12 +146,19 @@ def test_depth_has_controls_of_its_own(tmp_path):
     assert len(set(told)) == 3
 
 
-def test_blind_is_told_no_depth(tmp_path):
+@pytest.mark.parametrize(
+    "inside",
+    [
+        pytest.param(lambda depth: depth, id="alone"),
+        pytest.param(lambda depth: partial(vote, strategy=depth, n=1, temperature=1.0), id="vote"),
+    ],
+)
+def test_blind_is_told_no_depth(tmp_path, inside):
     """Neither a row's own map, nor what a model finds in grey."""
     np.save(tmp_path / "map.npy", np.linspace(1, 3, 3200).reshape(40, 80))
     sample = mm.question("Which?", Image.new("RGB", (80, 40)), id="a", target="left")
     asked = Item(replace(sample, tags={"depth": str(tmp_path / "map.npy"), "task": "x"}))
-    strategy = partial(depth_text, things=_things)
+    strategy = inside(partial(depth_text, things=_things, depth=DepthSource(model="/nosuch")))
     _, vlm = answer(Condition("depth", strategy, "blind"), ["left"], asked=asked)
     assert [said.text for said in vlm.conversations[0]] == ["Which?"]
     assert blind(asked.sample).tags == {"task": "x"}

@@ -187,14 +187,21 @@ def test_a_spent_budget_teaches_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("strategy", "replies"),
     [
-        pytest.param(partial(zoom, max_looks=1), [CALL, "K", "Q"], id="zoom"),
-        pytest.param(partial(act, max_steps=1), [CALL, "K", "Q"], id="act"),
+        pytest.param(partial(zoom, max_looks=1), [CALL + CALL, "K", "Q"], id="zoom"),
+        pytest.param(partial(act, max_steps=1), [CALL + CALL, "K", "Q"], id="act"),
     ],
 )
 def test_a_budget_spent_under_any_strategy_teaches_nothing(tmp_path: Path, strategy, replies):
     collected(tmp_path / "traces", replies, 2, strategy=strategy)
     with pytest.raises(UserError, match=r"1 traces left out .budget spent, reply cut"):
         write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+
+
+def test_an_answer_after_the_last_look_that_was_allowed_teaches(tmp_path: Path) -> None:
+    once = partial(zoom, max_looks=1)
+    collected(tmp_path / "traces", [CALL, "K", CALL, "Q"], 2, strategy=once)
+    counts = write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
+    assert (counts.pairs, counts.left_out) == (4, 0)
 
 
 def changed(folder: Path, at: int, **step: Any) -> None:

@@ -15,8 +15,9 @@ from clips import write_clip
 from locales import ascii_only
 from scripted_server import QWEN, servers
 
-from app.cli.data import _writer
+from app.cli.data import _facts, _writer
 from app.cli.main import run as mm_run
+from app.model_choice import ModelChoice
 from mm.errors import ModelError, ModelUnavailable
 from mm.scripted import ScriptedVLM
 from mm.types import Conversation
@@ -103,7 +104,14 @@ LONG = f"<think>{'It glows on. ' * 200}"
         pytest.param([SEEN, LONG], [THOUGHT], "cut off at 2048 tokens", id="a mended one"),
         pytest.param([" "], [], "the model wrote no description", id="no description"),
         pytest.param([SEEN], ["<answer>red</answer>"], "wrote no thought", id="no thought"),
+        pytest.param([SEEN], ["Red. <answer>red</answer>"], "wrote no thought", id="no tags"),
         pytest.param([SEEN, "<think></think>"], [THOUGHT], "no mended thought", id="none mended"),
+        pytest.param(
+            [SEEN, "The thought agrees with the frames. No change is needed."],
+            [THOUGHT],
+            "wrote no mended thought within <think></think>",
+            id="a remark on it",
+        ),
     ],
 )
 def test_what_is_cut_or_empty_is_tried_again_and_told(
@@ -120,21 +128,6 @@ def test_what_is_cut_or_empty_is_tried_again_and_told(
     again = ScriptedVLM([MENDED] if thought else [SEEN, MENDED])
     kept = written(rows, again, ScriptedVLM([THOUGHT]), out)
     assert (kept.kept, kept.failed, kept.why) == (1, 0, "")
-
-
-@pytest.mark.parametrize(
-    "mended",
-    [
-        pytest.param("It glows bright red.", id="no tags"),
-        pytest.param("It glows bright red. <answer>red</answer>", id="and an answer"),
-    ],
-)
-def test_a_mended_thought_without_tags_is_taken(rows: Path, mended: str) -> None:
-    rows.write_text(rows.read_text().splitlines()[0])
-    out = rows.parent / "thoughts.jsonl"
-    written(rows, ScriptedVLM([SEEN, mended]), ScriptedVLM([THOUGHT]), out)
-    said = json.loads(out.read_text())["messages"][1]["content"]
-    assert said == "<think>It glows bright red.</think>\n<answer>red</answer>"
 
 
 def test_a_model_that_is_gone_stops_the_run(rows: Path) -> None:
@@ -174,6 +167,17 @@ def test_steps_of_before_places_were_written_down_go_on(tmp_path: Path) -> None:
     open_thoughts(tmp_path / "steps", {**ASKED, **said})
     with pytest.raises(BadTarget, match="differ in base_url: "):
         open_thoughts(tmp_path / "steps", {**ASKED, **said, "base_url": "c"})
+
+
+def test_folders_of_the_version_before_go_on(tmp_path: Path) -> None:
+    """They hold `max_tokens`, which is no fact any more."""
+    (tmp_path / "thoughts.json").write_text(
+        '{"file": "a.jsonl", "model": "m", "writer": null, "frames": 16, "max_tokens": 2048}'
+    )
+    asked = {"file": "a.jsonl", "frames": 16}
+    open_thoughts(tmp_path, {**asked, **_facts(ModelChoice(name="m"), None, None)})
+    with pytest.raises(BadTarget, match="differ in model: "):
+        open_thoughts(tmp_path, {**asked, **_facts(ModelChoice(name="n"), None, None)})
 
 
 CONTENT = [{"type": "text", "text": "Which?"}, {"type": "image_url", "image_url": {"url": "0.png"}}]
