@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import typer
 
 import mm
-from mm.errors import UserError, first_line, quote
+from mm.errors import UserError, first_line
 
 EXPECTED = (UserError, mm.ModelError, typer.TyperException)
 """What is told in a line; anything else is a bug and keeps its traceback."""
@@ -49,7 +49,7 @@ def check_file(flag: str, file: Path | None, read: Iterable[str | Path | None] =
     if file is None:
         return
     if not os.path.isdir(file.parent):  # unlike Path.is_dir, no error for a name that is too long
-        raise UserError(f"{flag}: there is no folder {quote(str(file.parent))}")
+        raise UserError(f"{flag}: there is no folder {str(file.parent)!r}")
     try:
         folder = stat.S_ISDIR(os.stat(file).st_mode)
     except FileNotFoundError:
@@ -59,10 +59,10 @@ def check_file(flag: str, file: Path | None, read: Iterable[str | Path | None] =
         why = getattr(error, "strerror", None) or first_line(error)
         raise UserError(f"{flag}: {str(file)!r} cannot be written: {why}") from error
     if folder:
-        raise UserError(f"{flag}: {quote(str(file))} is a folder: name a file in it")
+        raise UserError(f"{flag}: {str(file)!r} is a folder: name a file in it")
     _check_access(flag, file, file)
     if any(each is not None and _same(file, each) for each in read):
-        raise UserError(f"{flag}: {quote(str(file))} is read by this command: name another file")
+        raise UserError(f"{flag}: {str(file)!r} is read by this command: name another file")
 
 
 def _check_access(flag: str, file: Path, changed: Path) -> None:

@@ -92,9 +92,9 @@ def check_folder(folder: str | Path) -> None:
         whole = Path(folder).absolute()
         there = next(each for each in (whole, *whole.parents) if each.exists())
         if not os.access(there, os.W_OK):
-            raise BadTrace(f"cannot write traces to {quote(str(folder))}: it may not be written to")
+            raise BadTrace(f"cannot write traces to {str(folder)!r}: it may not be written to")
     if not stat.S_ISDIR(mode):
-        raise BadTrace(f"traces go to a folder, and {quote(str(folder))} is a file")
+        raise BadTrace(f"traces go to a folder, and {str(folder)!r} is a file")
 
 
 def load_traces(folder: str | Path) -> list[Trace]:
@@ -107,7 +107,7 @@ def load_traces(folder: str | Path) -> list[Trace]:
     file = Path(folder) / FILE
     images = _Images(Path(folder))
     traces = []
-    with door(f"cannot read {quote(str(file), 200)}", BadTrace, _REMEDY):
+    with door(f"cannot read {str(file)!r}", BadTrace, _REMEDY):
         for number, line in _lines(file):
             with door(f"{file}, line {number}", BadTrace):
                 traces.append(_read_trace(json.loads(line), images))
@@ -122,7 +122,7 @@ def _writing(folder: Path) -> Iterator[None]:
         if isinstance(error, BadTrace):
             raise
         why = getattr(error, "strerror", None) or first_line(error)
-        raise BadTrace(f"cannot write traces to {quote(str(folder))}: {why}") from error
+        raise BadTrace(f"cannot write traces to {str(folder)!r}: {why}") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, bytes]]:

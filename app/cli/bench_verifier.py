@@ -95,9 +95,14 @@ def _threshold(name: str, found: list[Judged]) -> tuple[float, dict[str, float]]
 
     chosen_on, told_on = report.calibration_split(found)
     at = report.threshold(name, chosen_on)
-    share = report.accuracy(name, told_on, at)
-    print(f"{name}: enough from {at:.3f} on sorts {100 * share:.1f} % of the other half rightly")
+    print(f"{name}: enough from {at:.3f} on {_sorting(report.accuracy(name, told_on, at))}")
     return at, report.matched(name, chosen_on, at)
+
+
+def _sorting(share: float | None) -> str:
+    if share is None:
+        return "is tried on no other answers: collect traces of two or more questions"
+    return f"sorts {100 * share:.1f} % of the other half rightly"
 
 
 def _line(line: Line) -> str:

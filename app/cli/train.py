@@ -129,6 +129,9 @@ def _strategy(recipe: Recipe) -> dict[str, Any]:
     """By what the answers are sampled, where some are."""
     if recipe.method != "grpo":
         return {}
-    from app.strategies import strategy_named
+    from app.strategies import strategy_named, with_depth
+    from vision.depth_source import DepthSource
 
-    return {"strategy": strategy_named(recipe.strategy)}
+    scale, kind, model = recipe.depth_scale, recipe.depth_kind, recipe.depth_model
+    source = DepthSource(None, scale, kind, model, recipe.device)
+    return {"strategy": with_depth(strategy_named(recipe.strategy), source)}

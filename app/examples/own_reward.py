@@ -14,7 +14,7 @@ from pathlib import Path
 import mm
 from training.data import Row
 from training.rewards.presets import read_mix
-from training.rewards.terms import Attempt, weigh
+from training.rewards.terms import Attempt, contributions, results_of
 from vision import zoom
 
 TABLE = Path(__file__).with_name("table.png")
@@ -30,4 +30,4 @@ if __name__ == "__main__":
     trace = mm.run(zoom, sample, mm.load("tiny"))
     attempt = Attempt(trace.best, Row("1", sample.prompt, answer="F"))
     mix = read_mix("accuracy + 0.2*app.examples.own_reward:brief")
-    print(trace.answer, weigh(mix, attempt))
+    print(trace.answer, contributions(results_of(mix, attempt)))

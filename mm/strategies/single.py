@@ -47,3 +47,9 @@ def insist(strategy: Strategy) -> Strategy:
     The unclear reply stays in the trace as a branch of its own.
     """
     return partial(_insist, strategy=strategy)
+
+
+def was_chosen(branch: Branch) -> bool:
+    """Whether the branch ends with a choice that was made for the model, as `insist` makes it."""
+    last = branch.steps[-1:]
+    return bool(last) and not last[0].sampled and last[0].message.text in branch.sample.choices

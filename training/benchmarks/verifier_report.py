@@ -208,10 +208,11 @@ def calibration_split(found: Sequence[Judged], seed: int = 0) -> tuple[list[Judg
     return one, [each for each in found if (each.task, each.question) not in first]
 
 
-def accuracy(name: str, found: Sequence[Judged], at: float) -> float:
-    """How many of the answers are sorted rightly by "from `at` on it is right"."""
+def accuracy(name: str, found: Sequence[Judged], at: float) -> float | None:
+    """How many of the answers are sorted rightly by "from `at` on it is right"; None where `name`
+    could tell of none."""
     of = [each for each in found if name in each.scores]
-    return sum((each.scores[name] >= at) == each.right for each in of) / max(len(of), 1)
+    return sum((each.scores[name] >= at) == each.right for each in of) / len(of) if of else None
 
 
 def reliability_plot(name: str, found: Sequence[Judged], path: Path) -> None:

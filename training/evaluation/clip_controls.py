@@ -16,6 +16,7 @@ from mm.types import Clip, Conversation, Message
 from video.context import opened
 from video.decode import Video
 from video.frames import BadVideo
+from video.search import Span
 from vision.crop import GREY
 
 if TYPE_CHECKING:
@@ -51,17 +52,18 @@ CONTROLS: Mapping[str, Places | None] = {
 
 def chosen_span(
     sample: Sample,
-    asked: tuple[float, float],
-    length_s: float,
+    asked: Span,
+    whole: Span,
     *,
-    true: tuple[float, float] | None,
+    true: Span | None,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> Span:
     """The `true` span; without one another of the length that was asked for, by chance."""
     if true is not None:
         return true
     long = asked[1] - asked[0]
-    start = random.Random(f"{seed} {sample.id} {asked}").uniform(0, max(length_s - long, 0.0))
+    room = max(whole[1] - whole[0] - long, 0.0)
+    start = whole[0] + random.Random(f"{seed} {sample.id} {asked}").uniform(0, room)
     return start, start + long
 
 

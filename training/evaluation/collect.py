@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mm.errors import door, quote
+from mm.errors import door
 from mm.parallel import in_order
 from mm.samples import instructed
 from mm.session import Strategy, path_seed, run
@@ -72,12 +72,12 @@ def open_folder(folder: Path, facts: Mapping[str, Any]) -> dict[str, str]:
             other = differing(before, facts, (*PLACE, "dtype"))
         if other:
             raise BadTarget(
-                f"{quote(str(folder))} holds traces that differ in {', '.join(other)}: "
+                f"{str(folder)!r} holds traces that differ in {', '.join(other)}: "
                 "give another --out"
             )
     elif (folder / FILE).exists():
-        raise BadTarget(f"{quote(str(folder))} holds traces of `mm ask`: give another --out")
-    with door(f"--out {quote(str(folder))} cannot be made", BadTarget):
+        raise BadTarget(f"{str(folder)!r} holds traces of `mm ask`: give another --out")
+    with door(f"--out {str(folder)!r} cannot be made", BadTarget):
         folder.mkdir(parents=True, exist_ok=True)
     known.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return dict(_drawn(folder / FILE))
@@ -89,7 +89,7 @@ def _drawn(file: Path) -> Iterator[tuple[str, str]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if line.endswith(b"\n"):  # else its writer was stopped, and it is sampled again
-                where = f"{quote(str(file))}, line {number}, is spoilt"
+                where = f"{str(file)!r}, line {number}, is spoilt"
                 with door(where, BadTarget, "remove that line, and it is sampled again"):
                     settings = json.loads(line)["settings"]
                     drawn = str(settings.get("draw")), str(settings.get("asked", ""))
@@ -143,7 +143,7 @@ def _is_done(draw: Draw, done: Mapping[str, str], folder: Path) -> bool:
     asked = done.get(draw.key)
     if asked not in (None, "", digest_of(draw.item.sample)):
         raise BadTarget(
-            f"{quote(str(folder))} holds traces of another question under the id "
+            f"{str(folder)!r} holds traces of another question under the id "
             f"{draw.item.sample.id!r}: give another --out"
         )
     return asked is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,11 +10,13 @@ from functools import partial
 from mm.parallel import in_order
 from mm.samples import instructed
 from mm.session import run
-from mm.trace import Branch, Sample, Step, Trace
+from mm.strategies.single import was_chosen
+from mm.trace import Branch, Sample, Trace
 from mm.types import Cost, Sampling
 from mm.vlm import VLM, Cancelled
 from vision import look_stats
 from vision.look_loop import SPENT
+from vision.scaling import ENDED_BY_VERDICT
 
 from .controls import Condition
 from .grade import grade
@@ -101,7 +103,7 @@ def weigh(trace: Trace, item: Item, vlm: VLM) -> Outcome:
         empty=sum(map(look_stats.is_empty_thought, replies)),
         error=trace.error,
         about=_about(item.sample),
-        **_verdicts(trace.steps),
+        **_verdicts(trace),
     )
 
 
@@ -109,21 +111,19 @@ def _about(sample: Sample) -> str:
     return " ".join([*(c.source for c in sample.clips), *(image.id for image in sample.images)])
 
 
-def _verdicts(steps: Sequence[Step]) -> dict[str, int]:
-    """How many verdicts were given once the policy had written, and whether the last ended it."""
+def _verdicts(trace: Trace) -> dict[str, int]:
+    """How many verdicts were given once the policy had written, and whether one ended the looking
+    (model or budget may have)."""
+    steps = trace.steps
     first = next((at for at, step in enumerate(steps) if step.sampled), 0)
     said = [x for step in steps[first:] for name, x in step.scores.items() if name != SPENT]
-    spent = any(SPENT in step.scores for step in steps)
     told = [value for value in said if value is not None]
-    enough = bool(told) and said[-1] is not None and not spent
-    return {"verdicts": len(told), "enough": int(enough)}
+    return {"verdicts": len(told), "enough": int(ENDED_BY_VERDICT in trace.settings)}
 
 
 def _written(branch: Branch) -> Branch:
     """`branch` without the choice made for it at the end, which would count as an observation."""
-    last = branch.steps[-1] if branch.steps else None
-    chosen = last and not last.sampled and last.message.text in branch.sample.choices
-    return replace(branch, steps=branch.steps[:-1]) if chosen else branch
+    return replace(branch, steps=branch.steps[:-1]) if was_chosen(branch) else branch
 
 
 def _answer(

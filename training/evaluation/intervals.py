@@ -60,11 +60,11 @@ def design_effect(values: Sequence[float], groups: Sequence[str]) -> float:
     return max(together / alone, 1.0)
 
 
-def widened(interval: Interval, effect: float, low: float = -1.0, high: float = 1.0) -> Interval:
-    """`interval` for a variance that is `effect` times as large, inside `low` and `high`."""
+def widened(interval: Interval, effect: float) -> Interval:
+    """`interval` of a difference for a variance that is `effect` times as large, in [-1, 1]."""
     value, times = interval.value, math.sqrt(effect)
     below, above = (interval.low - value) * times, (interval.high - value) * times
-    return Interval(value, max(value + below, low), min(value + above, high))
+    return Interval(value, max(value + below, -1.0), min(value + above, 1.0))
 
 
 def paired_difference(a: Sequence[bool], b: Sequence[bool]) -> Interval:

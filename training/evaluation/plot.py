@@ -74,9 +74,9 @@ def _table(file: Path) -> dict[str, Any]:
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {quote(str(file))}: {error}") from None
+        raise UserError(f"cannot read {str(file)!r}: {error}") from None
     if not isinstance(table, dict) or not isinstance(table.get("rows"), list):
-        raise UserError(f"{quote(str(file))} is no table: give what `mm eval --out` writes")
+        raise UserError(f"{str(file)!r} is no table: give what `mm eval --out` writes")
     return table
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from .controls import Condition
 from .evaluate import Outcome
-from .intervals import design_effect, paired_difference, widened, wilson
+from .intervals import Interval, design_effect, paired_difference, widened, wilson
 
 Row = dict[str, Any]
 Results = Mapping[Condition, Sequence[Outcome]]
@@ -39,13 +39,10 @@ def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
     refuses them. `box_recall` is the share of the regions one must look at that were shown, None
     where nobody knows them or nothing was shown. `empty_thoughts` is the share of the replies to
     what was shown that say nothing but an answer or the next call, None without such replies.
-    Where questions share images or clips there is `clusters`, how many groups of them there are:
-    Wilson's interval is then that of fewer questions, by the design effect.
+    Where questions share images or clips there is `clusters`, how many groups of them there are.
     Under "random-stop" there is `rate`, at which it stopped by chance, where that was matched.
     """
-    n, groups = len(outcomes), _groups(outcomes)
-    effect = design_effect([o.correct for o in outcomes], groups)
-    share = wilson(sum(o.correct for o in outcomes) / effect, n / effect)
+    share = share_right(outcomes)
     calls = 0 if condition.control == "no-look" else sum(o.calls for o in outcomes)
     looks = sum(o.looks for o in outcomes)
     wanted = sum(o.wanted for o in outcomes) if looks else 0
@@ -54,7 +51,7 @@ def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
         "task": task,
         "strategy": condition.name,
         "control": condition.control,
-        "n": n,
+        "n": len(outcomes),
         "accuracy": share.value,
         "low": share.low,
         "high": share.high,
@@ -66,8 +63,16 @@ def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
         **costs,
         "failures": sum(o.failed for o in outcomes),
         **_rate(condition),
-        **_clusters(groups),
+        **_clusters(_groups(outcomes)),
     }
+
+
+def share_right(outcomes: Sequence[Outcome]) -> Interval:
+    """The share of right answers; where questions share images or clips, Wilson's interval is that
+    of fewer questions, by the design effect."""
+    right, n = [o.correct for o in outcomes], len(outcomes)
+    effect = design_effect(right, _groups(outcomes))
+    return wilson(sum(right) / effect, n / effect)
 
 
 def _groups(outcomes: Sequence[Outcome]) -> list[str]:

@@ -40,7 +40,8 @@ class ResultLog:
             lines = _complete_lines(path)
             if other := ", ".join(differing(lines[0], known) if lines else ()):
                 raise BadTarget(
-                    f"{path} holds answers that differ in {other}: remove it, or give another --out"
+                    f"{str(path)!r} holds answers that differ in {other}: remove it, or give "
+                    "another --out"
                 )
             for line in lines[1:]:
                 key = (line["task"], line["condition"])
@@ -50,7 +51,7 @@ class ResultLog:
     def add(self, task: str, condition: str, outcome: Outcome) -> None:
         """Write `outcome` to the file at once."""
         line = {"task": task, "condition": condition, "outcome": asdict(outcome)}
-        with door(f"{self.path} cannot be written", BadTarget):
+        with door(f"{str(self.path)!r} cannot be written", BadTarget):
             self._file.write(json.dumps(line) + "\n")
             self._file.flush()
 

@@ -15,8 +15,9 @@ from mm.types import Sampling
 from training.data import Row
 from training.evaluation.controls import Condition
 from training.evaluation.evaluate import evaluate
-from training.evaluation.intervals import Interval, wilson
+from training.evaluation.intervals import Interval
 from training.evaluation.questions import Questions, target_of
+from training.evaluation.results import share_right
 from training.trainers.course import Rows
 from training.trainers.model_parts import answering
 from video.search import over_clips
@@ -40,13 +41,14 @@ class HeldOut:
 
     Attributes:
         unjudged: how many rows have no answer that could be judged.
-        system, max_tokens: as answers are sampled in grpo; None elsewhere.
+        system, max_tokens, max_thought_tokens: as answers are sampled in grpo; None elsewhere.
     """
 
     questions: Questions
     unjudged: int = 0
     system: str | None = None
     max_tokens: int | None = None
+    max_thought_tokens: int | None = None
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -57,19 +59,22 @@ def held_out_questions(plan: Plan, rows: Rows, *, most: int = MOST) -> HeldOut:
     data = replace(rows.data, change=change_of(plan.recipe, None))
     thinned = rows.thinned(most)
     judged = [at for at in thinned.chosen if _can_be_judged(data[at])]
-    recipe = plan.recipe
-    most_tokens = recipe.max_tokens if recipe.method == "grpo" else None
     questions, unjudged = Questions(data, tuple(judged)), len(thinned) - len(judged)
-    return HeldOut(questions, unjudged, recipe.system, most_tokens)
+    recipe = plan.recipe
+    if recipe.method != "grpo":
+        return HeldOut(questions, unjudged)
+    limits = recipe.max_tokens, recipe.max_thought_tokens
+    return HeldOut(questions, unjudged, recipe.system, *limits)
 
 
 def accuracy(vlm: HFVLM, held_out: HeldOut, strategy: Strategy) -> Interval:
-    """The share of the questions that `vlm` answers rightly by `strategy`."""
+    """The share of the questions that `vlm` answers rightly by `strategy`; its interval knows which
+    of them share an image."""
     condition = Condition(name_of(strategy), strategy)
     said = {"sampling": _sampling(held_out, Sampling()), "system": held_out.system}
     with answering(vlm):
         outcomes = list(evaluate(condition, held_out.questions, vlm, threads=THREADS, **said))
-    return wilson(sum(o.correct for o in outcomes), len(outcomes))
+    return share_right(outcomes)
 
 
 def sample_replies(
@@ -93,7 +98,8 @@ def _sample_reply(vlm: HFVLM, held_out: HeldOut, strategy: Strategy, sample: Sam
 
 
 def _sampling(held_out: HeldOut, usual: Sampling) -> Sampling:
-    return replace(usual, max_tokens=held_out.max_tokens or usual.max_tokens)
+    most = held_out.max_tokens or usual.max_tokens
+    return replace(usual, max_tokens=most, max_thought_tokens=held_out.max_thought_tokens)
 
 
 def _can_be_judged(row: Row) -> bool:

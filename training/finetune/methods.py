@@ -16,15 +16,18 @@ from accelerate import PartialState
 from mm.local.hf_vlm import HFVLM
 from mm.session import Strategy, name_of
 from mm.strategies.single import direct
+from mm.types import Sampling
 from training.batching.built_rows import Build
 from training.data import BadData
 from training.trainers.course import Rows
 from training.trainers.row_builders import build_pair, build_reply
+from vision.depth_source import bind_depth, untold
 
 from .plan import Plan
 from .recipe import Looks, Recipe
 
 if TYPE_CHECKING:
+    from training.rewards.terms import Mix
     from training.trainers.rollouts import Explorer
 
 LOSS_LABELS: Mapping[str, str] = {"loss": "loss", "eval_loss": "held-out loss"}
@@ -138,18 +141,27 @@ def taught_strategy(looks: Looks | None) -> Strategy:
 
 
 def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
-    """Samples answers as the recipe says.
+    """Samples answers as the recipe says; where it shows grey images, no depth is told.
 
     Raises:
         BadData: its rewards cannot be read, or its loss excludes another of its options.
     """
-    from mm.types import Sampling
     from training.rewards.presets import read_mixes
     from training.trainers.rollouts import Explorer
 
     if recipe.loss == "gppo" and recipe.beta:
         raise BadData("gppo cannot be combined with a KL penalty: leave --beta out")
-    sampling = Sampling(
+    if recipe.accumulate != 1:
+        raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
+    asked = {"siglip": recipe.siglip, "verifier": recipe.verifier}
+    mixes = read_mixes(recipe.rewards, recipe.rewards_by_source, **asked)
+    _refuse_unasked(asked, mixes)
+    looking = bound(bind_depth(strategy, untold) if recipe.blind else strategy, recipe)
+    return Explorer(vlm, looking, mixes, _sampling_of(recipe), recipe.system)
+
+
+def _sampling_of(recipe: Recipe) -> Sampling:
+    return Sampling(
         recipe.max_tokens,
         temperature=recipe.temperature,
         top_p=recipe.top_p,
@@ -161,26 +173,15 @@ def explorer_of(recipe: Recipe, vlm: HFVLM, strategy: Strategy) -> Explorer:
         frequency_penalty=recipe.frequency_penalty,
         max_thought_tokens=recipe.max_thought_tokens,
     )
-    if recipe.accumulate != 1:
-        raise BadData("grpo: a step has --prompts questions: leave --accumulate out")
-    asked = {"siglip": recipe.siglip, "verifier": recipe.verifier}
-    mixes = read_mixes(recipe.rewards, recipe.rewards_by_source, **asked)
-    for name in asked:
-        _check_asked(recipe, name, asked)
-    return Explorer(vlm, bound(strategy, recipe), mixes, sampling, recipe.system)
 
 
-def _check_asked(recipe: Recipe, name: str, asked: Mapping[str, str | None]) -> None:
-    """Refuse a checkpoint without which the rewards can be read as well."""
-    from training.rewards.presets import read_mixes
-
-    if not asked[name]:
-        return
-    try:
-        read_mixes(recipe.rewards, recipe.rewards_by_source, **{**asked, name: None})
-    except BadData:
-        return
-    raise BadData(f"--{name} {asked[name]}: no reward asks it: leave it out")
+def _refuse_unasked(asked: Mapping[str, str | None], mixes: Mapping[str, Mix]) -> None:
+    """Refuse a checkpoint that no term of `mixes` is bound to."""
+    terms = [each.term for mix in mixes.values() for each in mix]
+    read = {name for term in terms if isinstance(term, partial) for name in term.keywords}
+    for name, checkpoint in asked.items():
+        if checkpoint and name not in read:
+            raise BadData(f"--{name} {checkpoint}: no reward asks it: leave it out")
 
 
 def bound(strategy: Strategy, recipe: Recipe) -> Strategy:

@@ -69,7 +69,7 @@ class Progress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
         """Log, check, save or stop where that is due."""
         self._pace.agree()
-        self._pace.prepared()
+        self._pace.stepped()
         done = self._pace.done(state.global_step, state.max_steps)
         control.should_log = state.global_step == 1 or self._due()
         due = int(done * CHECKS) if state.global_step % self._every == 0 else 0

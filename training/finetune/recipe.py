@@ -104,6 +104,17 @@ class Recipe:
         methods=("dpo",),
     )
     strategy: str = key("zoom", "How answers are sampled; zoom by default.", methods=ONLY_GRPO)
+    depth_scale: str | None = key(
+        None, "Of rows' depth maps, units a metre: a number, nyu, tum or kitti.", methods=ONLY_GRPO
+    )
+    depth_kind: Literal["metric", "relative", "inverse"] | None = key(
+        None,
+        "What their numbers mean: metres; larger is farther; is nearer.",
+        methods=ONLY_GRPO,
+    )
+    depth_model: str | None = key(
+        None, "A depth-estimation checkpoint, for images without a map.", methods=ONLY_GRPO
+    )
     rewards: str | dict | None = key(
         "accuracy",
         "Such as r-grpo, or accuracy + 0.5*looked@accuracy.",

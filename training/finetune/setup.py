@@ -242,6 +242,7 @@ def _blinded(row: Row) -> Row:
         messages=greyed(row.messages),
         chosen=greyed(row.chosen),
         rejected=greyed(row.rejected),
+        depth="",
     )
 
 

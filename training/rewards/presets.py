@@ -17,7 +17,7 @@ from .terms import (
     TERMS,
     Mix,
     Term,
-    Weighted,
+    WeightedTerm,
     accuracy,
     looked,
     thought_and_answer,
@@ -36,14 +36,14 @@ VIDEO_TERMS: Mapping[str, Term] = {
 VERIFIER = "verifier"
 """The term that asks a trained verifier, whose folder is named apart."""
 
-ANSWER_ONLY: Mix = (Weighted("accuracy", accuracy),)
+ANSWER_ONLY: Mix = (WeightedTerm("accuracy", accuracy),)
 
-NO_GATE: Mix = (*R_GRPO[:-1], Weighted("region", looked, weight=0.5))
+NO_GATE: Mix = (*R_GRPO[:-1], WeightedTerm("region", looked, weight=0.5))
 """R_GRPO that pays for looking even where the answer is wrong: a control."""
 
 REASON_RFT: Mix = (
-    Weighted("accuracy", accuracy),
-    Weighted("format", thought_and_answer),
+    WeightedTerm("accuracy", accuracy),
+    WeightedTerm("format", thought_and_answer),
 )
 """Reason-RFT (2503.20752), its default sum."""
 
@@ -80,9 +80,9 @@ def video_rft(name: str, siglip: str | None) -> Mix:
     right = partial(typed_accuracy, released=released)
     fits = partial(consistency, siglip=siglip, released=released)
     return (
-        Weighted("accuracy", right),
-        Weighted("format", partial(thought_and_answer, released=released)),
-        Weighted("consistency", fits, gate=gate, part=True),
+        WeightedTerm("accuracy", right),
+        WeightedTerm("format", partial(thought_and_answer, released=released)),
+        WeightedTerm("consistency", fits, gate=gate, part=True),
     )
 
 
@@ -141,12 +141,12 @@ def _terms_of_sum(text: str) -> dict[str, dict[str, Any]]:
     return terms
 
 
-def _weighted(name: str, value: Any, own: Mapping[str, Term]) -> Weighted:
+def _weighted(name: str, value: Any, own: Mapping[str, Term]) -> WeightedTerm:
     if isinstance(value, Mapping) and set(value) <= _KEYS:
         named = str(value.get("term", name))
         weight, part = _weight(value.get("weight", 1.0)), named == CONSISTENCY
-        return Weighted(name, _term(named, own), weight, value.get("gate"), part)
-    return Weighted(name, _term(name, own), _weight(value))
+        return WeightedTerm(name, _term(named, own), weight, value.get("gate"), part)
+    return WeightedTerm(name, _term(name, own), _weight(value))
 
 
 def _weight(value: Any) -> float:

@@ -44,7 +44,7 @@ Term = Callable[[Attempt], float | None]
 
 
 @dataclass(frozen=True)
-class Weighted:
+class WeightedTerm:
     """A term of a sum.
 
     Attributes:
@@ -59,55 +59,43 @@ class Weighted:
     part: bool = False
 
 
-Mix = Sequence[Weighted]
+Mix = Sequence[WeightedTerm]
 
 
 @dataclass(frozen=True)
-class Weighed:
+class TermResult:
     """What a term of a mix says: None where it does not apply, 0 where its gate was `shut`."""
 
-    of: Weighted
+    of: WeightedTerm
     value: float | None
     shut: bool = False
 
 
-def weigh(mix: Mix, attempt: Attempt) -> dict[str, float]:
-    """What each term of `mix` adds for `attempt`, by name; their sum is the reward.
-
-    A term that does not apply is left out.
-
-    Raises:
-        UserError: a term is something else than a finite number.
-        ValueError: a gate names no earlier term.
-    """
-    return added(weighed(mix, attempt))
-
-
-def weighed(mix: Mix, attempt: Attempt) -> list[Weighed]:
+def results_of(mix: Mix, attempt: Attempt) -> list[TermResult]:
     """What each term of `mix` says of `attempt`.
 
     Raises:
         UserError: a term is something else than a finite number.
         ValueError: a gate names no earlier term.
     """
-    found: dict[str, Weighed] = {}
+    found: dict[str, TermResult] = {}
     for each in mix:
         if each.gate is not None and each.gate not in found:
             raise ValueError(f"{each.name}: the gate {each.gate!r} names no earlier term")
         shut = each.gate is not None and not _opens(found[each.gate].value, each.part)
         value = 0.0 if shut else _number(each.name, each.term(attempt))
-        found[each.name] = Weighed(each, value, shut)
+        found[each.name] = TermResult(each, value, shut)
     return list(found.values())
 
 
-def added(found: Sequence[Weighed]) -> dict[str, float]:
-    """What terms add, by name, without those that do not apply."""
-    return {e.of.name: e.of.weight * e.value for e in found if e.value is not None}
+def contributions(results: Sequence[TermResult]) -> dict[str, float]:
+    """What terms add, by name, without those that do not apply; their sum is the reward."""
+    return {e.of.name: e.of.weight * e.value for e in results if e.value is not None}
 
 
-def nothings(found: Sequence[Weighed]) -> dict[str, float]:
+def why_zero(results: Sequence[TermResult]) -> dict[str, float]:
     """Of each term behind a gate, whether that was shut, and whether it was open and the term 0."""
-    gated = [each for each in found if each.of.gate is not None]
+    gated = [each for each in results if each.of.gate is not None]
     shut = {f"{each.of.name}_shut": float(each.shut) for each in gated}
     zero = {f"{e.of.name}_zero": float(not e.shut and e.value == 0) for e in gated}
     return shut | zero
@@ -133,7 +121,7 @@ def _number(name: str, said: object) -> float | None:
     )
 
 
-def route(mixes: Mapping[str, Mix], attempt: Attempt) -> list[Weighed]:
+def route(mixes: Mapping[str, Mix], attempt: Attempt) -> list[TermResult]:
     """What the mix of the row's source says; "" names the mix of all other sources.
 
     Raises:
@@ -142,7 +130,7 @@ def route(mixes: Mapping[str, Mix], attempt: Attempt) -> list[Weighed]:
     mix = mixes.get(attempt.row.source, mixes.get(""))
     if mix is None:
         raise ValueError(f"no rewards for rows from {attempt.row.source!r}: give some, or for ''")
-    return weighed(mix, attempt)
+    return results_of(mix, attempt)
 
 
 def accuracy(attempt: Attempt) -> float:
@@ -171,11 +159,11 @@ def tolerance(attempt: Attempt, *, full: float = 0.05, none: float = 0.2) -> flo
     return 0.5 * (math.cos(math.pi * (away - low) / (high - low)) + 1)
 
 
-_THOUGHT = re.compile(
+_ONE_THOUGHT_ONE_ANSWER = re.compile(
     r"<think>(?:(?!</think>\s*<answer>).)*</think>\s*<answer>(?:(?!</?answer>).)*</answer>\s*",
     re.DOTALL,
 )
-_THOUGHTS = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
+_RELEASED_FORMAT = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>\s*", re.DOTALL)
 _ANSWERED = re.compile(r".*<answer>.*?</answer>\s*", re.DOTALL)
 
 
@@ -185,7 +173,7 @@ def thought_and_answer(attempt: Attempt, *, released: bool = False) -> float:
     The thought may be interrupted by looks. Released: whatever begins with a thought and ends with
     an answer, so that both twice are 1 too.
     """
-    pattern = _THOUGHTS if released else _THOUGHT
+    pattern = _RELEASED_FORMAT if released else _ONE_THOUGHT_ONE_ANSWER
     return float(pattern.fullmatch(attempt.written) is not None)
 
 
@@ -277,18 +265,18 @@ TERMS: Mapping[str, Term] = {
 }
 
 R_GRPO: Mix = (
-    Weighted("accuracy", accuracy),
-    Weighted("format", ends_with_answer),
-    Weighted("length", length),
-    Weighted("region", looked, weight=0.5, gate="accuracy"),
+    WeightedTerm("accuracy", accuracy),
+    WeightedTerm("format", ends_with_answer),
+    WeightedTerm("length", length),
+    WeightedTerm("region", looked, weight=0.5, gate="accuracy"),
 )
 """VLM-R3's rewards as summed in its paper: looking pays only where the answer is right."""
 
 R_GRPO_CODE: Mix = (
-    Weighted("accuracy", accuracy),
-    Weighted("format", ends_with_answer, weight=0.5),
-    Weighted("length", text_around_looks),
-    Weighted("region", readable_boxes, weight=0.5, gate="accuracy"),
+    WeightedTerm("accuracy", accuracy),
+    WeightedTerm("format", ends_with_answer, weight=0.5),
+    WeightedTerm("length", text_around_looks),
+    WeightedTerm("region", readable_boxes, weight=0.5, gate="accuracy"),
 )
 """The same as summed in its released code."""
 

@@ -28,7 +28,7 @@ class Checkpoint:
     Attributes:
         seconds: of training until it was written.
         best: the step of the best checkpoint so far; None where nothing is held out.
-        preparing: seconds of those in which no step was made.
+        preparing: how many of `seconds` went by until the first step of each process was over.
     """
 
     folder: Path

@@ -27,7 +27,7 @@ from training.data import Row
 from training.data.clips import shown_frames
 from training.evaluation.grade import MIN_IOU
 from training.evaluation.questions import sample_of
-from training.rewards.terms import Attempt, Mix, accuracy, added, nothings, route
+from training.rewards.terms import Attempt, Mix, accuracy, contributions, route, why_zero
 from video.search import over_clips, shown_first
 from vision.grounding import parse_boxes
 from vision.look_stats import looks
@@ -51,7 +51,7 @@ class Rollout:
         asked: the boxes that the policy wrote in the row's first image, not those of calls that
             name a crop or another image.
         error: why the model failed; None where it did not.
-        nothings: of rewards behind a gate, why they added nothing.
+        why_zero: of rewards behind a gate, whether that was shut, or they were 0 themselves.
     """
 
     attempt: Attempt
@@ -59,7 +59,7 @@ class Rollout:
     rewards: Mapping[str, float]
     asked: tuple[Region, ...] = ()
     error: str | None = None
-    nothings: Mapping[str, float] = field(default_factory=dict)
+    why_zero: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -90,7 +90,7 @@ class Rollout:
             "failed": float(self.failed),
             "sampled_tokens": float(sum(self.tokens.trained)),
         }
-        return {**found, **self.nothings, **(self._boxes() if self.attempt.row.regions else {})}
+        return {**found, **self.why_zero, **(self._boxes() if self.attempt.row.regions else {})}
 
     def _boxes(self) -> dict[str, float]:
         best = [
@@ -162,7 +162,8 @@ class Explorer:
         attempt = Attempt(branch, row, _cut_off(branch, self.vlm.builder, sampling))
         said = [] if trace.error is not None else route(self.mixes, attempt)
         tokens, boxes = tokens_of(branch, self.vlm.builder), self._asked(attempt)
-        return Rollout(attempt, tokens, added(said), boxes, trace.error, nothings(said))
+        rewards, zero = contributions(said), why_zero(said)
+        return Rollout(attempt, tokens, rewards, boxes, trace.error, zero)
 
     def _asked(self, attempt: Attempt) -> tuple[Region, ...]:
         images = attempt.branch.sample.images

@@ -17,16 +17,17 @@ from training.data import Row
 
 def build_reply(builder: TokenBuilder) -> Build:
     """A row's whole conversation, of which some must train (SFT)."""
-    return partial(_within, builder, Collator(builder).build)
+    return partial(_within, builder, partial(_without_map, Collator(builder).build))
 
 
 def build_pair(builder: TokenBuilder) -> Build:
     """Both sides of a pair (DPO)."""
-    return partial(_within, builder, PairCollator(Collator(builder)).build)
+    build = PairCollator(Collator(builder)).build
+    return partial(_within, builder, partial(_without_map, build))
 
 
 def build_question(builder: TokenBuilder) -> Build:
-    """The prompt of a row, which must say what is right (GRPO)."""
+    """The prompt of a row, which must say what is right (GRPO); its depth map is the strategy's."""
     return partial(_within, builder, partial(_prompt, builder))
 
 
@@ -52,10 +53,17 @@ def _prompt(builder: TokenBuilder, row: Row) -> Sides:
     return (builder.build(row.prompt),)
 
 
+def _without_map(build: Build, row: Row) -> Sides:
+    """What `build` makes of `row`, whose replies know nothing of a depth map."""
+    if row.depth:
+        raise ValueError(
+            "column 'depth' would be lost: mm eval and mm train grpo read it; or --ignore depth"
+        )
+    return build(row)
+
+
 def _within(builder: TokenBuilder, build: Build, row: Row) -> Sides:
     """The sequences that `build` makes of `row`, none longer than the model's positions."""
-    if row.depth:
-        raise ValueError("column 'depth' would be lost: mm eval reads it; or --ignore depth")
     sides = build(row)
     length = max(len(tokens.ids) for tokens in sides)
     if builder.positions and length > builder.positions:

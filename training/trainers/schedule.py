@@ -24,15 +24,18 @@ class Pace:
         self._began = time.monotonic()
         self._agreed_s: float | None = None
         self._earlier_s = self._preparing_s = 0.0
-        self._prepared = False
+        self._prepared = self._paced = False
 
     def spend(self, seconds: float, preparing_s: float = 0.0) -> None:
-        """Count `seconds` that went by in earlier processes, `preparing_s` of them before steps."""
+        """Count the `seconds` of earlier processes; `preparing_s` of these went by before the first
+        step of each was over."""
         self._began -= seconds
         self._earlier_s, self._preparing_s = seconds, preparing_s
+        self._paced = seconds > preparing_s
 
-    def prepared(self) -> None:
-        """This process's first step is over."""
+    def stepped(self) -> None:
+        """A step of this process is over: the first ends its preparation, others tell the pace."""
+        self._paced = self._paced or self._prepared
         if not self._prepared:
             self._preparing_s, self._prepared = self.preparing_s, True
 
@@ -55,7 +58,7 @@ class Pace:
 
     @property
     def preparing_s(self) -> float:
-        """Seconds of those that went by before the first step of each process was over."""
+        """Seconds of `spent_s` that went by until the first step of each process was over."""
         return self._preparing_s + (0.0 if self._prepared else self.spent_s - self._earlier_s)
 
     def done(self, step: int, steps: int) -> float:
@@ -76,7 +79,10 @@ class Pace:
         return rate_share(self.done(step, steps))
 
     def left_s(self, step: int, steps: int) -> float | None:
-        """Seconds until the end at this pace; None before the first step."""
+        """Seconds until the end at this pace; until a second step tells it, what the limit leaves,
+        None where there is none."""
+        if not self._paced:
+            return max(self.limit_s - self.spent_s, 0.0) if self.limit_s else None
         done = self.done(step, steps)
         return (self.spent_s - self.preparing_s) * (1 - done) / done if done else None
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from app.cli.bench_verifier import _threshold
 from training.benchmarks.choosing import Judged
 from training.benchmarks.verifier_report import (
     accuracy,
@@ -113,6 +114,13 @@ def test_the_draws_of_a_question_stay_together() -> None:
     one, other = ({each.question for each in half} for half in halves)
     assert not one & other
     assert [len(half) for half in halves] == [20, 16]
+
+
+def test_a_threshold_that_no_other_answer_tests_says_so(capsys) -> None:
+    found = [replace(each, question="q") for each in made("-+")]
+    assert _threshold("s", found)[0] == pytest.approx(0.05)
+    assert "on is tried on no other answers: collect traces of two or" in capsys.readouterr().out
+    assert accuracy("s", [], 0.5) is None
 
 
 def test_halves_share_nothing_and_a_plot_is_drawn(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ PAIR = {"prompt": [ASKED], "chosen": "good", "rejected": "bad", "images": ["red.
 QUESTION = {"prompt": [ASKED], "images": ["red.png"], "answer": "a"}
 CALL = {"function": {"name": "zoom", "arguments": {"bbox_2d": [1, 2, 3, 4]}}}
 TALK = {"messages": [ASKED, reply("a")], "images": ["red.png"]}
+MAP = {"depth": "red.png"}  # which only a strategy reads
 
 
 @pytest.fixture
@@ -58,6 +59,9 @@ def test_rows_are_checked_for_what_they_are_for(folder, row, purpose):
         (TALK, "sft", True),
         (TALK, "grpo", True),
         (TALK, "dpo", False),
+        ({**TALK, **MAP}, "sft", False),
+        ({**PAIR, **MAP}, "dpo", False),
+        ({**QUESTION, **MAP}, "grpo", True),
     ],
 )
 def test_the_check_agrees_with_the_trainer(folder, builder, row, purpose, good):

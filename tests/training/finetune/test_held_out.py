@@ -15,6 +15,7 @@ from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
 from mm.scripted import ScriptedVLM
 from mm.strategies.single import direct
+from training.evaluation.intervals import wilson
 from training.finetune.held_out import HeldOut, accuracy, held_out_questions, sample_replies
 from training.finetune.methods import method_of
 from training.finetune.plan import make_plan
@@ -85,6 +86,12 @@ def test_questions_asked_on_the_way_leave_nothing_cached_and_train_on(tmp_path):
     ("method", "told", "limits"),
     [
         pytest.param("grpo", {"system": "Be brief.", "max_tokens": 5}, (5, 5), id="as sampled"),
+        pytest.param(
+            "grpo",
+            {"system": "Be brief.", "max_tokens": 5, "max_thought_tokens": 2},
+            (2, 2),
+            id="thoughts bounded as sampled",
+        ),
         pytest.param("sft", {}, (512, 64), id="what is learnt from rows"),
     ],
 )
@@ -107,4 +114,15 @@ def test_held_out_questions_are_asked_as_the_training_asks(
     accuracy(vlm, found, direct)
     sample_replies(vlm, found, direct)
     roles = ["system", "user"] if told else ["user"]
-    assert asked == [(roles, limits[0]), (roles, limits[1])]
+    begun = [each for each in asked if each[0][-1] == "user"]  # a bounded thought goes on
+    assert begun == [(roles, limits[0]), (roles, limits[1])]
+
+
+def test_rows_of_one_image_count_for_less(tmp_path, monkeypatch):
+    tiny = FAMILIES["qwen3_vl"]()
+    vlm = HFVLM(Engine(tiny.model, tiny.builder))
+    plan = make_plan(Recipe(data="x", output="y"), tiny.model)
+    path = rows_in(tmp_path, ["Blue."] * 4)
+    rows = read_rows(plan, str(path), vlm, build_question(vlm.builder))
+    monkeypatch.setattr(vlm, "generate", ScriptedVLM(["blue"] * 4).generate)
+    assert accuracy(vlm, held_out_questions(plan, rows), direct) == wilson(1, 1)

@@ -11,12 +11,14 @@ import pytest
 from typer.main import get_command
 
 from app.cli.main import run
-from app.cli.train import train
+from app.cli.train import _strategy, train
+from mm.errors import UserError
 from training.data import BadData
 from training.finetune.recipe import KEYS, Recipe
 from training.finetune.recipe_file import keys_table, load_recipe
 from training.finetune.recipe_keys import Key
 from training.latents.recipe import LatentsRecipe
+from vision.depth_source import DepthSource
 
 RECIPES = Path(__file__).parents[3] / "training/recipes"
 GIVEN = {"data": "a.csv", "output": "out"}
@@ -37,6 +39,21 @@ def test_flags_of_train_depth_say_what_they_are_and_have_the_recipes_defaults():
     own = {each.name: each.default for each in fields(LatentsRecipe)}
     shared = flags.keys() & own.keys() - {"data", "output", "depth_kind"}
     assert {name: flags[name].default for name in shared} == {name: own[name] for name in shared}
+
+
+def test_flags_of_depth_reach_the_strategy_that_answers():
+    told: Any = {
+        "depth_scale": "1000",
+        "depth_kind": "inverse",
+        "depth_model": "m",
+        "device": "cpu",
+    }
+    sampled: Any = _strategy(Recipe("grpo", strategy="vote(strategy=depth)", **told))["strategy"]
+    source = DepthSource(scale="1000", kind="inverse", model="m")
+    inner = sampled.keywords["strategy"].keywords["depth"]
+    assert (inner, inner.device) == (source, "cpu")
+    with pytest.raises(UserError, match="--depth and the like: zoom uses none"):
+        _strategy(Recipe("grpo", depth_scale="1000"))
 
 
 @pytest.mark.parametrize(

@@ -283,20 +283,43 @@ def test_what_a_process_does_before_its_first_step_is_no_part_of_the_share(monke
     pace = Pace(100.0)
     now[0] = 20.0  # loaded, compiled
     assert pace.done(0, 1000) == 0
-    pace.prepared()
+    pace.stepped()
     now[0] = 60.0
-    pace.prepared()  # of the first step alone
+    pace.stepped()  # the preparation was the first step's alone
     assert (pace.done(5, 1000), pace.left_s(5, 1000)) == (0.5, 40.0)
 
     later = Pace(100.0)  # another process goes on from there
     later.spend(pace.spent_s, pace.preparing_s)
     now[0] = 70.0
     assert later.done(5, 1000) == pytest.approx(40 / 70)
-    later.prepared()
+    later.stepped()
     now[0] = 85.0
     assert later.done(9, 1000) == pytest.approx(55 / 70)
     now[0] = 100.0
     assert later.done(9, 1000) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "earlier", "first", "second"),
+    [
+        pytest.param(None, (), None, 90.0, id="by steps: not known yet"),
+        pytest.param(100.0, (), 79.0, 70.0, id="by time: what is left of it"),
+        pytest.param(None, (30.0, 10.0), pytest.approx(189.0), 270.0, id="the pace of before"),
+    ],
+)
+def test_the_first_step_tells_no_pace(monkeypatch, limit_s, earlier, first, second):
+    now = [0.0]
+    monkeypatch.setattr("training.trainers.schedule.time.monotonic", lambda: now[0])
+    pace = Pace(limit_s)
+    if earlier:
+        pace.spend(*earlier)
+    now[0] = 20.0
+    pace.stepped()
+    now[0] = 21.0  # the line is printed a little later
+    assert pace.left_s(1, 10) == first
+    now[0] = 30.0
+    pace.stepped()
+    assert pace.left_s(1, 10) == second
 
 
 @pytest.mark.parametrize(

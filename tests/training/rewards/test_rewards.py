@@ -21,19 +21,19 @@ from training.rewards.terms import (
     R_GRPO,
     R_GRPO_CODE,
     Attempt,
-    Weighted,
+    WeightedTerm,
     accuracy,
-    added,
     box_iou,
+    contributions,
     length,
     looked,
     readable_boxes,
+    results_of,
     route,
     tail_loop,
     text_around_looks,
     thought_and_answer,
     tolerance,
-    weigh,
 )
 
 CORNER = Region(0.0, 0.0, 0.5, 0.5)
@@ -190,18 +190,19 @@ def test_the_region_term_as_the_released_code_has_it(written, reward):
 )
 def test_r_grpo_pays_for_looks_only_where_right(mix, said, crops, total):
     tried = attempt(*[""] * crops, said, crops=crops)
-    assert sum(weigh(mix, tried).values()) == pytest.approx(total)
+    assert sum(contributions(results_of(mix, tried)).values()) == pytest.approx(total)
 
 
 def test_rewards_go_by_source():
-    mixes = {"signs": [Weighted("accuracy", accuracy, weight=2.0)], "": [Weighted("n", length)]}
+    twice, others = WeightedTerm("accuracy", accuracy, weight=2.0), WeightedTerm("n", length)
+    mixes = {"signs": [twice], "": [others]}
     signs, other = (attempt("STOP", source=source) for source in ("signs", "maps"))
-    assert added(route(mixes, signs)) == {"accuracy": 2.0}
-    assert set(added(route(mixes, other))) == {"n"}
+    assert contributions(route(mixes, signs)) == {"accuracy": 2.0}
+    assert set(contributions(route(mixes, other))) == {"n"}
     with pytest.raises(ValueError, match="no rewards for rows from 'maps'"):
         route({"signs": ()}, other)
     with pytest.raises(ValueError, match="names no earlier term"):
-        weigh([Weighted("region", length, gate="accuracy")], signs)
+        results_of([WeightedTerm("region", length, gate="accuracy")], signs)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_rewards_go_by_source():
     ],
 )
 def test_a_reward_of_ones_own_is_a_number_or_left_out(said, rewards):
-    found = weigh(own(said), attempt("K"))
+    found = contributions(results_of(own(said), attempt("K")))
     assert found == rewards
     assert json.loads(json.dumps(found)) == rewards
 
@@ -224,13 +225,13 @@ def test_a_reward_of_ones_own_is_a_number_or_left_out(said, rewards):
 )
 def test_what_is_no_number_is_refused_by_the_name_of_its_reward(said):
     with pytest.raises(UserError, match="reward 'own' must be a finite number"):
-        weigh(own(said), attempt("K"))
+        results_of(own(said), attempt("K"))
 
 
 def own(said):
     """A reward that says `said`, and one behind it."""
-    gated = Weighted("gated", lambda _: 0.5, gate="own")
-    return (Weighted("own", lambda _: said, weight=2.0), gated)
+    gated = WeightedTerm("gated", lambda _: 0.5, gate="own")
+    return (WeightedTerm("own", lambda _: said, weight=2.0), gated)
 
 
 def test_a_reward_of_ones_own_may_lie_in_the_current_folder(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ import mm
 from mm.types import Sampling
 from training.data import BadData, Row
 from training.rewards.presets import read_mix
-from training.rewards.terms import Attempt, weigh
+from training.rewards.terms import Attempt, contributions, results_of
 from training.rewards.verified import _cached, verified
 from vision import scale
 from vision.verifier import score
@@ -47,7 +47,8 @@ def test_it_pays_what_the_verifier_says_of_a_branch(folder: str) -> None:
     assert 0 < said < 1
     assert verified(attempt, verifier=folder) == pytest.approx(said, abs=1e-5)
     mix = read_mix("accuracy + 0.5*verifier", verifier=folder)
-    assert weigh(mix, attempt)["verifier"] == pytest.approx(0.5 * said, abs=1e-5)
+    paid = contributions(results_of(mix, attempt))
+    assert paid["verifier"] == pytest.approx(0.5 * said, abs=1e-5)
 
 
 def test_a_folder_must_be_named() -> None:

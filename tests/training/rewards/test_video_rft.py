@@ -19,7 +19,7 @@ from mm.trace import Step, Trace
 from mm.types import Image, Message, user
 from training.data import BadData, Row, read_data
 from training.rewards.presets import read_mix
-from training.rewards.terms import Attempt, added, nothings, weigh, weighed
+from training.rewards.terms import Attempt, contributions, results_of, why_zero
 from training.rewards.video_rft import (
     choice,
     consistency,
@@ -162,8 +162,9 @@ def test_the_sum_pays_for_consistency_where_the_answer_is_partly_right(siglip: P
     mix = read_mix("video-rft", siglip=str(siglip))
     plain = [replace(each, term=(lambda _: 0.5)) for each in mix[2:]]
     mix = (*mix[:2], *plain)
-    assert weigh(mix, attempt(said("a cup"), "a red cup"))["consistency"] == 0.5
-    assert weigh(mix, attempt(said("no"), "a red cup"))["consistency"] == 0.0
+    for answer, paid in (("a cup", 0.5), ("no", 0.0)):
+        found = contributions(results_of(mix, attempt(said(answer), "a red cup")))
+        assert found["consistency"] == paid
     free = read_mix("video-rft-no-gate", siglip=str(siglip))
     assert [each.gate for each in free] == [None, None, None]
     with pytest.raises(BadData, match="give --siglip"):
@@ -181,10 +182,11 @@ def test_the_sum_pays_for_consistency_where_the_answer_is_partly_right(siglip: P
 def test_why_nothing_was_paid_for_consistency(answer: str, value: float, why) -> None:
     mix = read_mix("rouge + 0.5*consistency@rouge", siglip="tiny-siglip")
     assert [(each.weight, each.part) for each in mix] == [(1.0, False), (0.5, True)]
-    found = weighed([mix[0], replace(mix[1], term=lambda _: value)], attempt(said(answer), "a cup"))
-    told = nothings(found)
+    paying = [mix[0], replace(mix[1], term=lambda _: value)]
+    found = results_of(paying, attempt(said(answer), "a cup"))
+    told = why_zero(found)
     assert (told["consistency_shut"], told["consistency_zero"]) == why
-    assert added(found)["consistency"] == 0.5 * value * (not why[0])
+    assert contributions(found)["consistency"] == 0.5 * value * (not why[0])
 
 
 def test_consistency_alone_needs_a_checkpoint() -> None:
@@ -238,6 +240,9 @@ def test_a_row_of_its_own_says_how_it_is_weighed(
         ({"options": "A"}, "expected a list in 'options'"),
         ({"process": 3}, "expected text in 'process'"),
         ({"solution": None}, "expected text in 'solution'"),
+        ({"answer": "4"}, "the same in 'answer' and in 'solution', found '4' and '3': --ignore"),
+        ({"source": "t"}, "the same in 'source' and in 'data_source'"),
+        ({"options": ["a", "b"], "choices": ["a", "c"]}, "the same in 'choices' and in 'options'"),
     ],
 )
 def test_a_row_that_cannot_be_read_says_why(tmp_path: Path, change, reason: str) -> None:
@@ -246,6 +251,23 @@ def test_a_row_that_cannot_be_read_says_why(tmp_path: Path, change, reason: str)
     path.write_text(json.dumps({**ROW, "solution": "3", **change}))
     with pytest.raises(BadData, match=reason):
         list(read_data(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param({"source": "t", "data_source": ""}, ("t", "3"), id="its source alone"),
+        pytest.param({"source": "s"}, ("s", "3"), id="the same source"),
+        pytest.param({"answer": 3}, ("s", "3"), id="the same answer"),
+        pytest.param({"answer": "", "source": None}, ("s", "3"), id="empty"),
+    ],
+)
+def test_columns_that_say_the_same_are_kept(tmp_path: Path, change, told) -> None:
+    FRAMES[0].save(tmp_path / "a.png")
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({**ROW, "solution": "<answer>3</answer>", **change}))
+    (row,) = read_data(path)
+    assert (row.source, row.answer) == told
 
 
 def test_frames_may_be_chosen_by_the_question(siglip: Path) -> None:

@@ -48,6 +48,7 @@ from training.trainers.schedule import Pace
 from video import uniform, watch
 from video.search import WHERE
 from vision import replay, zoom
+from vision.depth_source import DepthSource, untold
 
 ROOT = Path(__file__).parents[3]
 
@@ -318,18 +319,24 @@ def test_words_put_into_its_mouth_do_not_train():
     assert sum(rollout.tokens.trained) == len(rollout.attempt.branch.steps[-1].message.tokens or ())
 
 
-def test_a_strategy_is_given_the_depth_map_of_its_row():
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_strategy_is_given_the_depth_map_of_its_row(tmp_path, blind):
     tagged = []
 
-    def reading(session):
-        tagged.append(session.sample.tags.get("depth"))
+    def reading(session, *, depth=DepthSource()):
+        tagged.append((session.sample.tags.get("depth"), depth))
         return direct(session)
 
     tiny = FAMILIES["qwen3_vl"]()
     vlm = HFVLM(Engine(copy.deepcopy(tiny.model), tiny.builder))
-    explorer = Explorer(vlm, reading, {"": R_GRPO}, Sampling(3, temperature=1.0))
-    explorer.explore([replace(TEXT[0], depth="/a.npy")], step=0)
-    assert tagged == ["/a.npy"]
+    (tmp_path / "a.npy").touch()
+    (tmp_path / "rows.json").write_text('[{"prompt": "And?", "answer": "x", "depth": "a.npy"}]')
+    plan = make_plan(Recipe("grpo", data="x", output="y", max_tokens=3, blind=blind), tiny.model)
+    explorer = explorer_of(plan.recipe, vlm, reading)
+    rows = read_rows(plan, str(tmp_path / "rows.json"), vlm, explorer.build)
+    explorer.explore([rows.data[0]], step=0)
+    map_of_row = (str(tmp_path / "a.npy"), DepthSource())
+    assert tagged == [(None, untold) if blind else map_of_row]
 
 
 class Thinks(HFVLM):

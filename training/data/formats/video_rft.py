@@ -17,6 +17,9 @@ COLUMNS = frozenset(
         *("path", "data_source"),
     }
 )
+_TWICE = {"answer": "solution", "choices": "options", "source": "data_source"}
+"""Columns that every format has, and those here that say the same."""
+
 _SHOWN = {"video": "videos", "image": "images"}
 
 
@@ -32,17 +35,29 @@ def read_video_rft(fields: Fields) -> Native:
         raise ValueError(f"expected a list in 'options', found {brief(options)}")
     lines = ["Options:", *map(str, options)] if options else []
     asked = "\n".join([text_in(fields, "problem"), *lines])
-    solution = text_in(fields, "solution")
+    _refuse_another(fields)
+    solution, number = text_in(fields, "solution"), fields.get("problem_id")
+    source = fields.get("data_source")
     made = {
         **kept({k: v for k, v in fields.items() if k not in ("data_source", "problem_id")}),
         _SHOWN[kind]: [text_in(fields, "path")],
         "answer": content_of(solution),
-        "source": str(fields.get("data_source") or ""),
+        **({"source": str(source)} if source else {}),
         **({"choices": options} if options else {}),
-        **({} if fields.get("problem_id") is None else {"id": fields["problem_id"]}),
+        **({} if number is None else {"id": number}),
         **_talk(asked, fields.get("process"), solution),
     }
     return read_conversation(made, tags=True, front=True)
+
+
+def _refuse_another(fields: Fields) -> None:
+    for shared, own in _TWICE.items():
+        both = fields.get(shared), fields.get(own)
+        if not any(map(is_empty, both)) and len({content_of(str(each)) for each in both}) == 2:
+            raise ValueError(
+                f"expected the same in {shared!r} and in {own!r}, found {brief(both[0])} and "
+                f"{brief(both[1])}: --ignore {shared}"
+            )
 
 
 def _talk(asked: str, process: Any, solution: str) -> Native:
