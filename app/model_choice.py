@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,7 +49,7 @@ class ModelChoice:
     @property
     def verifier_folder(self) -> str | None:
         """The folder of a trained verifier, where `verifier` is one and not a name."""
-        return self.verifier if self.verifier and Path(self.verifier).is_dir() else None
+        return self.verifier if self.verifier and os.path.isdir(self.verifier) else None
 
     @property
     def verifier_name(self) -> str | None:
@@ -59,16 +60,16 @@ class ModelChoice:
     def place(self) -> dict[str, str]:
         """Who runs the model and how, for records that must not mix; `backend` is always there."""
         server = {"base_url": shown(self.base_url or BASE_URL).rstrip("/")}
-        chosen = {"processor": self.processor, "quantize": self.quantize, **self._weights}
+        chosen = {"processor": self.processor, "quantize": self.quantize, **self._fingerprints}
         said = {name: value for name, value in chosen.items() if value}
         return {"backend": self.backend, **(server if self.backend == "openai" else {}), **said}
 
     @property
-    def _weights(self) -> dict[str, str | None]:
+    def _fingerprints(self) -> dict[str, str | None]:
         """What tells the weights of its adapter and verifier from others in the same folders."""
         adapter = self.adapter or (self.name if is_adapter(Path(self.name)) else None)
         folders = {"adapter": adapter, "verifier": self.verifier_folder or self.judge}
-        return {f"{name}_weights": _weights(folder) for name, folder in folders.items() if folder}
+        return {f"{name}_weights": weights_of(folder) for name, folder in folders.items() if folder}
 
     @property
     def budgets(self) -> ImageBudgets:
@@ -126,9 +127,10 @@ class ModelChoice:
 
 
 @cache
-def _weights(folder: str) -> str | None:
+def weights_of(folder: str) -> str | None:
     """The fingerprint of the weights in a folder; None where they are elsewhere."""
-    return fingerprint(Path(folder)) if any(Path(folder).glob("*.safetensors")) else None
+    here = os.path.isdir(folder) and any(Path(folder).glob("*.safetensors"))
+    return fingerprint(Path(folder)) if here else None
 
 
 def _flags(values: Mapping[str, object]) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 import mm
 from mm.origins import FrameOf
 from mm.samples import is_clip
+from mm.strategies.single import was_chosen
 from video.context import seconds
 from video.frames import SAME_S
 from video.search import SPANS
 from vision.depth_strategies import NOTE
 
-from .steps import printable, step_lines, steps_json
+from .steps import finite, judged, printable, step_lines, steps_json
 
 Pixels = tuple[int, int, int, int]
 
@@ -46,7 +47,11 @@ def looks(trace: mm.Trace) -> list[Look]:
 def verdicts(trace: mm.Trace) -> list[Verdict]:
     """What verifiers said of the chosen answer on the way, in order."""
     steps = trace.best.steps
-    return [Verdict(n, name, x) for n, step in enumerate(steps) for name, x in step.scores.items()]
+    return [
+        Verdict(n, name, finite(score))
+        for n, step in enumerate(steps)
+        for name, score in judged(step).items()
+    ]
 
 
 def told_of_depth(trace: mm.Trace) -> list[str]:
@@ -64,8 +69,7 @@ def error_of(trace: mm.Trace) -> str | None:
 
 def unclear(trace: mm.Trace) -> str | None:
     """The reply that was replaced by the likeliest choice; None where none was."""
-    last = trace.best.steps[-1:]
-    if not last or last[0].sampled or last[0].message.text not in trace.sample.choices:
+    if not was_chosen(trace.best):
         return None
     others = [branch for branch in trace.branches if branch.leaf != trace.chosen]
     beside = [branch for branch in others if branch.steps[:-1] == trace.best.steps[:-1]]
@@ -73,7 +77,7 @@ def unclear(trace: mm.Trace) -> str | None:
     return replaced[0].reply or replaced[0].silence if replaced else None
 
 
-def called(trace: mm.Trace, strategy: str) -> mm.Trace:
+def with_strategy_text(trace: mm.Trace, strategy: str) -> mm.Trace:
     """`trace`, which now says by which words its strategy was asked for, options included."""
     trace.settings = {**trace.settings, "strategy": strategy}
     return trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from mm.strategies import length, likelihood
 from mm.vlm import Traits
 from video.search import uniform, watch
 from vision import act, attend, beam, depth_latent, depth_text, depth_zoom, replay, scale, zoom
-from vision.depth_source import DepthSource
+from vision.depth_source import DEPTH, DepthSource, bind_depth
 from vision.verifier import (
     always,
     asked,
@@ -200,7 +201,7 @@ def judged_by(strategy: mm.Strategy, verifier: str | None, judge: str | None = N
 
 def _judge_of(strategy: mm.Strategy, verifier: str) -> dict[str, Any]:
     """What a verifier, by its name or its folder, binds to a strategy that takes one."""
-    if not Path(verifier).is_dir():
+    if not os.path.isdir(verifier):  # unlike Path.is_dir, no error for a name that is too long
         return {"verifier": verifier_named(verifier)}
     trained, given = read_verifier(Path(verifier)), _given(strategy)
     ruled = trained.threshold is not None or {"eps", "threshold"} & given.keys()
@@ -254,12 +255,8 @@ def with_depth(strategy: mm.Strategy, source: DepthSource) -> mm.Strategy:
     Raises:
         UserError: it takes none, and a source was named.
     """
-    if _takes(strategy, "depth"):
-        bound: Any = {"depth": source}
-        return partial(strategy, **bound)
-    if (inner := _inner(strategy)) and _reaches(inner, "depth"):
-        bound = {"strategy": with_depth(inner, source)}
-        return partial(strategy, **bound)
+    if _reaches(strategy, DEPTH):
+        return bind_depth(strategy, source)
     if source != DepthSource():
         raise UserError(f"--depth and the like: {name_of(strategy)} uses none; use depth-text")
     return strategy

@@ -12,7 +12,7 @@ from typing import Any
 import mm
 from app.errors import DEBUG, check_file, tell, writing
 from app.model_choice import ModelChoice
-from app.report import as_json, as_text, called, error_of, failure_json
+from app.report import as_json, as_text, error_of, failure_json, with_strategy_text
 from app.strategies import judged_by, judging, strategy_named, with_depth
 from app.terminal import spinner
 from mm.errors import UserError, quote
@@ -127,7 +127,7 @@ def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm
         vlm = how.judged.load()
     with spinner("looking", quiet=quiet):
         trace = mm.run(strategy, sample, vlm, sampling=sampling_of(vlm.traits, how.sampling))
-    return called(trace, how.strategy)
+    return with_strategy_text(trace, how.strategy)
 
 
 def keep(trace: mm.Trace, folder: Path | None) -> None:
@@ -145,7 +145,7 @@ def _split(words: list[str]) -> tuple[list[str], str]:
         raise UserError('what about? give an image and a question: mm ask FILE... "question"')
     *files, question = words
     if os.path.isfile(question):  # Path.is_file raises on a long question
-        raise UserError(f"{quote(question)} is a file: end with the question, in quotes")
+        raise UserError(f"{question!r} is a file: end with the question, in quotes")
     if not files:
         asked = quote(question)
         raise UserError(f'no image or clip before the question {asked}: mm ask FILE... "question"')
@@ -165,11 +165,12 @@ def _check_outputs(save_trace: Path | None, draw: Path | None, read: Sequence[st
     if draw is None:
         return
     if draw.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-        raise UserError(f"--draw writes .png, .jpg or .webp, not {quote(draw.name)}")
+        raise UserError(f"--draw writes .png, .jpg or .webp, not {draw.name!r}")
     check_file("--draw", draw, read)
-    if draw.exists() and any(each and _lies_in(draw, each) for each in read):
+    if any(each and _lies_in(draw, each) for each in read):
         raise UserError(
-            f"--draw: {quote(str(draw))} is a frame of a clip that is read: name another file"
+            f"--draw: {str(draw)!r} would be a frame of the clip in its folder, which is read: "
+            "name another folder"
         )
 
 
@@ -182,7 +183,7 @@ def _draw(trace: mm.Trace, path: Path, depth: DepthSource) -> None:
     from app.demo.view import looked_at
 
     if not trace.sample.images:
-        raise UserError(f"--draw {quote(str(path))}: no image or frame was shown")
+        raise UserError(f"--draw {str(path)!r}: no image or frame was shown")
     drawn = looked_at(trace, depth)
     with writing("--draw", path):
         drawn.save(path)

@@ -2,9 +2,10 @@
 
 A row is `{"id"?, "image" | "images", "question", "depth"?}`: paths relative to the rows file, data
 URIs or bare base64; what else it has is refused by name unless it is known to be harmless. An
-answer is the JSON of `mm ask --json` with the row's number and id, and what was asked of whom and
-how. Answers stand in the order of the rows, those that a later run added behind the others until it
-ends; one with an "error", which a row without a reply has too, is asked for again by the next run.
+answer is the JSON of `mm ask --json` with the row's number, id and question, and in `asked` what
+the command said of the model and of how to ask it, by which a later run knows it. Answers stand in
+the order of the rows, those that a later run added behind the others until it ends; one with an
+"error", which a row without a reply has too, is asked for again by the next run.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from typing import Any, TextIO
 
 import mm
 from app.errors import check_file, writing
-from app.report import as_json, called, failure_json
+from app.report import as_json, failure_json, with_strategy_text
 from app.terminal import progress, spinner
-from mm.errors import UserError, quote
+from mm.errors import UserError
 from mm.parallel import in_order
 from mm.trace_store import check_folder
 from mm.vlm import sampling_of
@@ -88,8 +89,7 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
     make_ready(strategy)
     if how.save_trace:
         check_folder(how.save_trace)
-    with writing("--out", out):
-        done = _resume(out, rows, how)
+    done = _resume(out, rows, how)
     todo = [row for row in rows if row.key not in done]
     failed = 0
     if todo:
@@ -100,8 +100,7 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
             with closing(in_order(answer, todo, threads)) as answered:
                 for said, trace in progress(answered, "asking", len(todo)):
                     failed += _kept(said, trace, lines, how)
-        with writing("--out", out):
-            _sort(out, rows)
+        _sort(out, rows)
     print(
         f'{len(todo) - failed} answered, {failed} failed (see "error"), '
         f"{len(done)} answered before: {out}",
@@ -132,7 +131,7 @@ def _file(out: Path) -> Path:
         UserError: it is there and no file, so that no run could read what an earlier one wrote.
     """
     if os.path.exists(out) and not os.path.isfile(out):
-        raise UserError(f"--out: {quote(str(out))} is a device or a pipe: name a file")
+        raise UserError(f"--out: {str(out)!r} is a device or a pipe: name a file")
     return Path(os.path.realpath(out)) if os.path.islink(out) else out
 
 
@@ -140,7 +139,7 @@ def _opened(out: Path) -> TextIO:
     try:
         return out.open("a", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"--out {quote(str(out))} cannot be written: {error.strerror}") from error
+        raise UserError(f"--out: {str(out)!r} cannot be written: {error.strerror}") from error
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -151,7 +150,7 @@ def read_rows(path: Path) -> list[Row]:
     """
     if path.suffix.lower() in (".csv", ".tsv", ".parquet"):
         raise UserError(
-            f"--batch reads JSONL, not {quote(path.name)}: `mm data convert {path.name} --out "
+            f"--batch reads JSONL, not {path.name!r}: `mm data convert {path.name} --out "
             f"{path.stem}.jsonl` makes it, and `mm eval` reads it as it is"
         )
     try:
@@ -205,7 +204,7 @@ def _resume(out: Path, rows: list[Row], how: How) -> set[str]:
 def _sort(out: Path, rows: list[Row]) -> None:
     """Put the answers into the order of the rows."""
     place = {row.key: n for n, row in enumerate(rows)}
-    text = out.read_text(encoding="utf-8").rstrip("\n")
+    text = _text(out).rstrip("\n")
     lines = [line + "\n" for line in text.split("\n")]  # a reply may hold other ends of lines
     keys = [Row(fields["row"], fields).key for fields in map(json.loads, lines)]
     order = sorted(range(len(lines)), key=lambda n: place.get(keys[n], len(place)))
@@ -216,23 +215,32 @@ def _sort(out: Path, rows: list[Row]) -> None:
 def _rewrite(out: Path, lines: Iterable[str]) -> None:
     """Put `lines` in the place of `out`, which stays whole where that fails."""
     unfinished = out.with_name(out.name + ".partial")
+    with writing("--out", out):
+        try:
+            unfinished.write_text("".join(lines), encoding="utf-8")
+            os.replace(unfinished, out)
+        except OSError:
+            with suppress(OSError):
+                unfinished.unlink()
+            raise
+
+
+def _text(out: Path) -> str:
     try:
-        unfinished.write_text("".join(lines), encoding="utf-8")
-        os.replace(unfinished, out)
-    except OSError:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise
+        return out.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"--out: {str(out)!r} cannot be read: {error.strerror}") from error
 
 
 def _answers(out: Path) -> dict[str, Answer]:
-    *lines, last = out.read_text(encoding="utf-8", errors="replace").rstrip("\n").split("\n")
+    *lines, last = _text(out).rstrip("\n").split("\n")
     if _object(last) is not None or not last.startswith('{"row": '):
         lines.append(last)
     kept = {}
     for line in filter(str.strip, lines):
-        answer = _object(line)
-        if answer is None or not {"row", "answer", "error"} <= answer.keys():
+        answer = _object(line) or {}
+        named = isinstance(answer.get("asked", {}), dict)
+        if not (named and {"row", "answer", "error"} <= answer.keys()):
             raise UserError(f"--out {str(out)!r} holds something else than answers: {line[:60]!r}")
         if answer["error"] is None:
             kept[Row(answer["row"], answer).key] = answer
@@ -241,17 +249,19 @@ def _answers(out: Path) -> dict[str, Answer]:
 
 def _refuse_others(kept: dict[str, Answer], rows: dict[str, Row], out: Path, how: How) -> None:
     for key in kept.keys() & rows.keys():
-        for name, wanted in _asked(rows[key], how).items():
-            had = kept[key].get(name, wanted if name in UNSAID else None)
+        said = {**kept[key], **kept[key].get("asked", {})}  # earlier versions say all side by side
+        for name, wanted in {**_row_facts(rows[key]), **how.facts}.items():
+            had = said.get(name, wanted if name in UNSAID else None)
             if name != "row" and had != wanted:
                 was = f"{name} {brief(had)}"
                 raise UserError(
-                    f"{quote(str(out))} answers {key} with {was}, not {brief(wanted)}:"
+                    f"{str(out)!r} answers {key} with {was}, not {brief(wanted)}:"
                     " give another --out"
                 )
 
 
-def _asked(row: Row, how: How) -> Answer:
+def _row_facts(row: Row) -> Answer:
+    """What an answer says of its question."""
     fields = row.fields or {}
     return {
         "row": row.number,
@@ -260,7 +270,6 @@ def _asked(row: Row, how: How) -> Answer:
         **({"videos": clips} if (clips := clips_of(fields)) else {}),
         "question": fields.get("question"),
         "row_depth": fields.get("depth"),
-        **how.facts,
     }
 
 
@@ -294,20 +303,15 @@ def _answer(
     row: Row,
     cancelled: Callable[[], bool],
 ) -> tuple[Answer, mm.Trace | None]:
-    asked = _asked(row, how)
+    asked = {**_row_facts(row), "asked": how.facts}
     try:
         sample = _sample(row, folder, how)
     except UserError as error:
-        return _answered(asked, failure_json(error)), None
+        return {**asked, **failure_json(error)}, None
     strategy = mm.insist(strategy) if sample.choices else strategy
     sampling = sampling_of(vlm.traits, how.sampling)
     trace = mm.run(strategy, sample, vlm, sampling=sampling, cancel=cancelled)
-    return _answered(asked, as_json(called(trace, how.strategy))), trace
-
-
-def _answered(asked: Answer, said: Answer) -> Answer:
-    """Both; what was asked for, by which a later run knows it, is not what came of that."""
-    return {**asked, **said, **asked}
+    return {**asked, **as_json(with_strategy_text(trace, how.strategy))}, trace
 
 
 def _line(answer: Answer) -> str:

@@ -21,12 +21,12 @@ from vision.depth_strategies import make_ready
 
 from .data import Format, reader_of
 from .options import (
+    OF_ROWS,
     AbsolutePaths,
     Ignore,
     System,
     Threads,
     Urls,
-    refuse_file,
     split,
     takes_depth,
     takes_model,
@@ -38,10 +38,13 @@ if TYPE_CHECKING:
 
     from .eval import Evaluation
 
+USUAL = mm.Sampling(temperature=1.0)
+"""Of draws, as far as nothing else is said."""
+
 
 @takes_model()
-@takes_sampling(mm.Sampling(temperature=1.0))
-@takes_depth()
+@takes_sampling(USUAL)
+@takes_depth(*OF_ROWS)
 def collect(
     *,
     choice: ModelChoice,
@@ -73,7 +76,6 @@ def collect(
     from .eval import Evaluation
 
     choice = judging(choice, strategy)
-    refuse_file(depth)
     source = replace(depth, device=choice.device)
     named = strategies_named(strategy, choice.verifier, source, choice.judge)
     asked = Evaluation(
@@ -91,9 +93,7 @@ def collect(
     suites = asked.suites()
     for each in named.values():
         make_ready(each)
-    drawn = _drawn(
-        mm.Sampling(max_tokens=max_tokens, seed=seed, **{"temperature": 1.0, **sampling})
-    )
+    drawn = _drawn(replace(USUAL, max_tokens=max_tokens, seed=seed, **sampling))
     facts = _facts(choice, asked, strategy, drawn, system)
     told = {name: value for name, value in vars(depth).items() if value is not None}
     done = open_folder(out, {**facts, "depth_map": told or None})

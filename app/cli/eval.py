@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from app.errors import check_file, writing
 from app.terminal import command_line
-from mm.errors import quote
 from mm.session import Strategy
 from mm.types import Sampling
 from mm.vlm import VLM
@@ -105,7 +104,7 @@ class Evaluation:
         path = Path(self.target)
         if not is_data(path):
             known = ", ".join(SUFFIXES)
-            raise BadTarget(f"no target {quote(self.target)}: give tabletop, or a file ({known})")
+            raise BadTarget(f"no target {self.target!r}: give tabletop, or a file ({known})")
         if self.tasks:
             raise BadTarget(
                 f"a file is one task, its name: leave --task {','.join(self.tasks)} out"
@@ -137,7 +136,7 @@ class Evaluation:
         tell_left_out(questions)
         if self.controls and questions.clips and questions.images:
             raise BadTarget(
-                f"{quote(self.target)} has clips and images, whose controls differ: leave --nulls "
+                f"{self.target!r} has clips and images, whose controls differ: leave --nulls "
                 "out, or give a file of each"
             )
         items, n = partial(iter, questions), len(questions)

@@ -19,7 +19,7 @@ import mm
 from app.errors import EXPECTED, OutputFull, flushed, hush, leave, lost, tell
 from app.model_choice import ModelChoice
 from app.strategies import judging, matched, strategies_named
-from mm.errors import UserError, quote
+from mm.errors import UserError
 from vision.depth_source import DepthSource
 
 from .bench import bench
@@ -28,6 +28,7 @@ from .collect import collect
 from .data import Format, data, reader_of
 from .options import (
     BUDGETS,
+    OF_ROWS,
     AbsolutePaths,
     Ignore,
     Strategy,
@@ -182,7 +183,7 @@ def info(
     from .info import print_clip, print_info
 
     if file and choice != ModelChoice():
-        raise UserError(f"{quote(file)} is looked at without a model: leave the model's flags out")
+        raise UserError(f"{file!r} is looked at without a model: leave the model's flags out")
     if file:
         print_clip(file)
     else:
@@ -231,7 +232,7 @@ bench.command()(verifier)
 
 @cli.command("eval")
 @takes_model()
-@takes_depth()
+@takes_depth(*OF_ROWS)
 @takes_sampling(mm.Sampling())
 def evaluate(
     *,
@@ -264,10 +265,8 @@ def evaluate(
     from training.data import Access
 
     from .eval import Evaluation, run_eval
-    from .options import refuse_file
 
     choice = judging(choice, strategy)
-    refuse_file(depth)
     also = {**choice.place, "verifier": choice.verifier_name, "depth_map": vars(depth)}
     also["format"] = None if format == "auto" else format
     asked = Evaluation(

@@ -124,11 +124,11 @@ OWN = "the checkpoint's own"
 _KINDS = kinds_of(Recipe)
 
 DepthScale = Annotated[
-    str | None, typer.Option(help="Its units a metre: a number, nyu, tum or kitti.")
+    str | None, typer.Option(help="Units a metre of depth maps: a number, nyu, tum or kitti.")
 ]
 DepthKind = Annotated[
     Literal["metric", "relative", "inverse"] | None,
-    typer.Option(help="What its numbers mean: metres; larger is farther; is nearer."),
+    typer.Option(help="What a depth map's numbers mean: metres; larger is farther; is nearer."),
 ]
 
 _DEPTH_FLAGS: dict[str, Any] = {
@@ -137,8 +137,13 @@ _DEPTH_FLAGS: dict[str, Any] = {
     ],
     "depth_scale": DepthScale,
     "depth_kind": DepthKind,
-    "depth_model": Annotated[str | None, typer.Option(help="Or a depth-estimation checkpoint.")],
+    "depth_model": Annotated[
+        str | None, typer.Option(help="A depth-estimation checkpoint, for images without a map.")
+    ],
 }
+OF_ROWS = ("depth_scale", "depth_kind", "depth_model")
+"""Flags of depth maps where each row names its own."""
+
 _DEPTH_FIELDS = {
     "depth": "file",
     "depth_scale": "scale",
@@ -240,7 +245,7 @@ def refuse_file(depth: DepthSource) -> None:
     """
     if depth.file:
         raise UserError(
-            f"--depth {depth.file} is the map of one image: give each row its own in a column "
+            f"--depth {depth.file!r} is the map of one image: give each row its own in a column "
             "'depth'; --depth-scale and --depth-kind are for all"
         )
 

@@ -14,11 +14,12 @@ import gradio as gr
 from gradio.utils import get_upload_folder, is_in_or_equal
 
 import mm
-from app.report import as_json, called
+from app.report import as_json, with_strategy_text
 from app.strategies import STRATEGIES
 from mm.errors import UserError
 from mm.samples import instructed
 from video.search import over_clips
+from vision.depth_source import DepthSource
 
 from . import view
 from .waiting import waited
@@ -45,6 +46,7 @@ class Handlers:
     sampling: mm.Sampling | None = None
     strategies: Mapping[str, mm.Strategy] = field(default_factory=lambda: STRATEGIES)
     system: str | None = None
+    depth: DepthSource = DepthSource()
 
     def first(self, wanted: str) -> str:
         """The strategy `wanted`, else the first that is offered."""
@@ -63,7 +65,7 @@ class Handlers:
         yield view.writing("looking"), first, [], ""
         try:
             with closing(mm.stream(function, sample, self.vlm, sampling=self.sampling)) as events:
-                yield from _views(sample, events)
+                yield from _views(sample, events, self.depth)
         except UserError as error:  # an option that the strategy needs
             yield view.mistake(str(error)), gr.skip(), gr.skip(), gr.skip()
 
@@ -86,7 +88,7 @@ class Handlers:
             work = partial(mm.run, function, sample, self.vlm, sampling=self.sampling)
             with closing(waited(work, DEADLINE_S)) as traces:
                 for trace in traces:
-                    yield as_json(called(trace, name)) if trace else None
+                    yield as_json(with_strategy_text(trace, name)) if trace else None
         except UserError as error:
             raise gr.Error(str(error)) from None
 
@@ -100,7 +102,7 @@ class Handlers:
         return over_clips(self.strategies[name])
 
 
-def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
+def _views(sample: mm.Sample, events: Iterator[mm.Event], depth: DepthSource) -> Iterator[View]:
     """The page as events come; only what changed is sent, and words no faster than people read."""
     so_far, words, shown_s = mm.Trace(sample), "", 0.0
     for event in events:
@@ -116,7 +118,7 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             if event.message.visuals and sample.images:
                 yield (
                     gr.skip(),
-                    view.image(so_far),
+                    view.image(so_far, depth),
                     _gallery(so_far.best),
                     gr.skip(),
                 )
@@ -125,7 +127,7 @@ def _views(sample: mm.Sample, events: Iterator[mm.Event]) -> Iterator[View]:
             cost = view.cost_html(trace.cost)
             yield (
                 view.answered(trace),
-                view.image(trace) if trace.sample.images else gr.skip(),
+                view.image(trace, depth) if trace.sample.images else gr.skip(),
                 _gallery(trace.best),
                 cost,
             )

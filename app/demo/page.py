@@ -24,6 +24,7 @@ from app.terminal import spinner
 from mm.local.checkpoints import bundled_models
 from mm.vlm import sampling_of
 from vision.depth_source import DepthSource
+from vision.depth_strategies import make_ready
 
 from . import view
 from .handlers import MAX_QUESTION, Handlers, Update
@@ -63,19 +64,24 @@ def serve(
         depth, sampling, system: of every answer; sampling that is not given is the checkpoint's.
 
     Raises:
-        ModelUnavailable: the model cannot be loaded.
-        UserError: the port is taken, or nobody can listen there; or a strategy is not understood.
+        ModelUnavailable: the model cannot be loaded, or what a strategy reads depth with.
+        UserError: the port is taken, or nobody can listen there; or a strategy is not understood,
+            or lacks what it reads depth with.
     """
     end_in_order()
     choice = judging(choice, strategy or ",".join(STRATEGIES))
-    named = strategies_for(choice, strategy, replace(depth, device=choice.device))
+    source = replace(depth, device=choice.device)
+    named = strategies_for(choice, strategy, source)
+    for each in (named if strategy else offered(named, mm.Sampling())).values():
+        make_ready(each)
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     drawn = sampling_of(vlm.traits, sampling)
     known = depth.model is not None or vlm.name in bundled_models()
     usual = offered(fitting(named, vlm.traits), drawn, depth=known)
     strategies = drawing(named, drawn) if strategy else usual
-    launch(page(vlm, sampling=drawn, strategies=strategies, system=system), host=host, port=port)
+    blocks = page(vlm, sampling=drawn, strategies=strategies, system=system, depth=source)
+    launch(blocks, host=host, port=port)
 
 
 def launch(blocks: gr.Blocks, *, host: str = "127.0.0.1", port: int = 0, wait: bool = True) -> str:
@@ -117,9 +123,10 @@ def page(
     sampling: mm.Sampling | None = None,
     strategies: Mapping[str, mm.Strategy] = STRATEGIES,
     system: str | None = None,
+    depth: DepthSource = DepthSource(),
 ) -> gr.Blocks:
     """The page, with `vlm` and `strategies` behind it."""
-    handlers = Handlers(vlm, sampling, strategies, system)
+    handlers = Handlers(vlm, sampling, strategies, system, depth)
     with gr.Blocks(
         title="Look again", analytics_enabled=False, delete_cache=(3600, 7200)
     ) as blocks:

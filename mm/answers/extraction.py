@@ -38,9 +38,8 @@ _OF_THE_ANSWER = re.compile(
 _LEAD = re.compile(r"(?:\b(?:so|thus|therefore|the|my|final|correct)\b[\W_]*)+\Z", re.IGNORECASE)
 _WRITTEN_OUT = re.compile(r"\s*\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}\s*")
 _ALL_WRITTEN_OUT = re.compile(rf"(\$?){_WRITTEN_OUT.pattern}\1\.?\s*")
-_CLOSING_TAGS = re.compile(
-    r"<answer>(?:\s*+<answer>)*+((?:(?!</?answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL
-)
+_CLOSING_TAGS = re.compile(r"<answer>((?:(?!</?answer>).)*?)(?:</answer>)?\s*\Z", re.DOTALL)
+_OPENING_TAGS = re.compile(r"(?:<answer>\s*+)++")
 _BOX_MARKS = re.compile(r"<\|(?:begin|end)_of_box\|>")
 _SAID_FIRST = re.compile(
     r"\s*(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s*:|\s+is\b)", re.IGNORECASE
@@ -115,7 +114,11 @@ def shown_reply(text: str) -> str:
     Unlike `extract_answer` nothing else is dropped, however long the reply is; "" where there is
     nothing besides a thought.
     """
-    text = _CLOSING_TAGS.sub(r"\1", spoken(text))
+    text = spoken(text)
+    if closing := _CLOSING_TAGS.search(text):
+        opened = (tags.span() for tags in _OPENING_TAGS.finditer(text))
+        begins = next(start for start, end in opened if end > closing.start())
+        text = text[:begins] + closing[1]
     return _BOX_MARKS.sub("", text).strip()
 
 

@@ -40,8 +40,7 @@ class Request:
     Attributes:
         sampling: how to write a reply; None asks for no reply.
         continuations: ids to score after `tokens`; None asks for no scores.
-        client: who asks, by default nobody who asks for anything else; the queue is fair among
-            clients.
+        client: who asks, by default a client of its own; the queue is fair among clients.
         room: how many tokens the reply may have; positions and memory may allow fewer than
             `sampling` does.
         began: `time.perf_counter()` when the engine admitted it.

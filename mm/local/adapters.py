@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterable
@@ -22,7 +23,9 @@ _WRAPPED = re.compile(r"\.(?:original_module|modules_to_save\.\w+|base_layer)(?=
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and no model."""
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+    # unlike Path.is_file, no error for a name that is too long
+    adapter, model = folder / "adapter_config.json", folder / "config.json"
+    return os.path.isfile(adapter) and not os.path.isfile(model)
 
 
 def base_of(folder: Path) -> str:

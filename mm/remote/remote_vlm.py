@@ -15,7 +15,7 @@ from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mm.errors import ModelError
+from mm.errors import CannotScore, ModelError
 from mm.families.registry import Family
 from mm.geometry import Size
 from mm.markup import parse_parts, render_parts
@@ -134,8 +134,9 @@ class RemoteVLM:
         """Log-probabilities of each continuation's tokens as the next words, end token included.
 
         Raises:
-            ModelError: the server gives no log-probabilities of prompts (vLLM does), or its
+            CannotScore: the server gives no log-probabilities of prompts (vLLM does), or its
                 template writes the past anew once it has been answered.
+            ModelError: the server failed.
         """
         began = time.perf_counter()
         asked = self._read(conversation)
@@ -189,17 +190,22 @@ class RemoteVLM:
 
         whole = self.client.stream(_CHAT, bodies, hear, cancel=cancel, deadline=self.deadline)
         return [
-            self._generation(c, reply, s, whole)
-            for c, reply, s in zip(conversations, replies, seconds, strict=True)
+            self._generation(c, body, reply, s, whole)
+            for c, body, reply, s in zip(conversations, bodies, replies, seconds, strict=True)
         ]
 
     def _generation(
-        self, conversation: Conversation, reply: StreamedReply, seconds: float, whole: bool
+        self,
+        conversation: Conversation,
+        body: Json,
+        reply: StreamedReply,
+        seconds: float,
+        whole: bool,
     ) -> Generation:
         if whole and reply.finish is None:
             raise ModelError(f"{self.client.base_url} ended its reply in the middle")
         reply.end()
-        parts = self._parts(conversation, reply)
+        parts = self._parts(body, reply)
         visual = sum(self._cost(m) for m in unread(conversation, self._wrote))
         self._said.remember(render_parts(parts), reply.text)
         return Generation(
@@ -209,10 +215,10 @@ class RemoteVLM:
             reply.finish or "cancelled",
         )
 
-    def _parts(self, conversation: Conversation, reply: StreamedReply) -> tuple[Part, ...]:
+    def _parts(self, body: Json, reply: StreamedReply) -> tuple[Part, ...]:
         """What was written, also of a thought that the template opened, of which a server sends no
         <think>, and that was cut before its </think>."""
-        begins = not (conversation and conversation[-1].role == "assistant")
+        begins = not body.get("continue_final_message")  # else in a turn of its own
         opens = self.builder is not None and self.builder.template.opens_thought
         tagged = "<think>" in reply.text or "</think>" in reply.text
         thinks = opens and begins and reply.finish == "length" and not tagged
@@ -263,7 +269,7 @@ class RemoteVLM:
         answered = self._read((*conversation, assistant(text)), closed=True)
         logprobs = continuation(asked, answered)
         if logprobs is None:
-            raise ModelError(
+            raise CannotScore(
                 f"{self.name} cannot score {text!r}: its server renders the prompt "
                 "differently once an answer follows"
             )
@@ -280,7 +286,7 @@ class RemoteVLM:
         except Refused as error:
             tokens, why = None, f" ({error})"
         if tokens is None:
-            raise ModelError(
+            raise CannotScore(
                 f"{self.name} cannot score: it needs a server that gives log-probabilities of "
                 f"prompts, as vLLM does{why}"
             )

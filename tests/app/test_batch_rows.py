@@ -6,7 +6,7 @@ import pytest
 from row_files import make_images
 
 from app.cli.ask import How
-from app.cli.batch import Row, _asked, _line, _sample, _sort
+from app.cli.batch import Row, _line, _row_facts, _sample, _sort
 from mm.errors import UserError
 
 
@@ -73,7 +73,7 @@ def test_rows_that_train_latents_are_asked_as_they_are(folder):
     ],
 )
 def test_an_answer_names_the_images_it_was_given_to(fields, named):
-    assert _asked(Row(1, fields), How())["images"] == named
+    assert _row_facts(Row(1, fields))["images"] == named
 
 
 @pytest.mark.parametrize(

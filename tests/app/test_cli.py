@@ -19,6 +19,7 @@ from PIL import Image as pil
 import mm
 from app.cli.main import run
 from app.cli.options import choices_in
+from app.model_choice import ModelChoice
 from vision import ZOOM_TOOL
 
 ROOT = Path(__file__).parents[2]
@@ -313,12 +314,12 @@ def test_a_frame_that_is_asked_about_is_not_drawn_over(scripted, picture, tmp_pa
     for n in range(2):
         (clip / f"{n}.png").write_bytes(picture.read_bytes())
     before = (clip / "0.png").read_bytes()
-    assert run(["ask", str(clip), "What?", "--draw", str(clip / "0.png")]) == 2
-    assert "is a frame of a clip that is read" in capsys.readouterr().err
-    assert (clip / "0.png").read_bytes() == before
-    scripted("red", "red")
-    for drawn in (clip / "new.png", tmp_path / "table.png"):
-        assert run(["ask", str(clip), "What?", "--draw", str(drawn)]) == 0
+    for name in ("0.png", "new.png"):
+        assert run(["ask", str(clip), "What?", "--draw", str(clip / name)]) == 2
+        assert "would be a frame of the clip" in capsys.readouterr().err
+    assert ((clip / "0.png").read_bytes(), len([*clip.iterdir()])) == (before, 2)
+    scripted("red")
+    assert run(["ask", str(clip), "What?", "--draw", str(tmp_path / "table.png")]) == 0
 
 
 LONG = "The image shows a table with\n- a red square\n- a blue circle\n" + "and much more " * 20
@@ -423,6 +424,18 @@ def test_a_long_name_is_one_line_and_json(picture, capsys, flags):
 
 
 @pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param(ModelChoice("x" * 300), id="model"),
+        pytest.param(ModelChoice(adapter="x" * 300), id="adapter"),
+        pytest.param(ModelChoice(verifier="x" * 300), id="verifier"),
+    ],
+)
+def test_a_name_that_no_folder_can_have_tells_no_weights(choice):
+    assert choice.place == {"backend": "local"}
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         pytest.param(["ask", "--batch", "x" * 300, "--out", "b"], id="batch"),
@@ -432,15 +445,28 @@ def test_a_long_name_is_one_line_and_json(picture, capsys, flags):
         pytest.param(["eval", "tabletop", "--out", "x" * 300 + "/t.json"], id="eval out"),
         pytest.param(["eval", "tabletop", "--show-errors", "x" * 300 + "/t.png"], id="errors"),
         pytest.param(["info", "--model", "x" * 300], id="info"),
+        pytest.param(
+            ["ask", "--batch", "ROWS", "--out", "OUT", "--strategy=scale", "--verifier", "x" * 300],
+            id="verifier",
+        ),
     ],
 )
-def test_long_names_elsewhere_are_one_line(scripted, picture, tmp_path, capsys, arguments):
+def test_long_names_elsewhere_are_one_line(
+    scripted, picture, tmp_path, capsys, arguments: list[str]
+):
     scripted()
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"image": "table.png", "question": "?"}\n')
-    assert run([str(rows) if a == "ROWS" else a for a in arguments]) == 2
+    files = {"ROWS": str(rows), "OUT": str(tmp_path / "out.jsonl")}
+    assert run([files.get(a, a) for a in arguments]) == 2
     printed = capsys.readouterr()
     assert (printed.out, len(printed.err.splitlines())) == ("", 1)
+
+
+def test_a_path_in_a_message_is_whole(picture, tmp_path, capsys):
+    folder = tmp_path / ("x" * 200)
+    assert run(["ask", str(picture), "What?", "--draw", str(folder / "a.png")]) == 2
+    assert capsys.readouterr().err == f"mm: --draw: there is no folder {str(folder)!r}\n"
 
 
 def test_traces_are_added_to_a_folder(scripted, picture, tmp_path):
@@ -613,12 +639,33 @@ class TestBatch:
         ],
     )
     def test_does_not_mix_answers(self, scripted, rows, tmp_path, capsys, flags):
+        out = tmp_path / "out.jsonl"
         scripted("1", "2", "3")
         self.ask(rows)
-        before = (tmp_path / "out.jsonl").read_text()
-        assert self.ask(rows, *flags) == 2
-        assert "give another --out" in capsys.readouterr().err
-        assert (tmp_path / "out.jsonl").read_text() == before
+        for before in (out.read_text(), self.as_before(out)):
+            out.write_text(before)
+            assert self.ask(rows, *flags) == 2
+            assert "give another --out" in capsys.readouterr().err
+            assert out.read_text() == before
+
+    @staticmethod
+    def as_before(out: Path, *unsaid: str) -> str:
+        """The answers in `out` as earlier versions wrote them: all side by side, some unsaid."""
+        answers = [json.loads(line) for line in out.read_text().splitlines()]
+        flat = [{**answer, **answer.pop("asked")} for answer in answers]
+        kept = [{k: v for k, v in each.items() if k not in ("asked", *unsaid)} for each in flat]
+        return "".join(json.dumps(each) + "\n" for each in kept)
+
+    def test_what_was_asked_stands_beside_what_held(self, scripted, rows, tmp_path):
+        scripted(*[self.number] * 3)
+        assert self.ask(rows, "--temperature", "0.5", "--strategy", "zoom(max_looks=2)") == 0
+        answer = self.read(tmp_path / "out.jsonl")["a"]
+        assert answer["asked"]["sampling"] == {"max_tokens": 512, "seed": 0, "temperature": 0.5}
+        assert answer["sampling"].items() > answer["asked"]["sampling"].items()
+        assert answer["strategy"] == answer["asked"]["strategy"] == "zoom(max_looks=2)"
+        assert (answer["model"], answer["asked"]["model"]) == ("scripted", "tiny")
+        (tmp_path / "out.jsonl").write_text(json.dumps({**answer, "asked": 5}))
+        assert self.ask(rows) == 2
 
     @pytest.mark.parametrize(
         ("flags", "told"),
@@ -636,9 +683,7 @@ class TestBatch:
         assert self.ask(rows, *server) == 0
         assert self.ask(rows, *server, *flags) == 2
         assert told in capsys.readouterr().err
-        older = [json.loads(line) for line in out.read_text().splitlines()]
-        older = [{k: v for k, v in each.items() if k != told} for each in older]
-        out.write_text("".join(json.dumps(each) + "\n" for each in older))
+        out.write_text(self.as_before(out, told))
         assert self.ask(rows, *server, *flags) == 0
 
     def test_another_image_is_told_in_a_short_line(self, scripted, picture, tmp_path, capsys):
@@ -792,6 +837,18 @@ class TestBatch:
         assert "cannot be written: No space left" in capsys.readouterr().err
         assert sorted(self.read(tmp_path / "out.jsonl")) == ["a", "b", "c"]
 
+    def test_answers_that_cannot_be_read_are_one_line(
+        self, scripted, rows, tmp_path, monkeypatch, capsys
+    ):
+        scripted(*[self.number] * 3)
+        assert self.ask(rows) == 0
+        read, out = Path.read_text, tmp_path / "out.jsonl"
+        monkeypatch.setattr(
+            Path, "read_text", lambda p, **how: self.full() if p == out else read(p, **how)
+        )
+        assert self.ask(rows) == 2
+        assert f"{str(out)!r} cannot be read: No space left" in capsys.readouterr().err
+
     @staticmethod
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -846,11 +903,6 @@ def test_ask_loads_nothing_it_does_not_need(picture):
         ),
         pytest.param(
             ["ask", "IN", "q?", "--depth", "", "--strategy", "depth"], "empty", id="a map unnamed"
-        ),
-        pytest.param(
-            ["eval", "tabletop", "--depth", "a.npy", "--strategy", "depth"],
-            "the map of one image",
-            id="one map for many",
         ),
     ],
 )

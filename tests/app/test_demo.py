@@ -15,6 +15,7 @@ from collections import UserDict
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image as pil
 from PIL import ImageDraw
@@ -34,7 +35,10 @@ from app.demo.handlers import MAX_QUESTION, Handlers
 from app.demo.listening import without_proxies
 from app.demo.page import launch, page
 from app.demo.uploads import keep_apart
+from app.strategies import with_depth
 from mm.errors import UserError
+from vision import depth_text
+from vision.depth_source import TINY, DepthSource
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "chrome"])), None)
@@ -120,7 +124,7 @@ SERVED = [
     pytest.param(["--strategy", "zoom(max_looks=3),vote"], "tiny", {}, id="named"),
     pytest.param(["--system", "Be short.", "--max-tokens", "7"], "m", {"max_tokens": 7}, id="how"),
     pytest.param(["--temperature", "0.5", "--top-k", "3"], "m", {"top_k": 3}, id="sampling"),
-    pytest.param(["--depth-model", "d", "--depth-kind", "metric"], "m", {}, id="depth"),
+    pytest.param(["--depth-model", TINY, "--depth-kind", "metric"], "m", {}, id="depth"),
 ]
 
 
@@ -134,6 +138,7 @@ def test_what_the_person_who_starts_it_says_holds_for_the_page(monkeypatch, flag
     monkeypatch.setattr(page_module, "page", lambda _, **how: pages.append(how))
     assert run(["demo", *flags]) == 0
     ((how),) = pages
+    assert how["depth"].model == (TINY if "--depth-model" in flags else None)
     offered = [*how["strategies"]]
     assert ("depth" in offered) == (flags == [] or "--depth-model" in flags)
     assert "depth-text" not in offered
@@ -146,6 +151,34 @@ def test_an_option_that_is_not_understood_is_told_before_the_model_loads(monkeyp
     monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
     assert run(["demo", "--strategy", "zoom(looks=3)"]) == 2
     assert "zoom has no option 'looks'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        pytest.param(["--strategy", "depth-latent"], "needs the module", id="no module"),
+        pytest.param(["--strategy", "depth-latent(midi=/nosuch)"], "/nosuch", id="no such module"),
+        pytest.param(["--depth-model", "/nosuch"], "depth model /nosuch", id="no such model"),
+    ],
+)
+def test_a_wrong_set_up_of_depth_is_told_before_the_model_loads(monkeypatch, capsys, flags, told):
+    monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
+    assert run(["demo", *flags]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_depth_that_was_told_is_drawn(upload, tmp_path):
+    metres = np.full((40, 80), 3.0)
+    metres[:, :40] = 1.0
+    np.save(tmp_path / "halves.npy", metres)
+    source = DepthSource(str(tmp_path / "halves.npy"))
+    named = {"depth": with_depth(depth_text, source)}
+    handlers = Handlers(mm.ScriptedVLM(["[]", "K"]), strategies=named, depth=source)
+    *_, last = handlers.show(upload, "Which?", "depth")
+    assert "Told of depth" in last[0]
+    colours = {colour: n for n, colour in last[1].getcolors(99999)}
+    near, far = (255, 237, 160), (20, 11, 60)
+    assert min(colours.get(near, 0), colours.get(far, 0)) > 400
 
 
 def test_the_system_message_and_the_options_reach_the_model(upload):

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 import mm
 from app.cli.eval import Evaluation, run_eval
 from app.cli.main import run
-from app.model_choice import _weights
+from app.model_choice import weights_of
 from mm.errors import UserError
 from training import tabletop
 from training.data import Access
@@ -62,16 +62,26 @@ def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "told"),
     [
-        pytest.param(["--strategy", "depth-latent"], id="no module"),
-        pytest.param(["--strategy", "depth-latent(midi=/nosuch)"], id="no such module"),
-        pytest.param(["--strategy", "depth", "--depth-model", "/nosuch"], id="no such model"),
+        pytest.param(["depth-latent"], "needs the module that reads depth", id="no module"),
+        pytest.param(["depth-latent(midi=/nosuch)"], "/nosuch", id="no such module"),
+        pytest.param(["depth", "--depth-model", "/nosuch"], "depth model /nosuch", id="no model"),
     ],
 )
-def test_a_wrong_set_up_of_depth_is_told_before_the_first_question(how, questions, capsys):
-    assert run(["eval", str(questions), *how]) != 0
-    assert "mm: " in capsys.readouterr().err
+def test_a_wrong_set_up_of_depth_is_told_before_the_model_loads(
+    monkeypatch, how, told, questions, capsys
+):
+    monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
+    assert run(["eval", str(questions), "--strategy", *how]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+
+
+@pytest.mark.parametrize("command", ["eval", "collect"])
+def test_no_flag_is_offered_that_can_only_be_refused(command, questions, capsys):
+    assert run([command, str(questions), "--out", "out", "--depth", "a.npy"]) == 2
+    assert "No such option: --depth" in capsys.readouterr().err
 
 
 def test_what_fails_on_every_question_is_told(monkeypatch, questions, capsys):
@@ -203,7 +213,7 @@ def test_traces_of_another_adapter_in_the_same_folder_are_refused(
     (folder / "adapter_config.json").write_text("{}")
     asked = ("--strategy", "vote(strategy=scale,n=1)", flag, str(folder))
     for value, told in ((1.0, 0), (1.0, 0), (2.0, 2)):
-        _weights.cache_clear()
+        weights_of.cache_clear()
         save_file({"a": np.full(4, value)}, folder / "adapter_model.safetensors")
         assert served(monkeypatch, questions, "collect", ["K"] * 40, *asked) == told
     assert f"differ in {flag[2:]}_weights: " in capsys.readouterr().err

@@ -4,6 +4,9 @@ import pytest
 
 from mm.answers.extraction import answer_opening, extract_answer, marked_answer, shown_reply
 
+TAGS = "<answer>" * 200_000
+"""Read at once; in minutes where each tag is read as often as there are tags."""
+
 LONG = "The image shows a wide table. " * 12
 
 
@@ -63,6 +66,11 @@ def test_extract(text, answer):
         pytest.param("<think>It is", "", id="a thought cut off"),
         pytest.param("<think>so</think><answer>red</answer>", "red", id="tags"),
         pytest.param("<answer>\n<answer>red</answer>", "red", id="opened twice"),
+        pytest.param(
+            "I <answer> <answer>see <answer>red", "I <answer> <answer>see red", id="apart"
+        ),
+        pytest.param(TAGS + "a</answer>b", TAGS + "a</answer>b", id="many tags and no end"),
+        pytest.param("It is " + TAGS + "a", "It is a", id="many tags, cut off"),
         pytest.param("I see it. <answer>red", "I see it. red", id="tags cut off"),
         pytest.param("Write <answer>x</answer> so.", "Write <answer>x</answer> so.", id="quoted"),
         pytest.param("It is <|begin_of_box|>5<|end_of_box|>.", "It is 5.", id="GLM"),

@@ -339,6 +339,16 @@ def test_a_server_that_lets_no_reply_go_on_is_asked_to_by_a_message(
     ]
 
 
+def test_a_thought_that_is_cut_where_a_message_asked_to_go_on_is_no_answer(
+    serve: Serve, thinking: str
+) -> None:
+    told = {"message": "Unrecognized request argument: continue_final_message"}
+    server = serve(CUT, {"status": 400, "body": {"error": told}}, CUT)
+    sample = mm.question("What letter?", PICTURE)
+    trace = mm.run(mm.direct, sample, server.model(processor=thinking))
+    assert (trace.answer, trace.best.thoughts[-1]) == (None, "It may be")
+
+
 def test_a_refusal_for_another_reason_is_said_as_it_is(serve: Serve) -> None:
     refusal = {"status": 400, "body": {"error": {"message": "too long: 9 > 8"}}}
     server = serve(SILENT, refusal)
