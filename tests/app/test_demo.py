@@ -595,12 +595,12 @@ def test_a_fresh_start_heeds_no_proxy_and_keeps_uploads_to_itself(tmp_path):
 WAITING = """
 import os, signal, sys, time
 from app.demo.uploads import end_in_order, keep_apart
-if sys.argv[1] == "ignored":
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+ignored = sys.argv[1] == "ignored"
+signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
 keep_apart()
 end_in_order()
 print(os.environ["GRADIO_TEMP_DIR"], flush=True)
-time.sleep(3 if sys.argv[1] == "ignored" else 60)
+time.sleep(3 if ignored else 60)
 """
 
 

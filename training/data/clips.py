@@ -27,6 +27,8 @@ def clipped(messages: Conversation, clips: list[Clip]) -> Conversation:
     return (*messages[:at], first, *messages[at + 1 :])
 
 
-def shown_frames(builder: TokenBuilder, showing: Showing) -> Callable[[Conversation], Conversation]:
+def shown_frames(
+    builder: TokenBuilder, showing: Showing = Showing()
+) -> Callable[[Conversation], Conversation]:
     """Puts the frames in the place of clips, as the strategy `uniform` does."""
     return partial(with_frames, showing=showing, tokens_of=builder.visual_tokens)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mm.geometry import Region
 from mm.types import Conversation, Image
 from mm.vlm import CropRule
-from video.context import Showing
 from video.frames import BadVideo
 from vision.crop import crop
 
@@ -74,7 +73,7 @@ class DataSet(Sequence[Row]):
 
     def shown_to(self, builder: TokenBuilder) -> DataSet:
         """These rows as the model of `builder` is shown crops and clips, and writes boxes."""
-        rule, frames = builder.traits.crop_rule, shown_frames(builder, Showing())
+        rule, frames = builder.traits.crop_rule, shown_frames(builder)
         return replace(self, crop_rule=rule, write_box=box_writer(builder), frames=frames)
 
     def asked_of(self, builder: Callable[[], TokenBuilder]) -> DataSet:
