@@ -27,8 +27,12 @@ def clipped(messages: Conversation, clips: list[Clip]) -> Conversation:
     return (*messages[:at], first, *messages[at + 1 :])
 
 
+SHOWN = Showing()
+"""How many frames of a clip rows show: as many as the strategy `uniform` does."""
+
+
 def shown_frames(
-    builder: TokenBuilder, showing: Showing = Showing()
+    builder: TokenBuilder, showing: Showing = SHOWN
 ) -> Callable[[Conversation], Conversation]:
     """Puts the frames in the place of clips, as the strategy `uniform` does."""
     return partial(with_frames, showing=showing, tokens_of=builder.visual_tokens)
