@@ -27,12 +27,12 @@ def clipped(messages: Conversation, clips: list[Clip]) -> Conversation:
     return (*messages[:at], first, *messages[at + 1 :])
 
 
-SHOWN = Showing()
+AS_UNIFORM = Showing()
 """How many frames of a clip rows show: as many as the strategy `uniform` does."""
 
 
 def shown_frames(
-    builder: TokenBuilder, showing: Showing = SHOWN
+    builder: TokenBuilder, showing: Showing = AS_UNIFORM
 ) -> Callable[[Conversation], Conversation]:
     """Puts the frames in the place of clips, as the strategy `uniform` does."""
     return partial(with_frames, showing=showing, tokens_of=builder.visual_tokens)

@@ -16,7 +16,7 @@ from video.frames import BadVideo
 from vision.crop import crop
 
 from .boxes import WriteBox, box_writer
-from .clips import SHOWN, with_frames
+from .clips import AS_UNIFORM, with_frames
 from .formats import to_native
 from .images import Access, open_row_image, row_file
 from .native import Opening, read_row
@@ -75,7 +75,7 @@ class DataSet(Sequence[Row]):
         """These rows as the model of `builder` is shown crops and clips, and writes boxes."""
         rule, frames = (
             builder.traits.crop_rule,
-            partial(with_frames, showing=SHOWN, tokens_of=builder.visual_tokens),
+            partial(with_frames, showing=AS_UNIFORM, tokens_of=builder.visual_tokens),
         )
         return replace(self, crop_rule=rule, write_box=box_writer(builder), frames=frames)
 
