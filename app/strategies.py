@@ -84,16 +84,18 @@ def strategies_named(
     have it.
 
     Raises:
-        UserError: one cannot be understood, as `strategy_named` says.
+        UserError: there is none, or one cannot be understood, as `strategy_named` says.
     """
     found = {name: strategy_named(name) for name in split_outside_brackets(text)}
+    if not found:
+        raise UserError(f"--strategy {text!r} names none: give {one_of([*STRATEGIES])}")
     taking = [name for name, strategy in found.items() if _reaches(strategy, "verifier")]
     if verifier and not taking:
         raise UserError(f"--verifier: {text} takes none; scale, best_of and beam do")
-    if depth != DepthSource() and not any(_reaches(s, "depth") for s in found.values()):
+    if depth != DepthSource() and not any(_reaches(s, DEPTH) for s in found.values()):
         raise UserError(f"--depth and the like: {text} uses none; depth-text and depth-zoom do")
     judged = {n: judged_by(s, verifier, judge) if n in taking else s for n, s in found.items()}
-    return {n: with_depth(s, depth) if _reaches(s, "depth") else s for n, s in judged.items()}
+    return {n: bind_depth(s, depth) for n, s in judged.items()}
 
 
 def judging(choice: ModelChoice, text: str) -> ModelChoice:
@@ -120,7 +122,8 @@ def strategies_for(
     """
     first = {each: name for name, each in reversed(STRATEGIES.items())}
     all_once = ",".join(name for name, each in STRATEGIES.items() if first[each] == name)
-    return strategies_named(text or all_once, choice.verifier, depth, choice.judge)
+    wanted = all_once if text is None else text
+    return strategies_named(wanted, choice.verifier, depth, choice.judge)
 
 
 def offered(
@@ -255,11 +258,10 @@ def with_depth(strategy: mm.Strategy, source: DepthSource) -> mm.Strategy:
     Raises:
         UserError: it takes none, and a source was named.
     """
-    if _reaches(strategy, DEPTH):
-        return bind_depth(strategy, source)
-    if source != DepthSource():
+    found = bind_depth(strategy, source)
+    if found is strategy and source != DepthSource():
         raise UserError(f"--depth and the like: {name_of(strategy)} uses none; use depth-text")
-    return strategy
+    return found
 
 
 def _takes(strategy: mm.Strategy, option: str) -> bool:

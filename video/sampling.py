@@ -56,7 +56,7 @@ def around(info: ClipInfo, moment_s: float, count: int, span_s: float) -> list[f
     """`count` frames spread over `span_s` seconds around a moment, moved inside the clip."""
     span_s = min(span_s, info.duration_s)
     last = info.start_s + info.duration_s - span_s
-    start = min(max(moment_s - span_s / 2, info.start_s), last)
+    start = max(min(moment_s - span_s / 2, last), info.start_s)  # `last` may be rounded below it
     return within(info, start, start + span_s, count)
 
 

@@ -60,17 +60,17 @@ class Siglip:
             return _unit(self._model.get_text_features(input_ids=ids.to(self._model.device)))
 
     def images(self, images: Sequence[Pixels]) -> torch.Tensor:
-        """(N, D) of `images`, PIL images in 8-bit RGB; of those that it saw lately from memory."""
+        """(N, D) of `images`, PIL images in 8-bit RGB; one seen lately is not encoded again."""
         import torch
 
         names = [image_id(image) for image in images]
         with self._lock, torch.inference_mode():
-            known = {name: self._cache.get(name) for name in names}
-            new = {n: i for n, i in zip(names, images, strict=True) if known[n] is None}
+            found = {n: vector for n in names if (vector := self._cache.get(n)) is not None}
+            new = {n: i for n, i in zip(names, images, strict=True) if n not in found}
             for name, vector in zip(new, self._encoded(list(new.values())), strict=True):
-                known[name] = vector
+                found[name] = vector
                 self._cache.put(name, vector, vector.nbytes)
-        return torch.stack([vector for name in names if (vector := known[name]) is not None])
+        return torch.stack([found[name] for name in names])
 
     def _encoded(self, images: Sequence[Pixels]) -> Iterator[torch.Tensor]:
         for at in range(0, len(images), BATCH):

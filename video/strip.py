@@ -22,18 +22,18 @@ _GAP = 8
 _LOOKED = (214, 40, 40)
 
 
-def strip(branch: Branch, *, across: int = ACROSS, label: int = 16) -> Pixels:
+def strip(branch: Branch, *, across: int = ACROSS, letters: int = 16) -> Pixels:
     """The frames of `branch`, its question's and those of looks, which have a red border.
 
     A part of a frame that was enlarged stands behind its frame.
 
     Args:
         across: frames in a row, at most.
-        label: height of the letters of the times under them, in pixels.
+        letters: height of the letters of the times under them, in pixels.
     """
     from PIL import Image as PILImage
 
-    cells = [_cell(image, looked, time, label) for image, looked, time in _shown(branch)]
+    cells = [_cell(image, looked, time, letters) for image, looked, time in _shown(branch)]
     width, height = max(c.size[0] for c in cells), max(c.size[1] for c in cells)
     across = min(len(cells), across)
     rows = -(-len(cells) // across)

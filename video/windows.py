@@ -40,7 +40,7 @@ UNREAD = "cannot be read"
 """The note on a window whose frames are damaged: the others may still tell."""
 
 NOTE_TOKENS = 96
-"""What a note may have; and the thought before it, where there is one, as many."""
+"""The most tokens of a note, and as many again for the thought before it."""
 
 _WRITING = Sampling(max_tokens=2 * NOTE_TOKENS, max_thought_tokens=NOTE_TOKENS)
 
@@ -56,7 +56,7 @@ def note_windows(
 ) -> None:
     """Go through long clips window by window, and tell the model what it noted of each.
 
-    The first of several draws does; what it cost is its own.
+    Of several draws the first does this and bears the cost; the others read its notes.
     """
     key, cost = f"windows of {window_s} s, {showing}", Cost()
     with session.shared.setdefault(_LOCK, Lock()):
@@ -80,8 +80,8 @@ def _notes(
     showing: Showing,
     window_s: float,
 ) -> Iterator[tuple[str, dict[str, object]]]:
-    """The line that tells each note, of several clips also of which, from 0; and the facts, with
-    the times of the frames that were shown."""
+    """Of each window the line that tells its note, with the clip's number where there are several,
+    and the facts: its span, and the times of the frames shown."""
     lines: list[str] = []
     for number, (clip, video) in enumerate(zip(clips, videos, strict=True)):
         which = f"clip {number}, " if len(clips) > 1 else ""
@@ -89,9 +89,10 @@ def _notes(
             if session.stopped:
                 return
             frames = _frames(session, video, showing, span)
-            shows = shown(clip.source, frames or (), pack=showing.pack)
-            asked = user(*shows, _asked(session, span, lines))
-            said = UNREAD if frames is None else _written(meter, (asked,))
+            said = UNREAD
+            if frames is not None:
+                shows = shown(clip.source, frames, pack=showing.pack)
+                said = _written(meter, (user(*shows, _asked(session, span, lines)),))
             start, end = (seconds(edge) for edge in span)
             lines.append(f"{which}{start} s to {end} s: {said}")
             times = [frame.time_s for frame in frames or ()]

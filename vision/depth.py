@@ -135,7 +135,7 @@ def resized(depth: DepthMap, size: Size) -> DepthMap:
 
 
 def nearest_and_farthest(depth: DepthMap) -> tuple[float, float]:
-    """Of the depths that are known, times the map's sign."""
+    """The least and the greatest known depth, times the map's sign, so that less is nearer."""
     known = depth.sign * depth.values[depth.valid]
     return float(known.min()), float(known.max())
 

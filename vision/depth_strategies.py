@@ -66,8 +66,9 @@ def depth_text(
     if shown is None:
         return strategy(session)
     named = list((things or own_things)(session, image)) or whole_view()
-    session.note(NOTE, _facts(shown, named))
-    session.say(message("system", told(shown, named)))
+    words = told(shown, named)
+    session.note(NOTE, _facts(shown, named, words))
+    session.say(message("system", words))
     return strategy(session)
 
 
@@ -222,8 +223,8 @@ def _numbered(found: Sequence[tuple[str, Region]]) -> list[tuple[str, Region]]:
     return named
 
 
-def _facts(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> dict[str, object]:
-    """What `--json` and traces say of the map, its regions, and of what the model was told."""
+def _facts(depth: DepthMap, named: Sequence[tuple[str, Region]], words: str) -> dict[str, object]:
+    """The map, its regions, and the `words` the model was told, for `--json` and traces."""
     things = [
         {
             "name": thing.name,
@@ -232,5 +233,5 @@ def _facts(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> dict[str, ob
         }
         for thing in placed(depth, named)
     ]
-    told = rationale(depth, named).split("\n")
-    return {"kind": depth.kind, "source": depth.source, "regions": things, "told": told}
+    lines = words.removeprefix(TOLD).split("\n")
+    return {"kind": depth.kind, "source": depth.source, "regions": things, "told": lines}

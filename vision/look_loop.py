@@ -87,13 +87,13 @@ def look(
     reply must be the answer. If that says nothing, it too is opened once (`force_answer`); if it
     asks for looks they are refused, and the branch, which then ends with the refusal, has no reply.
     An answer that is not enough counts as a look, and the policy is told to go on. Where the limits
-    cut the looking short, the last step is marked (`mark_spent`). `spent`, where a caller brings
-    one, counts in the place of `limits`, and can be asked afterwards: that caller marks.
+    cut the looking short, the last step is marked (`mark_spent`). A caller that brings `spent`
+    replaces `limits` by it, can ask it afterwards, and marks the step itself.
 
     Raises:
         ModelError: the model failed.
     """
-    brought, spent = spent is not None, spent or Spent(session, limits)
+    marks, spent = spent is None, spent or Spent(session, limits)
     last: bool | None = None
     while spent.allows():
         reply = write(session)
@@ -118,7 +118,7 @@ def look(
                 return must_answer(session, parse, write)
     _last_reply(session, parse, write)
     force_answer(session, write)
-    if not brought:
+    if marks:
         mark_spent(session, wanting=last is False)
     return session.branch
 

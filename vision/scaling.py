@@ -48,7 +48,7 @@ def scale(
     After an answer that is not enough the model looks on. A verifier that cannot tell leaves it to
     the model. Where the budget ends the looking, and neither verifier nor model would have, the
     last step is marked (`look_loop.mark_spent`): the last verdict was not enough, or a look was
-    refused. A question without images goes to a model without tool calls once, with no verifier.
+    refused. A model that calls no tools answers a question without images directly.
 
     Args:
         verifier: scores the branch; one with a keyword `vlm` is given the session's model.

@@ -165,9 +165,14 @@ def by_calls(
     """
     if offer:
         offer_zoom(session)
-    observe = partial(answer_call, shoot=shoot)
-    how = {"limits": limits, "enough": enough, "spent": spent}
-    return look(session, parse=tool_calls, observe=observe, **how)
+    return look(
+        session,
+        parse=tool_calls,
+        observe=partial(answer_call, shoot=shoot),
+        limits=limits,
+        enough=enough,
+        spent=spent,
+    )
 
 
 def two_steps(session: Session, shoot: Shoot, limits: Limits, ground: Ground = ask_where) -> Branch:

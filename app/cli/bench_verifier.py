@@ -44,17 +44,8 @@ def verifier(
     trained = choice.verifier_folder
     if write and not trained:
         raise UserError("--write keeps a threshold in a verifier's folder: give --verifier FOLDER")
-    if not (traces / FILE).is_file():
-        raise UserError(f"no traces in {traces}: `mm collect ... --out {traces}` writes some")
-    check_file("--plot", plot)
-    check_file("--out", out)
-    if plot and plot.suffix.lower() not in (".png", ".svg"):
-        raise UserError(f"--plot writes .png or .svg, not {plot.name!r}")
     name = read_verifier(Path(trained)).kind if trained else "asked"
-    if plot and name == "logratio":
-        raise UserError("--plot is of probabilities, and `logratio` gives none: leave it out")
-    if plot:
-        import_module("matplotlib")  # its lack is told before anything is judged
+    _check(name, traces, plot, out)
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     graded, forced = report.graded_in(traces)
@@ -72,6 +63,25 @@ def verifier(
         with writing("--out", out):
             said = json.dumps(report.as_json(found, **about), indent=1)
             out.write_text(said + "\n", encoding="utf-8")
+
+
+def _check(name: str, traces: Path, plot: Path | None, out: Path | None) -> None:
+    """Refuse, before a model is loaded, what could not be read, written or plotted.
+
+    Raises:
+        UserError: there are no traces, a file cannot be written, or `name` gives no probabilities.
+    """
+    if not (traces / FILE).is_file():
+        raise UserError(f"no traces in {traces}: `mm collect ... --out {traces}` writes some")
+    check_file("--plot", plot)
+    check_file("--out", out)
+    if plot is None:
+        return
+    if plot.suffix.lower() not in (".png", ".svg"):
+        raise UserError(f"--plot writes .png or .svg, not {plot.name!r}")
+    if name == "logratio":
+        raise UserError("--plot is of probabilities, and `logratio` gives none: leave it out")
+    import_module("matplotlib")  # its lack is told before anything is judged
 
 
 def _judged(graded: Sequence[Branch], vlm: VLM, *, trained: bool) -> list[Judged]:

@@ -233,7 +233,7 @@ def thoughts(
     asked = {"file": file.name, "frames": frames}  # nothing that max_tokens cut is kept
     done = open_thoughts(_steps(out), {**asked, **_facts(choice, writer, writer_url)})
     seeing = choice.load()
-    thinking = _writer(writer, writer_url) if writer else seeing
+    thinking = _writer(writer, writer_url, choice.device) if writer else seeing
     writers = Writers(seeing, thinking, mm.Sampling(max_tokens=max_tokens), frames)
     _written(rows, writers, out, done=done, threads=threads)
 
@@ -264,10 +264,10 @@ def _steps(out: Path) -> Path:
     return out.with_suffix(".steps")
 
 
-def _writer(name: str, url: str | None) -> mm.VLM:
-    """The model that thinks; its server may want another key than that of the one that sees."""
+def _writer(name: str, url: str | None, device: str | None) -> mm.VLM:
+    """The model that thinks: on `device`, or behind a server, which may want a key of its own."""
     if url is None:
-        return ModelChoice(name=name).load()
+        return ModelChoice(name=name, device=device).load()
     return connect(name, base_url=url, key=os.environ.get("WRITER_API_KEY"))
 
 

@@ -119,7 +119,8 @@ def model_facts(name: str, budgets: ImageBudgets = ImageBudgets()) -> dict[str, 
 
 
 def _unlisted(checkpoint: Checkpoint, budgets: ImageBudgets) -> dict[str, str]:
-    """What is known of a model of no listed family; what its images cost is not, without weights.
+    """The sampling of a model of no listed family, and whether it takes the budgets; what its
+    images cost is known only once its weights are loaded.
 
     Raises:
         ModelUnavailable: there are budgets, and its processor cannot be made.

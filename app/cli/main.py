@@ -210,6 +210,8 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
 ) -> None:
     """A page where you drop an image, ask, and see where the model looked."""
+    if depth.kind and not depth.model:
+        raise UserError("--depth-kind says what --depth-model's numbers mean: give that too")
     try:
         from app.demo.listening import without_proxies
         from app.demo.uploads import keep_apart

@@ -28,7 +28,7 @@ MAX_QUESTION = 2000
 """Characters."""
 
 DEADLINE_S = 600.0
-"""For a program's question, which nobody may be waiting for any more."""
+"""After which a program's question is given up: it may have left without a word."""
 
 PAUSE_S = 0.05
 """Between two views of words that are still coming."""
@@ -79,8 +79,8 @@ class Handlers:
         """Ask `question` about an uploaded `image` or `video`: what `mm ask --json` prints.
 
         A `strategy` that is not named is zoom, or the first where that is not offered.
-        Gives None every second until the answer is there: Gradio sees only between two values that
-        whoever asked has left.
+        Gives None again and again until the answer is there: only between two values does Gradio
+        see that whoever asked has left.
         """
         try:
             name = strategy or self.first("zoom")

@@ -69,7 +69,7 @@ def serve(
             or lacks what it reads depth with.
     """
     end_in_order()
-    choice = judging(choice, strategy or ",".join(STRATEGIES))
+    choice = judging(choice, ",".join(STRATEGIES) if strategy is None else strategy)
     source = replace(depth, device=choice.device)
     named = strategies_for(choice, strategy, source)
     for each in (named if strategy else offered(named, mm.Sampling())).values():

@@ -105,7 +105,7 @@ def _depth(trace: mm.Trace, depth: DepthSource, told: Any) -> Pixels:
 
 def image(trace: mm.Trace, depth: DepthSource = DepthSource()) -> Pixels:
     """`looked_at`, small enough for a page, where frames have less room."""
-    return shown(looked_at(trace, depth, partial(strip, across=4, label=32)))
+    return shown(looked_at(trace, depth, partial(strip, across=4, letters=32)))
 
 
 def shown(image: mm.Image | Pixels) -> Pixels:

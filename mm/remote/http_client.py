@@ -35,8 +35,8 @@ Hear = Callable[[int, Json], bool]
 """Takes the next chunk of the reply to body number n; True once no more of it is wanted."""
 
 _TICK_S = 0.05  # between two checks for a cancellation or the deadline
-_LONGEST_WAIT_S = 30.0  # of ours
-_LONGEST_ASKED_S = 300.0  # of the server's
+_LONGEST_WAIT_S = 30.0  # between two attempts, where the server says nothing
+_LONGEST_ASKED_S = 300.0  # where it asks for a pause itself (Retry-After)
 
 BAD_PROXY = (
     "a proxy in the environment (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY) cannot be used: unset it"

@@ -216,9 +216,9 @@ class RemoteVLM:
         )
 
     def _parts(self, body: Json, reply: StreamedReply) -> tuple[Part, ...]:
-        """What was written, also of a thought that the template opened, of which a server sends no
-        <think>, and that was cut before its </think>."""
-        begins = not body.get("continue_final_message")  # else in a turn of its own
+        """The parts of a reply. A thought that the template opened comes without its <think>: where
+        the reply was cut before </think> too, all of it is that thought."""
+        begins = not body.get("continue_final_message")  # a turn that goes on is past its opening
         opens = self.builder is not None and self.builder.template.opens_thought
         tagged = "<think>" in reply.text or "</think>" in reply.text
         thinks = opens and begins and reply.finish == "length" and not tagged

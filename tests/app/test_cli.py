@@ -144,6 +144,9 @@ def test_bad_picture_is_json_for_a_program(tmp_path, capsys):
             ["ask", "--batch", "absent.jsonl", "--out", "b"], "absent.jsonl", id="no rows file"
         ),
         pytest.param(["eval", "tabletop", "--strategy", "zooom"], "zooom", id="eval no strategy"),
+        pytest.param(["eval", "tabletop", "--strategy", ","], "names none", id="eval nothing"),
+        pytest.param(["demo", "--strategy", ","], "names none", id="demo nothing"),
+        pytest.param(["demo", "--depth-kind", "metric"], "give that too", id="a kind of no depth"),
         pytest.param(
             ["ask", "PICTURE", "?", "--threads", "4"], "with --batch", id="threads of one"
         ),

@@ -421,7 +421,7 @@ def test_a_strip_has_every_frame_in_order() -> None:
 
 def test_a_strip_may_be_narrower_with_larger_words() -> None:
     trace = run(partial(watch, frames=8), ASKED, ScriptedVLM(["3"]))
-    usual, page = strip(trace.best), strip(trace.best, across=4, label=32)
+    usual, page = strip(trace.best), strip(trace.best, across=4, letters=32)
     assert page.size[0] < usual.size[0]
     assert page.size[1] - 8 > 2 * (usual.size[1] - 8)  # two rows, each with room for the words
 

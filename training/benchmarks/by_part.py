@@ -8,8 +8,6 @@ things are.
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from mm.trace import Sample
 from mm.vlm import VLM
 from training.evaluation.controls import Condition
 from training.evaluation.evaluate import Outcome, evaluate
-from training.evaluation.results import envelope, row_of
+from training.evaluation.results import command_line, envelope, row_of
 from training.evaluation.tasks import Item, default_level, tabletop_suites
 from training.evaluation.views import tasks
 from training.tabletop.motion import SECONDS, make_motion
@@ -127,10 +125,9 @@ def main(
     ]
     print(*tasks([{"rows": rows}]), sep="\n")
     if out:
-        command = shlex.join(["python", "-m", "training.benchmarks.by_part", *sys.argv[1:]])
         about = {"model": model, "limit": limit, "seed": seed}
         out.write_text(
-            json.dumps(envelope(rows, [], command=command, **about), indent=1) + "\n",
+            json.dumps(envelope(rows, [], command=command_line(), **about), indent=1) + "\n",
             encoding="utf-8",
         )
 

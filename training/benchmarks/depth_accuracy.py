@@ -6,8 +6,6 @@ python -m training.benchmarks.depth_accuracy --scenes 100
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -20,7 +18,7 @@ from rich.progress import track
 
 from mm.types import Image
 from training.evaluation.intervals import Interval, wilson
-from training.evaluation.results import envelope
+from training.evaluation.results import command_line, envelope
 from training.tabletop import Level, Scene, depth_map, make_scene, render
 from training.tabletop.questions import FIRST_TEST_SEED
 from vision.depth import DepthMap, compare
@@ -112,11 +110,10 @@ def main(
         told = f"{100 * share.value:.1f} % ({100 * share.low:.1f}-{100 * share.high:.1f})"
         print(f"{each.what:10} {told} of {each.n:,}")
     if out:
-        command = shlex.join(["python", "-m", "training.benchmarks.depth_accuracy", *sys.argv[1:]])
         rows = [{"what": c.what, "right": c.right, "n": c.n} for c in counts]
         about = {"depth_model": depth_model, "scenes": scenes, "seed": seed}
         out.write_text(
-            json.dumps(envelope(rows, [], command=command, **about), indent=1) + "\n",
+            json.dumps(envelope(rows, [], command=command_line(), **about), indent=1) + "\n",
             encoding="utf-8",
         )
 

@@ -6,8 +6,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -19,7 +17,7 @@ from typing import Any, TypeVar
 from mm.session import Strategy
 from mm.strategies.single import direct
 from training.evaluation.intervals import Z95
-from training.evaluation.results import Row, envelope
+from training.evaluation.results import Row, command_line, envelope
 from training.evaluation.views import changes
 from training.finetune.output_folder import RECIPE
 from training.finetune.recipe import Recipe
@@ -31,7 +29,10 @@ Values = Mapping[str, Sequence[float]]
 
 
 Table = Callable[[Mapping[str, Values]], Sequence[Row]]
+"""From what was measured of each model, by its name, to the rows of the table."""
+
 Setting = TypeVar("Setting")
+"""A study's own sizes and seeds."""
 
 
 def rows_file(folder: Path, name: str, rows: Iterable[Mapping[str, Any]]) -> Path:
@@ -129,8 +130,5 @@ def _cell(values: Sequence[float], start: Sequence[float] | None) -> dict[str, f
 
 def write_results(folder: Path, rows: Sequence[Row], **about: Any) -> None:
     """Write the table as results.json, with the command that makes it."""
-    module = sys.modules["__main__"].__spec__
-    ran = ["python", "-m", module.name] if module else ["python"]
-    command = shlex.join([*ran, *sys.argv[1:]])
-    written = envelope(list(rows), [], command=command, **about)
+    written = envelope(list(rows), [], command=command_line(), **about)
     write_whole(folder / "results.json", json.dumps(written, indent=1) + "\n")

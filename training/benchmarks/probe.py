@@ -10,8 +10,6 @@ language model gets is in them: the merged features and those of every deepstack
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +26,7 @@ from mm.local.hf_vlm import HFVLM
 from mm.origins import Cropped
 from mm.types import Image
 from training.evaluation.intervals import Interval, wilson
-from training.evaluation.results import envelope
+from training.evaluation.results import command_line, envelope
 from training.evaluation.run import place_of
 from training.evaluation.tasks import default_level, level_named
 from training.tabletop import LETTERS, Scene, make_scene, render
@@ -202,9 +200,8 @@ def main(
         print(f"{r.view:9} letters read {told} of {r.n} objects; chance {chance:.1f} %")
     if out:
         about = {"seed": seed, "model": model, "level": hardness, "scenes": scenes}
-        command = shlex.join(["python", "-m", "training.benchmarks.probe", *sys.argv[1:]])
         rows = [_row(r) for r in readings]
-        written = envelope(rows, [], command=command, **about, **place_of(vlm))
+        written = envelope(rows, [], command=command_line(), **about, **place_of(vlm))
         out.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 

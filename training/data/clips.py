@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from mm.types import Clip, Conversation
@@ -32,7 +30,11 @@ AS_UNIFORM = Showing()
 
 
 def shown_frames(
-    builder: TokenBuilder, showing: Showing = AS_UNIFORM
-) -> Callable[[Conversation], Conversation]:
-    """Puts the frames in the place of clips, as the strategy `uniform` does."""
-    return partial(with_frames, showing=showing, tokens_of=builder.visual_tokens)
+    builder: TokenBuilder, conversation: Conversation, *, showing: Showing = AS_UNIFORM
+) -> Conversation:
+    """`conversation` with frames in the place of its clips.
+
+    Raises:
+        BadVideo: a clip cannot be read.
+    """
+    return with_frames(conversation, showing=showing, tokens_of=builder.visual_tokens)

@@ -16,7 +16,7 @@ from video.frames import BadVideo
 from vision.crop import crop
 
 from .boxes import WriteBox, box_writer
-from .clips import AS_UNIFORM, with_frames
+from .clips import shown_frames
 from .formats import to_native
 from .images import Access, open_row_image, row_file
 from .native import Opening, read_row
@@ -73,11 +73,12 @@ class DataSet(Sequence[Row]):
 
     def shown_to(self, builder: TokenBuilder) -> DataSet:
         """These rows as the model of `builder` is shown crops and clips, and writes boxes."""
-        rule, frames = (
-            builder.traits.crop_rule,
-            partial(with_frames, showing=AS_UNIFORM, tokens_of=builder.visual_tokens),
+        return replace(
+            self,
+            crop_rule=builder.traits.crop_rule,
+            write_box=box_writer(builder),
+            frames=partial(shown_frames, builder),
         )
-        return replace(self, crop_rule=rule, write_box=box_writer(builder), frames=frames)
 
     def asked_of(self, builder: Callable[[], TokenBuilder]) -> DataSet:
         """As `shown_to`, but clips stay clips, which strategies open; the builder is made where a

@@ -67,10 +67,7 @@ def read_row(native: Native, name: str, opening: Opening) -> Row:
     asked, good, bad = map(conversation, said, columns, (shared, *own), (clips, (), ()))
     if clips and not holes(said[0], "video"):
         asked = clipped(asked, clips)
-    if key == "prompt" and not good:
-        _check_prompt(asked)
-    if good and good == bad:
-        raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
+    _check_sides(key, asked, good, bad)
     offered = _offered(native)
     choices = choices_of(native)
     regions = _regions(native, asked)
@@ -232,12 +229,14 @@ def _problem_type(value: Any) -> str:
     return known[value.strip().lower()]
 
 
-def _check_prompt(asked: Conversation) -> None:
-    if asked and asked[-1].role == "assistant":
+def _check_sides(key: str, asked: Conversation, good: Conversation, bad: Conversation) -> None:
+    if key == "prompt" and not good and asked and asked[-1].role == "assistant":
         raise ValueError(
             "expected a 'prompt' that ends with the user or a tool, found a reply at its end: "
             "give it as 'completion' to learn it, or remove it (no answer can be begun for a model)"
         )
+    if good and good == bad:
+        raise ValueError("expected sides that differ, found 'chosen' equal to 'rejected'")
 
 
 def choices_of(native: Fields) -> tuple[str, ...]:

@@ -119,12 +119,8 @@ def collect(
     """
     so_far = Collected(0, 0, 0)
     answer = partial(_answer, strategy, vlm, sampling, system)
-    draws = (
-        Draw(item, number)
-        for suite in suites
-        for item in suite.items()
-        for number in range(samples)
-    )
+    items = (item for suite in suites for item in suite.items())
+    draws = (Draw(item, number) for item in items for number in range(samples))
     left = (draw for draw in draws if not _is_done(draw, done, folder))
     with closing(in_order(answer, left, threads)) as answers:
         for trace, right in answers:

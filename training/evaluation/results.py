@@ -6,7 +6,9 @@ The shape is a contract that tables, plots and checks read.
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
@@ -113,6 +115,13 @@ def envelope(rows: Iterable[Row], pairs: Iterable[Row], **about: object) -> dict
         "rows": list(rows),
         "pairs": list(pairs),
     }
+
+
+def command_line() -> str:
+    """The command that started this process, with `python -m` where it is a module."""
+    module = sys.modules["__main__"].__spec__
+    ran = ["-m", module.name] if module else sys.argv[:1]
+    return shlex.join(["python", *ran, *sys.argv[1:]])
 
 
 def commit() -> str | None:

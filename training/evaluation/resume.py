@@ -104,7 +104,7 @@ def _outcome(said: Mapping[str, Any]) -> Outcome:
     """The outcome that `add` wrote.
 
     Raises:
-        Exception: it is none.
+        KeyError, TypeError, ValueError: a field is missing, unknown or of another type.
     """
     outcome = Outcome(**{**said, "cost": Cost(**said["cost"])})
     for record in (outcome, outcome.cost):

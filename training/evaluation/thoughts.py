@@ -40,7 +40,7 @@ UNSAID = ("adapter", "dtype", "budgets", "writer_url")
 """What folders of earlier versions do not say, besides the place."""
 
 GONE = "max_tokens"
-"""What they say and this one asks no more, for no text is kept that it cut."""
+"""A fact of earlier folders that is no longer compared: a text that it cut is not kept."""
 
 DESCRIBE = """\
 Describe what is shown, for somebody who cannot see it. First one or two sentences on the whole. \

@@ -38,9 +38,8 @@ _SAMPLED_RATES = (2e-5, 1e-4, 1e-6)
 answers that are sampled."""
 
 _MUON_RATE, _MUON_BATCH = 1e-3, 2048
-"""Rate of small models whose matrices Muon updates, and tokens in a batch of theirs. What Muon
-computes does not grow with the batch: at half of it a training sees a third fewer samples. At twice
-the rate the held-out loss rises again."""
+"""Rate of small models whose matrices Muon updates, and tokens in a batch of theirs: what Muon
+computes does not grow with the batch."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _chosen(recipe: Recipe, model: Any) -> Plan:
     muon = _uses_muon(recipe, small and not lora and not sharded)
     rates = _SAMPLED_RATES if sampled else _RATES
     rate, batch = rates[0 if lora else 1 if small else 2], 1024 if small and not sampled else 4096
-    if muon and small and not sampled:
+    if muon and small and not lora and not sampled:
         rate, batch = _MUON_RATE, _MUON_BATCH
     return Plan(
         recipe=recipe,

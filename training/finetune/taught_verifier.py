@@ -17,7 +17,8 @@ READ = 32
 
 
 def taught_verifier(pairs: Iterable[Row]) -> Trained:
-    """`score` reads it where the question if that is enough was asked, else `logratio`."""
+    """How it is read: by `score` if every pair asks whether what was seen is enough, else by
+    `logratio`."""
     read = list(islice(pairs, READ))
     asked = all(row.messages[-1].text == ENOUGH for row in read)
     return Trained("score" if asked else "logratio", tools=_tools(read))

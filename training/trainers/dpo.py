@@ -45,8 +45,8 @@ class DPO(CourseTrainer, DPOTrainer):
 
 
 def falling(logs: Mapping[str, float], beta: float) -> str | None:
-    """What to tell a person where the chosen side has become much less likely than it was before
-    training: by 1 and a tenth of what its log-probability was; None where it has not."""
+    """A line for people once the chosen side's log-probability is lower than before training by
+    more than 1 plus a tenth of its size then; None until that."""
     for which in ("", "eval_"):
         now, reward = (logs.get(f"{which}{key}/chosen") for key in ("logps", "rewards"))
         if now is None or reward is None or not beta:
@@ -55,7 +55,7 @@ def falling(logs: Mapping[str, float], beta: float) -> str | None:
         if before - now > 1 + abs(before) / 10:
             return (
                 f"the chosen side's log-probability fell from {before:.2f} to {now:.2f}: "
-                "--sft-weight 0.1 holds it"
+                "--sft-weight holds it (0.1, or more than now)"
             )
     return None
 

@@ -132,7 +132,7 @@ class Explorer:
         builder = self.vlm.builder
         showing = shown_first(self.strategy)
         showing = replace(showing, pack=showing.pack and builder.traits.packs_frames)
-        shown = shown_frames(builder, showing)(row.messages)
+        shown = shown_frames(builder, row.messages, showing=showing)
         sides = build_question(builder)(replace(row, messages=shown))
         if not any(key in self.mixes for key in (row.source, "")):
             raise ValueError(f"expected rewards for source {row.source!r}, found none")

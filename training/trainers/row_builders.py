@@ -17,13 +17,13 @@ from training.data import Row
 
 def build_reply(builder: TokenBuilder) -> Build:
     """A row's whole conversation, of which some must train (SFT)."""
-    return partial(_within, builder, partial(_without_map, Collator(builder).build))
+    return partial(_within, builder, partial(_refusing_map, Collator(builder).build))
 
 
 def build_pair(builder: TokenBuilder) -> Build:
     """Both sides of a pair (DPO)."""
     build = PairCollator(Collator(builder)).build
-    return partial(_within, builder, partial(_without_map, build))
+    return partial(_within, builder, partial(_refusing_map, build))
 
 
 def build_question(builder: TokenBuilder) -> Build:
@@ -53,8 +53,12 @@ def _prompt(builder: TokenBuilder, row: Row) -> Sides:
     return (builder.build(row.prompt),)
 
 
-def _without_map(build: Build, row: Row) -> Sides:
-    """What `build` makes of `row`, whose replies know nothing of a depth map."""
+def _refusing_map(build: Build, row: Row) -> Sides:
+    """What `build` makes of `row`.
+
+    Raises:
+        ValueError: it has a depth map, which would be lost.
+    """
     if row.depth:
         raise ValueError(
             "column 'depth' would be lost: mm eval and mm train grpo read it; or --ignore depth"

@@ -317,5 +317,5 @@ def test_the_writers_server_may_want_another_key(
         monkeypatch.setenv(name, key)
     with servers(tmp_path) as serve:
         server = serve()
-        _writer(QWEN, server.base_url)
+        _writer(QWEN, server.base_url, None)
         assert server.seen[0]["key"] == sent

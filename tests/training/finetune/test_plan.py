@@ -1,4 +1,4 @@
-"""What a training takes of a machine: one GPU, and as many threads as it has cpu_threads for."""
+"""What a training takes of a machine: one GPU, and as many threads as it has cores for."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_gpu_that_the_trainer_would_leave_is_refused(
         pytest.param({"OMP_NUM_THREADS": "6,2"}, 8, [], 6, id="nested"),
         pytest.param({"OMP_NUM_THREADS": "many"}, 8, [], 8, id="no number"),
         pytest.param({"LOCAL_WORLD_SIZE": "4"}, 16, [], 4, id="a share"),
-        pytest.param({"LOCAL_WORLD_SIZE": "4"}, 2, [], 1, id="more processes than cpu_threads"),
+        pytest.param({"LOCAL_WORLD_SIZE": "4"}, 2, [], 1, id="more processes than cores"),
         pytest.param(
             {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}, 16, [], 8, id="as torchrun says"
         ),

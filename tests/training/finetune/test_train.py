@@ -256,6 +256,23 @@ def test_who_learns_by_muon(monkeypatch, options, fsdp, muon):
 
 
 @pytest.mark.parametrize(
+    ("options", "rate", "batch"),
+    [
+        pytest.param({}, 1e-3, 2048, id="muon"),
+        pytest.param({"optimizer": "adamw"}, 7e-4, 1024, id="adamw"),
+        pytest.param({"lora": True, "optimizer": "muon"}, 2e-4, 1024, id="an adapter by muon"),
+        pytest.param({"method": "dpo"}, 7e-4, 1024, id="pairs"),
+        pytest.param({"method": "grpo", "optimizer": "muon"}, 1e-4, 4096, id="rewards by muon"),
+        pytest.param({"learning_rate": 5e-4, "batch_tokens": 512}, 5e-4, 512, id="as told"),
+    ],
+)
+def test_rate_and_batch_of_a_small_model_go_by_its_optimizer(monkeypatch, options, rate, batch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "")
+    plan = make_plan(Recipe(data="x", output="y", **options), FAMILIES["qwen3_vl"]().model)
+    assert (plan.learning_rate, plan.batch_tokens) == (rate, batch)
+
+
+@pytest.mark.parametrize(
     ("done", "share"),
     [
         pytest.param(0.0, 0.01, id="begins low"),
