@@ -65,11 +65,11 @@ def pixels_of(seen: mm.Image | mm.Features) -> Pixels:
 
 
 def asking_words(message: mm.Message) -> str:
-    """What a call says it looks for; else what was said or thought before it."""
+    """What a call says it looks for; else what was said or thought before it, if that is words."""
     labels = [str(call.arguments.get("label", "")).strip() for call in message.tool_calls]
     thoughts = [part.text.strip() for part in message.parts if isinstance(part, mm.Thinking)]
     said = [*filter(None, labels)] or [*filter(None, [message.text.strip(), *thoughts])]
-    return ", ".join(said)[:200]
+    return ", ".join(words for words in said if not words.startswith("{"))[:200]  # no bare calls
 
 
 def looked_at(

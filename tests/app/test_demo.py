@@ -636,3 +636,15 @@ def test_uploads_go_with_a_page_that_is_told_to_stop(tmp_path, number, how, code
 def test_a_folder_for_uploads_that_is_named_is_kept(uploads):
     keep_apart()
     assert os.environ["GRADIO_TEMP_DIR"] == str(uploads)
+
+
+@pytest.mark.parametrize(
+    ("part", "words"),
+    [
+        pytest.param(mm.Thinking("The lamp is at 3 s."), "The lamp is at 3 s.", id="a thought"),
+        pytest.param(mm.Thinking('{"start_s": 3.5, "end_s": 4.5}'), "", id="a bare call"),
+        pytest.param(mm.Text("Let me look."), "Let me look.", id="words"),
+    ],
+)
+def test_a_view_is_told_in_words(part, words):
+    assert view.asking_words(mm.Message("assistant", (part,))) == words
