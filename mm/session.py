@@ -118,7 +118,7 @@ class Session:
         return last
 
     def _write(self, messages: Conversation, sampling: Sampling) -> Generation:
-        on_token = partial(self._emit_token) if self._observer else None
+        on_token = self._emit_token if self._observer else None
         (generation,) = self.vlm.generate(
             [messages], sampling, on_token=on_token, cancel=self.cancel
         )
@@ -175,10 +175,10 @@ class Session:
         """Another path, from step `leaf` of the same trace (None: its prompt), its seed its own."""
         return self._path(leaf, replace(self.sampling, seed=next(self._seeds)))
 
-    def _path(self, leaf: int | None, sampling: Sampling) -> Session:
+    def _path(self, leaf: int | None, sampling: Sampling, vlm: VLM | None = None) -> Session:
         return Session(
             self.trace,
-            self.vlm,
+            vlm or self.vlm,
             sampling=sampling,
             observer=self._observer,
             cancel=self.cancel,
@@ -186,6 +186,10 @@ class Session:
             seeds=self._seeds,
             shared=self.shared,
         )
+
+    def by(self, vlm: VLM) -> Session:
+        """The same path, gone on with by `vlm`: the same weights with another adapter."""
+        return self._path(self._leaf, self.sampling, vlm)
 
     def apart(self) -> Session:
         """Another path from here in a copy of the trace, so that several may be gone at a time.
@@ -303,15 +307,11 @@ def run_many(
     cancel: Cancelled | None = options.pop("cancel", None)
 
     def answer(sample: Sample, cancelled: Cancelled) -> Trace:
-        stopped = partial(_either, cancel, cancelled) if cancel else cancelled
+        stopped = (lambda told=cancel: told() or cancelled()) if cancel else cancelled
         return run(strategy, sample, vlm, cancel=stopped, **options)
 
     with closing(in_order(answer, samples, threads)) as traces:
         yield from traces
-
-
-def _either(one: Cancelled, other: Cancelled) -> bool:
-    return one() or other()
 
 
 def stream(

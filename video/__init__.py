@@ -3,3 +3,4 @@
 from .context import Showing, clip_of
 from .decode import open_video
 from .search import over_clips, uniform, watch
+from .subtitles import read_subtitles, subtitled

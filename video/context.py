@@ -18,8 +18,9 @@ from mm.types import Clip, Conversation, Image, Message, Part, Text
 from mm.vlm import VLM
 
 from .decode import Video, open_video, video_of
-from .frames import SAME_S, BadVideo, ClipInfo, Frame
+from .frames import SAME_S, BadVideo, ClipInfo, Cue, Frame
 from .sampling import by_change, by_question, by_rate, plan_frames, smaller, uniform
+from .subtitles import beside
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Pixels
@@ -152,17 +153,25 @@ def _most(info: ClipInfo, showing: Showing) -> int:
     return max(math.ceil(wanted - 1e-9), 1)
 
 
-def shown(source: str, frames: Sequence[Frame], *, pack: bool = False) -> list[Part]:
-    """The frames as a message has them, each after its time.
+def shown(
+    source: str, frames: Sequence[Frame], *, pack: bool = False, cues: Sequence[Cue] = ()
+) -> list[Part]:
+    """The frames as a message has them, each after its time, and before what `cues` say until the
+    next one.
 
     `pack`: in pairs, each after the middle of its two times, to a tenth, as Qwen3-VL's processor
     writes it (`_calculate_timestamps`); the last of an odd number stands alone, which is how that
     processor shows it, twice.
     """
-    if pack:
-        pairs = (frames[n : n + 2] for n in range(0, len(frames), 2))
-        return [part for pair in pairs for part in _pair(source, *pair)]
-    return [part for frame in frames for part in _one(source, frame, seconds(frame.time_s))]
+    together = 2 if pack else 1
+    groups = [frames[n : n + together] for n in range(0, len(frames), together)]
+    said = beside(cues, [first.time_s for first, *_ in groups]) if cues else [""] * len(groups)
+    parts: list[Part] = []
+    for (first, *second), words in zip(groups, said, strict=True):
+        time = seconds(first.time_s)
+        parts += _pair(source, first, *second) if pack else _one(source, first, time)
+        parts += [Text(words)] if words else []
+    return parts
 
 
 def _one(source: str, frame: Frame, time: str) -> list[Part]:
@@ -211,7 +220,7 @@ def _with_frames(message: Message, showing: Showing, tokens_of: TokensOf | None)
         if isinstance(part, Clip):
             video = opened(part)
             frames = first_frames(video, showing, tokens_of, message.text)
-            parts += shown(part.source, frames, pack=showing.pack)
+            parts += shown(part.source, frames, pack=showing.pack, cues=video.info.cues)
         else:
             parts.append(part)
     return replace(message, parts=tuple(parts))

@@ -21,7 +21,7 @@ from mm.errors import first_line
 from mm.geometry import Size
 from mm.images import BadImage, open_image
 
-from .frames import BadVideo, ClipInfo, Frame
+from .frames import BadVideo, ClipInfo, Cue, Frame
 from .reader_process import READERS, ReaderDied, ReaderProcess, ReaderTimeout
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Video:
         for position, pixels in self._reading(wanted, size):
             yield Frame(self.info.times_s[position], pixels)
 
+    def with_cues(self, cues: Sequence[Cue]) -> Video:
+        """The same clip with subtitles, which are told beside its frames."""
+        return Video(replace(self.info, cues=tuple(cues)), self.reader, self._reading)
+
 
 _PROCESSES: dict[tuple[str, float], ReaderProcess] = {}
 
@@ -107,7 +111,7 @@ def _opened(path: Path, readers: Sequence[str], timeout_s: float) -> Video:
     if path.suffix.lower() in _ANIMATED:
         return _animated(path)
     _check_no_playlist(path)
-    return _by_readers(path, [_process(name, timeout_s) for name in readers])
+    return by_readers(path, [_process(name, timeout_s) for name in readers])
 
 
 def _check_no_playlist(path: Path) -> None:
@@ -140,7 +144,7 @@ def _reading_named(
         yield from video._reading(wanted, size)
 
 
-def _by_readers(path: Path, processes: Sequence[ReaderProcess]) -> Video:
+def by_readers(path: Path, processes: Sequence[ReaderProcess]) -> Video:
     """The clip as the first of `processes` reads it that can."""
     faults: list[BadVideo] = []
     for place, process in enumerate(processes):

@@ -38,6 +38,15 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Cue:
+    """What subtitles say from `start_s` to `end_s`, in one line."""
+
+    start_s: float
+    end_s: float
+    text: str
+
+
+@dataclass(frozen=True)
 class ClipInfo:
     """What is in a clip, found without decoding it.
 
@@ -49,6 +58,7 @@ class ClipInfo:
         duration_s: from the first frame's time until the last one goes.
         codec: its name, such as "h264"; "" where there is none.
         notes: what a person should know, such as that the sound is ignored.
+        cues: subtitles by their starts; none but those that were given.
     """
 
     source: str
@@ -57,6 +67,7 @@ class ClipInfo:
     duration_s: float
     codec: str = ""
     notes: tuple[str, ...] = ()
+    cues: tuple[Cue, ...] = field(default=(), repr=False)
 
     @property
     def start_s(self) -> float:

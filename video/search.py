@@ -32,6 +32,7 @@ from .decode import Video
 from .frames import BadVideo, Frame
 from .named_span import inside, named_span
 from .sampling import smaller, within
+from .subtitles import between
 from .windows import note_windows
 
 SPANS = "spans"
@@ -251,6 +252,7 @@ def _facts(clip: Clip, video: Video) -> dict[str, object]:
         "duration_s": round(info.duration_s, 3),
         "frames": len(info.times_s),
         "notes": list(info.notes),
+        **({"subtitles": len(info.cues)} if info.cues else {}),
     }
 
 
@@ -287,7 +289,8 @@ def _span(
     told = session.trace.settings.get(SPANS, [])
     assert isinstance(told, list)
     session.note(SPANS, [*told, {"clip": clips[clip].source, "start_s": start_s, "end_s": end_s}])
-    parts = shown(clips[clip].source, found, pack=pack)
+    cues = between(video.info.cues, start_s, end_s)
+    parts = shown(clips[clip].source, found, pack=pack, cues=cues)
     return [p.text if isinstance(p, Text) else p for p in parts]  # type: ignore[misc]
 
 

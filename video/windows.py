@@ -31,6 +31,7 @@ from .context import Showing, plan, seconds, shown, tokens_of
 from .decode import Video
 from .frames import BadVideo, ClipInfo, Frame
 from .sampling import within
+from .subtitles import MARKED, between
 
 SUMMARISE = (
     "These frames are from {start} s to {end} s of a longer clip. Note in one or two sentences "
@@ -91,7 +92,8 @@ def _notes(
             frames = _frames(session, video, showing, span)
             said = UNREAD
             if frames is not None:
-                shows = shown(clip.source, frames, pack=showing.pack)
+                cues = between(video.info.cues, *span)
+                shows = shown(clip.source, frames, pack=showing.pack, cues=cues)
                 said = _written(meter, (user(*shows, _asked(session, span, lines)),))
             start, end = (seconds(edge) for edge in span)
             lines.append(f"{which}{start} s to {end} s: {said}")
@@ -153,5 +155,5 @@ def _part(info: ClipInfo, start_s: float, end_s: float) -> ClipInfo:
 
 
 def _question(session: Session) -> str:
-    said = [m.text for m in session.sample.prompt if m.role == "user"]
+    said = [MARKED.sub("", m.text) for m in session.sample.prompt if m.role == "user"]
     return " ".join(re.sub(r"<[\d.]+ seconds>", "", said[-1]).split()) if said else ""

@@ -160,6 +160,17 @@ def flipped(depth: DepthMap) -> DepthMap:
     return replace(depth, values=np.where(depth.valid, turned, np.float32(0)))
 
 
+def constant(depth: DepthMap) -> DepthMap:
+    """The median of what is known everywhere, so that no two things can be told apart. A control.
+
+    `depth_map` refuses such a map from people: theirs would be a mistake.
+    """
+    import numpy as np
+
+    median = np.median(depth.values[depth.valid])
+    return replace(depth, values=np.full_like(depth.values, median))
+
+
 def noisy(depth: DepthMap, *, seed: int = 0) -> DepthMap:
     """Patches of random depths between the nearest and the farthest. A control."""
     import numpy as np

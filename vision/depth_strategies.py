@@ -9,6 +9,7 @@ from typing import Any
 
 from mm.errors import ModelError, UserError
 from mm.geometry import Region
+from mm.local.checkpoints import bundled_latents
 from mm.session import Session, Strategy
 from mm.strategies.single import direct
 from mm.trace import Branch
@@ -90,7 +91,8 @@ def depth_latent(
 
     Args:
         depth: gives the map of the question's first image.
-        midi: what reads it: a folder that `mm train depth` wrote, or a function.
+        midi: what reads it: a folder that `mm train depth` wrote, or a function; None is the one
+            that comes along with `tiny`. Where stage 2 trained it, its adapter answers.
         strategy: answers then.
 
     Raises:
@@ -101,27 +103,33 @@ def depth_latent(
     image, shown = _seen(session, depth)
     if shown is None:
         return strategy(session)
-    read = _reader(session, midi)
+    read, answering = _reader(session, midi)
     latents = read(session.vlm, image, shown, _question(session))
     if latents is not None:
         session.reword(with_latents(session.sample.prompt, latents))
     known = {"kind": shown.kind, "source": shown.source, "regions": []}
     session.note(NOTE, {**known, "latents": latents is not None})
-    return strategy(session)
+    return strategy(session.by(answering(session.vlm)))
 
 
-def _reader(session: Session, midi: str | ReadLatents | None) -> ReadLatents:
+def _reader(
+    session: Session, midi: str | ReadLatents | None
+) -> tuple[ReadLatents, Callable[[VLM], VLM]]:
+    """What reads, and the model as it answers behind what was read."""
     if callable(midi):
-        return midi
-    if midi is None:
+        return midi, lambda vlm: vlm
+    folder = midi or bundled_latents(session.vlm.name)
+    if folder is None:
         raise ModelError(NO_MIDI)
-    from .midi import load_reader
+    from .latent_reader import load_reader
 
-    return load_reader(midi)
+    reader = load_reader(str(folder))
+    return reader, reader.answering
 
 
-def make_ready(strategy: Strategy) -> None:
-    """Load what `strategy`, or one inside it, reads depth with, before the first question is asked.
+def make_ready(strategy: Strategy, model: str) -> None:
+    """Load what `strategy`, or one inside it, reads depth for `model` with, before the first
+    question is asked.
 
     Raises:
         UserError: depth-latent has no module.
@@ -130,16 +138,16 @@ def make_ready(strategy: Strategy) -> None:
     options = inspect.signature(strategy).parameters
     bound: dict[str, Any] = {name: option.default for name, option in options.items()}
     source, midi = bound.get("depth"), bound.get("midi", "")
-    if midi is None:
+    if midi is None and bundled_latents(model) is None:
         raise UserError(NO_MIDI)
     if isinstance(midi, str) and midi:
-        from .midi import load_reader
+        from .latent_reader import load_reader
 
         load_reader(midi)
     if isinstance(source, DepthSource) and source.model:
         source.loaded()
     if bound.get("strategy") not in (None, inspect.Parameter.empty):
-        make_ready(bound["strategy"])
+        make_ready(bound["strategy"], model)
 
 
 def with_latents(prompt: Conversation, latents: Latents) -> Conversation:

@@ -6,28 +6,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image as Pil
 from torch import Tensor, nn
 
-from mm.errors import ModelError, ModelUnavailable, first_line
+from mm.errors import ModelUnavailable, first_line
 from mm.local.checkpoints import find
-from mm.local.hf_vlm import HFVLM
-from mm.lru_cache import LRUCache
 from mm.origins import Drawn
-from mm.types import Image, Latents, user
+from mm.types import Image
 
 from .depth import DepthMap, farness
-
-if TYPE_CHECKING:
-    from mm.engine.engine import Engine
 
 CONFIG, WEIGHTS = "midi.json", "midi.safetensors"
 
@@ -42,6 +37,9 @@ _MARKED = (32, 4)
 
 _MOVED = 0.005
 """From this share on they are other weights; bfloat16 rounds a number by 0.4 % at most."""
+
+_SHADES = 2048
+"""Of an octave: more than a channel of 8 bits tells apart."""
 
 _WAVES = (OCTAVES, 2.0, 0.5)  # octaves of a rise and a fall in each channel
 
@@ -59,6 +57,10 @@ class MidiConfig:
         base: tells the weights it was trained for, as `mark_of` does.
         kind: "midi"; as controls, "constant" vectors that were learned, or "none" at all.
         depth_kind: of the maps it was trained on; "" where a module of before does not say.
+        reads: "features", the Mamba reads those of image and depth and the question's words, as in
+            the paper; "model", the language model reads them first, with an adapter of the module's
+            own, the depth added to the image's visual tokens, and the Mamba reads its states.
+        stage: 2 where the adapter beside the module is for the answer too.
     """
 
     vision_width: int
@@ -71,6 +73,8 @@ class MidiConfig:
     base: str = ""
     kind: str = "midi"
     depth_kind: str = ""
+    reads: Literal["features", "model"] = "features"
+    stage: int = 2
 
 
 class Midi(nn.Module):
@@ -82,8 +86,13 @@ class Midi(nn.Module):
         super().__init__()
         self.config = config
         hidden = config.hidden
-        self.image_in = _two_layers(config.vision_width, hidden)
-        self.depth_in = _two_layers(config.vision_width, hidden)
+        width = hidden if config.reads == "features" else config.vision_width
+        self.depth_in = _two_layers(config.vision_width, width)
+        if config.reads == "features":
+            self.image_in = _two_layers(config.vision_width, hidden)
+        else:
+            self.states_in = _two_layers(config.model_width, hidden)
+            _still(self.depth_in)
         self.slot = nn.Parameter(0.02 * torch.randn(hidden))
         self.constant = nn.Parameter(0.02 * torch.randn(config.latents, config.model_width))
         self.out = _two_layers(hidden, config.model_width)
@@ -111,8 +120,23 @@ class Midi(nn.Module):
         words = self.mamba.embeddings(ids.clamp(min=0))  # (B, T, hidden)
         words = torch.where((ids == SLOT)[..., None], self.slot.to(words.dtype), words)
         seen = torch.cat([self.image_in(image), self.depth_in(depth), words], 1)
-        read = self.mamba(inputs_embeds=seen).last_hidden_state
-        return read[:, -ids.shape[1] :]
+        return self._read(seen)[:, -ids.shape[1] :]
+
+    def over(self, states: Tensor, starts: Tensor, ids: Tensor) -> Tensor:
+        """Hidden states (B, T, hidden) behind each of `ids` (B, T), which the language model read.
+
+        `states` (B, L, D) are the model's, and row b of `ids` stands there from `starts[b]` on. The
+        Mamba reads those of `ids` alone: the model has read all that stands before for them.
+        Padding may stand on the right.
+        """
+        steps = torch.arange(ids.shape[1], device=ids.device)
+        at = (starts[:, None] + steps).clamp(max=states.shape[1] - 1)  # (B, T)
+        there = states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
+        read = self.states_in(there)
+        return self._read(torch.where((ids == SLOT)[..., None], read + self.slot, read))
+
+    def _read(self, embeds: Tensor) -> Tensor:
+        return self.mamba(inputs_embeds=embeds).last_hidden_state
 
     def latents(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """(B, n, D) from hidden states (B, T, hidden), in the order of their slots."""
@@ -127,6 +151,12 @@ class Midi(nn.Module):
 
 def _two_layers(given: int, made: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(given, made), nn.GELU(), nn.Linear(made, made))
+
+
+def _still(layers: nn.Sequential) -> None:
+    """Let `layers` make zeros until they learn."""
+    for parameter in layers[-1].parameters():
+        nn.init.zeros_(parameter)
 
 
 def slots(words: int, count: int) -> list[int]:
@@ -154,10 +184,17 @@ def encoder_image(depth: DepthMap, image: Image) -> Image:
     Where there are no metres, the map's own nearest and farthest are the range's ends. What is not
     known is black.
     """
-    octaves = _octaves(depth)
+    shades = _shades()[(_octaves(depth) * _SHADES).astype(np.int32)]
+    shades[~depth.valid] = 0
+    return Image(Pil.fromarray(shades), Drawn(image.id, "depth"))
+
+
+@cache
+def _shades() -> np.ndarray:
+    """The colours (N, 3) of depths from 0 to `OCTAVES` on, `_SHADES` of them an octave."""
+    octaves = np.arange(int(OCTAVES) * _SHADES + 1) / _SHADES
     channels = [1 - np.abs((octaves / wave) % 2 - 1) for wave in _WAVES]
-    shade = np.where(depth.valid[..., None], 30 + 225 * np.stack(channels, -1), 0)
-    return Image(Pil.fromarray(shade.round().astype(np.uint8)), Drawn(image.id, "depth"))
+    return (30 + 225 * np.stack(channels, -1)).round().astype(np.uint8)
 
 
 def _octaves(depth: DepthMap) -> np.ndarray:
@@ -165,73 +202,6 @@ def _octaves(depth: DepthMap) -> np.ndarray:
         metres = np.maximum(depth.values, NEAREST_M)
         return np.clip(np.log2(metres / NEAREST_M), 0, OCTAVES)
     return OCTAVES * farness(depth)
-
-
-class LatentReader:
-    """Reads an image, its depth and a question into latents; safe to use from several threads."""
-
-    def __init__(self, midi: Midi, name: str) -> None:
-        self.midi = midi.eval()
-        self.name = name
-        self._lock = threading.Lock()
-
-    def __call__(self, vlm: Any, image: Image, depth: DepthMap, question: str) -> Latents | None:
-        """The latents for `vlm`; None where there are none, as a control.
-
-        Raises:
-            ModelError: the model is elsewhere, or another than they were trained for, or the map is
-                of another kind.
-        """
-        engine = _engine_of(vlm)
-        config = self.midi.config
-        if config.kind == "none":
-            return None
-        if config.base and not engine.on_thread(is_marked, engine.model, config.base):
-            raise ModelError(f"{self.name} was trained for other weights than those of {vlm.name}")
-        if config.depth_kind not in ("", depth.kind):
-            raise ModelError(
-                f"{self.name} was trained on {config.depth_kind} depth, and the map is "
-                f"{depth.kind}: give one of the same kind"
-            )
-        seen = features_of(engine, [image, encoder_image(depth, image)])
-        ids = [*engine.builder.safe_tokenizer.encode((question,)), *[SLOT] * config.latents]
-        with self._lock:
-            midi = self.midi.to(engine.model.device)
-            return latents_of(image, _read(midi, seen, ids))
-
-
-@torch.inference_mode()
-def _read(midi: Midi, seen: Sequence[Tensor], ids: Sequence[int]) -> np.ndarray:
-    """The latents (n, D) that `ids` ask of what is `seen` of an image and of its depth."""
-    text = torch.tensor([ids], device=midi.device)
-    image, depth = (each[None].float().to(midi.device) for each in seen)
-    return midi.latents(midi(image, depth, text), text)[0].cpu().numpy()
-
-
-def latents_of(image: Image, vectors: np.ndarray) -> Latents:
-    """`vectors` (n, D), which were read in `image`, as a part of a message."""
-    digest = hashlib.blake2b(vectors.tobytes(), digest_size=8)
-    return Latents(image, f"latents {digest.hexdigest()}", vectors)
-
-
-def features_of(engine: Engine, images: Sequence[Image]) -> list[Tensor]:
-    """What the model's own encoder, without any adapter, sees in each image: (V, W), on the CPU."""
-    spans = engine.builder.build((user(*images),)).images
-    return engine.on_thread(_features, engine, spans)
-
-
-def _features(engine: Engine, spans: Any) -> list[Tensor]:
-    with torch.inference_mode(), engine.runner.using(None):
-        return [found.embeds.cpu() for found in engine.runner.encode_images(spans)]
-
-
-def _engine_of(vlm: Any) -> Engine:
-    if not isinstance(vlm, HFVLM):
-        raise ModelError(
-            f"{vlm.name}: latents go into the context of a model of a listed family that runs "
-            "here, over no server: use depth-text"
-        )
-    return vlm.engine
 
 
 def mark_of(model: Any) -> str:
@@ -262,24 +232,6 @@ def save_midi(midi: Midi, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in midi.state_dict().items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(asdict(midi.config), indent=1) + "\n")
-
-
-_readers: LRUCache[str, LatentReader] = LRUCache(4)
-_lock = threading.Lock()
-
-
-def load_reader(name: str) -> LatentReader:
-    """The latents' module in a folder, or of a hub id, loaded once.
-
-    Raises:
-        ModelUnavailable: there is none, or it cannot be loaded.
-    """
-    with _lock:
-        found = _readers.get(name)
-        if found is None:
-            found = LatentReader(load_midi(name), name)
-            _readers.put(name, found, 1)
-        return found
 
 
 def load_midi(name: str) -> Midi:

@@ -17,9 +17,11 @@ from app.strategies import judged_by, judging, strategy_named, with_depth
 from app.terminal import spinner
 from mm.errors import UserError, quote
 from mm.local.load import no_collecting
+from mm.samples import is_clip
 from mm.trace_store import append_trace, check_folder
 from mm.vlm import sampling_of
 from video.search import over_clips
+from video.subtitles import subtitled
 from vision.depth_source import DepthSource
 
 UNSAID = ("base_url", "processor", "adapter_weights", "verifier_weights")
@@ -85,10 +87,17 @@ class How:
         return replace(self.depth, device=self.model.device)
 
 
-def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | None = None) -> int:
+def ask(
+    words: list[str],
+    how: How,
+    *,
+    as_program: bool = False,
+    draw: Path | None = None,
+    subtitles: str | None = None,
+) -> int:
     """Ask the last of `words` about the images before it, print what comes back; the exit code.
 
-    As a program, a failure is printed as JSON too.
+    As a program, a failure is printed as JSON too. `subtitles` is a file of those of the one clip.
 
     Raises:
         UserError: the words, an image, the strategy or an output path cannot be used.
@@ -96,7 +105,7 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
     """
     try:
         with no_collecting():
-            trace = _answer(words, how, draw, quiet=as_program)
+            trace = _answer(words, how, draw, subtitles, quiet=as_program)
     except (UserError, mm.ModelError) as error:
         if not as_program:
             raise
@@ -116,13 +125,16 @@ def ask(words: list[str], how: How, *, as_program: bool = False, draw: Path | No
     return 2 if error_of(trace) else 0
 
 
-def _answer(words: list[str], how: How, draw: Path | None, *, quiet: bool) -> mm.Trace:
+def _answer(
+    words: list[str], how: How, draw: Path | None, subtitles: str | None, *, quiet: bool
+) -> mm.Trace:
     files, question = _split(words)
     strategy = how.function()
-    _check_outputs(how.save_trace, draw, [*files, how.depth.file])
+    _check_outputs(how.save_trace, draw, [*files, subtitles, how.depth.file])
     if how.depth.scale is not None and how.depth.file is None:
         raise UserError("--depth-scale is the scale of a file: give it with --depth")
-    sample = mm.question(question, *files, choices=how.choices, system=how.system)
+    seen = _seen(files, subtitles)
+    sample = mm.question(question, *seen, choices=how.choices, system=how.system)
     with spinner(f"loading {how.model.name}", quiet=quiet):
         vlm = how.judged.load()
     with spinner("looking", quiet=quiet):
@@ -138,6 +150,28 @@ def keep(trace: mm.Trace, folder: Path | None) -> None:
     """
     if folder is not None:
         append_trace(trace, folder)
+
+
+def clips_with(clips: Sequence[str], subtitles: str | None) -> list[mm.Clip]:
+    """The clips, the only one with its subtitles, where there are any.
+
+    Raises:
+        UserError: there are, and not one clip; or one of both cannot be read.
+    """
+    if subtitles is None:
+        return [mm.Clip(clip) for clip in clips]
+    if len(clips) != 1:
+        raise UserError(
+            f"subtitles are those of one clip, and here are {len(clips)}: ask one by one"
+        )
+    return [subtitled(clips[0], subtitles)]
+
+
+def _seen(files: Sequence[str], subtitles: str | None) -> list[str | mm.Clip]:
+    if subtitles is None:
+        return [*files]
+    clips = iter(clips_with([file for file in files if is_clip(file)], subtitles))
+    return [next(clips) if is_clip(file) else file for file in files]
 
 
 def _split(words: list[str]) -> tuple[list[str], str]:

@@ -1,11 +1,11 @@
 """`mm ask --batch`: one question a row, over many images; what is answered stays answered.
 
-A row is `{"id"?, "image" | "images", "question", "depth"?}`: paths relative to the rows file, data
-URIs or bare base64; what else it has is refused by name unless it is known to be harmless. An
-answer is the JSON of `mm ask --json` with the row's number, id and question, and in `asked` what
-the command said of the model and of how to ask it, by which a later run knows it. Answers stand in
-the order of the rows, those that a later run added behind the others until it ends; one with an
-"error", which a row without a reply has too, is asked for again by the next run.
+A row is `{"id"?, "image" | "images" | "video", "question", "depth"?, "subtitles"?}`: paths relative
+to the rows file, data URIs or bare base64; what else it has is refused by name unless it is known
+to be harmless. An answer is the JSON of `mm ask --json` with the row's number, id and question, and
+in `asked` what the command said of the model and of how to ask it, by which a later run knows it.
+Answers stand in the order of the rows, those that a later run added behind the others until it
+ends; one with an "error", which a row without a reply has too, is asked for again by the next run.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ from training.data.readers import brief, parse_row
 from vision.depth_source import RATIONALE, TAG
 from vision.depth_strategies import make_ready
 
-from .ask import UNSAID, How, keep
+from .ask import UNSAID, How, clips_with, keep
 from .options import refuse_file
 
 Answer = dict[str, Any]
 
-READ = frozenset({"id", "question", "answer", "depth", RATIONALE, *IMAGES, *CLIPS})
+READ = frozenset({"id", "question", "answer", "depth", "subtitles", RATIONALE, *IMAGES, *CLIPS})
 """The columns of a row; `answer` is for whoever compares, `depth` the map of the first image,
 `rationale` for `mm train depth`."""
 
@@ -86,12 +86,11 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
     check_file("--out", out, [rows_path])
     out = _file(out)
     rows = read_rows(rows_path)
-    make_ready(strategy)
+    make_ready(strategy, how.model.name)
     if how.save_trace:
         check_folder(how.save_trace)
     done = _resume(out, rows, how)
-    todo = [row for row in rows if row.key not in done]
-    failed = 0
+    failed, todo = 0, [row for row in rows if row.key not in done]
     if todo:
         with _opened(out) as lines:
             with spinner(f"loading {how.model.name}"):
@@ -268,6 +267,7 @@ def _row_facts(row: Row) -> Answer:
         "id": fields.get("id"),
         "images": _named(_shown_in(fields)),
         **({"videos": clips} if (clips := clips_of(fields)) else {}),
+        **({"subtitles": said} if (said := fields.get("subtitles")) else {}),
         "question": fields.get("question"),
         "row_depth": fields.get("depth"),
     }
@@ -330,12 +330,13 @@ def _sample(row: Row, folder: Path, how: How) -> mm.Sample:
         if not (named or clips):
             raise ValueError('expected "image" (a path), "images" (a list) or "video", found none')
         shown: list[mm.Image | mm.Clip] = [open_row_image(i, folder, ANYWHERE) for i in named]
-        shown += [mm.Clip(row_file(each, folder, ANYWHERE)) for each in clips]
+        said = row.fields.get("subtitles") or None
+        said = said and row_file(said, folder, ANYWHERE)
+        shown += clips_with([row_file(each, folder, ANYWHERE) for each in clips], said)
     except ValueError as error:
         raise UserError(f"row {row.number}: {error}") from None
-    id = row.fields.get("id")
-    named_id = None if id is None else str(id)
-    made = mm.question(question, *shown, id=named_id, choices=how.choices, system=how.system)
+    id = None if row.fields.get("id") is None else str(row.fields["id"])
+    made = mm.question(question, *shown, id=id, choices=how.choices, system=how.system)
     depth = row.fields.get("depth")
     return replace(made, tags={TAG: str(folder / str(depth))}) if depth else made
 

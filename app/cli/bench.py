@@ -17,6 +17,7 @@ from app.model_choice import ModelChoice
 from app.terminal import command_line
 from mm.errors import UserError
 
+from .bench_compare import compare
 from .options import split, takes_model
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from training.benchmarks.measure import Measured
 
 bench = typer.Typer(help="Time the engine against the model's own generate.", no_args_is_help=True)
+
+bench.command()(compare)
 
 Rounds = Annotated[int, typer.Option(min=1, help="Rounds that count; both sides take turns.")]
 Out = Annotated[Path | None, typer.Option(help="Write the table as JSON.")]

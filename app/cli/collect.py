@@ -92,7 +92,7 @@ def collect(
     )
     suites = asked.suites()
     for each in named.values():
-        make_ready(each)
+        make_ready(each, choice.name)
     drawn = _drawn(replace(USUAL, max_tokens=max_tokens, seed=seed, **sampling))
     facts = _facts(choice, asked, strategy, drawn, system)
     told = {name: value for name, value in vars(depth).items() if value is not None}

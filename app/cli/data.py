@@ -174,10 +174,13 @@ def pairs(
     traces: Annotated[Path, typer.Argument(help="The folder that `mm collect` wrote.")],
     out: Annotated[Path, typer.Option(help="A .jsonl file, beside or above that folder.")],
     kind: Annotated[
-        Literal["verdict", "trajectory"],
-        typer.Option(help="verdict: is it enough, yes or no; trajectory: right ways over wrong."),
+        Literal["verdict", "trajectory", "step"],
+        typer.Option(
+            help="verdict: is it enough, yes or no; trajectory: right ways over wrong; step: one "
+            "step over another at the same place, by the answers that followed."
+        ),
     ] = "verdict",
-    per_group: Annotated[int, typer.Option(min=1, help="Trajectories of a question.")] = 4,
+    per_group: Annotated[int, typer.Option(min=1, help="Trajectories or steps of a question.")] = 4,
     across: Annotated[
         bool,
         typer.Option("--across", help="Verdicts across questions too, of one task and length."),

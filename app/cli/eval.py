@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from mm.session import Strategy
 from mm.types import Sampling
 from mm.vlm import VLM
 from training.data import SUFFIXES, Access, is_data
+from training.evaluation.answers import as_text
 from training.evaluation.controls import conditions_of
 from training.evaluation.error_sheet import ErrorSheet
 from training.evaluation.questions import read_questions
@@ -198,7 +198,7 @@ def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:
     check_file("--out", asked.out, [asked.target])
     check_file("--show-errors", asked.show_errors, [asked.target, asked.out])
     for strategy in asked.strategies.values():
-        make_ready(strategy)
+        make_ready(strategy, asked.model)
     vlm = load()
     about, sheet = asked.about(vlm), ErrorSheet()
     resumes = asked.out and not asked.show_errors
@@ -252,4 +252,4 @@ def _report(asked: Evaluation, about: dict[str, Any], measured: Measured) -> Non
         command = command_line()
         table = envelope(measured.rows, measured.pairs, command=command, **about)
         with writing("--out", asked.out):
-            asked.out.write_text(json.dumps(table, indent=1) + "\n")
+            asked.out.write_text(as_text(table, measured.answers))

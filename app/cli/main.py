@@ -129,6 +129,9 @@ def ask(
     draw: Annotated[
         Path | None, typer.Option(help="Write the image with what was looked at, as PNG.")
     ] = None,
+    subtitles: Annotated[
+        str | None, typer.Option(help="Of the clip: an SRT or WebVTT file.")
+    ] = None,
     save_trace: Annotated[
         Path | None, typer.Option(help="Add the whole record to this folder.")
     ] = None,
@@ -162,12 +165,14 @@ def ask(
     if batch is None and threads:
         raise UserError("--threads is how many rows are asked at a time: give it with --batch")
     if batch is None and out is None:
-        raise typer.Exit(ask_once(words or [], how, as_program=json, draw=draw))
+        code = ask_once(words or [], how, as_program=json, draw=draw, subtitles=subtitles)
+        raise typer.Exit(code)
     if batch is None or out is None:
         raise UserError("--batch rows.jsonl and --out answers.jsonl go together")
-    if words or json or draw:
+    if words or json or draw or subtitles:
         raise UserError(
-            "with --batch the rows ask: leave out FILE, the question, --json and --draw"
+            "with --batch the rows ask: leave out FILE, the question, --json, --draw and "
+            "--subtitles, which is a column"
         )
     raise typer.Exit(1 if ask_batch(batch, out, how, threads=threads or 8) else 0)
 

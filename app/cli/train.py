@@ -62,6 +62,10 @@ def depth(
         Literal["midi", "constant", "none"],
         typer.Option(help="Stage 2: midi; constant or none as controls."),
     ] = "midi",
+    reads: Annotated[
+        Literal["model", "features"],
+        typer.Option(help="For the Mamba: the language model, with an adapter, or features alone."),
+    ] = "model",
     latents: Annotated[int, typer.Option(min=1, help="Vectors in the context.")] = 10,
     learning_rate: Annotated[
         float | None, typer.Option(help="At its highest; by the model's size by default.")
@@ -90,6 +94,7 @@ def depth(
         model=model,
         start=start,
         learned=learned,
+        reads=reads,
         latents=latents,
         lora_rank=lora_rank,
         learning_rate=learning_rate,

@@ -73,7 +73,7 @@ def serve(
     source = replace(depth, device=choice.device)
     named = strategies_for(choice, strategy, source)
     for each in (named if strategy else offered(named, mm.Sampling())).values():
-        make_ready(each)
+        make_ready(each, choice.name)
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     drawn = sampling_of(vlm.traits, sampling)

@@ -10,7 +10,7 @@ from mm.tokens.sequence import ImageSpan
 from .model_runner import ModelRunner
 from .prefix_cache import PrefixCache
 from .prompt import Prompt
-from .vision_encoder import ImageFeatures
+from .vision_encoder import ImageFeatures, changes_features
 
 Need = tuple[Prompt, list[ImageSpan]]
 """A prompt, and those of its images that are to be encoded for it."""
@@ -18,6 +18,9 @@ Need = tuple[Prompt, list[ImageSpan]]
 
 class EncoderCache:
     """Features of images, by an image's key and the adapter, under a budget of bytes.
+
+    An adapter on the language model alone has those of the weights without any: an image that a
+    reasoner and its verifier see is encoded, and counted, once.
 
     Args:
         prefixes: tells which images of a prompt need no features any more.
@@ -34,13 +37,24 @@ class EncoderCache:
         self._prefixes = prefixes
         self._features: LRUCache[tuple[str, str | None], ImageFeatures]
         self._features = LRUCache(budget, shared=shared)
+        self._own: dict[str, bool] = {}
 
     def holds(self, span: ImageSpan, adapter: str | None) -> bool:
         """Whether an image's features are cached; any thread may ask."""
-        return (span.key, adapter) in self._features
+        return (span.key, self._of(adapter)) in self._features
 
     def clear(self) -> None:
         self._features.clear()
+        self._own.clear()  # weights may have changed, and adapters with them
+
+    def _of(self, adapter: str | None) -> str | None:
+        """Whose features images have under `adapter`: its own, or (None) the weights' alone."""
+        if adapter not in self._own:
+            if adapter not in self._runner.adapters:
+                return adapter  # the weights alone; or unknown, and refused later
+            # other threads may find it at the same time, and find the same
+            self._own[adapter] = changes_features(self._runner.model, adapter)
+        return adapter if self._own.get(adapter, True) else None
 
     def encode(
         self, prompt: Prompt, start: int, stop: int, others: Iterable[Prompt], room: int
@@ -70,7 +84,7 @@ class EncoderCache:
         for span in prompt.tokens.images:
             if not start <= span.start < stop or span.key in prompt.features:
                 continue
-            cached = self._features.get((span.key, prompt.prefix.adapter))
+            cached = self._features.get((span.key, self._of(prompt.prefix.adapter)))
             if cached is None:
                 missing[span.key] = span
             else:
@@ -79,8 +93,9 @@ class EncoderCache:
 
     def _company(self, prompt: Prompt, others: Iterable[Prompt], room: int) -> list[Need]:
         found: list[Need] = []
+        alike = self._of(prompt.prefix.adapter)
         for other in others:
-            if other is prompt or other.prefix.adapter != prompt.prefix.adapter:
+            if other is prompt or self._of(other.prefix.adapter) != alike:
                 continue
             spans = self._ahead(other)
             room -= sum(span.stop - span.start for span in spans)
@@ -106,5 +121,5 @@ class EncoderCache:
                 features = prompt.features[span.key] = encoded[span.key]
                 if spans.pop(span.key, None):  # the first that needs it pays
                     prompt.patches += span.patches
-                    key = (span.key, prompt.prefix.adapter)
+                    key = (span.key, self._of(prompt.prefix.adapter))
                     self._features.put(key, features, features.nbytes)

@@ -40,14 +40,15 @@ class ModelRunner:
     """A transformers model of a listed family, plain or with peft's adapters. For one thread.
 
     Attributes:
+        adapted: the model in peft's wrapper; None where it has no adapters.
         feature_bytes: of an image's features for each visual token, as the latest ones had it.
     """
 
     def __init__(self, model: Any, builder: TokenBuilder) -> None:
         self.builder = builder
         self.family = builder.family
-        self._peft = model if hasattr(model, "peft_config") else None
-        self.model = self._peft.get_base_model() if self._peft else model
+        self.adapted: Any = model if hasattr(model, "peft_config") else None
+        self.model = self.adapted.get_base_model() if self.adapted else model
         self._decoder = self.model.get_decoder()
         self._embed = self.model.get_input_embeddings()
         self.head = self.model.get_output_embeddings()
@@ -262,7 +263,13 @@ class ModelRunner:
     @property
     def adapters(self) -> tuple[str, ...]:
         """The names of the adapters on the weights."""
-        return tuple(getattr(self._peft, "peft_config", ()))
+        return tuple(getattr(self.adapted, "peft_config", ()))
+
+    def adapt(self, adapted: Any) -> None:
+        """Take `adapted`, the same model in peft's wrapper, for one that has adapters."""
+        self.adapted = adapted
+        self._embed = self.model.get_input_embeddings()  # peft may have put others in their place
+        self.head = self.model.get_output_embeddings()
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -271,15 +278,15 @@ class ModelRunner:
         Raises:
             ModelError: the model has no such adapter.
         """
-        if adapter is not None and adapter not in getattr(self._peft, "peft_config", ()):
+        if adapter is not None and adapter not in getattr(self.adapted, "peft_config", ()):
             raise ModelError(f"the model has no adapter {adapter!r}")
-        if self._peft is None:
+        if self.adapted is None:
             yield
         elif adapter is None:
-            with self._peft.disable_adapter():
+            with self.adapted.disable_adapter():
                 yield
         else:
-            self._peft.set_adapter(adapter)
+            self.adapted.set_adapter(adapter)
             yield
 
 

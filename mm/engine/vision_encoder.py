@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from mm.errors import ModelError
@@ -156,6 +157,25 @@ def given(vectors: Tensor, model: Any) -> ImageFeatures:
     vectors = vectors.to(model.device)
     nothing = torch.zeros_like(vectors)
     return ImageFeatures(vectors, (nothing,) * deep_layers(model), latent=True)
+
+
+def changes_features(model: Any, adapter: str) -> bool:
+    """Whether peft's `adapter` may change what images of `model`, without its wrapper, become.
+
+    It may where it has weights anywhere but in the decoder, the token embeddings and the head,
+    which come after. Their values are not looked at.
+    """
+    ends = (model.get_decoder(), model.get_input_embeddings(), model.get_output_embeddings())
+    language = [part for part in ends if part is not None]
+    if any(hasattr(m, "get_image_features") for part in language for m in part.modules()):
+        return True  # the family's language model is not told apart from what encodes
+    behind = {id(tensor) for part in language for tensor in _tensors(part)}
+    named = chain(model.named_parameters(), model.named_buffers())
+    return any(adapter in name.split(".") and id(tensor) not in behind for name, tensor in named)
+
+
+def _tensors(module: Any) -> Iterator[Tensor]:
+    return chain(module.parameters(), module.buffers())
 
 
 def deep_layers(model: Any) -> int:

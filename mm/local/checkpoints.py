@@ -104,6 +104,13 @@ def bundled_models() -> tuple[str, ...]:
     return tuple(sorted(p.parent.name for p in _BUNDLED.glob("*/chat_template.jinja")))
 
 
+def bundled_latents(name: str) -> Path | None:
+    """The folder of the module that reads depth for a bundled model; None where it brings none."""
+    folder = _BUNDLED / f"{name}-latents"
+    known = name in bundled_models() and (folder / "midi.json").is_file()
+    return folder if known else None
+
+
 def bundled_verifier(name: str) -> Path | None:
     """The folder of the trained verifier that a bundled model brings; None where it brings none."""
     folder = _BUNDLED / f"{name}-verifier"

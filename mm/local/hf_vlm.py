@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,6 +28,8 @@ from mm.vlm import (
     Traits,
     check_on_token,
 )
+
+from .adapters import with_adapter
 
 
 class HFVLM:
@@ -68,6 +71,22 @@ class HFVLM:
     def using(self, adapter: str | None) -> HFVLM:
         """The same weights, answering with one of `adapters`; None is the weights alone."""
         return self._with(replace(self.options, adapter=adapter))
+
+    def with_adapter(self, folder: str) -> HFVLM:
+        """The same weights, answering with the peft adapter in `folder`, which is loaded once.
+
+        Raises:
+            ModelUnavailable: it is not an adapter, or does not fit.
+        """
+        name = f"at_{hashlib.blake2b(folder.encode(), digest_size=8).hexdigest()}"
+        self.engine.on_thread(self._add, folder, name)
+        return self.using(name)
+
+    def _add(self, folder: str, name: str) -> None:
+        """Put an adapter beside those on the weights, unless it is there."""
+        runner = self.engine.runner
+        if name not in runner.adapters:
+            runner.adapt(with_adapter(runner.adapted or runner.model, folder, name).eval())
 
     def asking(self, *, priority: int = 0, deadline: float | None = None) -> HFVLM:
         """The same model, whose requests have this priority and deadline (in seconds)."""

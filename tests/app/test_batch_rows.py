@@ -62,6 +62,42 @@ def test_rows_that_train_latents_are_asked_as_they_are(folder):
     assert sample(folder, image="red.png", rationale="The left is near.").images
 
 
+@pytest.fixture
+def talk(folder):
+    """A folder with frames of a clip, and what is said in it."""
+    for n in range(2):
+        (folder / "talk").mkdir(exist_ok=True)
+        (folder / f"talk/{n}.png").write_bytes((folder / "red.png").read_bytes())
+    (folder / "said.srt").write_text("0:00 --> 0:01\nHello")
+    return folder
+
+
+def test_a_clip_has_the_subtitles_of_its_row(talk):
+    (clip,) = sample(talk, video="talk", subtitles="said.srt").clips
+    assert [cue.text for cue in clip.video.info.cues] == ["Hello"]
+    (clip,) = sample(talk, video="talk", subtitles=None).clips
+    assert clip.video is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        pytest.param({"videos": ["talk", "talk"]}, "one clip, and here are 2", id="two clips"),
+        pytest.param({"image": "red.png"}, "one clip, and here are 0", id="no clip"),
+        pytest.param({"video": "talk", "subtitles": "no.srt"}, "found none at 'no.srt'", id="none"),
+        pytest.param({"video": "talk", "subtitles": ["a"]}, "path of a file", id="a list"),
+    ],
+)
+def test_subtitles_of_no_one_clip_are_told(talk, fields, complaint):
+    with pytest.raises(UserError, match=complaint):
+        sample(talk, **{"subtitles": "said.srt", **fields})
+
+
+def test_an_answer_names_the_subtitles_it_was_given(talk):
+    assert "subtitles" not in _row_facts(Row(1, {"video": "a"}))
+    assert _row_facts(Row(1, {"video": "a", "subtitles": "b"}))["subtitles"] == "b"
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [

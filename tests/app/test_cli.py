@@ -325,6 +325,52 @@ def test_a_frame_that_is_asked_about_is_not_drawn_over(scripted, picture, tmp_pa
     assert run(["ask", str(clip), "What?", "--draw", str(tmp_path / "table.png")]) == 0
 
 
+@pytest.fixture
+def talk(picture, tmp_path) -> list[str]:
+    """A clip, a question, and what is said in the clip."""
+    clip, said = tmp_path / "clip", tmp_path / "said.srt"
+    clip.mkdir()
+    for n in range(2):
+        (clip / f"{n}.png").write_bytes(picture.read_bytes())
+    said.write_text("0:01 --> 0:02\nHello\n", encoding="utf-8")
+    return [str(clip), "What is said?", "--subtitles", str(said)]
+
+
+def test_subtitles_stand_beside_frames(scripted, talk):
+    vlm = scripted("Hello")
+    assert run(["ask", *talk, "--strategy", "uniform(frames=2)"]) == 0
+    (prompt,) = vlm.conversations[0]
+    assert prompt.text == "<0.0 seconds><1.0 seconds><subtitles: Hello>What is said?"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        pytest.param({0: "table.png"}, "one clip, and here are 0", id="no clip"),
+        pytest.param({3: "none.srt"}, "no such file of subtitles", id="no file"),
+        pytest.param({3: "table.png"}, "subtitles must be UTF-8", id="an image"),
+    ],
+)
+def test_subtitles_that_cannot_be_used_are_told(talk, tmp_path, capsys, change, complaint):
+    words = [change.get(n, word) for n, word in enumerate(talk)]
+    words = [str(tmp_path / w) if w.endswith((".png", "none.srt")) else w for w in words]
+    assert run(["ask", *words]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_subtitles_are_not_drawn_over(talk, tmp_path, capsys):
+    said = (tmp_path / "said.srt").rename(tmp_path / "said.png")
+    assert run(["ask", *talk[:3], str(said), "--draw", str(said)]) == 2
+    assert "--draw" in capsys.readouterr().err
+    assert said.read_text(encoding="utf-8").endswith("Hello\n")
+
+
+def test_subtitles_of_rows_are_a_column(talk, tmp_path, capsys):
+    rows = ["--batch", "rows.jsonl", "--out", str(tmp_path / "out.jsonl")]
+    assert run(["ask", *rows, *talk[2:]]) == 2
+    assert "--subtitles, which is a column" in capsys.readouterr().err
+
+
 LONG = "The image shows a table with\n- a red square\n- a blue circle\n" + "and much more " * 20
 
 

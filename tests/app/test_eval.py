@@ -19,6 +19,7 @@ from app.model_choice import weights_of
 from mm.errors import UserError
 from training import tabletop
 from training.data import Access
+from training.evaluation.answers import compare, read_tables
 from vision.zoom import zoom
 
 STRATEGIES = {"direct": mm.direct, "zoom": zoom}
@@ -58,6 +59,10 @@ def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
     ]
     (pair,) = written["pairs"]
     assert (pair["a"], pair["b"], pair["difference"]) == ("zoom", "direct", 0.0)
+    (answers,) = written["answers"]
+    assert answers["right"] == {"direct": "101", "zoom": "110"}
+    table, same = read_tables(out, out)
+    assert [each["difference"] for each in compare(table, same).pairs] == [0.0, 0.0]
     assert "failures count as wrong" in capsys.readouterr().out
 
 
@@ -73,7 +78,7 @@ def test_a_wrong_set_up_of_depth_is_told_before_the_model_loads(
     monkeypatch, how, told, questions, capsys
 ):
     monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
-    assert run(["eval", str(questions), "--strategy", *how]) == 2
+    assert run(["eval", str(questions), "--model", "mine", "--strategy", *how]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert told in line
 
@@ -138,6 +143,8 @@ def test_a_stopped_table_goes_on_where_it_was(monkeypatch, questions, capsys):
         ("zoom", 3, pytest.approx(2 / 3)),
     ]
     assert not part.exists()
+    (answers,) = json.loads(out.read_text())["answers"]
+    assert answers["right"] == {"direct": "101", "zoom": "101"}
 
 
 def test_answers_to_something_else_are_refused(monkeypatch, questions, capsys):

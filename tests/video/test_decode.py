@@ -283,7 +283,7 @@ def test_a_reader_that_never_returns_is_ended_and_the_other_asked(folder):
     pytest.importorskip("decord")
     stuck = sleeper("pyav")
     began = time.monotonic()
-    video = decode._by_readers(
+    video = decode.by_readers(
         clip(folder, "h264.mp4"), [stuck, ReaderProcess("decord", timeout_s=60)]
     )
     assert video.reader == "decord"
@@ -294,7 +294,7 @@ def test_a_reader_that_never_returns_is_ended_and_the_other_asked(folder):
 def test_a_reader_that_crashes_is_one_line(folder):
     dead = ReaderProcess("pyav", command=(sys.executable, "-c", "import os; os._exit(9)"))
     with pytest.raises(BadVideo, match="pyav crashed on it"):
-        decode._by_readers(clip(folder, "h264.mp4"), [dead])
+        decode.by_readers(clip(folder, "h264.mp4"), [dead])
 
 
 def test_decoders_do_not_log_through_python(folder):

@@ -17,6 +17,7 @@ from vision.depth import (
     DepthMap,
     Kind,
     compare,
+    constant,
     depth_map,
     flipped,
     greys,
@@ -26,6 +27,7 @@ from vision.depth import (
 )
 from vision.depth_files import open_depth
 from vision.draw_depth import coloured
+from vision.rationale import rationale
 
 LEFT, RIGHT = Region(0, 0, 0.5, 1), Region(0.5, 0, 1, 1)
 
@@ -58,6 +60,31 @@ def test_flipped_turns_every_order_over(kind):
     depth = halves(1.0, 3.0, kind, noise=0.01)
     turned = {"nearer": "farther", "farther": "nearer"}
     assert compare(flipped(depth), LEFT, RIGHT) == turned[compare(depth, LEFT, RIGHT)]
+
+
+@pytest.mark.parametrize(
+    ("change", "changed"),
+    [
+        pytest.param(flipped, [0, 7, 6, 1], id="flipped: near + far - d"),
+        pytest.param(constant, [2, 2, 2, 2], id="constant: the median"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["metric", "relative", "inverse"])
+def test_a_control_changes_what_is_known_in_the_maps_own_numbers(change, changed, kind):
+    depth = depth_map(np.array([[0.0, 1.0, 2.0, 7.0]]), kind)
+    made = change(depth)
+    assert made.values.tolist() == [changed]
+    assert (made.valid.tolist(), made.kind) == (depth.valid.tolist(), kind)
+
+
+@pytest.mark.parametrize("kind", ["metric", "relative", "inverse"])
+def test_of_a_constant_map_nothing_can_be_told_and_all_can_be_drawn(kind):
+    flat = constant(halves(1.0, 3.0, kind, noise=0.01))
+    assert compare(flat, LEFT, RIGHT) == "cannot tell"
+    assert nearest_first(flat, [RIGHT, LEFT]) == [0, 1]  # as they were named
+    assert "nearer" not in rationale(flat, [("a", LEFT), ("b", RIGHT)]).replace("nearest", "")
+    assert np.ptp(np.asarray(greys(flat))) == 0
+    assert coloured(flat).size[1] == 20
 
 
 def test_spreads_that_overlap_cannot_be_told_apart():

@@ -280,7 +280,7 @@ def test_a_depth_model_runs_where_it_is_told() -> None:
 @pytest.mark.torch
 def test_a_wrong_set_up_is_told_before_the_first_question(strategy, error, told) -> None:
     with pytest.raises(error, match=told):
-        make_ready(strategy)
+        make_ready(strategy, "mine")
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_what_names_no_model_loads_none(strategy, monkeypatch: pytest.MonkeyPatc
     """The bundled depth model is loaded where a question turns out to need it."""
     loaded: list[object] = []
     monkeypatch.setattr("vision.depth_source._loaded", lambda *named: loaded.append(named))
-    make_ready(strategy)
+    make_ready(strategy, "mine")
     assert not loaded
 
 

@@ -22,15 +22,13 @@ from mm.trace_store import load_traces, save_traces
 from mm.types import Image, Latents, Text, user
 from vision import depth_latent
 from vision.depth import DepthMap, Kind, depth_map
+from vision.latent_reader import LatentReader, features_of, latents_of
 from vision.midi import (
     SLOT,
-    LatentReader,
     Midi,
     MidiConfig,
     encoder_image,
-    features_of,
     is_marked,
-    latents_of,
     load_midi,
     mark_of,
     save_midi,

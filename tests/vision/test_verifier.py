@@ -83,6 +83,14 @@ def test_an_adapter_judges_and_the_weights_alone_answer(judged: HFVLM) -> None:
     assert abs((score(trace.best, vlm=judged) or 0) - (asked(trace.best, vlm=plain) or 0)) > 1e-6
 
 
+def test_what_reasoner_and_verifier_see_is_encoded_once(judged: HFVLM) -> None:
+    judged.engine.clear_caches()
+    trace = run(partial(scale, max_steps=2, verifier=score), QUESTION, judged, sampling=SHORT)
+    assert any(step.scores.get("score") is not None for step in trace.steps)
+    spans = judged.builder.build(trace.best.messages).images
+    assert trace.cost.patches == sum({span.key: span.patches for span in spans}.values()) > 0
+
+
 def test_the_log_ratio_is_that_of_the_policys_tokens(judged: HFVLM) -> None:
     trace = run(partial(scale, max_steps=2), QUESTION, judged, sampling=SHORT)
     expected, verifier = 0.0, judged.using(VERIFIER)

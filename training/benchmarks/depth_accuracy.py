@@ -1,4 +1,5 @@
-"""How right a depth model is about Tabletop, and what a rationale states of it.
+"""How right a depth model is about Tabletop, and what a rationale states of it; the intervals are
+by scene, since pixels of one are alike.
 
 python -m training.benchmarks.depth_accuracy --scenes 100
 """
@@ -17,7 +18,7 @@ import typer
 from rich.progress import track
 
 from mm.types import Image
-from training.evaluation.intervals import Interval, wilson
+from training.evaluation.intervals import Interval, design_effect_of_counts, wilson
 from training.evaluation.results import command_line, envelope
 from training.tabletop import Level, Scene, depth_map, make_scene, render
 from training.tabletop.questions import FIRST_TEST_SEED
@@ -42,15 +43,34 @@ SceneImage = tuple["Pixels", np.ndarray, Scene]
 
 @dataclass(frozen=True)
 class Counted:
-    """How many of so many are right."""
+    """How many of so many are right, scene by scene: (right, all) of each."""
 
     what: str
-    right: int
-    n: int
+    scenes: tuple[tuple[int, int], ...]
+
+    @property
+    def right(self) -> int:
+        return sum(right for right, _ in self.scenes)
+
+    @property
+    def n(self) -> int:
+        return sum(n for _, n in self.scenes)
+
+    @property
+    def effect(self) -> float:
+        """How many times fewer they would be if each told as much as one of its own scene."""
+        return design_effect_of_counts(self.scenes)
 
     @property
     def share(self) -> Interval:
-        return wilson(self.right, self.n)
+        return wilson(self.right / self.effect, self.n / self.effect)
+
+    @property
+    def row(self) -> dict[str, object]:
+        """A row of the file; `clusters` are the scenes in which there was something to count."""
+        clusters = sum(n > 0 for _, n in self.scenes)
+        counts = {"what": self.what, "right": self.right, "n": self.n}
+        return {**counts, "clusters": clusters, "effect": self.effect}
 
 
 def scene_images(scenes: int, seed: int = 0) -> Iterator[SceneImage]:
@@ -67,19 +87,19 @@ def accuracy(model: str, shown: Iterable[SceneImage], seed: int = 0) -> list[Cou
         model: a depth model of metres, as `--depth-model` names it.
     """
     rng = np.random.default_rng(seed)
-    found = {"delta1": [0, 0], "order": [0, 0], "relations": [0, 0]}
+    found: dict[str, list[tuple[int, int]]] = {"delta1": [], "order": [], "relations": []}
     for image, metres, scene in shown:
         depth = estimated(model, Image(image))
         ratio = np.maximum(depth.values / metres, metres / np.maximum(depth.values, 1e-6))
-        _add(found["delta1"], ratio[depth.valid] < RATIO)
-        _add(found["order"], _ordered(depth.values.ravel(), metres.ravel(), rng))
-        _add(found["relations"], np.array(list(_stated(depth, scene)), bool))
-    return [Counted(what, right, n) for what, (right, n) in found.items()]
+        ordered = _ordered(depth.values.ravel(), metres.ravel(), rng)
+        found["delta1"].append(_counted(ratio[depth.valid] < RATIO))
+        found["order"].append(_counted(ordered))
+        found["relations"].append(_counted(np.array(list(_stated(depth, scene)), bool)))
+    return [Counted(what, tuple(scenes)) for what, scenes in found.items()]
 
 
-def _add(count: list[int], right: np.ndarray) -> None:
-    count[0] += int(right.sum())
-    count[1] += right.size
+def _counted(right: np.ndarray) -> tuple[int, int]:
+    return int(right.sum()), right.size
 
 
 def _ordered(found: np.ndarray, true: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -108,9 +128,9 @@ def main(
     for each in counts:
         share = each.share
         told = f"{100 * share.value:.1f} % ({100 * share.low:.1f}-{100 * share.high:.1f})"
-        print(f"{each.what:10} {told} of {each.n:,}")
+        print(f"{each.what:10} {told} of {each.n:,} in {each.row['clusters']} scenes")
     if out:
-        rows = [{"what": c.what, "right": c.right, "n": c.n} for c in counts]
+        rows = [each.row for each in counts]
         about = {"depth_model": depth_model, "scenes": scenes, "seed": seed}
         out.write_text(
             json.dumps(envelope(rows, [], command=command_line(), **about), indent=1) + "\n",

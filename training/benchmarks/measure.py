@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Side = Callable[[int], float]
@@ -62,6 +65,13 @@ def row_of(measured: Measured) -> dict[str, Any]:
         "spread": [min(ratios), max(ratios)] if ratios else None,
         "rounds": len(measured.ours),
     }
+
+
+def processor(about: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name, as Linux tells it in `about`; elsewhere what Python knows."""
+    text = about.read_text(encoding="utf-8", errors="replace") if about.is_file() else ""
+    named = re.search(r"^model name\s*: *(\S.*)$", text, re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
 
 
 def p95(values: Sequence[float]) -> float:

@@ -6,7 +6,8 @@
 Stages: `shards` (draw the training images), `vision`, `language`, `memories` (what the encoder
 sees at full resolution), `replay`, `export` (to --to), `extend` (depth maps and clips, from --to
 to --to), `polish` (verdicts above all, likewise), `depth` (the depth model, beside --to), `siglip`
-(what finds frames by a question, likewise). `full`, which no other needs, trains an adapter for the
+(what finds frames by a question, likewise), `latents` (what reads depth into a few vectors,
+likewise). `full`, which no other needs, trains an adapter for the
 exported model, to --adapter. Each saves its state in --folder; run the command again after an
 interruption and it goes on from there.
 """
@@ -36,6 +37,7 @@ from .enlarged import SIDES, Enlarged, write_enlarged
 from .extend_stage import EXTEND, POLISH, Course, Material, train_extend
 from .full_stage import export_adapter, train_full
 from .language_stage import batches, train_language
+from .latents_stage import export_latents, train_tiny_latents
 from .memories import Memories, write_memories
 from .replay_stage import blend, train_replay
 from .shards import Shards, draw_shards
@@ -53,6 +55,7 @@ EXTEND_STEPS = 900
 POLISH_STEPS = 320
 DEPTH_STEPS = 960
 SIGLIP_STEPS = 1500
+LATENTS_ROWS = 10_000
 FULL_STEPS = 600
 
 
@@ -126,6 +129,11 @@ def _siglip(args: argparse.Namespace) -> None:
     export_siglip(model, args.to, args.to.parent / TINY_SIGLIP)
 
 
+def _latents(args: argparse.Namespace) -> None:
+    trained = train_tiny_latents(args.to, args.folder, rows=args.latents_rows)
+    export_latents(trained, args.to.name, args.to.parent / f"{args.to.name}-latents")
+
+
 def _full(args: argparse.Namespace) -> None:
     model = Model.from_pretrained(args.to, dtype=torch.float32)
     _remember(model, args)
@@ -152,6 +160,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--polish-steps", type=int, default=POLISH_STEPS)
     parser.add_argument("--depth-steps", type=int, default=DEPTH_STEPS)
     parser.add_argument("--siglip-steps", type=int, default=SIGLIP_STEPS)
+    parser.add_argument("--latents-rows", type=int, default=LATENTS_ROWS)
     parser.add_argument("--full-steps", type=int, default=FULL_STEPS)
     parser.add_argument("--adapter", type=Path, default=Path("runs/bundle/tiny-full"))
     parser.add_argument("--threads", type=int, default=2)
@@ -216,6 +225,7 @@ MADE = {
     "polish": _polish,
     "depth": _depth,
     "siglip": _siglip,
+    "latents": _latents,
 }
 """What makes the model that ships."""
 

@@ -17,7 +17,7 @@ from mm.types import Conversation, Image, Message
 from video.search import over_clips
 from vision.controls import random_region
 from vision.crop import GREY
-from vision.depth import DepthMap, flipped, noisy
+from vision.depth import DepthMap, constant, flipped, noisy
 from vision.depth_source import DEPTH, TAG, ChangedDepth, Estimate, bind_depth, untold
 
 from .clip_controls import CONTROLS as CLIP_CONTROLS
@@ -33,8 +33,9 @@ class Condition:
     `control` is "" for the real thing, "random" (another region of the same size is shown), "true"
     (the region one must look at is shown), "no-look" (every look is refused), "full" (the whole
     image at full resolution stands in the context), "flipped" (the depth map with near and far
-    swapped), "noise" (random depths in its place), "shuffled" (another image's map; under "true" a
-    strategy that uses depth gets the renderer's own), or "blind" (grey images, no depth).
+    swapped), "constant" (its median everywhere), "noise" (random depths in its place), "shuffled"
+    (another image's map; under "true" a strategy that uses depth gets the renderer's own), or
+    "blind" (grey images, no depth).
     Strategies under a verifier have those of `verdict_controls`; clips have those of
     `clip_controls`, and "random" and "true" for the span that is looked at. `matched` is for the
     former: how they stop as often as a trained verifier does, "random-stop" as often as `measure`
@@ -76,7 +77,14 @@ class Condition:
         return over_changed(strategy, self.control) if self.control else strategy, sample
 
 
-DEPTHS = ("flipped", "noise", "shuffled", "true")
+CHANGES: Mapping[str, Callable[[DepthMap], DepthMap]] = {
+    "flipped": flipped,
+    "constant": constant,
+    "noise": noisy,
+}
+"""What a strategy's own depth map becomes."""
+
+DEPTHS = (*CHANGES, "shuffled", "true")
 """What stands in the place of a depth map; the last two where the true depth is known."""
 
 
@@ -135,7 +143,7 @@ def _controls(suite: Suite, strategy: Strategy, matched: Mapping[str, float]) ->
     options = inspect.signature(strategy).parameters
     controls = []
     if DEPTH in options:
-        controls += DEPTHS if suite.deep else DEPTHS[:2]
+        controls += DEPTHS if suite.deep else CHANGES
     if not suite.looking:
         return tuple(controls)
     if "choose_region" in options:
@@ -171,7 +179,7 @@ def _depth_under(control: str, item: Item, seed: int, strategy: Strategy) -> Est
     if item.depths and control in ("true", "shuffled"):
         return partial(_known, item.depths, int(control == "shuffled"))
     given = inspect.signature(strategy).parameters[DEPTH].default
-    change = flipped if control == "flipped" else partial(noisy, seed=seed)
+    change = partial(noisy, seed=seed) if control == "noise" else CHANGES[control]
     return ChangedDepth(given, change)
 
 

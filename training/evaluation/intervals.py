@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,6 +59,41 @@ def design_effect(values: Sequence[float], groups: Sequence[str]) -> float:
         return sum(size**2 for size in sizes.values()) / n
     together = sum(each**2 for each in sums.values()) * len(sizes) / (len(sizes) - 1) / n
     return max(together / alone, 1.0)
+
+
+def design_effect_of_counts(counts: Sequence[tuple[int, int]]) -> float:
+    """The `design_effect` of a share whose groups are counted: (right, all) of each, 0 <= right <=
+    all. Groups of nothing say nothing.
+    """
+    known = [(right, n) for right, n in counts if n]
+    total = sum(n for _, n in known)
+    if len(known) == total:
+        return 1.0
+    share = sum(right for right, _ in known) / total
+    alone = total * share * (1 - share) / (total - 1)
+    if not alone or len(known) == 1:
+        return sum(n**2 for _, n in known) / total
+    squares = sum((right - n * share) ** 2 for right, n in known)
+    together = squares * len(known) / (len(known) - 1) / total
+    return max(together / alone, 1.0)
+
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """The median of independent `values` between two of them, by the sign test: whatever their
+    distribution. Of fewer than 6 the interval goes from the least to the greatest, and holds less
+    often.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("the median of no values is not known: give at least one")
+    ordered, n = sorted(values), len(values)
+    left_out, tail = 0, math.comb(n, 0) + math.comb(n, 1)
+    while 2 * tail <= 0.05 * 2**n:
+        left_out += 1
+        tail += math.comb(n, left_out + 1)
+    return Interval(statistics.median(ordered), ordered[left_out], ordered[-1 - left_out])
 
 
 def widened(interval: Interval, effect: float) -> Interval:

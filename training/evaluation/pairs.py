@@ -1,10 +1,11 @@
 """Preference pairs from graded traces: what a verifier learns from (VTS-V, arXiv 2506.07235).
 
-Two kinds. "verdict": the question whether what was seen is enough, asked after an answer and after
-the last look before it. "Yes" is chosen over "no" if the answer was right, else "no" over "yes"; at
-a look after which a right branch looked on, "no". It is what the verifier `score` reads.
+Three kinds. "verdict": the question whether what was seen is enough, asked after an answer and
+after the last look before it. "Yes" is chosen over "no" if the answer was right, else "no" over
+"yes"; at a look after which a right branch looked on, "no". It is what the verifier `score` reads.
 "trajectory": a right branch over a wrong one of the same question, from where the two part. It is
 what `logratio` reads, and the paper's own (section 3.4), with wrong branches that really happened.
+"step": one step alone over another at the same place (`step_pairs`), which `logratio` reads too.
 """
 
 from __future__ import annotations
@@ -12,56 +13,32 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from mm.errors import UserError
 from mm.markup import render_parts
-from mm.strategies.single import was_chosen
-from mm.trace import Branch, Trace
+from mm.trace import Branch
 from mm.trace_store import load_traces
-from mm.types import Clip, Image, Message, ToolSpec, Visual, assistant
-from vision.look_loop import SPENT
+from mm.types import Image, Message, ToolSpec, assistant
 from vision.verifier import NO, YES, verdict_prompt
 
-from .collect import RIGHT
+from .graded_groups import (
+    Counts,
+    Pair,
+    graded_groups,
+    is_right,
+    wrote_all,
+    wrote_answer,
+    wrote_steps,
+)
+from .step_pairs import step_pairs
 
-Kind = Literal["verdict", "trajectory"]
+Kind = Literal["verdict", "trajectory", "step"]
 
-
-@dataclass
-class Counts:
-    """What became of the groups, one a question, and how long both sides are, in tokens."""
-
-    pairs: int = 0
-    mixed: int = 0
-    all_right: int = 0
-    all_wrong: int = 0
-    tied: int = 0
-    left_out: int = 0
-    forced: int = 0
-    unnamed: int = 0
-    chosen: list[int] = field(default_factory=list)
-    rejected: list[int] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        groups = f"{self.mixed} mixed, {self.all_right} all right, {self.all_wrong} all wrong"
-        reasons = {
-            "budget spent, reply cut, no grade, or images inside a reply": self.left_out,
-            "not all of it the model's own words, such as a choice made for it": self.forced,
-            "clips, images from memory: no row can name them": self.unnamed,
-        }
-        out = [f"{count} traces left out ({why})" for why, count in reasons.items() if count]
-        tied = f"{self.tied} pairs tied (one side is how the other begins)"
-        return [
-            f"{self.pairs:,} pairs from questions: {groups}",
-            *(out or ["0 traces left out"]),
-            *([tied] if self.tied else []),
-            f"tokens written, mean: chosen {_mean(self.chosen)}, rejected {_mean(self.rejected)}",
-        ]
+# the sides of a trajectory train all that they say, the others one message that the model wrote
+_OWN = {"verdict": wrote_answer, "trajectory": wrote_all, "step": wrote_steps}
 
 
 def write_pairs(
@@ -75,7 +52,7 @@ def write_pairs(
     """Write the pairs of the `traces` in a folder to `out`, rows of `mm train dpo`.
 
     Args:
-        per_group: trajectory pairs of one question, at most.
+        per_group: trajectory or step pairs of one question, at most.
         across: a right and a wrong trace of two questions of one task, of as many steps, may make
             verdicts too, where those of one question are used up.
 
@@ -85,12 +62,9 @@ def write_pairs(
     """
     images = _images_from(traces, out)
     counts, rows = Counts(), []
-    own = wrote_answer if kind == "verdict" else _wrote_all
-    groups = _groups(load_traces(traces), counts, own)
+    groups = graded_groups(load_traces(traces), counts, _OWN[kind])
     for group in groups:
-        _count_group(group, counts)
-        made = _verdicts(group, counts) if kind == "verdict" else _ways(group, counts, per_group)
-        rows += [_row(*each, images) for each in made]
+        rows += [_row(*each, images) for each in _made(group, counts, kind, per_group)]
     if across and kind == "verdict":
         for group in _left_over(groups):
             rows += [_row(*each, images) for each in _verdicts(group, counts)]
@@ -102,6 +76,12 @@ def write_pairs(
     part.write_text(lines, encoding="utf-8")
     os.replace(part, out)
     return counts
+
+
+def _made(group: Sequence[Branch], counts: Counts, kind: Kind, per_group: int) -> Iterator[Pair]:
+    if kind == "verdict":
+        return _verdicts(group, counts)
+    return (_ways if kind == "trajectory" else step_pairs)(group, counts, per_group)
 
 
 def _images_from(traces: Path, out: Path) -> str:
@@ -116,58 +96,6 @@ def _images_from(traces: Path, out: Path) -> str:
             "its rows name"
         )
     return images
-
-
-Pair = tuple[str, Sequence[Message], Sequence[Message], Sequence[Message]]
-"""A name, what both sides share, the chosen side, the rejected one."""
-
-
-def _groups(
-    traces: Iterable[Trace], counts: Counts, own: Callable[[Branch], bool]
-) -> list[list[Branch]]:
-    groups: dict[str, list[Branch]] = defaultdict(list)
-    for trace in traces:
-        branch = trace.best
-        known = branch.steps and RIGHT in branch.steps[-1].scores
-        spent = branch.finish == "length" or any(SPENT in step.scores for step in branch.steps)
-        inside = any(m.visuals for m in branch.messages if m.role == "assistant")
-        if not known or spent or inside:
-            counts.left_out += 1
-        elif not own(branch):
-            counts.forced += 1
-        elif not all(map(_can_be_named, branch.messages)):
-            counts.unnamed += 1
-        else:
-            groups[trace.sample.id].append(branch)
-    return list(groups.values())
-
-
-def wrote_answer(branch: Branch) -> bool:
-    """Whether the model wrote the answer, and no choice was made for it (`insist`)."""
-    return not was_chosen(branch)
-
-
-def _wrote_all(branch: Branch) -> bool:
-    """Whether the model wrote all that the assistant says."""
-    return all(step.sampled for step in branch.steps if step.message.role == "assistant")
-
-
-def _can_be_named(message: Message) -> bool:
-    """Whether a row has a way to write all that the message shows."""
-    shown = [part for part in message.parts if isinstance(part, Visual | Clip)]
-    return all(isinstance(part, Image) for part in shown)
-
-
-def _count_group(group: Sequence[Branch], counts: Counts) -> None:
-    right = sum(map(is_right, group))
-    counts.mixed += 0 < right < len(group)
-    counts.all_right += right == len(group)
-    counts.all_wrong += right == 0
-
-
-def is_right(branch: Branch) -> bool:
-    """Whether the branch's answer was graded as right."""
-    return branch.steps[-1].scores.get(RIGHT) == 1.0
 
 
 def _verdicts(group: Sequence[Branch], counts: Counts) -> Iterator[Pair]:
@@ -293,7 +221,3 @@ def _native(message: Message) -> dict[str, Any]:
         else:
             content.append({"type": "text", "text": render_parts([part])})
     return {"role": message.role, "content": content}
-
-
-def _mean(lengths: Sequence[int]) -> str:
-    return f"{sum(lengths) / len(lengths):.1f}" if lengths else "none"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .controls import Condition
 from .evaluate import Outcome
@@ -21,6 +21,18 @@ from .intervals import Interval, design_effect, paired_difference, widened, wils
 
 Row = dict[str, Any]
 Results = Mapping[Condition, Sequence[Outcome]]
+
+
+class Graded(Protocol):
+    """An answer that was found right or wrong; as an `Outcome` has it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def correct(self) -> bool: ...
+    @property
+    def about(self) -> str: ...
+
 
 COSTS = (
     "visual_tokens",
@@ -65,19 +77,24 @@ def row_of(task: str, condition: Condition, outcomes: Sequence[Outcome]) -> Row:
         **costs,
         "failures": sum(o.failed for o in outcomes),
         **_rate(condition),
-        **_clusters(_groups(outcomes)),
+        **_clusters(groups_of(outcomes)),
     }
+
+
+def label_of(row: Row) -> str:
+    """The row's strategy, with the control in brackets, as `Condition.label`."""
+    return f"{row['strategy']} ({row['control']})" if row["control"] else row["strategy"]
 
 
 def share_right(outcomes: Sequence[Outcome]) -> Interval:
     """The share of right answers; where questions share images or clips, Wilson's interval is that
     of fewer questions, by the design effect."""
     right, n = [o.correct for o in outcomes], len(outcomes)
-    effect = design_effect(right, _groups(outcomes))
+    effect = design_effect(right, groups_of(outcomes))
     return wilson(sum(right) / effect, n / effect)
 
 
-def _groups(outcomes: Sequence[Outcome]) -> list[str]:
+def groups_of(outcomes: Sequence[Graded]) -> list[str]:
     """What each question is about; itself where it is about nothing."""
     return [o.about or f"id {o.id}" for o in outcomes]
 
@@ -102,8 +119,28 @@ def pairs_of(task: str, results: Results) -> list[Row]:
     found = []
     for b, a in combinations(results, 2):
         if _compared(a, b, first=next(iter(results))):
-            found.append(_pair(task, a, b, results))
+            found.append(pair_of(task, (a.label, results[a]), (b.label, results[b])))
     return found
+
+
+def pair_of(task: str, a: tuple[str, Sequence[Graded]], b: tuple[str, Sequence[Graded]]) -> Row:
+    """The pair of `a` and `b`, each a label and its answers, as `pairs_of` has it."""
+    right_b = {o.id: o.correct for o in b[1]}
+    shared = [o for o in a[1] if o.id in right_b]
+    both, groups = [(o.correct, right_b[o.id]) for o in shared], groups_of(shared)
+    effect = design_effect([x - y for x, y in both], groups)
+    plain = paired_difference([x for x, _ in both], [y for _, y in both])
+    interval = widened(plain, effect)
+    return {
+        "task": task,
+        "a": a[0],
+        "b": b[0],
+        "n": len(both),
+        "difference": interval.value,
+        "low": interval.low,
+        "high": interval.high,
+        **_clusters(groups),
+    }
 
 
 def envelope(rows: Iterable[Row], pairs: Iterable[Row], **about: object) -> dict[str, Any]:
@@ -151,25 +188,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _pair(task: str, a: Condition, b: Condition, results: Results) -> Row:
-    right_b = {o.id: o.correct for o in results[b]}
-    shared = [o for o in results[a] if o.id in right_b]
-    both, groups = [(o.correct, right_b[o.id]) for o in shared], _groups(shared)
-    effect = design_effect([x - y for x, y in both], groups)
-    plain = paired_difference([x for x, _ in both], [y for _, y in both])
-    interval = widened(plain, effect)
-    return {
-        "task": task,
-        "a": a.label,
-        "b": b.label,
-        "n": len(both),
-        "difference": interval.value,
-        "low": interval.low,
-        "high": interval.high,
-        **_clusters(groups),
-    }
 
 
 def _compared(a: Condition, b: Condition, first: Condition) -> bool:

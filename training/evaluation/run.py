@@ -16,6 +16,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainin
 from mm.types import Sampling
 from mm.vlm import VLM
 
+from .answers import answers_of
 from .controls import Condition
 from .evaluate import Outcome, Watch, evaluate
 from .results import Row, pairs_of, row_of, versions
@@ -69,6 +70,11 @@ class Measured:
             for condition, outcomes in by_condition.items()
             if outcomes
         ]
+
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """Which questions of each task were answered rightly, as `answers_of` has it."""
+        return [answers_of(task, found) for task, found in self.results.items()]
 
     @property
     def broken(self) -> list[str]:

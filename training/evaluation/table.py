@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .results import Row
+from .results import Row, label_of
 
 WIDTH = 100
 
@@ -44,12 +44,23 @@ places that had to be looked at and were, replies to what was shown that hold no
 
 def print_table(title: str, rows: Sequence[Row], pairs: Sequence[Row]) -> None:
     """Print the rows of an evaluation and the differences of its pairs, all in per cent."""
-    console = Console(width=WIDTH, highlight=False)
-    console.print(f"{title}; failures count as wrong", markup=False, soft_wrap=True)
+    console = _console()
+    console.print(f"{title}; failures count as wrong", soft_wrap=True)
     console.print(_rows_table(rows))
     if pairs:
-        console.print("Differences in points, on the same items (95 % interval):")
-        console.print(_pairs_table(pairs))
+        print_pairs(pairs)
+
+
+def print_pairs(pairs: Sequence[Row]) -> None:
+    """Print differences, in points."""
+    console = _console()
+    console.print("Differences in points, on the same items (95 % interval):")
+    console.print(_pairs_table(pairs))
+
+
+def _console() -> Console:
+    """Where names are printed as they are, square brackets and all."""
+    return Console(width=WIDTH, highlight=False, markup=False)
 
 
 def _rows_table(rows: Sequence[Row]) -> Table:
@@ -62,8 +73,7 @@ def _rows_table(rows: Sequence[Row]) -> Table:
         if before and row["task"] != before:
             table.add_section()
         before = row["task"]
-        who = f"{row['strategy']} ({row['control']})" if row["control"] else row["strategy"]
-        table.add_row(row["task"], who, *(cell(row) for cell in told.values()))
+        table.add_row(row["task"], label_of(row), *(cell(row) for cell in told.values()))
     return table
 
 

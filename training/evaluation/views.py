@@ -14,11 +14,12 @@ from typing import Any
 from training.tabletop.scene import Level
 
 from .intervals import wilson
-from .results import Row
+from .results import Row, label_of
 
 File = Mapping[str, Any]
 View = Callable[..., list[str]]
-CONTROLS = ("", "random", "true", "no-look", "full", "flipped", "shuffled", "noise", "blind")
+DEPTHS = ("flipped", "shuffled", "constant", "noise")
+CONTROLS = ("", "random", "true", "no-look", "full", *DEPTHS, "blind")
 """The first columns of `controls`, in this order, where some row has them; others follow."""
 
 
@@ -37,14 +38,14 @@ def controls(files: Sequence[File], task: str) -> list[str]:
 
 def tasks(files: Sequence[File]) -> list[str]:
     """Right answers in per cent: a line a task and strategy."""
-    lines = {f"`{row['task']}` by `{_who(row)}`": [_right(row)] for row in _rows(files)}
+    lines = {f"`{row['task']}` by `{label_of(row)}`": [_right(row)] for row in _rows(files)}
     return _table(["task", "right"], lines)
 
 
 def budgets(files: Sequence[File]) -> list[str]:
     """Right answers in per cent against visual tokens: a line a strategy and budget of an image."""
     lines = {
-        f"`{_who(row)}`, {file['budgets']['visual_tokens']} an image": [
+        f"`{label_of(row)}`, {file['budgets']['visual_tokens']} an image": [
             f"{row['visual_tokens']:.0f}",
             _right(row),
         ]
@@ -161,13 +162,31 @@ def readings(files: Sequence[File]) -> list[str]:
 
 
 def counts(files: Sequence[File]) -> list[str]:
-    """How many of so many are right, in per cent with their interval: a line each."""
+    """How many of so many are right, in per cent with their interval: a line each.
+
+    Of counts in clusters it is that of fewer, by the row's `effect`.
+    """
     lines = {}
     for row in _rows(files):
-        value, low, high = astuple(wilson(row["right"], row["n"]))
+        effect = row.get("effect", 1.0)
+        value, low, high = astuple(wilson(row["right"] / effect, row["n"] / effect))
         right = _right({"accuracy": value, "low": low, "high": high})
         lines[f"`{row['what']}`"] = [right, f"{row['n']:,}"]
     return _table(["", "right", "of"], lines)
+
+
+def added(files: Sequence[File]) -> list[str]:
+    """`depth_time`: medians over images, two of them with their intervals; a line a file."""
+    lines = {}
+    for file in files:
+        (row,) = file["rows"]
+        direct, depth, network = (_median(row[key]) for key in ("direct", "depth", "network"))
+        more, times = _median(row["added"], spread=True), _median(row["ratio"], ".1f", spread=True)
+        threads = f"{file['threads']} thread{'s'[: file['threads'] > 1]}"
+        where = f"`{file['model']}`, {file['cpu']}, {threads}, {row['images']} images"
+        lines[where] = [direct, depth, more, network, times]
+    head = ["seconds an answer", "`direct`", "`depth`", "added", "of it the depth network"]
+    return _table([*head, "times as long"], lines)
 
 
 def minutes(files: Sequence[File]) -> list[str]:
@@ -200,6 +219,7 @@ VIEWS: Mapping[str, View] = {
         verifiers,
         choosing,
         counts,
+        added,
         minutes,
         commands,
     )
@@ -222,13 +242,14 @@ def _right(row: Row) -> str:
     return f"{100 * row['accuracy']:.1f}{interval}"
 
 
-def _who(row: Row) -> str:
-    return f"{row['strategy']} ({row['control']})" if row["control"] else row["strategy"]
-
-
 def _ratio(row: Row) -> str:
     low, high = row["spread"]
     return f"{row['ratio']:.1f} ({low:.1f}-{high:.1f})"
+
+
+def _median(cell: Mapping[str, float], form: str = ".3f", *, spread: bool = False) -> str:
+    value, low, high = (format(cell[key], form) for key in ("value", "low", "high"))
+    return f"{value} ({low}-{high})" if spread else value
 
 
 def _dtype(file: File) -> str:

@@ -17,8 +17,8 @@ READ = 32
 
 
 def taught_verifier(pairs: Iterable[Row]) -> Trained:
-    """How it is read: by `score` if every pair asks whether what was seen is enough, else by
-    `logratio`."""
+    """How it is read: by `score` if every pair asks whether what was seen is enough, else, as pairs
+    of ways and of steps are, by `logratio`."""
     read = list(islice(pairs, READ))
     asked = all(row.messages[-1].text == ENOUGH for row in read)
     return Trained("score" if asked else "logratio", tools=_tools(read))

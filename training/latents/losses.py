@@ -3,81 +3,28 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
-from mm.tokens.builder import TokenBuilder
 from mm.tokens.image_processing import LATENTS
 from mm.tokens.sequence import Tokens
-from mm.types import Conversation, Image, Latents
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import EncodeImages
-from vision.depth_strategies import with_latents
-from vision.midi import SLOT, Midi, encoder_image, with_slots
+from vision.midi import SLOT, Midi, with_slots
 
-from .rows import DepthRow
-
-Features = Callable[[Sequence[Image]], Sequence[Tensor]]
-"""What the model's frozen encoder sees in images: (V, W) each."""
+from .example import Example
+from .reading import ReadRows, padded
 
 
-@dataclass(frozen=True)
-class Example:
-    """A row, made ready once.
-
-    Attributes:
-        image, depth: features (V, W) of the image, and of the image of its depth.
-        asked: the ids of the question.
-        reasoned: those of the rationale's words, each apart.
-        answered: the conversation with room for the latents.
-    """
-
-    image: Tensor
-    depth: Tensor
-    asked: tuple[int, ...]
-    reasoned: tuple[tuple[int, ...], ...]
-    answered: Tokens
-
-
-def example_of(row: DepthRow, builder: TokenBuilder, features: Features, midi: Midi) -> Example:
-    """`row` made ready for `midi`.
-
-    Raises:
-        ValueError: its conversation cannot be built.
-    """
-    image, depth = features([row.image, encoder_image(row.depth, row.image)])
-    encode = builder.safe_tokenizer.encode
-    words = re.findall(r"\s*\S+", row.rationale)
-    talk = row.messages
-    if midi.config.kind != "none":
-        room = torch.zeros(midi.config.latents, midi.config.model_width)
-        talk = with_latents(talk, Latents(row.image, f"room for {row.id}", room))
-    return Example(
-        image.float(),
-        depth.float(),
-        encode((row.question,)),
-        tuple(encode((word,)) for word in words),
-        Collator(builder).tokens(_Talk(row.id, talk)),
-    )
-
-
-@dataclass(frozen=True)
-class _Talk:
-    """A conversation as the collator takes it."""
-
-    id: str
-    messages: Conversation
-    untrained: frozenset[int] = frozenset()
-
-
-def distilling_loss(model: Any, midi: Midi, examples: Sequence[Example]) -> dict[str, Tensor]:
+def distilling_loss(
+    model: Any, midi: Midi, read: ReadRows, examples: Sequence[Example]
+) -> dict[str, Tensor]:
     """Stage 1: the rationale's cross-entropy, by the Mamba that reads it, and by the frozen
     language model that reads the latents between its words.
 
@@ -85,44 +32,24 @@ def distilling_loss(model: Any, midi: Midi, examples: Sequence[Example]) -> dict
         The losses by name, to be added.
     """
     spread = [with_slots(each.reasoned, midi.config.latents) for each in examples]
-    both = [[*e.asked, *words] for e, words in zip(examples, spread, strict=True)]
-    ids = _padded(both).to(midi.device)
-    hidden = _hidden(midi, examples, ids)  # (B, T, hidden)
-    told = [
-        [*[IGNORED] * len(e.asked), *_labels(words)]
-        for e, words in zip(examples, spread, strict=True)
-    ]
-    read = _read(model, _padded(spread), midi.latents(hidden, ids))
-    return {
-        "mamba": _next_word(midi.logits(hidden), _padded(told, IGNORED)),
-        "model": _next_word(read, _padded([_labels(words) for words in spread], IGNORED)),
-    }
+    hidden = read(midi, examples, spread)
+    ids = padded(spread).to(midi.device)
+    labels = padded([_labels(words) for words in spread], IGNORED)
+    with _frozen(model):
+        said = _said(model, ids, midi.latents(hidden, ids))
+    return {"mamba": _next_word(midi.logits(hidden), labels), "model": _next_word(said, labels)}
 
 
 def _labels(words: Sequence[int]) -> list[int]:
     return [IGNORED if each == SLOT else each for each in words]
 
 
-def _padded(rows: Sequence[Sequence[int]], filler: int = 0) -> Tensor:
-    """(B, T), padded on the right, which a causal reader does not see."""
-    tensors = [torch.tensor(list(row)) for row in rows]
-    return pad_sequence(tensors, batch_first=True, padding_value=filler)
+def _frozen(model: Any) -> AbstractContextManager[Any]:
+    """`model` as it is without the module's adapter, which is there to read."""
+    return model.disable_adapter() if hasattr(model, "disable_adapter") else nullcontext()
 
 
-def _hidden(midi: Midi, examples: Sequence[Example], ids: Tensor) -> Tensor:
-    """What the Mamba reads (B, T, hidden), those with images of one shape together."""
-    shapes: dict[tuple[int, int], list[int]] = {}
-    for number, each in enumerate(examples):
-        shapes.setdefault((len(each.image), len(each.depth)), []).append(number)
-    found: dict[int, Tensor] = {}
-    for numbers in shapes.values():
-        image = torch.stack([examples[n].image for n in numbers]).to(midi.device)
-        depth = torch.stack([examples[n].depth for n in numbers]).to(midi.device)
-        found.update(zip(numbers, midi(image, depth, ids[numbers]), strict=True))
-    return torch.stack([found[number] for number in range(len(examples))])
-
-
-def _read(model: Any, ids: Tensor, latents: Tensor) -> Tensor:
+def _said(model: Any, ids: Tensor, latents: Tensor) -> Tensor:
     """Logits (B, T, V) of the language model over `ids`, with the latents in their slots."""
     device = model.device
     here = ids.to(device)
@@ -140,7 +67,12 @@ def _next_word(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 def answering_loss(
-    model: Any, midi: Midi, collator: Collator, examples: Sequence[Example], encode: EncodeImages
+    model: Any,
+    midi: Midi,
+    read: ReadRows,
+    collator: Collator,
+    examples: Sequence[Example],
+    encode: EncodeImages,
 ) -> dict[str, Tensor]:
     """Stage 2: the answer's cross-entropy, the latents behind the image.
 
@@ -149,7 +81,7 @@ def answering_loss(
     """
     built = [each.answered for each in examples]
     if midi.config.kind != "none":
-        found = answering_latents(midi, examples)
+        found = answering_latents(midi, read, examples)
         built = [with_vectors(t, z) for t, z in zip(built, found, strict=True)]
     batch = collator.join(built)
     inputs = forward_inputs(model, batch, encode)
@@ -157,11 +89,12 @@ def answering_loss(
     return {"answer": model(**moved).loss}
 
 
-def answering_latents(midi: Midi, examples: Sequence[Example]) -> Tensor:
+def answering_latents(midi: Midi, read: ReadRows, examples: Sequence[Example]) -> Tensor:
     """(B, n, D), from the images, the depths and the questions alone."""
-    rows = [[*each.asked, *[SLOT] * midi.config.latents] for each in examples]
-    ids = _padded(rows).to(midi.device)
-    return midi.latents(_hidden(midi, examples, ids), ids)
+    slots = [[SLOT] * midi.config.latents] * len(examples)
+    ids = padded(slots).to(midi.device)
+    hidden = read(midi, examples, slots) if midi.config.kind == "midi" else ids
+    return midi.latents(hidden, ids)
 
 
 def with_vectors(tokens: Tokens, vectors: Tensor) -> Tokens:

@@ -16,6 +16,7 @@ LATENTS = 10
 """Vectors in the context, where nobody says how many."""
 
 Learned = Literal["midi", "constant", "none"]
+Reads = Literal["model", "features"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class LatentsRecipe:
         stage: 1 distils rationales into latents; 2 couples them to the model, with an adapter.
         start: stage 2: the folder of a stage 1; None begins with random weights.
         learned: "constant" and "none" are controls: vectors that see nothing, and none at all.
+        reads: "model", the language model reads image, depth and question for the Mamba, with an
+            adapter; "features", the Mamba reads them itself, as in the paper.
         learning_rate: None: 1e-3 below 100 million parameters, else 2e-5 (the paper's).
         hidden, layers: of the Mamba; None by the model's width.
     """
@@ -36,6 +39,7 @@ class LatentsRecipe:
     model: str = "tiny"
     start: str | None = None
     learned: Learned = "midi"
+    reads: Reads = "model"
     latents: int = LATENTS
     hidden: int | None = None
     layers: int | None = None

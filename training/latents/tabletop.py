@@ -19,6 +19,7 @@ from rich.progress import Progress
 from training.tabletop.questions import Question, ask
 from training.tabletop.render import depth_map, render
 from training.tabletop.scene import SIDE, Level, Scene, make_scene
+from vision.depth import DepthMap
 from vision.depth import depth_map as as_map
 from vision.rationale import rationale
 
@@ -28,7 +29,7 @@ FIRST_SEED = 3 << 30
 PER_METRE = 1000
 """The scale of the depth files, 16-bit PNG."""
 
-MIX = (("nearer", 0.5), ("read_nearest", 0.2), ("colour", 0.15), ("count", 0.15))
+MIX = (("nearer", 0.7), ("colour", 0.15), ("count", 0.15))
 """What is asked, with its share."""
 
 PER_SCENE = 4
@@ -58,11 +59,18 @@ def _rows(scene: Scene, folder: Path, name: str, rng: random.Random) -> list[dic
     render(scene).save(folder / f"{name}.png")
     Pil.fromarray((metres * PER_METRE).round().astype(np.uint16)).save(folder / f"{name}.depth.png")
     files = {"image": f"{name}.png", "depth": f"{name}.depth.png"}
-    told = rationale(as_map(metres, "metric"), [(t.name, t.region) for t in scene.things])
+    shown = as_map(metres, "metric")
     return [
-        {**files, "question": each.text, "rationale": told, "answer": each.answer}
-        for each in _questions(scene, rng)
+        {**files, "question": q.text, "rationale": _rationale(shown, scene, q), "answer": q.answer}
+        for q in _questions(scene, rng)
     ]
+
+
+def _rationale(shown: DepthMap, scene: Scene, question: Question) -> str:
+    """Of the things that `question` names; where it names none, the order of all."""
+    things = [(thing.name, thing.region) for thing in scene.things]
+    named = [(name, at) for name, at in things if name in question.text]
+    return rationale(shown, named) if named else rationale(shown, things).split("\n")[0]
 
 
 def _questions(scene: Scene, rng: random.Random) -> list[Question]:

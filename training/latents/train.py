@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from rich.progress import track
 from torch import Tensor
 
 import mm
-from mm.errors import ModelUnavailable, UserError, door
-from mm.local.adapters import is_adapter
-from mm.local.checkpoints import find
+from mm.errors import door
 from mm.local.hf_vlm import HFVLM
+from mm.local.precision import fast_autocast
 from mm.lru_cache import LRUCache
 from training.batching.collator import Collator
 from training.batching.image_features import FrozenFeatureCache
@@ -35,20 +34,16 @@ from training.trainers.checkpoints import (
     whole_checkpoints,
     write_whole,
 )
-from training.trainers.lora import adapted, save_adapter
-from vision.midi import (
-    Midi,
-    MidiConfig,
-    features_of,
-    is_marked,
-    load_midi,
-    mark_of,
-    save_midi,
-)
+from training.trainers.lora import save_adapter
+from vision.latent_reader import features_of
+from vision.midi import Midi, save_midi
 
-from .losses import Example, answering_loss, distilling_loss, example_of, total
-from .recipe import LATENTS, LatentsRecipe
+from .example import Example, example_of, without_pixels
+from .losses import answering_loss, distilling_loss, total
+from .reading import ReadRows, read_features, read_through
+from .recipe import LatentsRecipe
 from .rows import DepthRows, read_depth_rows
+from .setup import check_whole, coupled, loaded, module_for
 from .stopping import stopping
 
 SETTINGS, LOG, STATE, CHECKPOINTS = "latents.json", "log.jsonl", "state.pt", "checkpoints"
@@ -69,6 +64,7 @@ class _Run:
     model: Any
     rows: DepthRows
     examples: LRUCache[int, Example] = field(default_factory=lambda: LRUCache(CACHE))
+    seen: LRUCache[str, Tensor] = field(default_factory=lambda: LRUCache(CACHE))
 
     @cached_property
     def steps(self) -> int:
@@ -79,10 +75,26 @@ class _Run:
         """Row number `index`, made ready once."""
         made = self.examples.get(index)
         if made is None:
-            see = partial(features_of, self.vlm.engine)
-            made = example_of(self.rows[index], self.vlm.builder, see, self.midi)
-            self.examples.put(index, made, made.image.nbytes + made.depth.nbytes)
+            made = self._made(index)
+            kept = without_pixels(made, partial(self._made, index))
+            self.examples.put(index, kept, kept.image.nbytes + kept.depth.nbytes)
         return made
+
+    def _made(self, index: int) -> Example:
+        return example_of(self.rows[index], self.vlm.builder, self._see, self.midi)
+
+    def _see(self, images: Sequence[mm.Image]) -> list[Tensor]:
+        """The features of `images`, of which many rows may share one."""
+        known = [self.seen.get(image.id) for image in images]
+        return [
+            self._encoded(image) if features is None else features
+            for image, features in zip(images, known, strict=True)
+        ]
+
+    def _encoded(self, image: mm.Image) -> Tensor:
+        (found,) = features_of(self.vlm.engine, [image])
+        self.seen.put(image.id, found, found.nbytes)
+        return found
 
     def batch(self, number: int) -> list[Example]:
         """Batch `number`, a function of the number and the seed alone."""
@@ -109,7 +121,7 @@ def train_latents(
     if _begun(folder, recipe, resume=resume):
         print(f"{folder} is trained to its end", file=sys.stderr)
         return
-    _check_whole(recipe)
+    check_whole(recipe)
     rows = read_depth_rows(
         recipe.data,
         scale=recipe.depth_scale,
@@ -117,9 +129,9 @@ def train_latents(
         rationales=recipe.stage == 1,
         access=recipe.access,
     )
-    vlm = _loaded(recipe)
-    midi = _module(recipe, vlm).to(vlm.engine.model.device)
-    run = _Run(recipe, vlm, midi, _coupled(recipe, vlm), rows)
+    vlm = loaded(recipe)
+    midi = module_for(recipe, vlm).to(vlm.engine.model.device)
+    run = _Run(recipe, vlm, midi, coupled(recipe, midi, vlm), rows)
     with door(f"--output {folder} cannot be written", BadData):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / SETTINGS, json.dumps(recipe.settings, indent=1) + "\n")
@@ -155,67 +167,6 @@ def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
     return (folder / FINISHED).is_file()
 
 
-def _check_whole(recipe: LatentsRecipe) -> None:
-    if recipe.stage == 2 and is_adapter(find(recipe.model)):
-        raise BadData(
-            f"--model {recipe.model} is an adapter, and stage 2 trains another: give a whole model"
-        )
-
-
-def _loaded(recipe: LatentsRecipe) -> HFVLM:
-    vlm = mm.load(recipe.model, device=recipe.device)
-    if not isinstance(vlm, HFVLM):
-        raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
-    return vlm
-
-
-def _module(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
-    torch.manual_seed(recipe.seed)
-    if recipe.start:
-        midi = load_midi(recipe.start)
-        if not vlm.engine.on_thread(is_marked, vlm.engine.model, midi.config.base):
-            raise UserError(f"{recipe.start} was trained for other weights than {recipe.model}")
-        if midi.config.depth_kind not in ("", recipe.depth_kind):
-            raise UserError(
-                f"{recipe.start} was trained on {midi.config.depth_kind} depth, not on "
-                f"{recipe.depth_kind}: give maps of the same kind"
-            )
-        if recipe.latents not in (midi.config.latents, LATENTS):
-            raise UserError(
-                f"{recipe.start} has {midi.config.latents} latents, not {recipe.latents}: leave "
-                "--latents out"
-            )
-        midi.config = replace(midi.config, depth_kind=recipe.depth_kind)
-        return midi
-    table = vlm.engine.model.get_input_embeddings().weight
-    width = table.shape[1]
-    (seen,) = features_of(vlm.engine, [_grey()])
-    config = MidiConfig(
-        vision_width=seen.shape[-1],
-        model_width=width,
-        vocabulary=table.shape[0],
-        hidden=recipe.hidden or min(width, 768),
-        layers=recipe.layers or (24 if width >= 1024 else 4),
-        latents=recipe.latents,
-        base=vlm.engine.on_thread(mark_of, vlm.engine.model),
-        kind=recipe.learned,
-        depth_kind=recipe.depth_kind if recipe.learned == "midi" else "",
-    )
-    return Midi(config)
-
-
-def _grey() -> mm.Image:
-    from PIL import Image as Pil
-
-    return mm.Image(Pil.new("RGB", (64, 64), (128, 128, 128)))
-
-
-def _coupled(recipe: LatentsRecipe, vlm: HFVLM) -> Any:
-    """The model as it is trained with: frozen in stage 1, under an adapter in stage 2."""
-    model = vlm.engine.model.requires_grad_(False)
-    return adapted(model, recipe.lora_rank) if recipe.stage == 2 else model
-
-
 def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
     """Train to the end, or to the end of the time; the steps that were taken.
 
@@ -243,7 +194,9 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
             return number
         for group in optimizer.param_groups:
             group["lr"] = rate * _share(max(number / steps, done))
-        losses = losses_of(run.batch(number))
+        batch = run.batch(number)
+        with fast_autocast(run.midi.device):
+            losses = losses_of(batch)
         total(losses).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -257,10 +210,13 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
 
 def _losses(run: _Run) -> Callable[[Sequence[Example]], dict[str, Tensor]]:
     """What the stage learns by, of a batch."""
-    if run.recipe.stage == 1:
-        return partial(distilling_loss, run.model, run.midi)
     collator, encode = Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
-    return partial(answering_loss, run.model, run.midi, collator, encode=encode)
+    read: ReadRows = read_features
+    if run.midi.config.reads == "model":
+        read = partial(read_through, run.model, collator, encode)
+    if run.recipe.stage == 1:
+        return partial(distilling_loss, run.model, run.midi, read)
+    return partial(answering_loss, run.model, run.midi, read, collator, encode=encode)
 
 
 def _share(done: float) -> float:
@@ -331,7 +287,7 @@ def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:
 def _save(run: _Run, folder: Path, steps: int) -> None:
     """Write what was trained; the checkpoints stay where more `steps` may follow."""
     save_midi(run.midi, folder)
-    if run.recipe.stage == 2:
+    if hasattr(run.model, "peft_config"):
         save_adapter(run.model, run.recipe.model, folder)
     if steps < run.steps:
         return

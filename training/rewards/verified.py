@@ -42,8 +42,8 @@ def paying(folder: str) -> Term:
     """
     if read_verifier(Path(folder)).kind != "score":
         raise BadData(
-            f"--verifier {folder} was trained on pairs of --kind trajectory: give one that was on "
-            "pairs of --kind verdict"
+            f"--verifier {folder} was trained on pairs of --kind trajectory or step: give one that "
+            "was on pairs of --kind verdict"
         )
     return partial(verified, verifier=folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mm.local.adapters import with_adapter
 from mm.local.checkpoints import find
 from mm.local.fingerprint import write_base
 
@@ -20,6 +21,18 @@ def adapted(model: Any, rank: int) -> Any:
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGET, task_type="CAUSAL_LM")
     return get_peft_model(model, config)
+
+
+def adapted_as(model: Any, folder: Path) -> Any:
+    """`model` with the adapter in `folder`, for it to learn on; the model's weights are frozen.
+
+    Raises:
+        ModelUnavailable: it does not fit.
+    """
+    adapter = with_adapter(model, str(folder), "default")
+    for name, parameter in adapter.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return adapter
 
 
 def save_adapter(model: Any, base: str, folder: Path, weights: Any = None) -> None:

@@ -19,6 +19,7 @@ import mm
 from mm.engine.engine import Engine
 from mm.errors import ModelUnavailable
 from mm.local.adapters import ADAPTER, with_adapter
+from mm.local.hf_vlm import HFVLM
 from mm.types import user
 
 torch.set_num_threads(1)
@@ -84,6 +85,22 @@ def test_older_names_load_with_equal_logits(family: str, targets: str, tmp_path:
     plain = Engine(fresh(family), FAMILIES[family]().builder)
     tokens = plain.builder.build(QUESTION)
     assert (got - plain.next_logits(tokens)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("targets", [DECODER, WITH_HEAD], ids=["decoder", "with lm_head"])
+@pytest.mark.parametrize("family", ["qwen3_vl", "gemma3"])
+def test_an_adapter_is_added_to_a_model_that_runs(family: str, targets: str, tmp_path: Path):
+    _, wanted = saved(family, tmp_path / "one", targets)
+    saved(family, tmp_path / "two")
+    vlm = HFVLM(Engine(fresh(family), FAMILIES[family]().builder))
+    before = vlm.next_logprobs(QUESTION)
+    for name in ("one", "two", "one"):
+        other = vlm.with_adapter(str(tmp_path / name))
+    assert len(vlm.adapters) == 2
+    found = torch.tensor(other.next_logprobs(QUESTION))
+    assert (found - wanted.log_softmax(-1)).abs().max() < 1e-5
+    assert vlm.adapter is None
+    assert vlm.next_logprobs(QUESTION) == pytest.approx(before, abs=1e-5)
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "smolvlm", "llava_onevision"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from mm.types import Image
 from training.benchmarks import depth_accuracy
-from training.benchmarks.depth_accuracy import accuracy, scene_images
+from training.benchmarks.depth_accuracy import Counted, accuracy, scene_images
+from training.evaluation.views import VIEWS
 from vision.depth import depth_map
 from vision.depth_source import TINY
 
@@ -44,3 +47,27 @@ def test_the_truth_is_right_and_its_opposite_wrong(scenes, monkeypatch, turned, 
     found = counts("any", scenes)
     assert found["order"] == right
     assert found["relations"] == right
+
+
+@pytest.mark.parametrize(
+    ("scenes", "low", "high"),
+    [
+        pytest.param(((50_000, 100_000),) * 4, 0.498, 0.502, id="alike: as many pixels"),
+        pytest.param(((90_000, 100_000), (10_000, 100_000)) * 2, 0.16, 0.84, id="few scenes"),
+        pytest.param(((100_000, 100_000),) * 4, 0.51, 1.0, id="all right: four of four"),
+    ],
+)
+def test_the_interval_is_by_scene(scenes, low, high) -> None:
+    share = Counted("delta1", scenes).share
+    assert (share.low, share.high) == pytest.approx((low, high), abs=0.01)
+
+
+def test_a_run_writes_what_the_readme_shows(tmp_path, scenes, monkeypatch, capsys) -> None:
+    true = {Image(image).id: metres for image, metres, _ in scenes}
+    monkeypatch.setattr(depth_accuracy, "estimated", lambda _, im: depth_map(true[im.id], "metric"))
+    depth_accuracy.main("any", scenes=3, seed=0, out=tmp_path / "out.json")
+    file = json.loads((tmp_path / "out.json").read_text())
+    assert [row["clusters"] for row in file["rows"]] == [3, 3, 3]
+    (delta1, *_) = VIEWS["counts"]([file])[2:]
+    assert delta1.startswith("| `delta1` | 100.0 (43.9-100.0) |")  # Wilson's of three of three
+    assert "100.0 % (43.9-100.0)" in capsys.readouterr().out

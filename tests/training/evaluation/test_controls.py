@@ -134,16 +134,23 @@ def test_depth_has_controls_of_its_own(tmp_path):
     np.save(tmp_path / "map.npy", values)
     depth = partial(depth_text, depth=DepthSource(str(tmp_path / "map.npy")), things=_things)
     conditions = conditions_of(SUITE, [("depth", depth)], controls=True)
-    assert [c.control for c in conditions] == ["", "flipped", "noise", "blind"]
+    assert [c.control for c in conditions] == ["", "flipped", "constant", "noise", "blind"]
     sample = mm.question("Which?", Image.new("RGB", (80, 40)), id="a", target="left")
     asked = Item(sample)
     told = []
-    for condition in conditions[:3]:
+    for condition in conditions[:4]:
         _, vlm = answer(condition, ["left"], asked=asked)
         told.append(vlm.conversations[0][0].text)
     assert "left 1.00 m, right 3.00 m" in told[0]
     assert "right 1.00 m, left 3.00 m" in told[1]
-    assert len(set(told)) == 3
+    assert "left 2.00 m, right 2.00 m.\nThe left is about as far as the right" in told[2]
+    assert len(set(told)) == 4
+
+
+def test_a_known_scene_has_the_controls_of_other_maps_too():
+    deep = replace(SUITE, looking=False, deep=True)
+    controls = [c.control for c in conditions_of(deep, [("depth", depth_text)], controls=True)]
+    assert controls == ["", "flipped", "constant", "noise", "shuffled", "true"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ import pytest
 from training.evaluation.intervals import (
     Interval,
     design_effect,
+    design_effect_of_counts,
+    median_interval,
     paired_difference,
     widened,
     wilson,
@@ -76,6 +78,48 @@ def test_pairing_narrows_the_interval_of_items_that_agree():
 )
 def test_questions_of_one_clip_count_for_less(values, groups, effect):
     assert design_effect(values, list(map(str, groups))) == pytest.approx(effect, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        pytest.param([(3, 9), (4, 4), (0, 2), (5, 7)], id="of many sizes"),
+        pytest.param([(2, 4), (1, 2), (3, 6)], id="all alike: no less than 1"),
+        pytest.param([(3, 3), (1, 1)], id="all right"),
+        pytest.param([(0, 3), (0, 1)], id="all wrong"),
+        pytest.param([(2, 5)], id="one group"),
+        pytest.param([(1, 1), (0, 1)], id="each alone"),
+        pytest.param([(1, 1)], id="one of one"),
+        pytest.param([(2, 3), (0, 0), (1, 3)], id="a group of nothing"),
+        pytest.param([(0, 0)], id="nothing measured"),
+    ],
+)
+def test_counted_groups_have_the_effect_of_their_values(counts):
+    values = [int(at < right) for right, n in counts for at in range(n)]
+    groups = [str(group) for group, (_, n) in enumerate(counts) for _ in range(n)]
+    assert design_effect_of_counts(counts) == pytest.approx(design_effect(values, groups))
+
+
+@pytest.mark.parametrize(
+    ("n", "low", "high"),
+    [
+        pytest.param(1, 1, 1, id="one"),
+        pytest.param(5, 1, 5, id="too few"),
+        pytest.param(6, 1, 6, id="six: all of them"),
+        pytest.param(8, 1, 8, id="eight: all of them"),
+        pytest.param(9, 2, 8, id="nine: but for one on each side"),
+        pytest.param(20, 6, 15, id="twenty, as in tables"),
+        pytest.param(100, 40, 61, id="a hundred, as in tables"),
+    ],
+)
+def test_the_median_lies_between_two_values(n, low, high):
+    interval = median_interval([float(value) for value in reversed(range(1, n + 1))])
+    assert interval == Interval((n + 1) / 2, low, high)
+
+
+def test_the_median_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="no values"):
+        median_interval([])
 
 
 def test_a_wider_interval_stays_inside():

@@ -19,7 +19,7 @@ import mm
 from mm.errors import UserError
 from mm.scripted import ScriptedVLM
 from mm.trace_store import load_traces
-from mm.types import Clip, Features, Latents, Part, Sampling, message
+from mm.types import Clip, Features, Latents, Message, Part, Sampling, message
 from training.benchmarks.verifier_report import graded_in
 from training.data import read_data
 from training.evaluation import pairs
@@ -134,7 +134,7 @@ def test_ways_part_where_they_differ(tmp_path: Path) -> None:
     assert [row[side][0]["content"][0]["text"] for side in ("chosen", "rejected")] == ["K", "Q"]
 
 
-@pytest.mark.parametrize("kind", ["verdict", "trajectory"])
+@pytest.mark.parametrize("kind", ["verdict", "trajectory", "step"])
 @pytest.mark.parametrize(
     ("strategy", "tools"),
     [
@@ -211,14 +211,21 @@ def changed(folder: Path, at: int, **step: Any) -> None:
     mm.save_traces(traces, folder)
 
 
-def test_a_reply_that_was_cut_teaches_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param({"finish": "length"}, id="cut"),
+        pytest.param({"message": Message("assistant", ())}, id="empty"),
+    ],
+)
+def test_a_reply_without_an_end_or_a_beginning_teaches_nothing(tmp_path: Path, step) -> None:
     collected(tmp_path / "traces", ["K", "Q"], 2)
-    changed(tmp_path / "traces", 1, finish="length")
+    changed(tmp_path / "traces", 1, **step)
     with pytest.raises(UserError, match=r"1 all right, 0 all wrong; 1 traces left out .budget"):
         write_pairs(tmp_path / "traces", tmp_path / "pairs.jsonl")
 
 
-@pytest.mark.parametrize("kind", ["verdict", "trajectory"])
+@pytest.mark.parametrize("kind", ["verdict", "trajectory", "step"])
 def test_a_choice_made_for_the_model_teaches_nothing(tmp_path: Path, kind: Any) -> None:
     (item,) = suite().items()
     closed = Item(replace(item.sample, choices=("K", "Q")))

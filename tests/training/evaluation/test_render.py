@@ -96,3 +96,8 @@ def test_a_report_on_verifiers_is_shown():
 def test_counts_are_shown_with_their_intervals():
     file = {"rows": [{"what": "order", "right": 3, "n": 4}]}
     assert VIEWS["counts"]([file])[2] == "| `order` | 75.0 (30.1-95.4) | 4 |"
+
+
+def test_counts_in_clusters_count_as_fewer():
+    file = {"rows": [{"what": "order", "right": 300, "n": 400, "clusters": 9, "effect": 100.0}]}
+    assert VIEWS["counts"]([file])[2] == "| `order` | 75.0 (30.1-95.4) | 400 |"

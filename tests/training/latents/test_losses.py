@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -14,18 +17,15 @@ from mm.engine.engine import Engine
 from mm.local.hf_vlm import HFVLM
 from mm.types import Image, assistant, user
 from training.batching.collator import Collator
-from training.batching.image_features import encode_images
-from training.latents.losses import (
-    answering_latents,
-    answering_loss,
-    distilling_loss,
-    example_of,
-    total,
-)
+from training.batching.image_features import FrozenFeatureCache, encode_images
+from training.latents.example import example_of
+from training.latents.losses import answering_latents, answering_loss, distilling_loss, total
+from training.latents.reading import ReadRows, read_features, read_through
 from training.latents.rows import DepthRow
 from training.trainers.lora import adapted
 from vision.depth import depth_map
-from vision.midi import Midi, MidiConfig, features_of
+from vision.latent_reader import LatentReader, features_of
+from vision.midi import Midi, MidiConfig
 
 
 def row(
@@ -49,7 +49,7 @@ def vlm_of(family: str) -> HFVLM:
     return HFVLM(Engine(made.model, made.builder), name="random")
 
 
-def midi_for(vlm: HFVLM, kind="midi") -> Midi:
+def midi_for(vlm: HFVLM, kind="midi", reads: Any = "features") -> Midi:
     torch.manual_seed(0)
     table = vlm.engine.model.get_input_embeddings().weight
     (seen,) = features_of(vlm.engine, [row(0).image])
@@ -63,8 +63,16 @@ def midi_for(vlm: HFVLM, kind="midi") -> Midi:
             state=4,
             latents=3,
             kind=kind,
+            reads=reads,
         )
     )
+
+
+def reader(vlm: HFVLM, midi: Midi, model=None) -> ReadRows:
+    if midi.config.reads == "features":
+        return read_features
+    encode = FrozenFeatureCache(2**20)
+    return partial(read_through, model or vlm.engine.model, Collator(vlm.builder), encode)
 
 
 def examples(vlm, midi, rows):
@@ -79,27 +87,34 @@ def grown(module) -> set[str]:
     }
 
 
+@pytest.mark.parametrize("reads", ["features", "model"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stage_one_trains_the_module_and_leaves_the_model_frozen(family):
+def test_stage_one_trains_the_module_and_leaves_the_model_frozen(family, reads):
     vlm = vlm_of(family)
-    midi = midi_for(vlm)
+    midi = midi_for(vlm, reads=reads)
     model = deepcopy(vlm.engine.model).requires_grad_(False)  # others share it
-    losses = distilling_loss(model, midi, examples(vlm, midi, [row(1), row(2)]))
+    if reads == "model":
+        model = adapted(model, 2)
+    read = reader(vlm, midi, model)
+    losses = distilling_loss(model, midi, read, examples(vlm, midi, [row(1), row(2)]))
     assert set(losses) == {"mamba", "model"}
     losses["model"].backward()
     learned = grown(midi)
-    for part in ("image_in", "depth_in", "slot", "out", "mamba.layers.0"):
+    seen = {"features": "image_in", "model": "states_in"}[reads]
+    for part in (seen, "depth_in", "slot", "out", "mamba.layers.0"):
         assert any(name.startswith(part) for name in learned), part
-    assert not grown(model)
+    assert all("lora" in name for name in grown(model))
 
 
+@pytest.mark.parametrize("reads", ["features", "model"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_stage_two_trains_the_module_and_the_adapter(family):
+def test_stage_two_trains_the_module_and_the_adapter(family, reads):
     vlm = vlm_of(family)
-    midi = midi_for(vlm)
+    midi = midi_for(vlm, reads=reads)
     model = adapted(deepcopy(vlm.engine.model).requires_grad_(False), 2)  # others share it
     rows = examples(vlm, midi, [row(1), row(2, size=(160, 64))])
-    losses = answering_loss(model, midi, Collator(vlm.builder), rows, encode_images)
+    read = reader(vlm, midi, model)
+    losses = answering_loss(model, midi, read, Collator(vlm.builder), rows, encode_images)
     total(losses).backward()
     learned = grown(midi)
     assert any(name.startswith("depth_in") for name in learned)
@@ -107,17 +122,47 @@ def test_stage_two_trains_the_module_and_the_adapter(family):
     assert all("lora" in name for name in grown(model))
 
 
-def test_company_in_a_batch_changes_no_latent(vlm):
-    midi = midi_for(vlm)
+@pytest.mark.parametrize("reads", ["features", "model"])
+def test_company_in_a_batch_changes_no_latent(vlm, reads):
+    midi = told_depth(midi_for(vlm, reads=reads))
     rows = [
         row(1),
         row(2, size=(96, 64), question="Which of all these things is the nearest?"),
         row(3),
     ]
-    made = examples(vlm, midi, rows)
-    together = answering_latents(midi, made)
-    alone = torch.cat([answering_latents(midi, [each]) for each in made])
+    made, read = examples(vlm, midi, rows), reader(vlm, midi)
+    together = answering_latents(midi, read, made)
+    alone = torch.cat([answering_latents(midi, read, [each]) for each in made])
     assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("reads", ["features", "model"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_question_is_read_as_it_was_in_training(family, reads):
+    vlm = vlm_of(family)
+    midi = told_depth(midi_for(vlm, reads=reads))
+    asked = row(1, size=(96, 64))
+    trained = answering_latents(midi, reader(vlm, midi), examples(vlm, midi, [asked]))
+    read = LatentReader(midi, "midi")(vlm, asked.image, asked.depth, asked.question)
+    assert read is not None
+    assert torch.allclose(trained[0], torch.as_tensor(read.vectors), atol=1e-4)
+
+
+def told_depth(midi: Midi) -> Midi:
+    """`midi` as if it had learnt to pass depth on, which it does not at the start."""
+    for parameter in midi.depth_in.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return midi
+
+
+def test_at_the_start_depth_changes_nothing_that_the_model_reads(vlm):
+    midi = midi_for(vlm, reads="model")
+    other = replace(row(1), depth=depth_map(np.linspace(5, 2, 64)[None].repeat(64, 0), "metric"))
+    first, second = examples(vlm, midi, [row(1), other])
+    read = reader(vlm, midi)
+    assert not torch.equal(first.depth, second.depth)
+    one, two = (answering_latents(midi, read, [each]) for each in (first, second))
+    assert torch.equal(one, two)
 
 
 def test_losses_are_taken_where_the_module_is(vlm):
@@ -125,15 +170,16 @@ def test_losses_are_taken_where_the_module_is(vlm):
     midi = midi_for(vlm, "constant")
     rows = examples(vlm, midi, [row(1), row(2, size=(96, 64))])
     model = deepcopy(vlm.engine.model).to("meta")
-    losses = distilling_loss(model, midi.to("meta"), rows)
-    found = [*losses.values(), answering_latents(midi, rows)]
+    losses = distilling_loss(model, midi.to("meta"), read_features, rows)
+    found = [*losses.values(), answering_latents(midi, read_features, rows)]
     assert {each.device.type for each in found} == {"meta"}
 
 
 @pytest.mark.parametrize(("kind", "sees"), [("midi", True), ("constant", False)])
 def test_constant_latents_see_nothing(vlm, kind, sees):
     midi = midi_for(vlm, kind)
-    first, second = answering_latents(midi, examples(vlm, midi, [row(1), row(2)]))
+    made = examples(vlm, midi, [row(1), row(2)])
+    first, second = answering_latents(midi, read_features, made)
     assert torch.equal(first, second) is not sees
 
 

@@ -16,7 +16,7 @@ def test_rows_are_those_that_mm_train_depth_reads(tmp_path: Path) -> None:
     assert len(rows) == 6
     first, second = rows[0], rows[1]
     assert first.question != second.question, "the questions of a scene differ"
-    assert first.rationale == second.rationale
+    assert first.rationale != second.rationale, "each is of what its question names"
     assert "From the nearest to the farthest" in first.rationale
     told = region_depth(first.depth, whole_view()[0][1])
     assert told is not None

@@ -14,14 +14,20 @@ import PIL.Image
 import pytest
 import torch
 
+import mm
 from app.cli.main import run as mm_run
 from mm.errors import UserError
-from mm.local.adapters import base_of
+from mm.local.adapters import base_of, is_adapter
 from mm.local.checkpoints import find
+from training.bundle.latents_stage import export_latents
 from training.data import BadData
 from training.latents.recipe import LatentsRecipe
+from training.latents.rows import read_depth_rows
+from training.latents.setup import module_for
 from training.latents.train import _Run, _shuffled, train_latents
-from vision.midi import Midi
+from vision.depth_strategies import with_latents
+from vision.latent_reader import load_reader
+from vision.midi import Midi, load_midi
 
 
 @pytest.fixture
@@ -49,20 +55,60 @@ def asked(data: Path, name: str, *more: str) -> list[str]:
     return [*given, "--epochs", "1", "--batch", "2", *more]
 
 
-def test_both_stages_and_an_answer(data: Path, capsys: pytest.CaptureFixture) -> None:
-    assert mm_run(asked(data, "one", "--latents", "2")) == 0
+@pytest.mark.parametrize("reads", ["features", "model"])
+def test_both_stages_and_an_answer(data: Path, reads: str, capsys: pytest.CaptureFixture) -> None:
+    assert mm_run(asked(data, "one", "--latents", "2", "--reads", reads)) == 0
     first, second = data.parent / "one", data.parent / "two"
+    assert is_adapter(first) is (reads == "model")
     assert mm_run(asked(data, "two", "--stage", "2", "--start", str(first))) == 0
+    assert load_midi(str(second)).config.reads == reads
     log = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [0, 1]
     assert all(row["answer"] > 0 for row in log)
     assert mm_run(asked(data, "two", "--stage", "2", "--start", str(first), "--resume")) == 0
-    strategy = f"depth-latent(midi={second})"
     question = ["ask", str(data.parent / "0.png"), "Which side is nearer?"]
-    told = ["--depth", str(data.parent / "0.npy"), "--adapter", str(second), "--max-tokens", "4"]
-    capsys.readouterr()
-    assert mm_run([*question, "--strategy", strategy, *told, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["error"] is None
+    told = ["--depth", str(data.parent / "0.npy"), "--max-tokens", "4"]
+    for folder in (first, second):  # plugged in as it is, and with the adapter of stage 2
+        strategy = f"depth-latent(midi={folder})"
+        capsys.readouterr()
+        assert mm_run([*question, "--strategy", strategy, *told, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["error"] is None
+
+
+def test_the_folder_that_ships_reads_and_answers_as_what_was_trained(data: Path) -> None:
+    trained = data.parent / "two"
+    recipe = LatentsRecipe(data, trained, stage=2, latents=2, batch=1, epochs=1, learning_rate=0.05)
+    train_latents(recipe)
+    export_latents(trained, "tiny", data.parent / "shipped")
+    vlm, row = (
+        mm.load("tiny"),
+        read_depth_rows(data, scale=None, kind="metric", rationales=False)[0],
+    )
+    said = []
+    for folder in (trained, data.parent / "shipped"):
+        reader = load_reader(str(folder))
+        latents = reader(vlm, row.image, row.depth, row.question)
+        assert latents is not None
+        asked = with_latents(row.messages[:1], latents)
+        said.append((latents.vectors, reader.answering(vlm).score(asked, ["left"]).logprobs[0]))
+    for one, other in zip(*said, strict=True):
+        assert np.allclose(one, other, rtol=0.1, atol=0.1)
+    assert not np.allclose(said[0][1], vlm.score(row.messages[:1], ["left"]).logprobs[0], atol=0.5)
+
+
+def test_rows_that_are_kept_hold_no_pixels(data: Path) -> None:
+    recipe = LatentsRecipe(data, data.parent / "out", stage=2)
+    vlm: Any = mm.load("tiny")
+    rows = read_depth_rows(data, scale=None, kind="metric", rationales=False)
+    run = _Run(recipe, vlm, module_for(recipe, vlm), vlm.engine.model, rows)
+    first, kept = run.example(0), run.example(0)
+    for tokens, of in ((first.answered, kept.answered), (first.prompt, kept.prompt)):
+        for span, lean in zip(tokens.images, of.images, strict=True):
+            assert lean.image.size == (1, 1)
+            assert lean.key == span.key
+            if span.encoded:
+                alike = zip(span.process().values(), lean.process().values(), strict=True)
+                assert all(torch.equal(one, other) for one, other in alike)
 
 
 def test_a_training_goes_on_where_it_was_killed(data: Path, monkeypatch) -> None:
@@ -73,8 +119,9 @@ def test_a_training_goes_on_where_it_was_killed(data: Path, monkeypatch) -> None
     with pytest.raises(KeyboardInterrupt):
         train_latents(recipe, stop=lambda step: step == 3)
     train_latents(recipe, resume=True)
-    same = ((data.parent / n / "midi.safetensors").read_bytes() for n in ("out", "whole"))
-    assert len(set(same)) == 1
+    for file in ("midi.safetensors", "adapter_model.safetensors"):
+        same = ((data.parent / n / file).read_bytes() for n in ("out", "whole"))
+        assert len(set(same)) == 1
 
 
 @pytest.mark.parametrize(

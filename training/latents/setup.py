@@ -1,0 +1,111 @@
+"""What a training of latents begins with: the model, the module, and the adapter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image as Pil
+
+import mm
+from mm.errors import ModelUnavailable, UserError
+from mm.local.adapters import is_adapter
+from mm.local.checkpoints import find
+from mm.local.hf_vlm import HFVLM
+from training.data import BadData
+from training.trainers.lora import adapted, adapted_as
+from vision.latent_reader import features_of
+from vision.midi import Midi, MidiConfig, is_marked, load_midi, mark_of
+
+from .recipe import LATENTS, LatentsRecipe
+
+
+def check_whole(recipe: LatentsRecipe) -> None:
+    """Refuse a stage 2 on an adapter.
+
+    Raises:
+        BadData: so it is.
+    """
+    if recipe.stage == 2 and is_adapter(find(recipe.model)):
+        raise BadData(
+            f"--model {recipe.model} is an adapter, and stage 2 trains another: give a whole model"
+        )
+
+
+def loaded(recipe: LatentsRecipe) -> HFVLM:
+    """The model.
+
+    Raises:
+        ModelUnavailable: it cannot be loaded, or is of no listed family.
+    """
+    vlm = mm.load(recipe.model, device=recipe.device)
+    if not isinstance(vlm, HFVLM):
+        raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
+    return vlm
+
+
+def module_for(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
+    """The module as the training begins with it: of a stage 1, or of random weights.
+
+    Raises:
+        ModelUnavailable: the stage 1 cannot be loaded.
+        UserError: it is of another model, kind of maps or number of latents.
+    """
+    torch.manual_seed(recipe.seed)
+    if recipe.start:
+        midi = load_midi(recipe.start)
+        if not vlm.engine.on_thread(is_marked, vlm.engine.model, midi.config.base):
+            raise UserError(f"{recipe.start} was trained for other weights than {recipe.model}")
+        if midi.config.depth_kind not in ("", recipe.depth_kind):
+            raise UserError(
+                f"{recipe.start} was trained on {midi.config.depth_kind} depth, not on "
+                f"{recipe.depth_kind}: give maps of the same kind"
+            )
+        if recipe.latents not in (midi.config.latents, LATENTS):
+            raise UserError(
+                f"{recipe.start} has {midi.config.latents} latents, not {recipe.latents}: leave "
+                "--latents out"
+            )
+        midi.config = replace(midi.config, depth_kind=recipe.depth_kind, stage=recipe.stage)
+        return midi
+    table = vlm.engine.model.get_input_embeddings().weight
+    width = table.shape[1]
+    (seen,) = features_of(vlm.engine, [_grey()])
+    config = MidiConfig(
+        vision_width=seen.shape[-1],
+        model_width=width,
+        vocabulary=table.shape[0],
+        hidden=recipe.hidden or min(width, 768),
+        layers=recipe.layers or _layers(recipe, width),
+        latents=recipe.latents,
+        base=vlm.engine.on_thread(mark_of, vlm.engine.model),
+        kind=recipe.learned,
+        depth_kind=recipe.depth_kind if recipe.learned == "midi" else "",
+        reads=recipe.reads,
+        stage=recipe.stage,
+    )
+    return Midi(config)
+
+
+def _layers(recipe: LatentsRecipe, width: int) -> int:
+    """Of the Mamba: few where the language model reads for it."""
+    if recipe.reads == "model":
+        return 2
+    return 24 if width >= 1024 else 4
+
+
+def _grey() -> mm.Image:
+    return mm.Image(Pil.new("RGB", (64, 64), (128, 128, 128)))
+
+
+def coupled(recipe: LatentsRecipe, midi: Midi, vlm: HFVLM) -> Any:
+    """The model as it is trained with: frozen, with an adapter that reads for the module, and from
+    stage 2 on answers; stage 2 goes on from that of stage 1, if there is one."""
+    model = vlm.engine.model.requires_grad_(False)
+    if recipe.stage == 1 and midi.config.reads == "features":
+        return model
+    before = find(recipe.start) if recipe.start else None
+    if before is None or not is_adapter(before):
+        return adapted(model, recipe.lora_rank)
+    return adapted_as(model, before)
