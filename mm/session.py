@@ -175,10 +175,10 @@ class Session:
         """Another path, from step `leaf` of the same trace (None: its prompt), its seed its own."""
         return self._path(leaf, replace(self.sampling, seed=next(self._seeds)))
 
-    def _path(self, leaf: int | None, sampling: Sampling, vlm: VLM | None = None) -> Session:
+    def _path(self, leaf: int | None, sampling: Sampling) -> Session:
         return Session(
             self.trace,
-            vlm or self.vlm,
+            self.vlm,
             sampling=sampling,
             observer=self._observer,
             cancel=self.cancel,
@@ -187,9 +187,9 @@ class Session:
             shared=self.shared,
         )
 
-    def by(self, vlm: VLM) -> Session:
-        """The same path, gone on with by `vlm`: the same weights with another adapter."""
-        return self._path(self._leaf, self.sampling, vlm)
+    def hand_to(self, vlm: VLM) -> None:
+        """Let `vlm` go on from here: the same weights with another adapter."""
+        self.vlm = vlm
 
     def apart(self) -> Session:
         """Another path from here in a copy of the trace, so that several may be gone at a time.

@@ -9,7 +9,8 @@ from typing import Any
 
 from mm.errors import ModelError, UserError
 from mm.geometry import Region
-from mm.local.checkpoints import bundled_latents
+from mm.local.checkpoints import bundled_latents, find
+from mm.local.fingerprint import fingerprint
 from mm.session import Session, Strategy
 from mm.strategies.single import direct
 from mm.trace import Branch
@@ -101,15 +102,16 @@ def depth_latent(
         ModelUnavailable: the module of the latents cannot be loaded.
     """
     image, shown = _seen(session, depth)
+    read, answering = _reader(session, midi)
+    session.hand_to(answering(session.vlm))
     if shown is None:
         return strategy(session)
-    read, answering = _reader(session, midi)
     latents = read(session.vlm, image, shown, _question(session))
     if latents is not None:
         session.reword(with_latents(session.sample.prompt, latents))
     known = {"kind": shown.kind, "source": shown.source, "regions": []}
     session.note(NOTE, {**known, "latents": latents is not None})
-    return strategy(session.by(answering(session.vlm)))
+    return strategy(session)
 
 
 def _reader(
@@ -127,9 +129,12 @@ def _reader(
     return reader, reader.answering
 
 
-def make_ready(strategy: Strategy, model: str) -> None:
+def make_ready(strategy: Strategy, model: str) -> dict[str, str]:
     """Load what `strategy`, or one inside it, reads depth for `model` with, before the first
     question is asked.
+
+    Returns:
+        By the folder of each module of latents, what tells its weights from others.
 
     Raises:
         UserError: depth-latent has no module.
@@ -138,16 +143,23 @@ def make_ready(strategy: Strategy, model: str) -> None:
     options = inspect.signature(strategy).parameters
     bound: dict[str, Any] = {name: option.default for name, option in options.items()}
     source, midi = bound.get("depth"), bound.get("midi", "")
-    if midi is None and bundled_latents(model) is None:
-        raise UserError(NO_MIDI)
-    if isinstance(midi, str) and midi:
-        from .latent_reader import load_reader
-
-        load_reader(midi)
+    modules = _loaded(midi or bundled_latents(model)) if midi != "" else {}
     if isinstance(source, DepthSource) and source.model:
         source.loaded()
     if bound.get("strategy") not in (None, inspect.Parameter.empty):
-        make_ready(bound["strategy"], model)
+        modules |= make_ready(bound["strategy"], model)
+    return modules
+
+
+def _loaded(midi: object) -> dict[str, str]:
+    if callable(midi):
+        return {}
+    if midi is None:
+        raise UserError(NO_MIDI)
+    from .latent_reader import load_reader
+
+    load_reader(str(midi))
+    return {str(midi): fingerprint(find(str(midi)))}
 
 
 def with_latents(prompt: Conversation, latents: Latents) -> Conversation:

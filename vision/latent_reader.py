@@ -6,6 +6,7 @@ import hashlib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from mm.types import Image, Latents, user
 from mm.vlm import VLM
 
 from .depth import DepthMap
-from .midi import SLOT, Midi, encoder_image, is_marked, load_midi
+from .midi import READER, SLOT, Midi, behind, encoder_image, is_marked, load_midi, places
 
 if TYPE_CHECKING:
     from mm.engine.engine import Engine
@@ -35,10 +36,10 @@ class LatentReader:
 
     Args:
         name: of the module's folder, or its hub id.
-        folder: where its adapter is; None where it has none.
+        folder: where its adapters are; None where it has none.
     """
 
-    def __init__(self, midi: Midi, name: str, folder: str | None = None) -> None:
+    def __init__(self, midi: Midi, name: str, folder: Path | None = None) -> None:
         self.midi = midi.eval()
         self.name = name
         self.folder = folder
@@ -52,10 +53,9 @@ class LatentReader:
                 of another kind.
         """
         engine, config = _engine_of(vlm), self.midi.config
+        self._check(vlm)
         if config.kind == "none":
             return None
-        if not self.fits(vlm):
-            raise ModelError(f"{self.name} was trained for other weights than those of {vlm.name}")
         if config.depth_kind not in ("", depth.kind):
             raise ModelError(
                 f"{self.name} was trained on {config.depth_kind} depth, and the map is "
@@ -70,16 +70,28 @@ class LatentReader:
                 read = _alone(engine, midi, image, shown, question)
         return latents_of(image, read)
 
-    def fits(self, vlm: Any) -> bool:
-        """Whether the weights of `vlm` are those that the module was trained for."""
+    def _check(self, vlm: Any) -> None:
+        """Refuse other weights than those that the module was trained for."""
         engine, base = _engine_of(vlm), self.midi.config.base
-        return not base or engine.on_thread(is_marked, engine.model, base)
+        if base and not engine.on_thread(is_marked, engine.model, base):
+            raise ModelError(f"{self.name} was trained for other weights than those of {vlm.name}")
 
-    def answering(self, vlm: VLM) -> VLM:
-        """`vlm` as it answers behind the latents: with the module's adapter, if of stage 2."""
-        if self.folder is None or self.midi.config.stage == 1 or not isinstance(vlm, HFVLM):
+    def answering(self, vlm: Any) -> VLM:
+        """`vlm` as it answers behind the latents: with the adapter of stage 2, if there is one.
+
+        Raises:
+            ModelError: the model is elsewhere, or another, or answers with an adapter already.
+        """
+        self._check(vlm)
+        if self.folder is None or not is_adapter(self.folder):
             return vlm
-        return vlm.with_adapter(self.folder)
+        other = vlm.with_adapter(str(self.folder))
+        if vlm.adapter not in (None, other.adapter):
+            raise ModelError(
+                f"{self.name} answers with an adapter of its own, and the model has one: leave "
+                "--adapter out, or give the base as --model"
+            )
+        return other
 
     def _through(
         self, vlm: HFVLM, midi: Midi, image: Image, shown: Image, question: str
@@ -88,16 +100,16 @@ class LatentReader:
         engine, builder = vlm.engine, vlm.builder
         prompt = reading_of(builder, image, question)
         (depth,) = builder.build((user(shown),)).images
-        slots = [SLOT] * midi.config.latents
-        tokens = followed_by(prompt, slots, builder)
-        engine.runner.room_after(len(tokens.ids))
-        adapter = vlm.with_adapter(self.folder).adapter if self.folder else None
-        work = (_states, engine, midi, tokens, depth, adapter)
+        engine.runner.room_after(len(prompt.ids))
+        reader = self.folder / READER if self.folder else None
+        adapter = vlm.with_adapter(str(reader)).adapter if reader and is_adapter(reader) else None
+        work = (_states, engine, midi, prompt, depth, adapter)
         states = engine.on_thread(*work).to(midi.device, torch.float32)
+        slots = [SLOT] * midi.config.latents
+        at = torch.tensor([places(len(prompt.ids), slots)], device=midi.device)
         text = torch.tensor([slots], device=midi.device)
-        starts = torch.tensor([len(prompt.ids)], device=midi.device)
         with torch.inference_mode():
-            return midi.latents(midi.over(states, starts, text), text)[0].cpu().numpy()
+            return midi.latents(midi.over(behind(states, at), text), text)[0].cpu().numpy()
 
 
 def _states(
@@ -132,10 +144,9 @@ def reading_of(builder: TokenBuilder, image: Image, question: str) -> Tokens:
     return builder.build((user(image, question),))
 
 
-def followed_by(prompt: Tokens, text: Sequence[int], builder: TokenBuilder) -> Tokens:
-    """`prompt` and the ids of `text`; where a latent is, `SLOT`, the model reads a turn's end."""
-    filler = min(builder.end_ids)
-    ids = [filler if each == SLOT else each for each in text]
+def followed_by(prompt: Tokens, text: Sequence[int]) -> Tokens:
+    """`prompt` and the ids of `text`, without its slots."""
+    ids = [each for each in text if each != SLOT]
     return replace(prompt, ids=(*prompt.ids, *ids), trained=(*prompt.trained, *[False] * len(ids)))
 
 
@@ -179,8 +190,6 @@ def load_reader(name: str) -> LatentReader:
     with _lock:
         found = _readers.get(name)
         if found is None:
-            folder = find(name)
-            beside = str(folder) if is_adapter(folder) else None
-            found = LatentReader(load_midi(name), name, beside)
+            found = LatentReader(load_midi(name), name, find(name))
             _readers.put(name, found, 1)
         return found

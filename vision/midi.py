@@ -26,6 +26,9 @@ from .depth import DepthMap, farness
 
 CONFIG, WEIGHTS = "midi.json", "midi.safetensors"
 
+READER = "reader"
+"""The adapter with which the language model reads for the Mamba, and its folder in the module's."""
+
 SLOT = -1
 """Stands among the ids of a text where a latent is."""
 
@@ -60,7 +63,6 @@ class MidiConfig:
         reads: "features", the Mamba reads those of image and depth and the question's words, as in
             the paper; "model", the language model reads them first, with an adapter of the module's
             own, the depth added to the image's visual tokens, and the Mamba reads its states.
-        stage: 2 where the adapter beside the module is for the answer too.
     """
 
     vision_width: int
@@ -74,7 +76,6 @@ class MidiConfig:
     kind: str = "midi"
     depth_kind: str = ""
     reads: Literal["features", "model"] = "features"
-    stage: int = 2
 
 
 class Midi(nn.Module):
@@ -96,9 +97,12 @@ class Midi(nn.Module):
         self.slot = nn.Parameter(0.02 * torch.randn(hidden))
         self.constant = nn.Parameter(0.02 * torch.randn(config.latents, config.model_width))
         self.out = _two_layers(hidden, config.model_width)
+        if config.reads == "model":
+            self.size = nn.Parameter(torch.ones(()))
+            _still(self.out)
         self.mamba = MambaModel(
             MambaConfig(
-                vocab_size=config.vocabulary,
+                vocab_size=config.vocabulary if config.reads == "features" else 1,
                 hidden_size=hidden,
                 state_size=config.state,
                 num_hidden_layers=config.layers,
@@ -122,31 +126,54 @@ class Midi(nn.Module):
         seen = torch.cat([self.image_in(image), self.depth_in(depth), words], 1)
         return self._read(seen)[:, -ids.shape[1] :]
 
-    def over(self, states: Tensor, starts: Tensor, ids: Tensor) -> Tensor:
-        """Hidden states (B, T, hidden) behind each of `ids` (B, T), which the language model read.
-
-        `states` (B, L, D) are the model's, and row b of `ids` stands there from `starts[b]` on. The
-        Mamba reads those of `ids` alone: the model has read all that stands before for them.
-        Padding may stand on the right.
+    def over(self, states: Tensor, ids: Tensor) -> Tensor:
+        """What stands (B, T, D) behind each of `ids` (B, T): the language model's states (B, T, D),
+        which has read for them all that stands before, and what the Mamba adds to them.
         """
-        steps = torch.arange(ids.shape[1], device=ids.device)
-        at = (starts[:, None] + steps).clamp(max=states.shape[1] - 1)  # (B, T)
-        there = states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
-        read = self.states_in(there)
-        return self._read(torch.where((ids == SLOT)[..., None], read + self.slot, read))
+        read = self.states_in(states)
+        read = torch.where((ids == SLOT)[..., None], read + self.slot, read)
+        return states + self.out(self._read(read))
 
     def _read(self, embeds: Tensor) -> Tensor:
         return self.mamba(inputs_embeds=embeds).last_hidden_state
 
     def latents(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """(B, n, D) from hidden states (B, T, hidden), in the order of their slots."""
+        """(B, n, D) from hidden states (B, T, hidden), or those of `over`, in the order of their
+        slots; those of `over` are as long as `size` says."""
         if self.config.kind == "constant":
             return self.constant.expand(len(ids), -1, -1)
-        return self.out(hidden[ids == SLOT]).view(len(ids), -1, self.config.model_width)
+        width = self.config.model_width
+        found = hidden[ids == SLOT].view(len(ids), -1, hidden.shape[-1])
+        if self.config.reads == "features":
+            return self.out(found)
+        return self.size * nn.functional.rms_norm(found, (width,))
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the next word (B, T, V): the Mamba's own, by its embeddings."""
         return hidden @ self.mamba.embeddings.weight.T
+
+
+def places(before: int, text: Sequence[int]) -> list[int]:
+    """Which of the model's states each id of `text` has, where the ids of the text that are not
+    `SLOT` follow `before` others.
+
+    The model reads no slot: so many slots side by side have the states of the so many ids before.
+    """
+    found, read = [], before
+    for number, each in enumerate(text):
+        if each != SLOT:
+            read += 1
+            found.append(read - 1)
+            continue
+        more = next((n for n, other in enumerate(text[number:]) if other != SLOT), None)
+        left = len(text) - number if more is None else more  # this slot and those behind it
+        found.append(max(read - left, 0))
+    return found
+
+
+def behind(states: Tensor, at: Tensor) -> Tensor:
+    """Those (B, T, D) of `states` (B, L, D) at the places `at` (B, T)."""
+    return states.gather(1, at[..., None].expand(-1, -1, states.shape[-1]))
 
 
 def _two_layers(given: int, made: int) -> nn.Sequential:

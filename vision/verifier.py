@@ -20,7 +20,7 @@ from typing import Literal, Protocol, cast, get_args
 
 from mm.answers.extraction import THOUGHT_END
 from mm.errors import ModelError, UserError, door
-from mm.local.adapters import ADAPTER, VERIFIER
+from mm.local.adapters import VERIFIER
 from mm.trace import Branch
 from mm.types import Conversation, Sampling, Scores, Thinking, assistant, user
 from mm.vlm import VLM
@@ -212,7 +212,7 @@ def logratio(branch: Branch, *, vlm: VLM | None = None, beta: float = 0.1) -> fl
             are not known here.
     """
     verifier = with_verifier(_given(vlm))
-    if ADAPTER in verifier.adapters:
+    if set(verifier.adapters) - {VERIFIER}:
         raise ModelError(
             "logratio compares with the model as it was trained on, and the reasoner's own adapter "
             "is beside it: give a whole model, or a verifier of `mm data pairs --kind verdict`"

@@ -91,12 +91,15 @@ def collect(
         ignore=tuple(split(ignore)),
     )
     suites = asked.suites()
+    modules: dict[str, str] = {}
     for each in named.values():
-        make_ready(each, choice.name)
+        modules |= make_ready(each, choice.name)
     drawn = _drawn(replace(USUAL, max_tokens=max_tokens, seed=seed, **sampling))
     facts = _facts(choice, asked, strategy, drawn, system)
     told = {name: value for name, value in vars(depth).items() if value is not None}
-    done = open_folder(out, {**facts, "depth_map": told or None})
+    done = open_folder(
+        out, {**facts, "depth_map": told or None, "latents_weights": modules or None}
+    )
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     how = {"samples": samples, "sampling": drawn, "system": system, "threads": threads}

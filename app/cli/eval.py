@@ -197,10 +197,12 @@ def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:
     suites = asked.suites()
     check_file("--out", asked.out, [asked.target])
     check_file("--show-errors", asked.show_errors, [asked.target, asked.out])
+    modules: dict[str, str] = {}
     for strategy in asked.strategies.values():
-        make_ready(strategy, asked.model)
+        modules |= make_ready(strategy, asked.model)
     vlm = load()
-    about, sheet = asked.about(vlm), ErrorSheet()
+    known = {"latents_weights": modules} if modules else {}
+    about, sheet = {**asked.about(vlm), **known}, ErrorSheet()
     resumes = asked.out and not asked.show_errors
     part = result_log(asked.out, asked.target, about, vlm) if resumes and asked.out else None
     measured = Measured(part=part)

@@ -34,6 +34,7 @@ class Example:
         asked: the ids of the question.
         prompt: in which the model reads the image and the question.
         reasoned: the ids of the rationale's words, each apart.
+        replied: the ids of the answer, its end included.
         answered: the conversation with room for the latents.
     """
 
@@ -42,6 +43,7 @@ class Example:
     asked: tuple[int, ...]
     prompt: Tokens
     reasoned: tuple[tuple[int, ...], ...]
+    replied: tuple[int, ...]
     answered: Tokens
 
 
@@ -64,6 +66,7 @@ def example_of(row: DepthRow, builder: TokenBuilder, features: Features, midi: M
         encode((row.question,)),
         reading_of(builder, row.image, row.question),
         tuple(encode((word,)) for word in words),
+        builder.continuation(row.messages[-1].text),
         Collator(builder).tokens(_Talk(row.id, talk)),
     )
 

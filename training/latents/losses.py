@@ -16,6 +16,7 @@ from mm.tokens.image_processing import LATENTS
 from mm.tokens.sequence import Tokens
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import EncodeImages
+from training.trainers.lora import ANSWERER
 from vision.midi import SLOT, Midi, with_slots
 
 from .example import Example
@@ -25,19 +26,19 @@ from .reading import ReadRows, padded
 def distilling_loss(
     model: Any, midi: Midi, read: ReadRows, examples: Sequence[Example]
 ) -> dict[str, Tensor]:
-    """Stage 1: the rationale's cross-entropy, by the Mamba that reads it, and by the frozen
-    language model that reads the latents between its words.
+    """Stage 1: the rationale's cross-entropy, by what reads image and depth, and by the frozen
+    language model that reads the latents between its words alone.
 
     Returns:
         The losses by name, to be added.
     """
     spread = [with_slots(each.reasoned, midi.config.latents) for each in examples]
-    hidden = read(midi, examples, spread)
+    hidden, reading = read(midi, examples, spread)
     ids = padded(spread).to(midi.device)
     labels = padded([_labels(words) for words in spread], IGNORED)
     with _frozen(model):
         said = _said(model, ids, midi.latents(hidden, ids))
-    return {"mamba": _next_word(midi.logits(hidden), labels), "model": _next_word(said, labels)}
+    return {"read": _next_word(reading, labels), "model": _next_word(said, labels)}
 
 
 def _labels(words: Sequence[int]) -> list[int]:
@@ -74,26 +75,44 @@ def answering_loss(
     examples: Sequence[Example],
     encode: EncodeImages,
 ) -> dict[str, Tensor]:
-    """Stage 2: the answer's cross-entropy, the latents behind the image.
+    """Stage 2: the answer's cross-entropy, the latents behind the image; and of what reads image,
+    depth and question for them, which is asked for the answer too.
 
     Returns:
-        The loss by its name.
+        The losses by name, to be added.
     """
     built = [each.answered for each in examples]
+    losses: dict[str, Tensor] = {}
     if midi.config.kind != "none":
-        found = answering_latents(midi, read, examples)
+        found, losses = _answering_latents(midi, read, examples)
         built = [with_vectors(t, z) for t, z in zip(built, found, strict=True)]
     batch = collator.join(built)
+    model.set_adapter(ANSWERER)
     inputs = forward_inputs(model, batch, encode)
     moved = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
-    return {"answer": model(**moved).loss}
+    return {"answer": model(**moved).loss, **losses}
+
+
+def _answering_latents(
+    midi: Midi, read: ReadRows, examples: Sequence[Example]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Latents (B, n, D), and the loss of the answer by what reads, which comes behind their slots
+    and so tells them nothing."""
+    if midi.config.kind != "midi":
+        return answering_latents(midi, read, examples), {}
+    texts = [[*[SLOT] * midi.config.latents, *each.replied] for each in examples]
+    hidden, reading = read(midi, examples, texts)
+    labels = padded([_labels(text) for text in texts], IGNORED)
+    return midi.latents(hidden, padded(texts).to(midi.device)), {
+        "read": _next_word(reading, labels)
+    }
 
 
 def answering_latents(midi: Midi, read: ReadRows, examples: Sequence[Example]) -> Tensor:
     """(B, n, D), from the images, the depths and the questions alone."""
     slots = [[SLOT] * midi.config.latents] * len(examples)
     ids = padded(slots).to(midi.device)
-    hidden = read(midi, examples, slots) if midi.config.kind == "midi" else ids
+    hidden = read(midi, examples, slots).hidden if midi.config.kind == "midi" else ids
     return midi.latents(hidden, ids)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,18 +15,28 @@ from torch.nn.utils.rnn import pad_sequence
 from training.batching.collator import Collator, forward_inputs
 from training.batching.image_features import EncodeImages
 from vision.latent_reader import followed_by
-from vision.midi import Midi
+from vision.midi import READER, Midi, behind, places
 
 from .example import Example
 
-ReadRows = Callable[[Midi, Sequence[Example], Sequence[Sequence[int]]], Tensor]
-"""The hidden states (B, T, hidden) behind each id of a text to each row, `SLOT` where a latent is;
-(B, T) is the texts padded on the right."""
+
+class Read(NamedTuple):
+    """What stands behind each id of a text to each row; (B, T) is the texts padded on the right.
+
+    Attributes:
+        hidden: the module's states (B, T, hidden).
+        said: logits (B, T, V) of the next word, by what reads.
+    """
+
+    hidden: Tensor
+    said: Tensor
 
 
-def read_features(
-    midi: Midi, examples: Sequence[Example], texts: Sequence[Sequence[int]]
-) -> Tensor:
+ReadRows = Callable[[Midi, Sequence[Example], Sequence[Sequence[int]]], Read]
+"""Reads a text to each row, in which `SLOT` is where a latent is."""
+
+
+def read_features(midi: Midi, examples: Sequence[Example], texts: Sequence[Sequence[int]]) -> Read:
     """A `ReadRows` for a module that reads features and words itself."""
     ids = padded([[*e.asked, *text] for e, text in zip(examples, texts, strict=True)])
     hidden = _hidden(midi, examples, ids.to(midi.device))  # (B, A + T, hidden)
@@ -35,7 +45,8 @@ def read_features(
         torch.nn.functional.pad(of, (0, 0, 0, width))[len(e.asked) : len(e.asked) + width]
         for of, e in zip(hidden, examples, strict=True)
     ]
-    return torch.stack(rows)
+    found = torch.stack(rows)
+    return Read(found, midi.logits(found))
 
 
 def _hidden(midi: Midi, examples: Sequence[Example], ids: Tensor) -> Tensor:
@@ -58,22 +69,23 @@ def read_through(
     midi: Midi,
     examples: Sequence[Example],
     texts: Sequence[Sequence[int]],
-) -> Tensor:
+) -> Read:
     """A `ReadRows`, once bound, for a module that `model` with its adapter reads for."""
-    built = [
-        followed_by(e.prompt, text, collator.builder)
-        for e, text in zip(examples, texts, strict=True)
-    ]
+    built = [followed_by(e.prompt, text) for e, text in zip(examples, texts, strict=True)]
     depths = torch.cat([each.depth for each in examples])
     inputs = forward_inputs(
         model, collator.join(built), partial(_fused, midi.depth_in, depths, encode)
     )
     del inputs["labels"]
     moved = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
+    model.set_adapter(READER)
     read = model(**moved, output_hidden_states=True, logits_to_keep=1)
-    starts = torch.tensor([len(each.prompt.ids) for each in examples], device=midi.device)
-    states = read.hidden_states[-1].to(midi.device, torch.float32)
-    return midi.over(states, starts, padded(texts).to(midi.device))
+    at = padded([places(len(e.prompt.ids), t) for e, t in zip(examples, texts, strict=True)])
+    states = behind(read.hidden_states[-1].to(midi.device, torch.float32), at.to(midi.device))
+    ids = padded(texts).to(midi.device)
+    head = model.get_output_embeddings()
+    said = head(states.to(model.device, head.weight.dtype)).to(midi.device)
+    return Read(midi.over(states, ids), said)
 
 
 def _fused(

@@ -10,26 +10,27 @@ from PIL import Image as Pil
 
 import mm
 from mm.errors import ModelUnavailable, UserError
-from mm.local.adapters import is_adapter
+from mm.local.adapters import is_adapter, with_adapter
 from mm.local.checkpoints import find
 from mm.local.hf_vlm import HFVLM
 from training.data import BadData
-from training.trainers.lora import adapted, adapted_as
+from training.trainers.lora import adapted, let_learn
 from vision.latent_reader import features_of
-from vision.midi import Midi, MidiConfig, is_marked, load_midi, mark_of
+from vision.midi import READER, Midi, MidiConfig, is_marked, load_midi, mark_of
 
 from .recipe import LATENTS, LatentsRecipe
 
 
 def check_whole(recipe: LatentsRecipe) -> None:
-    """Refuse a stage 2 on an adapter.
+    """Refuse to train an adapter on an adapter.
 
     Raises:
         BadData: so it is.
     """
-    if recipe.stage == 2 and is_adapter(find(recipe.model)):
+    trains = recipe.stage == 2 or recipe.reads == "model"
+    if trains and is_adapter(find(recipe.model)):
         raise BadData(
-            f"--model {recipe.model} is an adapter, and stage 2 trains another: give a whole model"
+            f"--model {recipe.model} is an adapter, and this trains another: give a whole model"
         )
 
 
@@ -67,7 +68,7 @@ def module_for(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
                 f"{recipe.start} has {midi.config.latents} latents, not {recipe.latents}: leave "
                 "--latents out"
             )
-        midi.config = replace(midi.config, depth_kind=recipe.depth_kind, stage=recipe.stage)
+        midi.config = replace(midi.config, depth_kind=recipe.depth_kind)
         return midi
     table = vlm.engine.model.get_input_embeddings().weight
     width = table.shape[1]
@@ -83,9 +84,11 @@ def module_for(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
         kind=recipe.learned,
         depth_kind=recipe.depth_kind if recipe.learned == "midi" else "",
         reads=recipe.reads,
-        stage=recipe.stage,
     )
-    return Midi(config)
+    midi = Midi(config)
+    if config.reads == "model":  # latents begin as long as words are
+        midi.size.data.fill_(table.float().square().mean().sqrt())
+    return midi
 
 
 def _layers(recipe: LatentsRecipe, width: int) -> int:
@@ -100,12 +103,14 @@ def _grey() -> mm.Image:
 
 
 def coupled(recipe: LatentsRecipe, midi: Midi, vlm: HFVLM) -> Any:
-    """The model as it is trained with: frozen, with an adapter that reads for the module, and from
-    stage 2 on answers; stage 2 goes on from that of stage 1, if there is one."""
+    """The model as it is trained with: frozen, with an adapter that reads for the module, and in
+    stage 2 another one that answers."""
     model = vlm.engine.model.requires_grad_(False)
-    if recipe.stage == 1 and midi.config.reads == "features":
-        return model
-    before = find(recipe.start) if recipe.start else None
-    if before is None or not is_adapter(before):
-        return adapted(model, recipe.lora_rank)
-    return adapted_as(model, before)
+    before = find(recipe.start) / READER if recipe.start else None
+    if before is not None and is_adapter(before):
+        model = with_adapter(model, str(before), READER)
+    elif midi.config.reads == "model" and midi.config.kind == "midi":
+        model = adapted(model, recipe.lora_rank, READER)
+    if recipe.stage == 2:
+        model = adapted(model, recipe.lora_rank)
+    return let_learn(model)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from rich.progress import track
 from torch import Tensor
 
@@ -34,7 +35,7 @@ from training.trainers.checkpoints import (
     whole_checkpoints,
     write_whole,
 )
-from training.trainers.lora import save_adapter
+from training.trainers.lora import let_learn, save_adapter
 from vision.latent_reader import features_of
 from vision.midi import Midi, save_midi
 
@@ -197,6 +198,7 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
         batch = run.batch(number)
         with fast_autocast(run.midi.device):
             losses = losses_of(batch)
+        let_learn(run.model)
         total(losses).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -287,7 +289,7 @@ def _resumed(run: _Run, optimizer: Any, folder: Path) -> tuple[int, float]:
 def _save(run: _Run, folder: Path, steps: int) -> None:
     """Write what was trained; the checkpoints stay where more `steps` may follow."""
     save_midi(run.midi, folder)
-    if hasattr(run.model, "peft_config"):
+    if isinstance(run.model, PeftModel):
         save_adapter(run.model, run.recipe.model, folder)
     if steps < run.steps:
         return

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mm.local.adapters import with_adapter
 from mm.local.checkpoints import find
 from mm.local.fingerprint import write_base
 
@@ -15,24 +14,27 @@ TARGET = (
 """Never peft's "all-linear", which would reach into the vision tower and the projector."""
 
 
-def adapted(model: Any, rank: int) -> Any:
-    """`model` with a trainable adapter of this rank; its own weights are frozen."""
+ANSWERER = "default"
+"""The name of an adapter that answers: peft writes it into the folder itself, others in theirs."""
+
+
+def adapted(model: Any, rank: int, name: str = ANSWERER) -> Any:
+    """`model` with a trainable adapter of this rank beside those it has; its own weights are
+    frozen."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=TARGET, task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
+    if not hasattr(model, "peft_config"):
+        return get_peft_model(model, config, adapter_name=name)
+    model.add_adapter(name, config)
+    return model
 
 
-def adapted_as(model: Any, folder: Path) -> Any:
-    """`model` with the adapter in `folder`, for it to learn on; the model's weights are frozen.
-
-    Raises:
-        ModelUnavailable: it does not fit.
-    """
-    adapter = with_adapter(model, str(folder), "default")
-    for name, parameter in adapter.named_parameters():
+def let_learn(model: Any) -> Any:
+    """`model`, all adapters of which learn: peft lets only the one in use."""
+    for name, parameter in model.named_parameters():
         parameter.requires_grad_("lora_" in name)
-    return adapter
+    return model
 
 
 def save_adapter(model: Any, base: str, folder: Path, weights: Any = None) -> None:
@@ -43,6 +45,7 @@ def save_adapter(model: Any, base: str, folder: Path, weights: Any = None) -> No
     """
     source = find(base)
     here = Path(base).expanduser().exists()
-    model.active_peft_config.base_model_name_or_path = str(source.resolve()) if here else base
+    for config in model.peft_config.values():
+        config.base_model_name_or_path = str(source.resolve()) if here else base
     model.save_pretrained(folder, state_dict=weights)
     write_base(folder, source)

@@ -22,10 +22,10 @@ from training.latents.example import example_of
 from training.latents.losses import answering_latents, answering_loss, distilling_loss, total
 from training.latents.reading import ReadRows, read_features, read_through
 from training.latents.rows import DepthRow
-from training.trainers.lora import adapted
+from training.trainers.lora import adapted, let_learn
 from vision.depth import depth_map
 from vision.latent_reader import LatentReader, features_of
-from vision.midi import Midi, MidiConfig
+from vision.midi import READER, SLOT, Midi, MidiConfig, places
 
 
 def row(
@@ -71,8 +71,8 @@ def midi_for(vlm: HFVLM, kind="midi", reads: Any = "features") -> Midi:
 def reader(vlm: HFVLM, midi: Midi, model=None) -> ReadRows:
     if midi.config.reads == "features":
         return read_features
-    encode = FrozenFeatureCache(2**20)
-    return partial(read_through, model or vlm.engine.model, Collator(vlm.builder), encode)
+    reads = model or adapted(deepcopy(vlm.engine.model), 2, READER)  # which changes nothing yet
+    return partial(read_through, reads, Collator(vlm.builder), FrozenFeatureCache(2**20))
 
 
 def examples(vlm, midi, rows):
@@ -91,13 +91,13 @@ def grown(module) -> set[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stage_one_trains_the_module_and_leaves_the_model_frozen(family, reads):
     vlm = vlm_of(family)
-    midi = midi_for(vlm, reads=reads)
+    midi = told_depth(midi_for(vlm, reads=reads))
     model = deepcopy(vlm.engine.model).requires_grad_(False)  # others share it
     if reads == "model":
-        model = adapted(model, 2)
+        model = let_learn(adapted(model, 2, READER))
     read = reader(vlm, midi, model)
     losses = distilling_loss(model, midi, read, examples(vlm, midi, [row(1), row(2)]))
-    assert set(losses) == {"mamba", "model"}
+    assert set(losses) == {"read", "model"}
     losses["model"].backward()
     learned = grown(midi)
     seen = {"features": "image_in", "model": "states_in"}[reads]
@@ -111,10 +111,12 @@ def test_stage_one_trains_the_module_and_leaves_the_model_frozen(family, reads):
 def test_stage_two_trains_the_module_and_the_adapter(family, reads):
     vlm = vlm_of(family)
     midi = midi_for(vlm, reads=reads)
-    model = adapted(deepcopy(vlm.engine.model).requires_grad_(False), 2)  # others share it
+    model = adapted(deepcopy(vlm.engine.model).requires_grad_(False), 2, READER)  # others share it
+    model = adapted(model, 2)
     rows = examples(vlm, midi, [row(1), row(2, size=(160, 64))])
     read = reader(vlm, midi, model)
     losses = answering_loss(model, midi, read, Collator(vlm.builder), rows, encode_images)
+    let_learn(model)
     total(losses).backward()
     learned = grown(midi)
     assert any(name.startswith("depth_in") for name in learned)
@@ -148,9 +150,23 @@ def test_a_question_is_read_as_it_was_in_training(family, reads):
     assert torch.allclose(trained[0], torch.as_tensor(read.vectors), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param([SLOT] * 3, [7, 8, 9], id="a question's last ids"),
+        pytest.param([SLOT, 5, SLOT, 6, 6, SLOT], [9, 10, 10, 11, 12, 12], id="among words"),
+        pytest.param([5, SLOT, SLOT, 6], [10, 9, 10, 11], id="two side by side"),
+        pytest.param([SLOT] * 12, [0, 0, *range(10)], id="more than there are"),
+        pytest.param([], [], id="none"),
+    ],
+)
+def test_a_latent_has_the_state_of_what_stands_before_it(text, found):
+    assert places(10, text) == found
+
+
 def told_depth(midi: Midi) -> Midi:
-    """`midi` as if it had learnt to pass depth on, which it does not at the start."""
-    for parameter in midi.depth_in.parameters():
+    """`midi` as if it had learnt to pass on depth, and what the Mamba reads."""
+    for parameter in (*midi.depth_in.parameters(), *midi.out.parameters()):
         torch.nn.init.normal_(parameter, std=0.1)
     return midi
 

@@ -59,7 +59,7 @@ def asked(data: Path, name: str, *more: str) -> list[str]:
 def test_both_stages_and_an_answer(data: Path, reads: str, capsys: pytest.CaptureFixture) -> None:
     assert mm_run(asked(data, "one", "--latents", "2", "--reads", reads)) == 0
     first, second = data.parent / "one", data.parent / "two"
-    assert is_adapter(first) is (reads == "model")
+    assert is_adapter(first / "reader") is (reads == "model")
     assert mm_run(asked(data, "two", "--stage", "2", "--start", str(first))) == 0
     assert load_midi(str(second)).config.reads == reads
     log = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
