@@ -1,5 +1,5 @@
 """Makes `tiny-latents`, the module that reads depth into a few vectors of `tiny`'s context, with
-the adapter that reads for it and answers."""
+the adapters that read for it and answer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save_file
 from training.latents.recipe import LatentsRecipe
 from training.latents.tabletop import PER_METRE, write_rows
 from training.latents.train import train_latents
+from vision.midi import READER
 
 BATCH, EPOCHS = 32, 3.0
 
-ADAPTER = "adapter_config.json"
 _COPIED = ("midi.json", "base.json")
-_HALVED = ("midi.safetensors", "adapter_model.safetensors")
+_HALVED = ("midi.safetensors", *(f"{of}adapter_model.safetensors" for of in ("", f"{READER}/")))
+_NAMED = tuple(f"{of}adapter_config.json" for of in ("", f"{READER}/"))
 
 
 def train_tiny_latents(model: Path, folder: Path, *, rows: int) -> Path:
@@ -45,14 +46,15 @@ def train_tiny_latents(model: Path, folder: Path, *, rows: int) -> Path:
 
 
 def export_latents(trained: Path, base: str, to: Path) -> None:
-    """Write the folder that ships, in 16 bits; the adapter's base is named `base`."""
-    to.mkdir(parents=True, exist_ok=True)
+    """Write the folder that ships, in 16 bits; the base of its adapters is named `base`."""
+    (to / READER).mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
         shutil.copyfile(trained / name, to / name)
     for name in _HALVED:
         tensors = load_file(trained / name)
         save_file({k: v.to(torch.bfloat16) for k, v in tensors.items()}, to / name)
         (to / name).chmod(0o644)
-    config = json.loads((trained / ADAPTER).read_text(encoding="utf-8"))
-    config["base_model_name_or_path"] = base
-    (to / ADAPTER).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    for name in _NAMED:
+        config = json.loads((trained / name).read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = base
+        (to / name).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
