@@ -39,7 +39,13 @@ def loaded(recipe: LatentsRecipe) -> HFVLM:
     Raises:
         ModelUnavailable: it cannot be loaded, or is of no listed family.
     """
-    vlm = mm.load(recipe.model, device=recipe.device)
+    vlm = mm.load(
+        recipe.model,
+        device=recipe.device,
+        max_pixels=recipe.max_pixels,
+        min_pixels=recipe.min_pixels,
+        visual_tokens=recipe.visual_tokens,
+    )
     if not isinstance(vlm, HFVLM):
         raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
     return vlm
