@@ -37,10 +37,11 @@ ORDER = {  # each line may import the lines above it; a part may import itself
     ],
     "training": [
         "data muon tabletop",
-        "evaluation bundle batching",
+        "evaluation batching",
         "rewards",
         "trainers",
         "finetune latents",
+        "bundle",
         "benchmarks",
     ],
     "app": [

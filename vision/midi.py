@@ -63,6 +63,7 @@ class MidiConfig:
         reads: "features", the Mamba reads those of image and depth and the question's words, as in
             the paper; "model", the language model reads them first, with an adapter of the module's
             own, the depth added to the image's visual tokens, and the Mamba reads its states.
+        stage: of the training that wrote it.
     """
 
     vision_width: int
@@ -76,6 +77,7 @@ class MidiConfig:
     kind: str = "midi"
     depth_kind: str = ""
     reads: Literal["features", "model"] = "features"
+    stage: int = 2
 
 
 class Midi(nn.Module):

@@ -38,7 +38,8 @@ def rationale(depth: DepthMap, named: Sequence[tuple[str, Region]]) -> str:
 
     Distances are told in metres by a metric map alone; a relation is told only where the map can
     tell it. The order is that of the medians, also where two are about as far, which the relation
-    then says: `tiny` was taught the order so. "" where nothing is named.
+    then says: `tiny` was taught the order so. Where a map without metres tells none to be nearer
+    than another, that is said in the order's place. "" where nothing is named.
     """
     things = placed(depth, named)[:MAX_NAMED]
     if not things:
@@ -73,7 +74,17 @@ def _distances(depth: DepthMap, things: Sequence[Placed]) -> str:
         told = [f"{thing.name} {_metres(thing.depth)}" for thing in known if thing.depth]
     else:
         told = [thing.name for thing in known]
-    return f"From the nearest to the farthest: {', '.join(told)}." if known else ""
+    said = "From the nearest to the farthest"
+    if depth.kind != "metric" and _tied(depth, known):
+        said = "About as far as each other"
+    return f"{said}: {', '.join(told)}." if known else ""
+
+
+def _tied(depth: DepthMap, things: Sequence[Placed]) -> bool:
+    """Whether there are several, of which the map tells none to be nearer than another."""
+    pairs = list(combinations(things, 2))
+    told = (compare(depth, a.region, b.region) for a, b in pairs)
+    return bool(pairs) and all(each == "cannot tell" for each in told)
 
 
 def _metres(depth: RegionDepth) -> str:

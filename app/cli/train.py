@@ -11,7 +11,22 @@ import typer
 from training.finetune.recipe import KEYS, Recipe
 from training.finetune.recipe_keys import METHODS, MethodName
 
-from .options import AbsolutePaths, DepthKind, DepthScale, Device, Model, Urls, key_flag, with_flags
+from .data import Format
+from .options import (
+    AbsolutePaths,
+    DepthKind,
+    DepthScale,
+    Device,
+    Ignore,
+    MaxPixels,
+    MinPixels,
+    Model,
+    Urls,
+    VisualTokens,
+    key_flag,
+    split,
+    with_flags,
+)
 
 train = typer.Typer(help="Fine-tune a model on your own data.", no_args_is_help=True)
 
@@ -72,14 +87,20 @@ def depth(
     ] = None,
     epochs: Annotated[float, typer.Option(help="How often to see each row.")] = 2.0,
     batch: Annotated[int, typer.Option(min=1, help="Rows in a step.")] = 16,
-    lora_rank: Annotated[int, typer.Option(min=1, help="Stage 2: of the adapter.")] = 16,
+    lora_rank: Annotated[int, typer.Option(min=1, help="Of the adapter.")] = 16,
     max_minutes: Annotated[float | None, typer.Option(help="Be done by then.")] = None,
     depth_scale: DepthScale = None,
     depth_kind: DepthKind = None,
+    max_pixels: MaxPixels = None,
+    min_pixels: MinPixels = None,
+    visual_tokens: VisualTokens = None,
     device: Device = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the order of rows, and of weights.")] = 0,
+    format: Format = "auto",
+    ignore: Ignore = None,
     allow_absolute_paths: AbsolutePaths = False,
     allow_urls: Urls = False,
+    dry_run: DryRun = False,
     resume: Resume = False,
 ) -> None:
     """Train a module that writes what depth shows into a few vectors of the context (SSR)."""
@@ -104,11 +125,16 @@ def depth(
         seed=seed,
         depth_scale=depth_scale,
         depth_kind=depth_kind or "metric",
+        max_pixels=max_pixels,
+        min_pixels=min_pixels,
+        visual_tokens=visual_tokens,
+        format=format,
+        ignore=tuple(split(ignore)),
         device=device,
         access=Access(allow_absolute_paths, allow_urls),
     )
     try:
-        train_latents(recipe, resume=resume)
+        train_latents(recipe, dry_run=dry_run, resume=resume)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

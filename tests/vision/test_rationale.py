@@ -88,6 +88,28 @@ def test_neighbours_in_the_order_that_the_map_cannot_tell_apart_are_about_as_far
     assert "The lamp is nearer than the door by 0.95 m" in text
 
 
+ORDER, TIED = "From the nearest to the farthest", "About as far as each other"
+
+
+@pytest.mark.parametrize(
+    ("metres", "kind", "line"),
+    [
+        pytest.param((2.0, 2.0), "relative", f"{TIED}: chair, lamp.", id="two tie"),
+        pytest.param((2.0, 2.0), "inverse", f"{TIED}: chair, lamp.", id="two tie, inverse"),
+        pytest.param((2.0,) * 3, "relative", f"{TIED}: chair, lamp, door.", id="all tie"),
+        pytest.param(
+            (2.0, 2.0, 1.0), "relative", f"{ORDER}: door, chair, lamp.", id="one is nearer"
+        ),
+        pytest.param((2.0,), "relative", f"{ORDER}: chair.", id="one thing"),
+        pytest.param(
+            (2.0, 2.0), "metric", f"{ORDER}: chair 2.00 m, lamp 2.00 m.", id="metres tell the tie"
+        ),
+    ],
+)
+def test_an_order_is_told_where_something_is_nearer(metres, kind, line) -> None:
+    assert rationale(scene(metres, kind), NAMED[: len(metres)]).split("\n")[0] == line
+
+
 def test_what_cannot_be_told() -> None:
     depth = scene((2.0, 2.0))
     assert "The chair is about as far as the lamp" in rationale(depth, NAMED[:2])

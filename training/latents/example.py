@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from PIL import Image as Pil
@@ -53,7 +53,7 @@ def example_of(row: DepthRow, builder: TokenBuilder, features: Features, midi: M
     Raises:
         ValueError: its conversation cannot be built.
     """
-    image, depth = features([row.image, encoder_image(row.depth, row.image)])
+    image, depth = features([row.image, _drawn(row.depth, row.image)])
     encode = builder.safe_tokenizer.encode
     words = re.findall(r"\s*\S+", row.rationale)
     talk = row.messages
@@ -69,6 +69,9 @@ def example_of(row: DepthRow, builder: TokenBuilder, features: Features, midi: M
         builder.continuation(row.messages[-1].text),
         Collator(builder).tokens(_Talk(row.id, talk)),
     )
+
+
+_drawn = lru_cache(maxsize=1)(encoder_image)  # rows made ready one behind another share a map
 
 
 def without_pixels(example: Example, again: Callable[[], Example]) -> Example:

@@ -16,7 +16,7 @@ from mm.tokens.image_processing import LATENTS
 from mm.tokens.sequence import Tokens
 from training.batching.collator import IGNORED, Collator, forward_inputs
 from training.batching.image_features import EncodeImages
-from training.trainers.lora import ANSWERER
+from training.trainers.lora import ANSWERER, let_learn
 from vision.midi import SLOT, Midi, with_slots
 
 from .example import Example
@@ -38,6 +38,7 @@ def distilling_loss(
     labels = padded([_labels(words) for words in spread], IGNORED)
     with _frozen(model):
         said = _said(model, ids, midi.latents(hidden, ids))
+    let_learn(model)
     return {"read": _next_word(reading, labels), "model": _next_word(said, labels)}
 
 
@@ -90,7 +91,9 @@ def answering_loss(
     model.set_adapter(ANSWERER)
     inputs = forward_inputs(model, batch, encode)
     moved = {k: v.to(model.device) if torch.is_tensor(v) else v for k, v in inputs.items()}
-    return {"answer": model(**moved).loss, **losses}
+    answered = model(**moved).loss
+    let_learn(model)
+    return {"answer": answered, **losses}
 
 
 def _answering_latents(

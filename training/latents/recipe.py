@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from mm.errors import UserError
+from mm.families.image_budgets import ImageBudgets
 from training.data import Access
 from vision.depth import Kind
 
@@ -31,6 +33,9 @@ class LatentsRecipe:
             adapter; "features", the Mamba reads them itself, as in the paper.
         learning_rate: None: 1e-3 below 100 million parameters, else 2e-5 (the paper's).
         hidden, layers: of the Mamba; None by the model's width.
+        max_pixels, min_pixels, visual_tokens: of each image, as `mm.load` has them; ask what was
+            trained under the same.
+        format, ignore: how rows are written, and columns of theirs that are left unread.
     """
 
     data: Path
@@ -51,6 +56,11 @@ class LatentsRecipe:
     seed: int = 0
     depth_scale: float | str | None = None
     depth_kind: Kind = "metric"
+    max_pixels: int | None = None
+    min_pixels: int | None = None
+    visual_tokens: int | None = None
+    format: str = "auto"
+    ignore: tuple[str, ...] = ()
     device: str | None = None
     access: Access = field(default=Access())
 
@@ -59,6 +69,7 @@ class LatentsRecipe:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"{name} must be over 0 and finite, got {value}")
+        ImageBudgets(self.max_pixels, self.min_pixels, self.visual_tokens)  # refuses what cannot be
         if self.stage == 1 and (self.learned != "midi" or self.start):
             raise UserError("controls and --start are for --stage 2")
         if self.start and self.learned != "midi":
@@ -68,5 +79,20 @@ class LatentsRecipe:
     def settings(self) -> dict[str, Any]:
         """What must be the same when a training goes on."""
         may_change = ("output", "device", "access", "max_minutes")
-        known = {k: v for k, v in asdict(self).items() if k not in may_change}
-        return json.loads(json.dumps(known, default=str))
+        return _written({k: v for k, v in asdict(self).items() if k not in may_change})
+
+    def changed(self, before: Mapping[str, Any]) -> list[str]:
+        """What differs from the settings `before`, in words; what these do not name was then at
+        its default."""
+        usual = _written({each.name: each.default for each in fields(self)})
+        was = {name: before.get(name, usual[name]) for name in self.settings}
+        return [
+            f"{name} {was[name]!r}, not {value!r}"
+            for name, value in self.settings.items()
+            if was[name] != value
+        ]
+
+
+def _written(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings` as a file has them."""
+    return json.loads(json.dumps(settings, default=str))

@@ -40,7 +40,13 @@ def loaded(recipe: LatentsRecipe) -> HFVLM:
     Raises:
         ModelUnavailable: it cannot be loaded, or is of no listed family.
     """
-    vlm = mm.load(recipe.model, device=recipe.device)
+    vlm = mm.load(
+        recipe.model,
+        device=recipe.device,
+        max_pixels=recipe.max_pixels,
+        min_pixels=recipe.min_pixels,
+        visual_tokens=recipe.visual_tokens,
+    )
     if not isinstance(vlm, HFVLM):
         raise ModelUnavailable(f"{recipe.model}: only families that `mm info` lists can be trained")
     return vlm
@@ -68,7 +74,7 @@ def module_for(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
                 f"{recipe.start} has {midi.config.latents} latents, not {recipe.latents}: leave "
                 "--latents out"
             )
-        midi.config = replace(midi.config, depth_kind=recipe.depth_kind)
+        midi.config = replace(midi.config, depth_kind=recipe.depth_kind, stage=recipe.stage)
         return midi
     table = vlm.engine.model.get_input_embeddings().weight
     width = table.shape[1]
@@ -84,6 +90,7 @@ def module_for(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
         kind=recipe.learned,
         depth_kind=recipe.depth_kind if recipe.learned == "midi" else "",
         reads=recipe.reads,
+        stage=recipe.stage,
     )
     midi = Midi(config)
     if config.reads == "model":  # latents begin as long as words are

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,9 @@ from peft import PeftModel
 from rich.progress import track
 from torch import Tensor
 
-import mm
 from mm.errors import door
 from mm.local.hf_vlm import HFVLM
 from mm.local.precision import fast_autocast
-from mm.lru_cache import LRUCache
 from training.batching.collator import Collator
 from training.batching.image_features import FrozenFeatureCache
 from training.data import BadData
@@ -35,24 +33,23 @@ from training.trainers.checkpoints import (
     whole_checkpoints,
     write_whole,
 )
-from training.trainers.lora import let_learn, save_adapter
-from vision.latent_reader import features_of
+from training.trainers.lora import save_adapter
 from vision.midi import Midi, save_midi
 
-from .example import Example, example_of, without_pixels
-from .losses import answering_loss, distilling_loss, total
+from .example import Example
+from .examples import CACHE, Examples
+from .folder import FINISHED, SETTINGS, cut_log, is_finished, write_log
+from .losses import answering_loss, distilling_loss
+from .parts import LossesOf, backward
 from .reading import ReadRows, read_features, read_through
 from .recipe import LatentsRecipe
 from .rows import DepthRows, read_depth_rows
 from .setup import check_whole, coupled, loaded, module_for
 from .stopping import stopping
 
-SETTINGS, LOG, STATE, CHECKPOINTS = "latents.json", "log.jsonl", "state.pt", "checkpoints"
-FINISHED = "finished.json"
+STATE, CHECKPOINTS = "state.pt", "checkpoints"
 WARMUP = 0.02
 SAVE_EVERY_S = 60.0
-CACHE = 2**30
-"""Bytes of features that are kept, of images and of rows."""
 
 
 @dataclass
@@ -64,54 +61,69 @@ class _Run:
     midi: Midi
     model: Any
     rows: DepthRows
-    examples: LRUCache[int, Example] = field(default_factory=lambda: LRUCache(CACHE))
-    seen: LRUCache[str, Tensor] = field(default_factory=lambda: LRUCache(CACHE))
+
+    @cached_property
+    def examples(self) -> Examples:
+        """The rows made ready."""
+        return Examples(self.rows, self.vlm, self.midi)
 
     @cached_property
     def steps(self) -> int:
         """Batches in all."""
         return max(math.ceil(len(self.rows) * self.recipe.epochs / self.recipe.batch), 1)
 
-    def example(self, index: int) -> Example:
-        """Row number `index`, made ready once."""
-        made = self.examples.get(index)
-        if made is None:
-            made = self._made(index)
-            kept = without_pixels(made, partial(self._made, index))
-            self.examples.put(index, kept, kept.image.nbytes + kept.depth.nbytes)
-        return made
+    @cached_property
+    def trained(self) -> list[Any]:
+        """The parameters that learn."""
+        parameters = [*self.midi.parameters(), *self.model.parameters()]
+        return [each for each in parameters if each.requires_grad]
 
-    def _made(self, index: int) -> Example:
-        return example_of(self.rows[index], self.vlm.builder, self._see, self.midi)
+    @cached_property
+    def rate(self) -> float:
+        """The learning rate at its highest."""
+        small = self.vlm.engine.model.num_parameters() < 1e8
+        return self.recipe.learning_rate or (1e-3 if small else 2e-5)
 
-    def _see(self, images: Sequence[mm.Image]) -> list[Tensor]:
-        """The features of `images`, of which many rows may share one."""
-        known = [self.seen.get(image.id) for image in images]
+    def lines(self) -> list[str]:
+        """What a person may want to know before the training begins."""
+        recipe = self.recipe
         return [
-            self._encoded(image) if features is None else features
-            for image, features in zip(images, known, strict=True)
+            f"rows: {len(self.rows):,}; {self.steps:,} steps of {recipe.batch} (--batch), each row "
+            f"{recipe.epochs:g} times (--epochs)",
+            f"stage {recipe.stage} trains {' and '.join(self._what())}",
+            f"learning rate {self.rate:g} (--learning-rate), on {self.midi.device}",
         ]
 
-    def _encoded(self, image: mm.Image) -> Tensor:
-        (found,) = features_of(self.vlm.engine, [image])
-        self.seen.put(image.id, found, found.nbytes)
-        return found
+    def _what(self) -> list[str]:
+        midi, adapter = self.midi, sum(p.numel() for p in _trained(self.model).values())
+        size = sum(p.numel() for p in midi.parameters())
+        module = {
+            "midi": [f"the module ({size:,} parameters)"],
+            "constant": [f"constant vectors ({midi.constant.numel():,} parameters)"],
+        }
+        lora = f"an adapter of {self.recipe.model} ({adapter:,}, --lora-rank)"
+        return [*module.get(midi.config.kind, []), *([lora] if adapter else [])]
 
     def batch(self, number: int) -> list[Example]:
         """Batch `number`, a function of the number and the seed alone."""
         at, size, count = number * self.recipe.batch, self.recipe.batch, len(self.rows)
         return [
-            self.example(_shuffled(count, n // count, self.recipe.seed)[n % count])
+            self.examples(_shuffled(count, n // count, self.recipe.seed)[n % count])
             for n in range(at, at + size)
         ]
 
 
 def train_latents(
-    recipe: LatentsRecipe, *, resume: bool = False, stop: Callable[[int], bool] | None = None
+    recipe: LatentsRecipe,
+    *,
+    dry_run: bool = False,
+    resume: bool = False,
+    stop: Callable[[int], bool] | None = None,
 ) -> None:
     """Train as `recipe` says, into its output folder; `stop` ends it before a step, for tests.
 
-    Ctrl-C ends it behind a step, with a checkpoint.
+    Ctrl-C ends it behind a step, with a checkpoint. A dry run checks all, says what would be
+    trained, and writes nothing.
 
     Raises:
         BadData: a row cannot be learnt from, or the folder holds something else.
@@ -119,7 +131,7 @@ def train_latents(
         UserError: the recipe cannot be.
     """
     folder = recipe.output
-    if _begun(folder, recipe, resume=resume):
+    if is_finished(folder, recipe, resume=resume):
         print(f"{folder} is trained to its end", file=sys.stderr)
         return
     check_whole(recipe)
@@ -129,10 +141,15 @@ def train_latents(
         kind=recipe.depth_kind,
         rationales=recipe.stage == 1,
         access=recipe.access,
+        dialect=recipe.format,
+        ignore=recipe.ignore,
     )
     vlm = loaded(recipe)
     midi = module_for(recipe, vlm).to(vlm.engine.model.device)
     run = _Run(recipe, vlm, midi, coupled(recipe, midi, vlm), rows)
+    print(*run.lines(), sep="\n", file=sys.stderr)
+    if dry_run:
+        return
     with door(f"--output {folder} cannot be written", BadData):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / SETTINGS, json.dumps(recipe.settings, indent=1) + "\n")
@@ -147,27 +164,6 @@ def train_latents(
     _save(run, folder, done)
 
 
-def _begun(folder: Path, recipe: LatentsRecipe, *, resume: bool) -> bool:
-    """Whether the training has come to its end.
-
-    Raises:
-        BadData: the folder holds something else, or a training with other settings.
-    """
-    known = folder / SETTINGS
-    if not known.is_file():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise BadData(f"{folder} is not empty: give another --output")
-        return False
-    if not resume:
-        raise BadData(f"{folder} is not empty: go on with --resume, or give another --output")
-    with door(f"{known} is spoilt", BadData, "remove the folder, or give another --output"):
-        before = json.loads(known.read_text(encoding="utf-8"))
-    if changed := [k for k, v in recipe.settings.items() if before.get(k) != v]:
-        told = ", ".join(f"{k} {before.get(k)!r}, not {recipe.settings[k]!r}" for k in changed)
-        raise BadData(f"{folder} was begun with {told}: give the same, or another --output")
-    return (folder / FINISHED).is_file()
-
-
 def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
     """Train to the end, or to the end of the time; the steps that were taken.
 
@@ -175,11 +171,9 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
         KeyboardInterrupt: it was stopped; a checkpoint is written.
     """
     recipe = run.recipe
-    trained = [p for p in [*run.midi.parameters(), *run.model.parameters()] if p.requires_grad]
-    rate = recipe.learning_rate or (1e-3 if run.vlm.engine.model.num_parameters() < 1e8 else 2e-5)
-    optimizer = torch.optim.AdamW(trained, rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(run.trained, run.rate, weight_decay=0.01)
     first, before_s = _resumed(run, optimizer, folder)
-    _cut_log(folder, first)
+    cut_log(folder, first)
     losses_of = _losses(run)
     start, saved, steps = time.monotonic() - before_s, time.monotonic(), run.steps
     run.midi.train()
@@ -194,31 +188,33 @@ def _train(run: _Run, folder: Path, stop: Callable[[int], bool] | None) -> int:
             _checkpoint(run, optimizer, folder, number, spent)
             return number
         for group in optimizer.param_groups:
-            group["lr"] = rate * _share(max(number / steps, done))
-        batch = run.batch(number)
-        with fast_autocast(run.midi.device):
-            losses = losses_of(batch)
-        let_learn(run.model)
-        total(losses).backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            group["lr"] = run.rate * _share(max(number / steps, done))
+        losses = backward(losses_of, run.batch(number), run.midi.config, run.midi.device)
+        torch.nn.utils.clip_grad_norm_(run.trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _log(folder, number, losses, time.monotonic() - start)
+        write_log(folder, number, losses, time.monotonic() - start)
         if time.monotonic() - saved > SAVE_EVERY_S:
             _checkpoint(run, optimizer, folder, number + 1, time.monotonic() - start)
             saved = time.monotonic()
     return steps
 
 
-def _losses(run: _Run) -> Callable[[Sequence[Example]], dict[str, Tensor]]:
-    """What the stage learns by, of a batch."""
-    collator, encode = Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
+def _losses(run: _Run) -> LossesOf:
+    """What the stage learns by, of examples."""
+    midi, collator, encode = run.midi, Collator(run.vlm.builder), FrozenFeatureCache(CACHE)
     read: ReadRows = read_features
-    if run.midi.config.reads == "model":
+    if midi.config.reads == "model":
         read = partial(read_through, run.model, collator, encode)
-    if run.recipe.stage == 1:
-        return partial(distilling_loss, run.model, run.midi, read)
-    return partial(answering_loss, run.model, run.midi, read, collator, encode=encode)
+    made = partial(distilling_loss, run.model, midi, read)
+    if run.recipe.stage == 2:
+        made = partial(answering_loss, run.model, midi, read, collator, encode=encode)
+
+    def losses(examples: Sequence[Example]) -> Mapping[str, Tensor]:
+        with fast_autocast(midi.device):
+            return made(examples)
+
+    return losses
 
 
 def _share(done: float) -> float:
@@ -233,24 +229,6 @@ def _shuffled(count: int, epoch: int, seed: int) -> Sequence[int]:
     order = list(range(count))
     random.Random(f"{seed} {epoch}").shuffle(order)
     return tuple(order)
-
-
-def _cut_log(folder: Path, first: int) -> None:
-    """Remove what the log says of steps that are taken again."""
-    file = folder / LOG
-    if not file.exists():
-        return
-    lines = file.read_text(encoding="utf-8").splitlines()[:first]
-    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-
-
-def _log(folder: Path, step: int, losses: Mapping[str, Tensor], seconds: float) -> None:
-    told = {name: round(loss.item(), 4) for name, loss in losses.items()}
-    with (
-        door(f"{folder / LOG} cannot be written", BadData),
-        (folder / LOG).open("a", encoding="utf-8") as file,
-    ):
-        file.write(json.dumps({"step": step, **told, "seconds": round(seconds, 1)}) + "\n")
 
 
 def _trained(model: Any) -> dict[str, Tensor]:

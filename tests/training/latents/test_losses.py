@@ -20,6 +20,7 @@ from training.batching.collator import Collator
 from training.batching.image_features import FrozenFeatureCache, encode_images
 from training.latents.example import example_of
 from training.latents.losses import answering_latents, answering_loss, distilling_loss, total
+from training.latents.parts import backward, parts_of
 from training.latents.reading import ReadRows, read_features, read_through
 from training.latents.rows import DepthRow
 from training.trainers.lora import adapted, let_learn
@@ -49,7 +50,7 @@ def vlm_of(family: str) -> HFVLM:
     return HFVLM(Engine(made.model, made.builder), name="random")
 
 
-def midi_for(vlm: HFVLM, kind="midi", reads: Any = "features") -> Midi:
+def midi_for(vlm: HFVLM, kind="midi", reads: Any = "features", stage=2, latents=3) -> Midi:
     torch.manual_seed(0)
     table = vlm.engine.model.get_input_embeddings().weight
     (seen,) = features_of(vlm.engine, [row(0).image])
@@ -61,9 +62,10 @@ def midi_for(vlm: HFVLM, kind="midi", reads: Any = "features") -> Midi:
             hidden=16,
             layers=2,
             state=4,
-            latents=3,
+            latents=latents,
             kind=kind,
             reads=reads,
+            stage=stage,
         )
     )
 
@@ -116,12 +118,79 @@ def test_stage_two_trains_the_module_and_the_adapter(family, reads):
     rows = examples(vlm, midi, [row(1), row(2, size=(160, 64))])
     read = reader(vlm, midi, model)
     losses = answering_loss(model, midi, read, Collator(vlm.builder), rows, encode_images)
-    let_learn(model)
     total(losses).backward()
     learned = grown(midi)
     assert any(name.startswith("depth_in") for name in learned)
     assert any("lora" in name for name in grown(model))
     assert all("lora" in name for name in grown(model))
+
+
+LONG = "The red one, far to the left of all that stands here, is near, and the blue one is not."
+
+
+@pytest.mark.parametrize("latents", [1, 3])
+@pytest.mark.parametrize("reads", ["features", "model"])
+@pytest.mark.parametrize("stage", [1, 2])
+def test_a_batch_in_parts_trains_as_the_whole_one(vlm, stage, reads, latents, monkeypatch):
+    midi = told_depth(midi_for(vlm, reads=reads, stage=stage, latents=latents))
+    model = adapted(deepcopy(vlm.engine.model).requires_grad_(False), 2, READER)  # others share it
+    model = let_learn(adapted(model, 2))
+    read = reader(vlm, midi, model)
+    rows = [row(1), row(2, rationale=LONG), row(3, size=(96, 64), rationale="Red."), row(4)]
+    made = examples(vlm, midi, [replace(rows[3], messages=(rows[3].messages[0], SAID)), *rows[:3]])
+    losses_of = partial(distilling_loss, model, midi, read)
+    if stage == 2:
+        losses_of = partial(
+            answering_loss, model, midi, read, Collator(vlm.builder), encode=encode_images
+        )
+    found = []
+    for room in (2**40, 1):
+        monkeypatch.setattr("training.latents.parts.CPU_ROOM", room)
+        assert len(parts_of(made, midi.config, midi.device)) == (1 if room > 1 else 4)
+        midi.zero_grad()
+        model.zero_grad()
+        losses = backward(losses_of, made, midi.config, midi.device)
+        named = [*midi.named_parameters(), *model.named_parameters()]
+        found.append((losses, {n: p.grad for n, p in named if p.grad is not None}))
+    (whole, gradients), (parts, summed) = found
+    assert whole.keys() == parts.keys()
+    assert all(torch.allclose(whole[name], parts[name], rtol=1e-5) for name in whole)
+    assert whole.keys() == losses_of(made).keys()
+    assert all(torch.allclose(loss, whole[name]) for name, loss in losses_of(made).items())
+    assert gradients.keys() == summed.keys()
+    most = max(each.abs().max() for each in gradients.values())
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, summed[name], rtol=1e-3, atol=1e-5 * float(most)), name
+
+
+SAID = assistant("The red one, which is much nearer than the blue one.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "room", "sizes"),
+    [
+        pytest.param("midi", 2**40, [3], id="room for all"),
+        pytest.param("midi", 2**20, [2, 1], id="the long one apart"),
+        pytest.param("midi", 1, [1, 1, 1], id="room for none"),
+        pytest.param("constant", 1, [3], id="no Mamba runs"),
+    ],
+)
+def test_the_longest_are_apart(vlm, kind, room, sizes, monkeypatch):
+    midi = midi_for(vlm, kind, reads="model", stage=1)
+    made = examples(vlm, midi, [row(1, rationale=LONG), row(2), row(3)])
+    monkeypatch.setattr("training.latents.parts.CPU_ROOM", room)
+    parts = parts_of(made, midi.config, midi.device)
+    assert list(map(len, parts)) == sizes
+    assert {id(each) for part in parts for each in part} == set(map(id, made))
+    if sizes == [2, 1]:
+        assert parts[-1][0] is made[0]
+
+
+def test_a_row_in_which_nothing_trains_is_in_no_part(vlm):
+    midi = midi_for(vlm, reads="model", stage=1, latents=1)  # which stands behind the words
+    made = examples(vlm, midi, [row(1), replace(row(2), rationale="a")])
+    assert parts_of(made, midi.config, midi.device) == [[made[0]]]
+    assert parts_of(made[1:], midi.config, midi.device) == []
 
 
 @pytest.mark.parametrize("reads", ["features", "model"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from mm.local.adapters import base_of, is_adapter
 from mm.local.checkpoints import find
 from training.bundle.latents_stage import export_latents
 from training.data import BadData
+from training.latents.folder import is_finished
 from training.latents.recipe import LatentsRecipe
 from training.latents.rows import read_depth_rows
-from training.latents.setup import module_for
+from training.latents.setup import loaded, module_for
 from training.latents.train import _Run, _shuffled, train_latents
 from vision.depth_strategies import with_latents
 from vision.latent_reader import load_reader
@@ -101,7 +103,7 @@ def test_rows_that_are_kept_hold_no_pixels(data: Path) -> None:
     vlm: Any = mm.load("tiny")
     rows = read_depth_rows(data, scale=None, kind="metric", rationales=False)
     run = _Run(recipe, vlm, module_for(recipe, vlm), vlm.engine.model, rows)
-    first, kept = run.example(0), run.example(0)
+    first, kept = run.examples(0), run.examples(0)
     for tokens, of in ((first.answered, kept.answered), (first.prompt, kept.prompt)):
         for span, lean in zip(tokens.images, of.images, strict=True):
             assert lean.image.size == (1, 1)
@@ -119,7 +121,7 @@ def test_a_training_goes_on_where_it_was_killed(data: Path, monkeypatch) -> None
     with pytest.raises(KeyboardInterrupt):
         train_latents(recipe, stop=lambda step: step == 3)
     train_latents(recipe, resume=True)
-    for file in ("midi.safetensors", "adapter_model.safetensors"):
+    for file in ("midi.safetensors", "reader/adapter_model.safetensors"):
         same = ((data.parent / n / file).read_bytes() for n in ("out", "whole"))
         assert len(set(same)) == 1
 
@@ -148,6 +150,9 @@ def test_bad_rows_are_told_by_number(data: Path, change, told) -> None:
         pytest.param({"max_minutes": -1}, "max_minutes must be over 0 and", id="minutes"),
         pytest.param({"learning_rate": float("nan")}, "learning_rate must be", id="rate"),
         pytest.param({"epochs": float("inf")}, "epochs must be over 0 and finite", id="epochs"),
+        pytest.param(
+            {"max_pixels": 1, "min_pixels": 2}, "min_pixels 2 is over max_pixels 1", id="pixels"
+        ),
         pytest.param({"learned": "constant"}, "controls and --start are for --stage 2", id="stage"),
         pytest.param(
             {"stage": 2, "start": "one", "learned": "none"},
@@ -166,6 +171,59 @@ def test_a_folder_with_other_settings_is_refused(data: Path) -> None:
     train_latents(begun)
     with pytest.raises(BadData, match="was begun with latents 2, not 3"):
         train_latents(replace(begun, latents=3), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        pytest.param({"visual_tokens": 16}, "visual_tokens None, not 16", id="visual tokens"),
+        pytest.param({"max_pixels": 900}, "max_pixels None, not 900", id="pixels"),
+        pytest.param({"format": "native"}, "format 'auto', not 'native'", id="format"),
+        pytest.param({"ignore": ("a",)}, r"ignore \[\], not \['a'\]", id="ignored columns"),
+    ],
+)
+def test_what_rows_are_and_how_they_are_seen_stays(data: Path, change, told) -> None:
+    begun = LatentsRecipe(data, data.parent / "out", latents=2)
+    begun.output.mkdir()
+    before = {k: v for k, v in begun.settings.items() if k not in change}  # as older ones wrote
+    (begun.output / "latents.json").write_text(json.dumps(before))
+    assert not is_finished(begun.output, begun, resume=True)
+    with pytest.raises(BadData, match=f"was begun with {told}: give the same"):
+        is_finished(begun.output, replace(begun, **change), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("more", "trains"),
+    [
+        pytest.param([], r"stage 1 trains the module \(\d.*\) and an adapter of tiny", id="1"),
+        pytest.param(
+            ["--stage", "2", "--learned", "none"], "stage 2 trains an adapter of tiny", id="2"
+        ),
+    ],
+)
+def test_a_dry_run_says_what_would_be_trained(
+    data: Path, more, trains, capsys: pytest.CaptureFixture
+) -> None:
+    assert mm_run(asked(data, "out", "--dry-run", *more)) == 0
+    said = capsys.readouterr().err
+    assert "rows: 3; 2 steps of 2 (--batch)" in said
+    assert re.search(trains, said)
+    assert not (data.parent / "out").exists()
+
+
+def test_a_dry_run_reads_every_row(data: Path, capsys: pytest.CaptureFixture) -> None:
+    row = json.loads(data.read_text().splitlines()[0])
+    data.write_text(data.read_text() + "\n" + json.dumps({**row, "mood": "sad"}))
+    assert mm_run(asked(data, "out", "--dry-run")) == 2
+    assert "row 4: column 'mood' would be lost" in capsys.readouterr().err
+    assert mm_run(asked(data, "out", "--dry-run", "--ignore", "mood", "--format", "short")) == 0
+    assert mm_run(asked(data, "out", "--dry-run", "--ignore", "mood", "--format", "vts")) == 2
+
+
+def test_images_are_seen_under_the_budget_that_is_given(data: Path) -> None:
+    recipe = LatentsRecipe(data, data.parent / "out", visual_tokens=64)
+    assert loaded(recipe).visual_tokens((64, 64)) == 64
+    assert loaded(replace(recipe, visual_tokens=None)).visual_tokens((64, 64)) != 64
 
 
 def test_a_mistake_leaves_no_folder_behind(data: Path, capsys: pytest.CaptureFixture) -> None:
@@ -189,11 +247,11 @@ def test_the_module_trains_where_the_model_is(data: Path, monkeypatch) -> None:
     assert there == [torch.device("cpu")]
 
 
-def test_rows_are_shuffled_once_an_epoch(monkeypatch) -> None:
+def test_rows_are_shuffled_once_an_epoch() -> None:
     nothing: Any = None
     recipe = LatentsRecipe(Path(), Path(), batch=4, seed=7)
     run = _Run(recipe, nothing, nothing, nothing, rows=cast(Any, range(6)))
-    monkeypatch.setattr(_Run, "example", lambda run, index: index)
+    run.examples = cast(Any, lambda index: index)
     _shuffled.cache_clear()
     drawn: list[Any] = [index for number in range(3) for index in run.batch(number)]
     assert [sorted(drawn[:6]), sorted(drawn[6:])] == [list(range(6))] * 2
