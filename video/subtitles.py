@@ -8,6 +8,7 @@ import os
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise, takewhile
 from pathlib import Path
 
@@ -25,7 +26,18 @@ MARKED = re.compile(r"<subtitles: [^<>]*>")
 _ARROW = "-->"
 _TIME = r"(?:(\d{1,4}):)?([0-5]?\d):([0-5]?\d)(?:[.,](\d{1,3}))?"
 _TIMES = re.compile(rf"\s*{_TIME}\s*{_ARROW}\s*{_TIME}(?:\s.*)?")
-_TAG = re.compile(r"</?[a-zA-Z\d][^<>]*>|\{\\[^{}]*\}")
+_START = re.compile(rf"\s*\d.*{_ARROW}")
+"""Of a line that means to start a cue; what is said may hold an arrow too."""
+
+_TAG = re.compile(
+    r"</?(?:[bius]|c|v|lang|ruby|rt|font)(?:\.[^\s<>]*)?\s*>"
+    r"|<(?:v|lang|font)(?:\.[^\s<>]*)?\s[^<>]*>"  # the others have no words in them
+    r"|<(?:\d+:)?[0-5]\d:[0-5]\d\.\d{3}>"
+    r"|\{\\[^{}]*\}",
+    re.IGNORECASE,
+)
+"""The tags of SRT, WebVTT and, in braces, of SubStation; any other sign is what is said."""
+
 _NO_SIGNS = str.maketrans("<>", "\u2039\u203a")
 
 
@@ -33,24 +45,40 @@ def subtitled(clip: str | Path, subtitles: str | Path) -> Clip:
     """The clip at `clip` with the subtitles in the SRT or WebVTT file `subtitles`: wherever frames
     are shown, so is what is said between them.
 
-    Times count from the clip's first frame.
+    Times count from the clip's first frame. `info.notes` says how many cues could not be read.
 
     Raises:
         BadVideo: one of them cannot be read.
     """
-    return Clip(str(clip), open_video(clip).with_cues(read_subtitles(subtitles)))
+    cues, notes = _read(subtitles)
+    video = open_video(clip).with_cues(cues)
+    video.info = replace(video.info, notes=(*video.info.notes, *notes))
+    return Clip(str(clip), video)
 
 
 def read_subtitles(path: str | Path) -> tuple[Cue, ...]:
-    """The cues of a file, by their starts; those without words left out.
+    """The cues of a file, by their starts; those without words, and those whose times cannot be
+    read or end before they start, left out.
 
     Raises:
-        BadVideo: it cannot be read, has a cue whose times are none, or has no cues.
+        BadVideo: it cannot be read, or no cue is left.
     """
-    cues = sorted(_cues(_text(path), path), key=lambda cue: (cue.start_s, cue.end_s))
+    return _read(path)[0]
+
+
+def _read(path: str | Path) -> tuple[tuple[Cue, ...], tuple[str, ...]]:
+    """The cues of a file, and what a person should know of them."""
+    read = list(_cues(_text(path)))
+    faults = [each for each in read if isinstance(each, str)]
+    cues = [each for each in read if isinstance(each, Cue) and each.text]
+    if not cues and faults:
+        raise BadVideo(
+            f"{path}: {faults[0]}: write them as 00:00:01,000 --> 00:00:02,500, the earlier first"
+        )
     if not cues:
         raise BadVideo(f"{path}: there are no subtitles in it: give SRT or WebVTT")
-    return tuple(cues)
+    notes = [f"{path}: {len(faults)} of {len(read)} cues left out: {each}" for each in faults[:1]]
+    return tuple(sorted(cues, key=lambda cue: (cue.start_s, cue.end_s))), tuple(notes)
 
 
 def between(cues: Sequence[Cue], start_s: float, end_s: float) -> tuple[Cue, ...]:
@@ -85,24 +113,24 @@ def _text(path: str | Path) -> str:
         raise BadVideo(f"{path}: subtitles must be UTF-8 text: convert the file") from error
 
 
-def _cues(text: str, path: str | Path) -> Iterator[Cue]:
+def _cues(text: str) -> Iterator[Cue | str]:
+    """The cues of `text`; in the place of one that cannot be read, what is wrong with it."""
     lines = re.split(r"\r\n|\r|\n", text)
-    starts = [number for number, line in enumerate(lines) if _ARROW in line]
+    starts = [number for number, line in enumerate(lines) if _START.match(line)]
     for start, following in pairwise([*starts, len(lines)]):
-        start_s, end_s = _times(lines[start], start + 1, path)
-        if words := _words(lines[start + 1 : following], last=following == len(lines)):
-            yield Cue(start_s, end_s, words)
+        if times := _times(lines[start]):
+            said = lines[start + 1 : following]
+            yield Cue(*times, _words(said, last=following == len(lines)))
+        else:
+            yield f"line {start + 1} tells no times of a cue, {lines[start].strip()[:60]!r}"
 
 
-def _times(line: str, number: int, path: str | Path) -> tuple[float, float]:
+def _times(line: str) -> tuple[float, float] | None:
+    """When a cue starts and ends, in seconds; None where `line` does not say, or turns it round."""
     if found := _TIMES.fullmatch(line):
         start_s, end_s = _seconds(found.groups()[:4]), _seconds(found.groups()[4:])
-        if start_s <= end_s:
-            return start_s, end_s
-    raise BadVideo(
-        f"{path}: line {number} tells no times of a cue, {line.strip()[:60]!r}: write them as "
-        "00:00:01,000 --> 00:00:02,500, the earlier first"
-    )
+        return (start_s, end_s) if start_s <= end_s else None
+    return None
 
 
 def _seconds(parts: Sequence[str | None]) -> float:

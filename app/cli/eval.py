@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -177,11 +178,25 @@ def _given(value: Any) -> Any:
     return value
 
 
-def _digest(file: Path) -> str:
-    """Tells questions from others: of the bytes of a file, or the names in a folder."""
-    if file.is_dir():
-        return ""
-    return blake2b(file.read_bytes(), digest_size=8).hexdigest()
+def _digest(path: Path) -> str:
+    """Tells questions from others: of the bytes of a file; of a folder that `datasets` saved, of
+    the names and sizes in it, and its JSON, which has the fingerprint of the rows. Never empty."""
+    if not path.is_dir():
+        return blake2b(path.read_bytes(), digest_size=8).hexdigest()
+    said = json.dumps([_told(file) for file in sorted(path.iterdir()) if _holds_rows(file)])
+    return blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+def _holds_rows(file: Path) -> bool:
+    """Whether it is one that `datasets` saves; a table or images may be written beside those."""
+    if file.suffix == ".arrow":
+        return not file.name.startswith((".", "cache-"))
+    return file.name in ("dataset_info.json", "state.json")
+
+
+def _told(file: Path) -> tuple[str, int, str]:
+    """What tells a file of a folder from another, without reading large ones."""
+    return file.name, file.stat().st_size, _digest(file) if file.suffix == ".json" else ""
 
 
 def run_eval(asked: Evaluation, load: Callable[[], VLM]) -> int:

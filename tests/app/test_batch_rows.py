@@ -6,7 +6,8 @@ import pytest
 from row_files import make_images
 
 from app.cli.ask import How
-from app.cli.batch import Row, _line, _row_facts, _sample, _sort
+from app.cli.batch import _line, _resume, _row_facts, _sort
+from app.cli.batch_rows import Row, sample_of
 from mm.errors import UserError
 
 
@@ -16,7 +17,7 @@ def folder(tmp_path):
 
 
 def sample(folder, **fields):
-    return _sample(Row(1, {"question": "?", **fields}), folder, How())
+    return sample_of(Row(1, {"question": "?", **fields}), folder, How())
 
 
 def encoded(folder) -> str:
@@ -93,9 +94,50 @@ def test_subtitles_of_no_one_clip_are_told(talk, fields, complaint):
         sample(talk, **{"subtitles": "said.srt", **fields})
 
 
-def test_an_answer_names_the_subtitles_it_was_given(talk):
-    assert "subtitles" not in _row_facts(Row(1, {"video": "a"}))
-    assert _row_facts(Row(1, {"video": "a", "subtitles": "b"}))["subtitles"] == "b"
+CLIP = {"id": 1, "video": "a.mp4", "question": "?"}
+SAID = {**CLIP, "subtitles": "a.srt"}
+SHOWN = {**CLIP, "image": "a.png"}
+
+
+def answered(out, fields, *, unsaid=()):
+    """A file with an answer to the row `fields`; what is `unsaid` an earlier version left out."""
+    facts = {k: v for k, v in _row_facts(Row(1, fields)).items() if k not in unsaid}
+    said = {**facts, "asked": How().facts, "answer": "K", "error": None}
+    out.write_text(_line(said), encoding="utf-8")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "told"),
+    [
+        pytest.param(SAID, CLIP, "subtitles 'a.srt', not nothing", id="subtitles removed"),
+        pytest.param(CLIP, SAID, "subtitles nothing, not 'a.srt'", id="subtitles added"),
+        pytest.param(SAID, {**SAID, "subtitles": "b.srt"}, "'a.srt', not 'b.srt'", id="others"),
+        pytest.param(
+            SHOWN, {**SHOWN, "video": None}, r"videos \['a.mp4'\], not nothing", id="clip removed"
+        ),
+    ],
+)
+def test_a_row_that_names_other_files_is_not_answered(tmp_path, before, now, told):
+    out = answered(tmp_path / "out.jsonl", before)
+    with pytest.raises(UserError, match=f"answers id 1 with .*{told}: give another --out"):
+        _resume(out, [Row(1, now)], How())
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "unsaid"),
+    [
+        pytest.param(SAID, SAID, (), id="the same"),
+        pytest.param(CLIP, CLIP, ("subtitles",), id="an earlier version, without subtitles"),
+        pytest.param(
+            {**CLIP, "video": None}, {**CLIP, "video": None}, ("videos",), id="without clips"
+        ),
+        pytest.param(CLIP, {**CLIP, "subtitles": ""}, (), id="an empty column"),
+    ],
+)
+def test_a_row_that_names_the_same_files_stays_answered(tmp_path, before, now, unsaid):
+    out = answered(tmp_path / "out.jsonl", before, unsaid=unsaid)
+    assert _resume(out, [Row(1, now)], How()) == {"id 1"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import mm
-from app.cli.eval import Evaluation, run_eval
+from app.cli.eval import Evaluation, _digest, run_eval
 from app.cli.main import run
 from app.model_choice import weights_of
 from mm.errors import UserError
@@ -145,6 +146,50 @@ def test_a_stopped_table_goes_on_where_it_was(monkeypatch, questions, capsys):
     assert not part.exists()
     (answers,) = json.loads(out.read_text())["answers"]
     assert answers["right"] == {"direct": "101", "zoom": "101"}
+
+
+def saved(folder, letters):
+    """A folder of rows as `datasets` saves them, with the right `letters`."""
+    from datasets import Dataset
+
+    rows = [{"image": "a.png", "question": "Which?", "answer": letter} for letter in letters]
+    Dataset.from_list(rows).save_to_disk(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        pytest.param(lambda a: shutil.copytree(a, a.with_name("b")), True, id="a copy"),
+        pytest.param(lambda a: (a / "out.json.part").write_text("x"), True, id="its own answers"),
+        pytest.param(lambda a: (a / "cache-1.arrow").write_text("x"), True, id="a cache"),
+        pytest.param(lambda a: saved(a.with_name("b"), "KRK"), False, id="other answers, as long"),
+        pytest.param(lambda a: saved(a.with_name("b"), "K" * 999), False, id="more rows"),
+        pytest.param(lambda a: (a / "more.arrow").write_bytes(b""), False, id="another name"),
+        pytest.param(
+            lambda a: next(a.glob("*.arrow")).open("ab").write(b"x"), False, id="another size"
+        ),
+    ],
+)
+def test_folders_of_questions_are_told_apart(tmp_path, change, same):
+    a, b = saved(tmp_path / "a", "KRR"), tmp_path / "b"
+    before = _digest(a)
+    assert before
+    change(a)
+    assert (_digest(b if b.exists() else a) == before) == same
+
+
+def test_tables_of_two_folders_are_not_compared(monkeypatch, tmp_path):
+    outs = [tmp_path / "one.json", tmp_path / "other.json"]
+    for out, letters in zip(outs, ("KR", "RR"), strict=True):
+        scripted(monkeypatch, ["K"] * 6)
+        rows = saved(tmp_path / out.stem / "rows", letters)
+        GRADIENT.pixels.save(rows.parent / "a.png")
+        measured(rows, out=out)
+    one, other = read_tables(*outs)
+    assert compare(one, one).pairs
+    with pytest.raises(UserError, match="were asked different questions"):
+        compare(one, other)
 
 
 def test_answers_to_something_else_are_refused(monkeypatch, questions, capsys):

@@ -79,6 +79,28 @@ def written(folder: Path, text: str | bytes, name: str = "said.srt") -> Path:
             "0:1 --> 0:2\n{\\an8}a &amp; <b>b</b> <3", [Cue(1, 2, "a & b \u20393")], id="tags"
         ),
         pytest.param(
+            "0:1 --> 0:2\nif a <b and c> d, I <3 you, 5 > 4",
+            [Cue(1, 2, "if a \u2039b and c\u203a d, I \u20393 you, 5 \u203a 4")],
+            id="words that are no tags",
+        ),
+        pytest.param(
+            "0:1 --> 0:2\n<c.red.big>a</c> <00:00:01.500><lang en>b</lang> <01:02.345>"
+            '<FONT color="#fff">c</FONT> <ruby>d<rt>e</rt></ruby> <v.loud Ann>f</v> <u>g</u>',
+            [Cue(1, 2, "a b c de f g")],
+            id="all tags",
+        ),
+        pytest.param(
+            "0:1 --> 0:2\n<bring it> <12:30> </think> <i",
+            [Cue(1, 2, "\u2039bring it\u203a \u203912:30\u203a \u2039/think\u203a \u2039i")],
+            id="nearly tags",
+        ),
+        pytest.param(
+            "0:1 --> 0:2\nyes -->\nno\n\n0:3 --> 0:4\nA --> B",
+            [Cue(1, 2, "yes --\u203a no"), Cue(3, 4, "A --\u203a B")],
+            id="arrows in what is said",
+        ),
+        pytest.param("  0:1 --> 0:2\na", [Cue(1, 2, "a")], id="a cue after spaces"),
+        pytest.param(
             "0:1 --> 0:2\n&lt;|im_end|&gt;", [Cue(1, 2, "\u2039|im_end|\u203a")], id="no tokens"
         ),
     ],
@@ -92,7 +114,11 @@ def test_files_are_read_as_they_are_found(tmp_path, text, expected):
     [
         pytest.param("", "there are no subtitles in it", id="empty"),
         pytest.param("a\nb\n", "there are no subtitles in it", id="text"),
-        pytest.param(SRT + "\n3\n00:70:00 --> x\nw", "line 11 tells no times", id="bad times"),
+        pytest.param("a --> b\nc\n", "there are no subtitles in it", id="arrows alone"),
+        pytest.param(
+            "1\n00:70:00 --> x\nw\n\n0:2 --> 0:1\na", "line 2 tells no times", id="bad times"
+        ),
+        pytest.param("x\n0:3 --> 0:2\na\n\n0:1 --> 0:2\n\n", "line 2 tells", id="no words left"),
         pytest.param("0:2 --> 0:1\na", "line 1 tells no times.*the earlier first", id="ends early"),
         pytest.param("caf\xe9 0:1 --> 0:2".encode("latin-1"), "must be UTF-8", id="Latin-1"),
         pytest.param(b"\xff\xfea", "must be UTF-8", id="half of UTF-16"),
@@ -105,6 +131,34 @@ def test_what_cannot_be_read_is_one_line(tmp_path, text, complaint):
     with pytest.raises(BadVideo, match=complaint) as caught:
         read_subtitles(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param("00:00:09,000 --> 00:00:08,000", id="ends before it starts"),
+        pytest.param("00:00:03,000 --> 00:00:60,000", id="sixty seconds"),
+        pytest.param("00:00:01:000 --> 00:00:02:000", id="colons alone"),
+        pytest.param("3 --> x", id="no times"),
+    ],
+)
+def test_a_cue_that_cannot_be_read_is_left_out_and_noted(tmp_path, odd):
+    text = f"{SRT}\n3\n{odd}\nNot told.\n\n4\n{odd}\nNor this.\n"
+    path, clip = written(tmp_path, text), tmp_path / "talk"
+    clip.mkdir()
+    PIL.Image.new("RGB", (32, 24)).save(clip / "0.png")
+    assert read_subtitles(path) == (HELLO, WHO)
+    info = subtitled(clip, path).video.info
+    assert info.cues == (HELLO, WHO)
+    own, *noted = info.notes
+    assert own == open_video(clip).info.notes[0]
+    assert noted == [f"{path}: 2 of 4 cues left out: line 11 tells no times of a cue, {odd!r}"]
+
+
+def test_a_file_without_faults_is_not_noted(tmp_path):
+    clip = write_clip(tmp_path / "a.mp4", frames=4)
+    noted = subtitled(clip, written(tmp_path, SRT)).video.info.notes
+    assert noted == open_video(clip).info.notes
 
 
 def test_mutated_files_are_read_or_refused(tmp_path):

@@ -59,7 +59,8 @@ class Table:
     answers: Mapping[RowKey, Sequence[Answer]] = field(repr=False)
 
     def asked(self, task: str) -> dict[str, Any]:
-        """What the questions of `task` are drawn from; a file's by its bytes."""
+        """What the questions of `task` are drawn from; a file's by its bytes, a folder's by what is
+        in it: "" in tables of versions that did not look."""
         if "questions" in self.about:
             return {"questions": self.about["questions"]}
         level = self.about.get("level")
@@ -213,8 +214,14 @@ def _told(table: Table) -> str:
 
 
 def _check_asked(task: str, a: Table, b: Table) -> None:
-    """Refuse two that were asked different questions under the same ids."""
+    """Refuse two that were asked different questions under the same ids, or may have been."""
     mine, theirs = a.asked(task), b.asked(task)
+    for table, asked in ((a, mine), (b, theirs)):
+        if asked.get("questions") == "":
+            raise UserError(
+                f"{task}: {table.name} does not say which folder's questions were asked: measure "
+                "it again"
+            )
     if mine != theirs:
         names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
         said = ", ".join(f"{n} {quote(mine.get(n))} and {quote(theirs.get(n))}" for n in names)

@@ -90,7 +90,7 @@ def median_interval(values: Sequence[float]) -> Interval:
         raise ValueError("the median of no values is not known: give at least one")
     ordered, n = sorted(values), len(values)
     left_out, tail = 0, math.comb(n, 0) + math.comb(n, 1)
-    while 2 * tail <= 0.05 * 2**n:
+    while 40 * tail <= 2**n:  # twice the tail is 5 % at most, in whole numbers of any size
         left_out += 1
         tail += math.comb(n, left_out + 1)
     return Interval(statistics.median(ordered), ordered[left_out], ordered[-1 - left_out])

@@ -138,6 +138,8 @@ def test_what_only_one_file_has_is_named(tmp_path):
 
 
 FILE = {"questions": "ab", "level": None}
+UNTOLD = {**FILE, "questions": ""}
+"""As earlier versions wrote of folders."""
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,12 @@ FILE = {"questions": "ab", "level": None}
         pytest.param({"level": {"read": 5}}, {}, r"\(level 5 and 3\)", id="level"),
         pytest.param(FILE, {**FILE, "questions": "cd"}, r"\(questions 'ab' and 'cd'\)", id="file"),
         pytest.param(FILE, {}, r"\(questions 'ab' and None, ", id="file and stream"),
+        pytest.param(
+            UNTOLD, UNTOLD, "read: a does not say .* asked: measure it again", id="untold folders"
+        ),
+        pytest.param(
+            FILE, UNTOLD, "read: b does not say .* asked: measure it again", id="one untold folder"
+        ),
         pytest.param({"task": "same"}, {}, "no row of a has a counterpart in b", id="task"),
     ],
 )

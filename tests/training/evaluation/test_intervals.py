@@ -110,6 +110,7 @@ def test_counted_groups_have_the_effect_of_their_values(counts):
         pytest.param(9, 2, 8, id="nine: but for one on each side"),
         pytest.param(20, 6, 15, id="twenty, as in tables"),
         pytest.param(100, 40, 61, id="a hundred, as in tables"),
+        pytest.param(1030, 484, 547, id="more than a float counts"),
     ],
 )
 def test_the_median_lies_between_two_values(n, low, high):
