@@ -10,7 +10,7 @@ from mm.tokens.sequence import ImageSpan
 from .model_runner import ModelRunner
 from .prefix_cache import PrefixCache
 from .prompt import Prompt
-from .vision_encoder import ImageFeatures, changes_features
+from .vision_encoder import ImageFeatures
 
 Need = tuple[Prompt, list[ImageSpan]]
 """A prompt, and those of its images that are to be encoded for it."""
@@ -37,7 +37,6 @@ class EncoderCache:
         self._prefixes = prefixes
         self._features: LRUCache[tuple[str, str | None], ImageFeatures]
         self._features = LRUCache(budget, shared=shared)
-        self._own: dict[str, bool] = {}
 
     def holds(self, span: ImageSpan, adapter: str | None) -> bool:
         """Whether an image's features are cached; any thread may ask."""
@@ -45,16 +44,11 @@ class EncoderCache:
 
     def clear(self) -> None:
         self._features.clear()
-        self._own.clear()  # weights may have changed, and adapters with them
+        self._runner.note_adapters()  # weights may have changed, and adapters with them
 
     def _of(self, adapter: str | None) -> str | None:
         """Whose features images have under `adapter`: its own, or (None) the weights' alone."""
-        if adapter not in self._own:
-            if adapter not in self._runner.adapters:
-                return adapter  # the weights alone; or unknown, and refused later
-            # other threads may find it at the same time, and find the same
-            self._own[adapter] = changes_features(self._runner.model, adapter)
-        return adapter if self._own.get(adapter, True) else None
+        return adapter if self._runner.changes_images(adapter) else None
 
     def encode(
         self, prompt: Prompt, start: int, stop: int, others: Iterable[Prompt], room: int

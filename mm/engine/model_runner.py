@@ -12,6 +12,7 @@ from mm.tokens.builder import TokenBuilder
 from mm.tokens.image_processing import LATENTS
 from mm.tokens.sequence import ImageSpan, Tokens
 
+from .adapter_layers import AdapterLayers
 from .lm_head import logits_of
 from .vision_encoder import ImageFeatures, encode_features, encode_memory, given
 
@@ -54,6 +55,7 @@ class ModelRunner:
         self.head = self.model.get_output_embeddings()
         self._text = self.model.config.get_text_config()
         self.feature_bytes = self._text.hidden_size * self.model.dtype.itemsize
+        self.note_adapters()
 
     @property
     def device(self) -> Any:
@@ -262,14 +264,27 @@ class ModelRunner:
 
     @property
     def adapters(self) -> tuple[str, ...]:
-        """The names of the adapters on the weights."""
-        return tuple(getattr(self.adapted, "peft_config", ()))
+        """The names of the adapters on the weights; any thread may ask."""
+        return tuple(self._layers.changes) if self._layers else ()
+
+    def changes_images(self, adapter: str | None) -> bool:
+        """Whether images may become other features with `adapter`; any thread may ask.
+
+        True of an adapter that the model does not have.
+        """
+        changes = self._layers.changes if self._layers else {}
+        return adapter is not None and changes.get(adapter, True)
+
+    def note_adapters(self) -> None:
+        """Find the adapters on the weights anew, after one was put in another's place."""
+        self._layers = AdapterLayers(self.adapted) if self.adapted else None
 
     def adapt(self, adapted: Any) -> None:
         """Take `adapted`, the same model in peft's wrapper, for one that has adapters."""
         self.adapted = adapted
         self._embed = self.model.get_input_embeddings()  # peft may have put others in their place
         self.head = self.model.get_output_embeddings()
+        self.note_adapters()
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[None]:
@@ -280,13 +295,15 @@ class ModelRunner:
         """
         if adapter is not None and adapter not in getattr(self.adapted, "peft_config", ()):
             raise ModelError(f"the model has no adapter {adapter!r}")
-        if self.adapted is None:
+        if self._layers and self._layers.stale:
+            self.note_adapters()
+        if self._layers is None:
             yield
         elif adapter is None:
-            with self.adapted.disable_adapter():
+            with self._layers.off():
                 yield
         else:
-            self.adapted.set_adapter(adapter)
+            self._layers.switch_to(adapter)
             yield
 
 

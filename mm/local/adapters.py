@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mm.errors import ModelUnavailable
 
 from .checkpoints import find, read_json, safetensors_header, why
+from .fingerprint import fingerprint
 
 ADAPTER, VERIFIER = "adapter", "verifier"
 """The names that the policy's adapter and a verifier's are loaded under."""
+
+_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 _PREFIX = "base_model.model."
 _WRAPPED = re.compile(r"\.(?:original_module|modules_to_save\.\w+|base_layer)(?=\.|$)")
@@ -24,7 +29,7 @@ _WRAPPED = re.compile(r"\.(?:original_module|modules_to_save\.\w+|base_layer)(?=
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter and no model."""
     # unlike Path.is_file, no error for a name that is too long
-    adapter, model = folder / "adapter_config.json", folder / "config.json"
+    adapter, model = folder / _CONFIG, folder / "config.json"
     return os.path.isfile(adapter) and not os.path.isfile(model)
 
 
@@ -34,7 +39,7 @@ def base_of(folder: Path) -> str:
     Raises:
         ModelUnavailable: it names none.
     """
-    config = read_json(folder / "adapter_config.json", f"{folder} is not an adapter")
+    config = read_json(folder / _CONFIG, f"{folder} is not an adapter")
     base = config.get("base_model_name_or_path")
     if not base:
         raise ModelUnavailable(
@@ -62,22 +67,76 @@ def with_adapter(model: Any, adapter: str, name: str = ADAPTER) -> Any:
     `model.layers`) is renamed as transformers renames such a checkpoint's weights.
 
     Raises:
-        ModelUnavailable: it is not an adapter, or does not fit.
+        ModelUnavailable: it is not an adapter, or does not fit; `model` is as it was then.
     """
-    folder = find(adapter)
-    read_json(folder / "adapter_config.json", f"{adapter} is not an adapter")
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise ModelUnavailable(f"{adapter} has no adapter_model.safetensors")
-    safetensors_header(weights)
+    folder = _checked(adapter)
     try:
-        with warnings.catch_warnings(action="ignore"):
-            adapted, loaded = _loaded(model, folder, weights, name)
+        with warnings.catch_warnings(action="ignore"), _restored_on_error(model, name):
+            adapted, loaded = _loaded(model, folder, folder / _WEIGHTS, name)
+            _check_complete(adapter, _of(name, loaded.missing_keys), loaded.unexpected_keys)
+    except ModelUnavailable:
+        raise
     except Exception as error:  # an adapter from elsewhere may hold anything
         raise ModelUnavailable(f"{adapter} does not fit the model: {why(error)}") from error
-    missing = [key for key in loaded.missing_keys if f".{name}." in key or key.endswith(f".{name}")]
-    _check_complete(adapter, missing, loaded.unexpected_keys)
     return adapted
+
+
+def content_of(adapter: str) -> str:
+    """Sixteen hex digits that tell the adapter in a folder from others: its config and its weights.
+
+    Raises:
+        ModelUnavailable: it is not an adapter.
+    """
+    folder = _checked(adapter)
+    config = (folder / _CONFIG).read_bytes()
+    return hashlib.sha256(config + fingerprint(folder).encode()).hexdigest()[:16]
+
+
+def _checked(adapter: str) -> Path:
+    """The folder of an adapter whose files can be read."""
+    folder = find(adapter)
+    read_json(folder / _CONFIG, f"{adapter} is not an adapter")
+    weights = folder / _WEIGHTS
+    if not weights.is_file():
+        raise ModelUnavailable(f"{adapter} has no {_WEIGHTS}")
+    safetensors_header(weights)
+    return folder
+
+
+def _of(name: str, keys: Iterable[str]) -> list[str]:
+    """Those of a model's keys that belong to the adapter `name`."""
+    return [key for key in keys if f".{name}." in key or key.endswith(f".{name}")]
+
+
+@contextmanager
+def _restored_on_error(model: Any, name: str) -> Iterator[None]:
+    """Where adding the adapter `name` fails, `model` as it was: peft changes it in place first."""
+    modules = [(module, dict(module._modules)) for module in model.modules()]
+    try:
+        yield
+    except BaseException:
+        if _is_wrapped(model):
+            _delete(model, name)
+        for module, children in modules:  # peft gives back none of the layers that it replaced
+            module._modules.clear()
+            module._modules.update(children)
+        if not _is_wrapped(model):
+            vars(model).pop("peft_config", None)
+        raise
+
+
+def _delete(model: Any, name: str) -> None:
+    """Take the adapter `name`, or what there is of it, off a model in peft's wrapper."""
+    from peft.functional import delete_adapter
+
+    # the wrapper's own method refuses one of which it has forgotten the config by then
+    delete_adapter(model.get_base_model(), name, model.base_model.prefix)
+    model.peft_config.pop(name, None)
+
+
+def _is_wrapped(model: Any) -> bool:
+    """Whether `model` is peft's wrapper: what it wraps has a `peft_config` too."""
+    return hasattr(model, "get_base_model")
 
 
 def _loaded(model: Any, folder: Path, weights: Path, name: str) -> tuple[Any, Any]:
@@ -88,7 +147,7 @@ def _loaded(model: Any, folder: Path, weights: Path, name: str) -> tuple[Any, An
     config = PeftConfig.from_pretrained(str(folder))
     config.inference_mode = True
     tensors = load_file(weights)
-    adapted = model if hasattr(model, "peft_config") else None
+    adapted = model if _is_wrapped(model) else None
     names = _current_names(adapted.get_base_model() if adapted else model, tensors)
     if adapted:
         adapted.add_adapter(name, config)

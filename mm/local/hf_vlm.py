@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from mm.engine.engine import Engine, Reply, RequestOptions
 from mm.errors import ModelError
@@ -29,7 +30,9 @@ from mm.vlm import (
     check_on_token,
 )
 
-from .adapters import with_adapter
+from .adapters import content_of, with_adapter
+from .checkpoints import find
+from .fingerprint import check_base
 
 
 class HFVLM:
@@ -37,6 +40,8 @@ class HFVLM:
 
     Args:
         options: how its requests are served: the adapter in `engine`, the priority, the deadline.
+        folder: where the weights were read, which adapters are compared with; None where they
+            stand in none.
     """
 
     def __init__(
@@ -46,12 +51,14 @@ class HFVLM:
         name: str = "",
         traits: Traits | None = None,
         options: RequestOptions = RequestOptions(),
+        folder: Path | None = None,
     ) -> None:
         self.engine = engine
         self.builder = engine.builder
         self.name = name
         self.traits = traits or engine.builder.traits
         self.options = options
+        self.folder = folder
 
     @property
     def adapter(self) -> str | None:
@@ -75,11 +82,18 @@ class HFVLM:
     def with_adapter(self, folder: str) -> HFVLM:
         """The same weights, answering with the peft adapter in `folder`, which is loaded once.
 
+        One that was trained anew since, in the same folder, is loaded beside what was there before.
+
         Raises:
-            ModelUnavailable: it is not an adapter, or does not fit.
+            ModelUnavailable: it is not an adapter, was trained on other weights, or does not fit;
+                the weights answer as before then.
         """
-        name = f"at_{hashlib.blake2b(folder.encode(), digest_size=8).hexdigest()}"
-        self.engine.on_thread(self._add, folder, name)
+        told = f"{content_of(folder)} {folder}".encode()
+        name = f"at_{hashlib.blake2b(told, digest_size=8).hexdigest()}"
+        if name not in self.adapters:
+            if self.folder:
+                check_base(find(folder), self.folder)
+            self.engine.on_thread(self._add, folder, name)
         return self.using(name)
 
     def _add(self, folder: str, name: str) -> None:
@@ -168,7 +182,13 @@ class HFVLM:
         return self.builder.feature_tokens(features)
 
     def _with(self, options: RequestOptions) -> HFVLM:
-        return HFVLM(self.engine, name=self.name, traits=self.traits, options=options)
+        return HFVLM(
+            self.engine,
+            name=self.name,
+            traits=self.traits,
+            options=options,
+            folder=self.folder,
+        )
 
     def _generation(self, conversation: Conversation, tokens: Tokens, reply: Reply) -> Generation:
         visual = _visual_tokens(conversation, tokens)

@@ -124,7 +124,7 @@ def _listed(name: str, checkpoint: Checkpoint, placement: Placement, options: Lo
         model = with_adapter(model, options.verifier, VERIFIER).eval()
     engine = Engine(model, builder, budget=options.memory, **_budgets(placement.device))
     requests = RequestOptions(adapter=ADAPTER if options.adapter else None)
-    return HFVLM(engine, name=name, options=requests)
+    return HFVLM(engine, name=name, options=requests, folder=checkpoint.folder)
 
 
 def _unlisted(

@@ -9,6 +9,8 @@ import pytest
 import torch
 from images import noise
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from tiny_models import FAMILIES
 
 from mm.engine.encoder_cache import EncoderCache
@@ -158,6 +160,53 @@ def test_prompts_of_adapters_that_encode_alike_share_a_pass() -> None:
     assert (verifier.patches, other.features) == (0, {})
     assert verifier.features == first.features != {}
     assert [cache.holds(first.tokens.images[0], n) for n in ("verifier", "tower")] == [True, False]
+
+
+def test_no_question_walks_the_weights_for_what_an_adapter_changes(monkeypatch) -> None:
+    """The engine's thread may be adding weights meanwhile."""
+    runner = ModelRunner(with_lora("qwen3_vl", **ADAPTERS), FAMILIES["qwen3_vl"]().builder)
+    cache = EncoderCache(runner, PrefixCache(2**20), 2**26)
+    (span,) = runner.builder.build((user(noise(1)),)).images
+    monkeypatch.setattr(runner.model, "named_parameters", None)
+    asked = (None, *ADAPTERS, "unknown")
+    assert not any(cache.holds(span, adapter) for adapter in asked)
+    changing = [runner.changes_images(adapter) for adapter in asked]
+    assert changing == [False, False, True, True, True]
+
+
+def test_layers_are_switched_only_where_they_answer_otherwise(monkeypatch) -> None:
+    model: Any = with_lora("qwen3_vl", **ADAPTERS)
+    runner, calls = ModelRunner(model, FAMILIES["qwen3_vl"]().builder), []
+    peft_sets = model.set_adapter
+    monkeypatch.setattr(model, "set_adapter", lambda name: (calls.append(name), peft_sets(name)))
+    monkeypatch.setattr(model, "disable_adapter", None)  # it walks all modules
+    for adapter in ("tower", None, "tower", "beside", "beside", None, "tower"):
+        with runner.using(adapter):
+            pass
+    assert calls == ["tower", "beside", "tower"]
+    peft_sets("verifier")  # as another's code may
+    with runner.using("tower"):
+        assert model.active_adapter == "tower"
+
+
+def test_without_an_adapter_layers_are_off_until_the_end_even_of_an_error() -> None:
+    model = with_lora("qwen3_vl", **ADAPTERS)
+    runner = ModelRunner(model, FAMILIES["qwen3_vl"]().builder)
+    layers = [m for m in model.modules() if isinstance(m, LoraLayer | ModulesToSaveWrapper)]
+    seen = []
+
+    def fails() -> None:
+        with runner.using(None):
+            with runner.using(None):
+                pass
+            seen.extend(layer.disable_adapters for layer in layers)
+            raise ZeroDivisionError
+
+    before = [layer.disable_adapters for layer in layers]
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert seen == [True] * len(layers)
+    assert [layer.disable_adapters for layer in layers] == before != seen
 
 
 def test_an_adapter_in_anothers_place_has_its_own_features_once_caches_are_cleared() -> None:

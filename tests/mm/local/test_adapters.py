@@ -19,6 +19,7 @@ import mm
 from mm.engine.engine import Engine
 from mm.errors import ModelUnavailable
 from mm.local.adapters import ADAPTER, with_adapter
+from mm.local.fingerprint import write_base
 from mm.local.hf_vlm import HFVLM
 from mm.types import user
 
@@ -101,6 +102,78 @@ def test_an_adapter_is_added_to_a_model_that_runs(family: str, targets: str, tmp
     assert (found - wanted.log_softmax(-1)).abs().max() < 1e-5
     assert vlm.adapter is None
     assert vlm.next_logprobs(QUESTION) == pytest.approx(before, abs=1e-5)
+
+
+def widened(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    weights = {key: torch.cat([value, value], 1) for key, value in load_file(path).items()}
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def on_norms_too(folder: Path) -> None:
+    """peft finds what it cannot adapt once it has put layers in other places."""
+    config_with(target_modules=r".*language_model.*(q_proj|input_layernorm)")(folder)
+
+
+def structure(model: Any) -> list[tuple[str, type]]:
+    return [(name, type(module)) for name, module in model.named_modules()]
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside another"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda folder: renamed(folder, drop_one), id="missing"),
+        pytest.param(widened, id="other widths"),
+        pytest.param(on_norms_too, id="injected in part"),
+    ],
+)
+def test_a_failed_load_leaves_a_running_model_as_it_was(
+    spoil: Callable[[Path], None], beside: bool, tmp_path: Path
+) -> None:
+    good, wanted = saved("qwen3_vl", tmp_path / "good")
+    bad, _ = saved("qwen3_vl", tmp_path / "bad", WITH_HEAD)
+    spoil(bad)
+    model = fresh("qwen3_vl")
+    first = with_adapter(model, str(good), "first").eval() if beside else model
+    vlm = HFVLM(Engine(first, FAMILIES["qwen3_vl"]().builder))
+    tokens, parts = vlm.builder.build(QUESTION), structure(vlm.engine.model)
+    before = [vlm.engine.next_logits(tokens, adapter=name) for name in (None, *vlm.adapters)]
+    for _ in range(2):  # the second question is refused as the first was
+        with pytest.raises(ModelUnavailable, match="does not fit the model"):
+            vlm.with_adapter(str(bad))
+    vlm.engine.clear_caches()
+    assert (vlm.adapters, structure(vlm.engine.model)) == (("first",) * beside, parts)
+    for name, logits in zip((None, *vlm.adapters), before, strict=True):
+        assert torch.equal(vlm.engine.next_logits(tokens, adapter=name), logits)
+    found = torch.tensor(vlm.with_adapter(str(good)).next_logprobs(QUESTION))
+    assert (found - wanted.log_softmax(-1)).abs().max() < 1e-5
+
+
+def test_a_folder_trained_anew_is_loaded_anew(tmp_path: Path) -> None:
+    folder, _ = saved("qwen3_vl", tmp_path)
+    vlm = HFVLM(Engine(fresh("qwen3_vl"), FAMILIES["qwen3_vl"]().builder))
+    once = vlm.with_adapter(str(folder))
+    before = once.next_logprobs(QUESTION)
+    path = folder / "adapter_model.safetensors"
+    trained = {key: value * 2 for key, value in load_file(path).items()}
+    save_file(trained, path, metadata={"format": "pt"})
+    anew = vlm.with_adapter(str(folder)).next_logprobs(QUESTION)
+    assert anew != pytest.approx(before, abs=1e-3)
+    assert once.next_logprobs(QUESTION) == pytest.approx(before, abs=1e-5)
+
+
+def test_an_adapter_of_other_weights_is_not_added(tmp_path: Path) -> None:
+    for number in (0.0, 1.0):
+        base = tmp_path / f"base {number}"
+        base.mkdir()
+        save_file({"a": torch.full((4,), number)}, base / "model.safetensors")
+    folder, _ = saved("qwen3_vl", tmp_path / "adapter")
+    write_base(folder, tmp_path / "base 1.0")
+    engine = Engine(fresh("qwen3_vl"), FAMILIES["qwen3_vl"]().builder)
+    with pytest.raises(ModelUnavailable, match="was trained on other weights"):
+        HFVLM(engine, folder=tmp_path / "base 0.0").base.with_adapter(str(folder))
+    assert HFVLM(engine, folder=tmp_path / "base 1.0").with_adapter(str(folder)).adapters
 
 
 @pytest.mark.parametrize("family", ["qwen3_vl", "smolvlm", "llava_onevision"])
