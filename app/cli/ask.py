@@ -32,7 +32,8 @@ UNSAID = ("base_url", "processor", "adapter_weights", "verifier_weights")
 class How:
     """How to answer: the same for one question and for a batch.
 
-    `sampling` is what was said of it; what was not is the checkpoint's own.
+    `sampling` is what was said of it; what was not is the checkpoint's own. `latents` tells the
+    weights of the strategy's modules of latents, by their folders.
     """
 
     model: ModelChoice = ModelChoice()
@@ -42,6 +43,7 @@ class How:
     save_trace: Path | None = None
     system: str | None = None
     depth: DepthSource = DepthSource()
+    latents: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def judged(self) -> ModelChoice:
@@ -69,6 +71,7 @@ class How:
             "sampling": dict(self.sampling),
             "budgets": model.budgets.given,
             "depth_map": {k: v for k, v in vars(self.depth).items() if v is not None},
+            "latents_weights": dict(self.latents) or None,
         }
 
     def function(self) -> mm.Strategy:

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -53,7 +54,7 @@ def ask_batch(rows_path: Path, out: Path, how: How, *, threads: int) -> int:
     check_file("--out", out, [rows_path])
     out = _file(out)
     rows = read_rows(rows_path)
-    make_ready(strategy, how.model.name)
+    how = replace(how, latents=make_ready(strategy, how.model.name))
     if how.save_trace:
         check_folder(how.save_trace)
     done = _resume(out, rows, how)
