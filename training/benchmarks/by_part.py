@@ -29,7 +29,7 @@ from training.evaluation.views import tasks
 from training.tabletop.motion import SECONDS, make_motion
 from training.tabletop.scene import make_scene
 from video import uniform, watch
-from vision.depth_strategies import depth_text
+from vision.depth_strategies import depth_latent, depth_text
 
 THIRDS = ("first third", "second third", "last third")
 CLOSE = "10-30 % apart"
@@ -62,7 +62,11 @@ class Parts:
 
 PARTS: Mapping[str, Parts] = {
     "moment": Parts(third, THIRDS, {"uniform": uniform, "watch": watch}),
-    "nearer": Parts(apart, (CLOSE, FAR), {"direct": direct, "depth-text": depth_text}),
+    "nearer": Parts(
+        apart,
+        (CLOSE, FAR),
+        {"direct": direct, "depth-text": depth_text, "depth-latent": depth_latent},
+    ),
 }
 
 MANY = 1_000_000
