@@ -156,7 +156,9 @@ def test_an_option_that_is_not_understood_is_told_before_the_model_loads(monkeyp
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        pytest.param(["--strategy", "depth-latent"], "needs the module", id="no module"),
+        pytest.param(
+            ["--model", "mine", "--strategy", "depth-latent"], "needs the module", id="no module"
+        ),
         pytest.param(["--strategy", "depth-latent(midi=/nosuch)"], "/nosuch", id="no such module"),
         pytest.param(["--depth-model", "/nosuch"], "depth model /nosuch", id="no such model"),
     ],

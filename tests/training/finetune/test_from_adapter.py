@@ -111,7 +111,7 @@ def test_shards_are_not_merged(adapter, monkeypatch):
 
 
 def test_the_second_stage_of_latents_wants_a_whole_model(adapter, tmp_path):
-    with pytest.raises(BadData, match="stage 2 trains another: give a whole model"):
+    with pytest.raises(BadData, match="and this trains another: give a whole model"):
         train_latents(LatentsRecipe(tmp_path, tmp_path / "out", stage=2, model=str(adapter)))
 
 
