@@ -9,6 +9,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -19,7 +20,7 @@ from clips import drawing, write_clip, write_cut_at_start, write_sound
 from fuzzing import mutated, rounds
 from PIL import Image as pil
 
-from video import decode, decord_reader
+from video import decode, decord_reader, pyav_reader
 from video.decode import open_video, video_of
 from video.frames import BadVideo, end_s
 from video.pyav_reader import read_frames, read_index, upright
@@ -29,9 +30,12 @@ ROOT = Path(__file__).parents[2]
 
 UNEVEN = [i * 41 + i % 5 * 7 for i in range(48)]
 
+B_FRAMES = {"bf": "3", "b_strategy": "0", "sc_threshold": "0"}
+"""Left to choose, x264 makes none of drawings like ours."""
+
 CLIPS: dict[str, Callable[[Path], Path]] = {
     "h264.mp4": write_clip,
-    "b-frames.mkv": lambda p: write_clip(p, options={"bf": "3"}),
+    "b-frames.mkv": lambda p: write_clip(p, options=B_FRAMES),
     "hevc-open-gop.mp4": lambda p: write_clip(
         p, "libx265", options={"x265-params": "log-level=none:open-gop=1"}
     ),
@@ -48,14 +52,14 @@ CLIPS: dict[str, Callable[[Path], Path]] = {
     "edit-list.mp4": lambda p: write_cut_at_start(
         p, write_clip(p.with_name("whole.mp4"), options={"bf": "0"}), hidden=5
     ),
-    "transport.ts": lambda p: write_clip(p, frames=96, options={"bf": "2"}),
+    "transport.ts": lambda p: write_clip(p, frames=96, options=B_FRAMES),
     "mpeg2.m2ts": lambda p: write_clip(p, "mpeg2video", frames=96),
     "program.mpg": lambda p: write_clip(p, "mpeg2video", frames=96),
     "windows.wmv": lambda p: write_clip(p, "wmv2", frames=96),
     "with-sound.mp4": lambda p: write_clip(p, sound=True),
     "flash.flv": lambda p: write_clip(p, "flv1"),
     "one-frame.flv": lambda p: write_clip(p, "flv1", frames=1),
-    "bare.h264": lambda p: write_clip(p, options={"bf": "3"}),
+    "bare.h264": lambda p: write_clip(p, options=B_FRAMES),
     "bare.hevc": lambda p: write_clip(p, "libx265"),
 }
 BARE = ("bare.h264", "bare.hevc")
@@ -91,6 +95,58 @@ def test_frames_by_position_are_those_of_the_whole_file(folder, name):
     assert list(got) == sorted(wanted)
     assert all(np.array_equal(got[i], expected[i][1]) for i in wanted)
     assert (index.info.size[1], index.info.size[0]) == expected[0][1].shape[:2]
+
+
+X264: dict[str, dict[str, str]] = {
+    "b-frames that others refer to": {**B_FRAMES, "b-pyramid": "normal"},
+    "b-frames that none refers to": {**B_FRAMES, "b-pyramid": "none"},
+    "open groups": {**B_FRAMES, "x264-params": "open-gop=1"},
+    "interlaced": {**B_FRAMES, "flags": "+ildct+ilme"},
+    "refreshed without key frames": {"x264-params": "intra-refresh=1:keyint=12"},
+}
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "ts"])
+@pytest.mark.parametrize("options", X264.values(), ids=X264)
+def test_each_frame_by_itself_is_that_of_the_whole_file(tmp_path, options, suffix):
+    path = write_clip(tmp_path / f"a.{suffix}", options=options, frames=30)
+    index, expected = read_index(path), whole(path)
+    assert list(index.pts) == [pts for pts, _ in expected]
+    for i, (_, pixels) in enumerate(expected):
+        ((_, got),) = read_frames(path, index, [i])
+        assert np.array_equal(np.asarray(got), pixels)
+
+
+def test_frames_that_no_other_refers_to_are_not_decoded(folder):
+    index = read_index(path := clip(folder, "b-frames.mkv"))
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = list(container.demux(stream))
+        stamps = [f.pts for f in pyav_reader._needed(packets, stream, [index.pts[11]])]
+    assert index.pts[11] in stamps
+    assert len(stamps) < 11
+
+
+def test_what_a_sparing_reader_misses_is_decoded_in_full(folder, monkeypatch):
+    index, expected = read_index(path := clip(folder, "h264.mp4")), whole(clip(folder, "h264.mp4"))
+    needed = pyav_reader._needed
+    monkeypatch.setattr(pyav_reader, "_needed", lambda *about: islice(needed(*about), 2))
+    got = dict(read_frames(path, index, [0, 7, 30]))
+    assert all(np.array_equal(np.asarray(got[i]), expected[i][1]) for i in (0, 7, 30))
+
+
+def test_neighbours_are_decoded_once_though_each_is_a_key_frame(tmp_path):
+    sent, path = [], write_clip(tmp_path / "a.mkv", "mjpeg", pixels="yuvj420p", key_every=1)
+    list(read_frames(path, read_index(path), range(0, 40, 2), sent=sent.append))
+    assert 39 <= len(sent) <= 40
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "odd-size.mkv", "ten-bit.mkv"])
+def test_colours_are_those_that_pyav_gives(folder, name):
+    with av.open(str(clip(folder, name))) as container:
+        frame = next(container.decode(video=0))
+        ours = upright(frame, container.streams.video[0])
+        assert np.array_equal(np.asarray(ours), np.asarray(frame.to_image()))
 
 
 @pytest.mark.parametrize("name", BARE)

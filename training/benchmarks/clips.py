@@ -30,6 +30,7 @@ from training.evaluation.views import numbers
 from video.decode import open_video
 
 from .clips_made import LongClip
+from .clips_packets import given_packets, needed_packets
 from .measure import Measured, processor, row_of, seconds
 
 Read = Callable[[Path, LongClip, Sequence[int]], Sequence[Any]]
@@ -78,10 +79,28 @@ def sought(path: Path, clip: LongClip, wanted: Sequence[int]) -> list[Any]:
         assert stream.time_base
         for number in wanted:
             stamp = round(number / clip.fps / stream.time_base)
-            container.seek(stamp, stream=stream)
-            later = (f for f in container.decode(stream) if f.pts is not None and f.pts >= stamp)
-            found.append(next(later).to_image())
+            found.append(_sought(container, stream, stamp))
     return found
+
+
+def sought_by_packets(path: Path, clip: LongClip, wanted: Sequence[int]) -> list[Any]:
+    """The same where nobody says the frames' times, which are then read from all packets: of a clip
+    of variable rate there is no other way to know them."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        stamps = sorted(
+            {packet.pts for packet in container.demux(stream) if packet.pts is not None}
+        )
+        return [_sought(container, stream, stamps[number]) for number in wanted]
+
+
+def _sought(container: Any, stream: Any, stamp: int) -> Any:
+    container.seek(stamp, stream=stream)
+    later = (f for f in container.decode(stream) if f.pts is not None and f.pts >= stamp)
+    return next(later).to_image()
 
 
 def by_decord(path: Path, clip: LongClip, wanted: Sequence[int]) -> Sequence[Any]:
@@ -94,6 +113,7 @@ def by_decord(path: Path, clip: LongClip, wanted: Sequence[int]) -> Sequence[Any
 OTHERS: Mapping[str, Read] = {
     "PyAV decoding from the start": decoded,
     "PyAV seeking": sought,
+    "PyAV seeking, times found": sought_by_packets,
     "decord": by_decord,
 }
 
@@ -165,7 +185,7 @@ def against_seeking(path: Path, clip: LongClip, number: int, rounds: int) -> Mea
         raise ValueError(f"{path.name}: frames differ from those that PyAV seeks")
     sides: dict[str, Read] = {"ours": ours, "PyAV": sought}
     taken = turns(path, clip, clip.spread(number), sides, rounds, warming=0)
-    what = f"{_named(clip, number)}, a key frame every {clip.key_s} s, PyAV seeking"
+    what = f"{_named(clip, number)}, {_keyed(clip)}, PyAV seeking"
     return Measured(what, "s", taken["ours"], taken["PyAV"])
 
 
@@ -179,39 +199,51 @@ def hours(folder: Path) -> Iterator[Measured]:
             what = f"{_named(clip, HOUR_FRAMES)}: memory while all are held"
             yield Measured(what, "MB", (peak / 1e6,))
         yield against_seeking(path, clip, HOUR_FRAMES, rounds=1)
+        given, needed = float(given_packets(path, wanted)), float(needed_packets(path, wanted))
+        what = f"{_named(clip, HOUR_FRAMES)}, {_keyed(clip)}: decoded, against what they need"
+        yield Measured(what, "packets", (given,), (needed,))
 
 
 def _named(clip: LongClip, number: int) -> str:
     return f"{number} frames of {clip.seconds / 60:g} min of {clip.size[1]}p"
 
 
+def _keyed(clip: LongClip) -> str:
+    return f"a key frame every {clip.key_s} s"
+
+
 def memory_of(work: Callable[[], object]) -> float:
-    """The most bytes that this process and those it starts hold during `work`, above its start."""
+    """The most bytes that this process and those it starts hold in `work`, above their start."""
     done, before, most = threading.Event(), _held(), [0.0]
 
     def watch() -> None:
         while not done.wait(SAMPLED_S):
-            most[0] = max(most[0], _held())
+            most[0] = max(most[0], _more(before, _held()))
 
     watching = threading.Thread(target=watch)
     watching.start()
     try:
         result = work()
-        most[0] = max(most[0], _held())
+        most[0] = max(most[0], _more(before, _held()))
         del result
     finally:
         done.set()
         watching.join()
-    return most[0] - before
+    return most[0]
 
 
-def _held() -> float:
-    """Resident bytes, of processes that come and go."""
-    found = 0.0
+def _more(before: Mapping[int, int], now: Mapping[int, int]) -> float:
+    """By how much processes grew; one that has ended meanwhile hides nothing."""
+    return sum(max(size - before.get(pid, 0), 0) for pid, size in now.items())
+
+
+def _held() -> dict[int, int]:
+    """Resident bytes, by the numbers of processes that come and go."""
+    found: dict[int, int] = {}
     own = psutil.Process()
     for process in (own, *own.children(recursive=True)):
         with suppress(psutil.Error):
-            found += process.memory_info().rss
+            found[process.pid] = process.memory_info().rss
     return found
 
 

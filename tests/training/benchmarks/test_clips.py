@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -13,6 +14,7 @@ from training.benchmarks import clips
 from training.benchmarks.clips import OTHERS, decoded, memory_of, ours, sides_on, turns
 from training.benchmarks.clips_hanging import CLIP, HANGS, Ended, _row, read_past
 from training.benchmarks.clips_made import LongClip
+from training.benchmarks.clips_packets import given_packets, needed_packets
 from video.pyav_reader import read_index
 from video.reader_process import ReaderProcess
 
@@ -85,8 +87,31 @@ def test_sides_take_turns_on_a_clip_that_none_has_opened(path, tmp_path):
     assert list(tmp_path.iterdir()) == [copy]
 
 
+def mapped(size: int) -> mmap.mmap:
+    """Memory that the system gives anew: what an allocator hands out again is resident already."""
+    memory = mmap.mmap(-1, size)
+    for at in range(0, size, mmap.PAGESIZE):
+        memory[at] = 1
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("wanted", "needed", "more"),
+    [
+        pytest.param([0], 1, 1, id="a key frame"),
+        pytest.param([19], 20, 1, id="the last one before a key frame"),
+        pytest.param([19, 20], 21, 1, id="the next one is near: no seek"),
+        pytest.param([19, 60], 21, 2, id="two groups: a packet more for each"),
+        pytest.param(list(range(120)), 120, 0, id="all"),
+    ],
+)
+def test_little_more_is_decoded_than_frames_need(path, wanted, needed, more):
+    assert needed_packets(path, wanted) == needed
+    assert needed <= given_packets(path, wanted) <= needed + more
+
+
 def test_memory_counts_what_is_held_at_the_end_and_other_processes(path):
-    assert 60e6 < memory_of(lambda: bytearray(b"1") * 64_000_000) < 90e6
+    assert 60e6 < memory_of(partial(mapped, 64_000_000)) < 90e6
     fresh = ReaderProcess("pyav")
     try:
         assert memory_of(lambda: fresh.info(path)) > 10e6  # an interpreter and FFmpeg
@@ -134,7 +159,8 @@ def test_an_hour_is_read_in_few_rounds(tmp_path, monkeypatch):
     small = LongClip(8, (96, 64), fps=10)
     monkeypatch.setattr(clips, "LongClip", lambda *_, key_s, short_s: replace(small, key_s=key_s))
     monkeypatch.setattr(clips, "HOUR_KEYS_S", (2, 4))
-    memory, first, second = clips.hours(tmp_path)
+    memory, first, counted, second, _ = clips.hours(tmp_path)
+    assert (counted.unit, counted.ours[0] >= counted.theirs[0] > 0) == ("packets", True)
     assert (memory.unit, first.unit, len(first.theirs), len(memory.theirs)) == ("MB", "s", 1, 0)
     assert ["every 2 s" in first.measure, "every 4 s" in second.measure] == [True, True]
 
