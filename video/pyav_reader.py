@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def _cores() -> int:
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
-def _in_turns(each: Sequence[Iterator[Any]], turns: Iterable[int]) -> Iterator[Any]:
+def _in_turns(each: Sequence[Iterator[Any]], turns: Iterable[int]) -> Generator[Any]:
     """The next of one of the iterators, for each of `turns`; all are ahead by one, in threads."""
     if len(each) == 1:
         yield from each[0]

@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -133,6 +134,50 @@ def test_what_a_sparing_reader_misses_is_decoded_in_full(folder, monkeypatch):
     monkeypatch.setattr(pyav_reader, "_needed", lambda *about: islice(needed(*about), 2))
     got = dict(read_frames(path, index, [0, 7, 30]))
     assert all(np.array_equal(np.asarray(got[i]), expected[i][1]) for i in (0, 7, 30))
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 9])
+def test_several_decoders_give_what_one_does(folder, monkeypatch, cores):
+    expected = whole(path := clip(folder, "transport.ts"))
+    monkeypatch.setattr(pyav_reader, "_cores", lambda: cores)
+    wanted = [0, 1, 20, 33, 50, 51, 70, 95]
+    got = list(read_frames(path, read_index(path), wanted))
+    assert [i for i, _ in got] == wanted
+    assert all(np.array_equal(np.asarray(pixels), expected[i][1]) for i, pixels in got)
+
+
+@pytest.mark.parametrize(
+    ("runs", "decoders"),
+    [
+        pytest.param([], 1, id="none"),
+        pytest.param([[0]], 1, id="one"),
+        pytest.param([[0], [9]], 2, id="far apart"),
+        pytest.param([[0], [9], [20], [30], [40], [50]], 4, id="no more than hold little memory"),
+        pytest.param([[0, 1, 2], [9, 10, 11]], 1, id="close together: its threads share them"),
+    ],
+)
+def test_how_many_decoders_work_at_once(monkeypatch, runs, decoders):
+    monkeypatch.setattr(pyav_reader, "_cores", lambda: 8)
+    assert pyav_reader._decoders(runs) == decoders
+
+
+def test_decoders_take_turns_and_end_with_the_reading():
+    each = [iter(range(at, 100, 10)) for at in range(3)]
+    taken, before = pyav_reader._in_turns(each, [0, 1, 2, 2, 0]), threading.active_count()
+    assert [next(taken) for _ in range(4)] == [0, 1, 2, 12]
+    taken.close()
+    assert (threading.active_count(), next(each[2])) == (before, 32)
+
+
+def test_what_a_decoder_raises_comes_in_its_turn():
+    def broken():
+        yield 5
+        raise BadVideo("damaged")
+
+    taken = pyav_reader._in_turns([iter([1, 2]), broken()], [0, 1, 0, 1])
+    assert [next(taken) for _ in range(3)] == [1, 5, 2]
+    with pytest.raises(BadVideo, match="damaged"):
+        next(taken)
 
 
 def test_neighbours_are_decoded_once_though_each_is_a_key_frame(tmp_path):

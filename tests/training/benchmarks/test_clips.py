@@ -111,7 +111,7 @@ def test_little_more_is_decoded_than_frames_need(path, wanted, needed, more):
 
 
 def test_memory_counts_what_is_held_at_the_end_and_other_processes(path):
-    assert 60e6 < memory_of(partial(mapped, 64_000_000)) < 90e6
+    assert 220e6 < memory_of(partial(mapped, 256_000_000)) < 300e6
     fresh = ReaderProcess("pyav")
     try:
         assert memory_of(lambda: fresh.info(path)) > 10e6  # an interpreter and FFmpeg
