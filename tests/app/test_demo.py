@@ -129,6 +129,7 @@ SERVED = [
 
 
 @pytest.mark.parametrize(("flags", "name", "sampling"), SERVED)
+@pytest.mark.torch
 def test_what_the_person_who_starts_it_says_holds_for_the_page(monkeypatch, flags, name, sampling):
     pages = []
     vlm = mm.ScriptedVLM([])
@@ -163,6 +164,7 @@ def test_an_option_that_is_not_understood_is_told_before_the_model_loads(monkeyp
         pytest.param(["--depth-model", "/nosuch"], "depth model /nosuch", id="no such model"),
     ],
 )
+@pytest.mark.torch
 def test_a_wrong_set_up_of_depth_is_told_before_the_model_loads(monkeypatch, capsys, flags, told):
     monkeypatch.setattr(mm, "load", lambda *_, **__: pytest.fail("loaded"))
     assert run(["demo", *flags]) == 2

@@ -75,6 +75,7 @@ def test_a_file_of_questions_becomes_a_table(monkeypatch, questions, capsys):
         pytest.param(["depth", "--depth-model", "/nosuch"], "depth model /nosuch", id="no model"),
     ],
 )
+@pytest.mark.torch
 def test_a_wrong_set_up_of_depth_is_told_before_the_model_loads(
     monkeypatch, how, told, questions, capsys
 ):
@@ -90,6 +91,7 @@ def test_no_flag_is_offered_that_can_only_be_refused(command, questions, capsys)
     assert "No such option: --depth" in capsys.readouterr().err
 
 
+@pytest.mark.torch
 def test_what_fails_on_every_question_is_told(monkeypatch, questions, capsys):
     scripted(monkeypatch, [])
     assert run(["eval", str(questions), "--strategy", "depth"]) == 0
