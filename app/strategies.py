@@ -127,16 +127,21 @@ def strategies_for(
 
 
 def offered(
-    strategies: Mapping[str, mm.Strategy], sampling: mm.Sampling, *, depth: bool = True
+    strategies: Mapping[str, mm.Strategy],
+    sampling: mm.Sampling,
+    *,
+    depth: bool = True,
+    latents: bool = False,
 ) -> dict[str, mm.Strategy]:
     """Those of `strategies` that run as they are.
 
-    One that needs a folder is left out, and one that tells depth unless there is `depth`.
+    One that tells depth is left out unless there is `depth`, and one that needs a module of latents
+    unless the model brings one.
     """
     return {
         name: each
         for name, each in drawing(strategies, sampling).items()
-        if not _takes(each, "midi") and (depth or not _takes(each, "depth"))
+        if (latents or not _takes(each, "midi")) and (depth or not _takes(each, "depth"))
     }
 
 

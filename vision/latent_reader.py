@@ -25,7 +25,7 @@ from mm.types import Image, Latents, user
 from mm.vlm import VLM
 
 from .depth import DepthMap
-from .midi import READER, SLOT, Midi, behind, encoder_image, is_marked, load_midi, places
+from .midi import READER, SLOT, WEIGHTS, Midi, behind, encoder_image, is_marked, load_midi, places
 
 if TYPE_CHECKING:
     from mm.engine.engine import Engine
@@ -182,14 +182,18 @@ _lock = threading.Lock()
 
 
 def load_reader(name: str) -> LatentReader:
-    """The latents' module in a folder, or of a hub id, loaded once.
+    """The latents' module in a folder, or of a hub id, loaded once, and anew when it was trained
+    anew.
 
     Raises:
         ModelUnavailable: there is none, or it cannot be loaded.
     """
+    folder = find(name)
+    weights = folder / WEIGHTS
+    written = weights.stat().st_mtime_ns if weights.is_file() else 0
     with _lock:
-        found = _readers.get(name)
+        found = _readers.get(f"{name} {written}")
         if found is None:
-            found = LatentReader(load_midi(name), name, find(name))
-            _readers.put(name, found, 1)
+            found = LatentReader(load_midi(name), name, folder)
+            _readers.put(f"{name} {written}", found, 1)
         return found

@@ -79,7 +79,7 @@ def depth(
     ] = "midi",
     reads: Annotated[
         Literal["model", "features"],
-        typer.Option(help="For the Mamba: the language model, with an adapter, or features alone."),
+        typer.Option(help="Who reads image and depth: the model, with an adapter, or the Mamba."),
     ] = "model",
     latents: Annotated[int, typer.Option(min=1, help="Vectors in the context.")] = 10,
     learning_rate: Annotated[

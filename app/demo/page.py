@@ -21,7 +21,7 @@ import mm
 from app.model_choice import ModelChoice
 from app.strategies import STRATEGIES, drawing, fitting, judging, offered, strategies_for
 from app.terminal import spinner
-from mm.local.checkpoints import bundled_models
+from mm.local.checkpoints import bundled_latents, bundled_models
 from mm.vlm import sampling_of
 from vision.depth_source import DepthSource
 from vision.depth_strategies import make_ready
@@ -72,13 +72,14 @@ def serve(
     choice = judging(choice, ",".join(STRATEGIES) if strategy is None else strategy)
     source = replace(depth, device=choice.device)
     named = strategies_for(choice, strategy, source)
-    for each in (named if strategy else offered(named, mm.Sampling())).values():
+    brings = bundled_latents(choice.name) is not None
+    for each in (named if strategy else offered(named, mm.Sampling(), latents=brings)).values():
         make_ready(each, choice.name)
     with spinner(f"loading {choice.name}"):
         vlm = choice.load()
     drawn = sampling_of(vlm.traits, sampling)
     known = depth.model is not None or vlm.name in bundled_models()
-    usual = offered(fitting(named, vlm.traits), drawn, depth=known)
+    usual = offered(fitting(named, vlm.traits), drawn, depth=known, latents=brings)
     strategies = drawing(named, drawn) if strategy else usual
     blocks = page(vlm, sampling=drawn, strategies=strategies, system=system, depth=source)
     launch(blocks, host=host, port=port)

@@ -192,6 +192,7 @@ def test_what_stands_in_brackets_holds_over_the_flag():
 def test_the_page_offers_what_runs_without_brackets(temperature, bound):
     found = offered(STRATEGIES, mm.Sampling(temperature=temperature))
     assert "depth-latent" not in found
+    assert "depth-latent" in offered(STRATEGIES, mm.Sampling(), latents=True)
     draws = [getattr(found[name], "keywords", {}).get("temperature") for name in ("vote", "beam")]
     assert draws == [bound, bound]
     assert found["zoom"] is STRATEGIES["zoom"]

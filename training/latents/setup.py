@@ -57,25 +57,12 @@ def module_for(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
 
     Raises:
         ModelUnavailable: the stage 1 cannot be loaded.
-        UserError: it is of another model, kind of maps or number of latents.
+        UserError: it is a control, or of another model, kind of maps, way of reading or number of
+            latents.
     """
     torch.manual_seed(recipe.seed)
     if recipe.start:
-        midi = load_midi(recipe.start)
-        if not vlm.engine.on_thread(is_marked, vlm.engine.model, midi.config.base):
-            raise UserError(f"{recipe.start} was trained for other weights than {recipe.model}")
-        if midi.config.depth_kind not in ("", recipe.depth_kind):
-            raise UserError(
-                f"{recipe.start} was trained on {midi.config.depth_kind} depth, not on "
-                f"{recipe.depth_kind}: give maps of the same kind"
-            )
-        if recipe.latents not in (midi.config.latents, LATENTS):
-            raise UserError(
-                f"{recipe.start} has {midi.config.latents} latents, not {recipe.latents}: leave "
-                "--latents out"
-            )
-        midi.config = replace(midi.config, depth_kind=recipe.depth_kind, stage=recipe.stage)
-        return midi
+        return _begun(recipe, recipe.start, vlm)
     table = vlm.engine.model.get_input_embeddings().weight
     width = table.shape[1]
     (seen,) = features_of(vlm.engine, [_grey()])
@@ -95,6 +82,31 @@ def module_for(recipe: LatentsRecipe, vlm: HFVLM) -> Midi:
     midi = Midi(config)
     if config.reads == "model":  # latents begin as long as words are
         midi.size.data.fill_(table.float().square().mean().sqrt())
+    return midi
+
+
+def _begun(recipe: LatentsRecipe, start: str, vlm: HFVLM) -> Midi:
+    """The module in the folder `start`, of which nothing may differ from what was asked for."""
+    midi = load_midi(start)
+    known = midi.config
+    if known.kind != "midi":
+        raise UserError(f"{start} is a control, --learned {known.kind}: nothing begins with it")
+    if not vlm.engine.on_thread(is_marked, vlm.engine.model, known.base):
+        raise UserError(f"{start} was trained for other weights than {recipe.model}")
+    if known.depth_kind not in ("", recipe.depth_kind):
+        raise UserError(
+            f"{start} was trained on {known.depth_kind} depth, not on {recipe.depth_kind}: give "
+            "maps of the same kind"
+        )
+    if known.reads != recipe.reads:
+        raise UserError(
+            f"{start} was trained with --reads {known.reads}, not {recipe.reads}: give the same"
+        )
+    if recipe.latents not in (known.latents, LATENTS):
+        raise UserError(
+            f"{start} has {known.latents} latents, not {recipe.latents}: leave --latents out"
+        )
+    midi.config = replace(known, depth_kind=recipe.depth_kind, stage=recipe.stage)
     return midi
 
 

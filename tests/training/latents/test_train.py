@@ -62,12 +62,13 @@ def test_both_stages_and_an_answer(data: Path, reads: str, capsys: pytest.Captur
     assert mm_run(asked(data, "one", "--latents", "2", "--reads", reads)) == 0
     first, second = data.parent / "one", data.parent / "two"
     assert is_adapter(first / "reader") is (reads == "model")
-    assert mm_run(asked(data, "two", "--stage", "2", "--start", str(first))) == 0
+    on = ["--stage", "2", "--start", str(first), "--reads", reads]
+    assert mm_run(asked(data, "two", *on)) == 0
     assert load_midi(str(second)).config.reads == reads
     log = [json.loads(line) for line in (second / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in log] == [0, 1]
     assert all(row["answer"] > 0 for row in log)
-    assert mm_run(asked(data, "two", "--stage", "2", "--start", str(first), "--resume")) == 0
+    assert mm_run(asked(data, "two", *on, "--resume")) == 0
     question = ["ask", str(data.parent / "0.png"), "Which side is nearer?"]
     told = ["--depth", str(data.parent / "0.npy"), "--max-tokens", "4"]
     for folder in (first, second):  # plugged in as it is, and with the adapter of stage 2
@@ -263,6 +264,17 @@ def test_a_start_keeps_its_latents(data: Path, capsys: pytest.CaptureFixture) ->
     start = ["--stage", "2", "--start", str(data.parent / "one")]
     assert mm_run(asked(data, "two", *start, "--latents", "3")) == 2
     assert "has 2 latents, not 3: leave --latents out" in capsys.readouterr().err
+
+
+def test_a_start_is_gone_on_with_as_it_was_begun(data: Path, capsys: pytest.CaptureFixture) -> None:
+    assert mm_run(asked(data, "one", "--latents", "2", "--reads", "features")) == 0
+    assert mm_run(asked(data, "none", "--stage", "2", "--learned", "none")) == 0
+    on = ["--stage", "2", "--start"]
+    assert mm_run(asked(data, "two", *on, str(data.parent / "one"))) == 2
+    assert "with --reads features, not model: give the same" in capsys.readouterr().err
+    assert mm_run(asked(data, "two", *on, str(data.parent / "none"))) == 2
+    assert "is a control, --learned none: nothing begins with it" in capsys.readouterr().err
+    assert not (data.parent / "two").exists()
 
 
 def test_a_training_ended_by_the_clock_goes_on(data: Path, capsys: pytest.CaptureFixture) -> None:
