@@ -165,7 +165,7 @@ def clips_with(clips: Sequence[str], subtitles: str | None) -> list[mm.Clip]:
         return [mm.Clip(clip) for clip in clips]
     if len(clips) != 1:
         raise UserError(
-            f"subtitles are those of one clip, and here are {len(clips)}: ask one by one"
+            f"subtitles are those of one clip, and here are {len(clips)}: give just one"
         )
     return [subtitled(clips[0], subtitles)]
 
